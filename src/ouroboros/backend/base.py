@@ -1,0 +1,140 @@
+"""The Backend protocol: everything that touches a tensor, behind plain values.
+
+Weights travel as `AdapterFiles` (bytes in PEFT's format) and are addressed by their digest, so a
+backend may live in this process, on another machine or on many. The adapter is named in each request:
+there is no active adapter anywhere.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.rows import Row
+from ouroboros.domain.training import OnProgress, TrainingReport
+from ouroboros.domain.weights import AdapterFiles
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """Train `start` on `rows`; the result is new files, `start` stays as it is."""
+
+    start: AdapterFiles
+    adapter: AdapterConfig
+    training: TrainingConfig
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """The trained files, and the training in numbers."""
+
+    files: AdapterFiles
+    report: TrainingReport
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Answer `prompt` with the adapter of digest `adapter`, or with the bare base for None."""
+
+    prompt: Prompt
+    config: GenerationConfig = GenerationConfig()
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """How likely is `output` after `prompt`, under the adapter of digest `adapter` (None: the base)?"""
+
+    prompt: Prompt
+    output: str
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-probability of each token of an output, its end token included. [T]"""
+
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        return sum(self.logprobs)
+
+    @property
+    def mean(self) -> float:
+        return self.total / len(self.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a streamed answer; the last one carries the whole `generation`."""
+
+    text: str
+    generation: Generation | None = None
+
+
+class Backend(Protocol):
+    """What can be done with a frozen base and adapters on it.
+
+    Methods raise errors of `domain.errors`. Cancelling the token (or the awaiting task) stops the work
+    within one step; nothing is returned and nothing outside the backend has changed.
+    """
+
+    async def base(self) -> BaseModel:
+        """The base model as a value."""
+        ...
+
+    async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
+        """Fresh weights of this shape: A random from `seed`, B zero, so that the base is unchanged.
+
+        Refuses a size over the limit before a tensor exists, and targets that match nothing.
+        """
+        ...
+
+    async def load(self, files: AdapterFiles) -> str:
+        """Validate `files` and keep them ready; returns their digest. Loading twice costs nothing."""
+        ...
+
+    async def loaded(self, digest: str) -> bool:
+        """Whether requests may name this digest now."""
+        ...
+
+    async def train(
+        self,
+        job: TrainJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        """Run one training job. `on_progress` is called after each optimizer step, from any thread."""
+        ...
+
+    async def generate(
+        self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
+    ) -> list[Generation]:
+        """Answer all requests, whichever adapters they name, in one batch."""
+        ...
+
+    def stream(
+        self, request: GenerateRequest, cancel: CancellationToken | None = None
+    ) -> AsyncIterator[Delta]:
+        """Answer one request piece by piece."""
+        ...
+
+    async def score(
+        self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
+    ) -> list[Score]:
+        """Log-probabilities of given outputs."""
+        ...
+
+    async def validate(self, files: AdapterFiles) -> None:
+        """Raise unless `files` are a sound adapter for this base: keys, shapes, finite values, size."""
+        ...
+
+    async def close(self) -> None:
+        """Release memory and threads."""
+        ...

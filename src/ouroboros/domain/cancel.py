@@ -1,0 +1,26 @@
+"""Asking long work to stop."""
+
+import threading
+
+from ouroboros.domain.errors import Cancelled
+
+
+class CancellationToken:
+    """Pass one to a long operation and call `cancel()` from anywhere: it stops at its next step.
+
+    Stopped work returns `Err(Cancelled)` and leaves everything as it was.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def raise_if_cancelled(self) -> None:
+        if self.cancelled:
+            raise Cancelled("Stopped as asked; nothing was changed.")

@@ -1,0 +1,40 @@
+"""The few checks that values share. Each returns nothing or raises; `validated` turns that into a Result."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from ouroboros.domain.errors import InvalidConfig, OuroborosError
+from ouroboros.domain.result import Err, Ok, Result
+
+T = TypeVar("T")
+
+
+def validated(value: T, check: Callable[[], None]) -> Result[T]:
+    """`Ok(value)` if `check` passes, else `Err` with what it raised."""
+    try:
+        check()
+    except OuroborosError as error:
+        return Err(error)
+    return Ok(value)
+
+
+def check_int(name: str, value: object, low: int, high: int) -> None:
+    """Refuse anything but an int in [low, high]; True and 8.0 are not ints here."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidConfig(
+            f"{name} is {value!r}.", hint=f"Give a whole number from {low} to {high}."
+        )
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Refuse anything but a finite number in [low, high]."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:
+        raise InvalidConfig(f"{name} is {value!r}.", hint=f"Give a number from {low} to {high}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse anything but True or False."""
+    if not isinstance(value, bool):
+        raise InvalidConfig(f"{name} is {value!r}.", hint="Give true or false.")

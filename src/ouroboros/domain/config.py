@@ -1,0 +1,146 @@
+"""How an adapter is shaped, and how it is trained."""
+
+import math
+from dataclasses import dataclass, replace
+
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.checks import check_flag, check_int, check_number, validated
+from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.result import Result
+
+AUTO = "auto"
+ALL_LINEAR = "all-linear"
+MAX_RANK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """The shape of a LoRA adapter and the rate at which it learns.
+
+    rank            R of the factors A [R, in] and B [out, R]; 1 to 256.
+    learning_rate   AdamW's peak rate.
+    max_steps       optimizer steps that one training may take at most.
+    target_modules  names as PEFT has them: "q_proj,v_proj", a tuple of names, "auto" (the query and
+                    value projections of the architecture at hand) or "all-linear".
+    alpha           the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`
+                    (rank-stabilised LoRA, arXiv 2312.03732).
+    """
+
+    rank: int = 8
+    learning_rate: float = 3e-4
+    max_steps: int = 1000
+    target_modules: str | tuple[str, ...] = "q_proj,v_proj"
+    use_rslora: bool = False
+    alpha: float = 16.0
+
+    @classmethod
+    def default(cls) -> "AdapterConfig":
+        return cls()
+
+    @classmethod
+    def low_rank(cls) -> "AdapterConfig":
+        return cls(rank=4)
+
+    @classmethod
+    def high_rank(cls) -> "AdapterConfig":
+        return cls(rank=16)
+
+    @classmethod
+    def auto(cls, base: BaseModel, **changes: object) -> "AdapterConfig":
+        """A config that learns well on this model: every linear layer, rate falling with width.
+
+        The rule is rate = 1.28 / width, kept in [1e-5, 1e-2]: 5e-3 at width 256, 3e-4 at 4096. How it was
+        measured stands in docs/decisions/0002-auto-rates.md. `changes` override single fields.
+        """
+        rate = min(max(1.28 / base.width, 1e-5), 1e-2)
+        config = cls(learning_rate=float(f"{rate:.2g}"), target_modules=ALL_LINEAR)
+        return replace(config, **changes)  # type: ignore[arg-type]  # checked by `check` like any other
+
+    @property
+    def scale(self) -> float:
+        """What BA is multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The targets as a tuple: "q_proj,v_proj" is ("q_proj", "v_proj")."""
+        names = self.target_modules
+        return tuple(n.strip() for n in names.split(",")) if isinstance(names, str) else names
+
+    def validate(self) -> Result["AdapterConfig"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_int("rank", self.rank, 1, MAX_RANK)
+        check_number("learning_rate", self.learning_rate, 1e-8, 1.0)
+        check_int("max_steps", self.max_steps, 1, 1_000_000)
+        check_number("alpha", self.alpha, 1e-3, 1e4)
+        check_flag("use_rslora", self.use_rslora)
+        if not isinstance(self.target_modules, (str, tuple)):
+            raise InvalidConfig("target_modules is neither text nor a tuple.", hint=_TARGETS)
+        names = self.target_names
+        if not names or not all(isinstance(n, str) and n.strip() for n in names):
+            raise InvalidConfig("target_modules names nothing.", hint=_TARGETS)
+
+
+_TARGETS = 'Use "auto", "all-linear", or names such as "q_proj,v_proj".'
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How one training goes.
+
+    batch_size          examples per optimizer step; the gradient does not depend on how they are packed.
+    epochs              passes over the examples.
+    incremental_update  a small addition to what the adapter knows: the rate stays flat after its
+                        warm-up instead of decaying to zero.
+    seed                orders the rows; the same seed, rows and machine give the same weights.
+    warmup              share of the steps in which the rate rises to its peak.
+    max_grad_norm       gradients are clipped to this norm.
+    weight_decay        AdamW's decoupled weight decay.
+    """
+
+    batch_size: int = 4
+    epochs: int = 1
+    incremental_update: bool = False
+    seed: int = 0
+    warmup: float = 0.1
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+
+    @classmethod
+    def default(cls) -> "TrainingConfig":
+        return cls()
+
+    @classmethod
+    def fast(cls) -> "TrainingConfig":
+        return cls(batch_size=8, epochs=1)
+
+    @classmethod
+    def thorough(cls) -> "TrainingConfig":
+        return cls(batch_size=4, epochs=3)
+
+    @classmethod
+    def auto(cls, examples: int, **changes: object) -> "TrainingConfig":
+        """Enough passes for few examples: batches of 8, about 120 optimizer steps, 1 to 10 epochs.
+
+        `examples` is how many there are. The rule is measured in docs/decisions/0002-auto-rates.md.
+        """
+        epochs = min(max(math.ceil(120 * 8 / max(examples, 1)), 1), 10)
+        return replace(cls(batch_size=8, epochs=epochs), **changes)  # type: ignore[arg-type]
+
+    def steps(self, rows: int, max_steps: int) -> int:
+        """Optimizer steps for `rows` rows under the adapter's `max_steps`."""
+        return min(math.ceil(rows / self.batch_size) * self.epochs, max_steps)
+
+    def validate(self) -> Result["TrainingConfig"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_int("batch_size", self.batch_size, 1, 4096)
+        check_int("epochs", self.epochs, 1, 10_000)
+        check_flag("incremental_update", self.incremental_update)
+        check_int("seed", self.seed, 0, 2**63 - 1)
+        check_number("warmup", self.warmup, 0.0, 1.0)
+        check_number("max_grad_norm", self.max_grad_norm, 1e-6, 1e6)
+        check_number("weight_decay", self.weight_decay, 0.0, 1.0)

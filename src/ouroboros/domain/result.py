@@ -1,0 +1,56 @@
+"""`Result`: a fallible operation returns `Ok(value)` or `Err(error)` instead of raising.
+
+Two small frozen classes, made for ``match``::
+
+    match await engine.create_adapter("tickets"):
+        case Ok(adapter): ...
+        case Err(error): print(error.code, error)
+
+and for those who prefer exceptions, ``.unwrap()``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Never, TypeAlias, TypeVar
+
+from ouroboros.domain.errors import OuroborosError
+
+T = TypeVar("T", covariant=True)
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, slots=True)
+class Ok(Generic[T]):
+    """Success, holding what was asked for."""
+
+    value: T
+
+    @property
+    def ok(self) -> bool:
+        return True
+
+    def unwrap(self) -> T:
+        return self.value
+
+    def map(self, function: Callable[[T], U]) -> "Ok[U]":
+        return Ok(function(self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Err:
+    """Failure, holding an error with a code, a message and a hint."""
+
+    error: OuroborosError
+
+    @property
+    def ok(self) -> bool:
+        return False
+
+    def unwrap(self) -> Never:
+        raise self.error
+
+    def map(self, function: Callable[..., object]) -> "Err":
+        return self
+
+
+Result: TypeAlias = Ok[T] | Err

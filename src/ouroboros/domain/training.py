@@ -1,0 +1,38 @@
+"""What training says while it runs and when it is done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """One optimizer step: `step` of `steps`, mean loss per labelled token, and how far along."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float:
+        return self.seconds / self.step * (self.steps - self.step)
+
+
+OnProgress: TypeAlias = Callable[[TrainingProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """A finished training in numbers: losses are means per labelled token, over the first and the last pass."""
+
+    rows: int
+    steps: int
+    tokens: int
+    first_loss: float
+    final_loss: float
+    seconds: float
+    advice: str = ""

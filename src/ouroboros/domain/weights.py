@@ -1,0 +1,23 @@
+"""An adapter's weights as others store them: the two files of a PEFT folder."""
+
+import hashlib
+from dataclasses import dataclass
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_BYTES = 10 * 1024 * 1024
+"""No adapter's weight file is larger than 10 MiB, header included."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """`adapter_config.json` and `adapter_model.safetensors`, as bytes."""
+
+    config: bytes
+    weights: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over both files: what a version is addressed by."""
+        inner = hashlib.sha256(self.config).digest() + hashlib.sha256(self.weights).digest()
+        return hashlib.sha256(inner).hexdigest()

@@ -1,0 +1,1 @@
+"""Low-rank tensors: the bank, injection, PEFT files, size arithmetic, merging."""

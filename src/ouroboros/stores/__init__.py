@@ -1,0 +1,1 @@
+"""Where things are kept: metadata in one store, blobs in another. One file per implementation."""

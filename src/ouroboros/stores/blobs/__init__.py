@@ -1,0 +1,1 @@
+"""Blob stores: immutable bytes under content-addressed keys."""

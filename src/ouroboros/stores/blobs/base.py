@@ -1,0 +1,31 @@
+"""The blob store protocol: put-if-absent, get, list, delete."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class BlobStore(Protocol):
+    """Immutable bytes under slash-separated keys of lower-case letters, digits, ".", "_" and "-".
+
+    Methods block (callers use threads) and raise `StoreError` when the store cannot do its work.
+    """
+
+    def put(self, key: str, data: bytes) -> bool:
+        """Store if absent: True if this call stored it, False if the key was there. Durable on return."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The whole blob; `NotFound` if there is none."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Keys that start with `prefix`, in order."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the blob if it is there."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...

@@ -1,0 +1,1 @@
+"""Metadata stores: small JSON records, compare-and-set, and ordered logs."""
