@@ -1,15 +1,132 @@
 """Losses as configs: plain values that say which loss a row wants, so that they can cross a wire.
 
 The formulas live where the tensors are (`backend.local.losses`), in one table keyed by these types.
+Each type says what the training loop has to provide for it:
+
+- `uses_pair`       rows carry a wanted and a rejected output;
+- `uses_reference`  log-probabilities under the adapter's previous version are needed;
+- `uses_baseline`   the batch's KL to that reference is needed, so a batch of one cannot be used;
+- `takes_unwanted`  rows may carry an unwanted output alone.
 """
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from ouroboros.domain.checks import check_number, validated
+from ouroboros.domain.result import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
     """Cross-entropy on the output's tokens."""
 
+    kind: Literal["supervised"] = field(default="supervised", kw_only=True)
 
-Loss: TypeAlias = Supervised
+    uses_pair: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
+    uses_baseline: ClassVar[bool] = False
+    takes_unwanted: ClassVar[bool] = False
+
+    def validate(self) -> Result["Supervised"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        """Nothing can be wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class DPO:
+    """Direct preference optimisation (arXiv 2305.18290) with a supervised anchor (arXiv 2404.19733).
+
+    beta    how closely the policy stays at the reference.
+    anchor  weight of the cross-entropy per token on the chosen output. Without it DPO may lower the
+            chosen output's probability too, as long as the rejected one's falls faster.
+    """
+
+    beta: float = 0.1
+    anchor: float = 1.0
+    kind: Literal["dpo"] = field(default="dpo", kw_only=True)
+
+    uses_pair: ClassVar[bool] = True
+    uses_reference: ClassVar[bool] = True
+    uses_baseline: ClassVar[bool] = False
+    takes_unwanted: ClassVar[bool] = False
+
+    def validate(self) -> Result["DPO"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_number("beta", self.beta, 1e-4, 100.0)
+        check_number("anchor", self.anchor, 0.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class KTO:
+    """Kahneman-Tversky optimisation (arXiv 2402.01306): unpaired rows, against the batch's KL.
+
+    `desirable` and `undesirable` weigh the two kinds of rows; the paper keeps
+    desirable * (wanted rows) / (undesirable * (unwanted rows)) in [1, 4/3].
+    """
+
+    beta: float = 0.1
+    desirable: float = 1.0
+    undesirable: float = 1.0
+    kind: Literal["kto"] = field(default="kto", kw_only=True)
+
+    uses_pair: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = True
+    uses_baseline: ClassVar[bool] = True
+    takes_unwanted: ClassVar[bool] = True
+
+    def validate(self) -> Result["KTO"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_number("beta", self.beta, 1e-4, 100.0)
+        check_number("desirable", self.desirable, 0.0, 100.0)
+        check_number("undesirable", self.undesirable, 0.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class APOZero:
+    """The unpaired form of APO-zero (arXiv 2408.06266): raises wanted outputs, lowers unwanted ones.
+
+    It needs no KL estimate and so works for a single row. Both directions saturate: the further an
+    output is from where the reference had it, the weaker the pull.
+    """
+
+    beta: float = 0.1
+    kind: Literal["apo_zero"] = field(default="apo_zero", kw_only=True)
+
+    uses_pair: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = True
+    uses_baseline: ClassVar[bool] = False
+    takes_unwanted: ClassVar[bool] = True
+
+    def validate(self) -> Result["APOZero"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_number("beta", self.beta, 1e-4, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlikelihood:
+    """Token unlikelihood (arXiv 1908.04319) that stops: tokens at probability `floor` or below rest."""
+
+    floor: float = 0.05
+    kind: Literal["unlikelihood"] = field(default="unlikelihood", kw_only=True)
+
+    uses_pair: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
+    uses_baseline: ClassVar[bool] = False
+    takes_unwanted: ClassVar[bool] = True
+
+    def validate(self) -> Result["Unlikelihood"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_number("floor", self.floor, 1e-6, 0.99)
+
+
+Loss: TypeAlias = Supervised | DPO | KTO | APOZero | Unlikelihood
