@@ -1,0 +1,194 @@
+"""`LocalBackend`: the Backend protocol on PyTorch in this process."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from ouroboros.backend.base import (
+    Delta,
+    GenerateRequest,
+    Score,
+    ScoreRequest,
+    TrainJob,
+    TrainOutcome,
+)
+from ouroboros.backend.local.forward import output_logprobs
+from ouroboros.backend.local.generate import Question, answer
+from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.train import train
+from ouroboros.backend.local.worker import Steps, Worker
+from ouroboros.domain.base_model import BaseModel, LinearShape
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.errors import NotFound
+from ouroboros.domain.generation import Generation
+from ouroboros.domain.training import OnProgress, TrainingProgress
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.lora import peft_files
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.inject import inject
+from ouroboros.lora.size import check_size
+from ouroboros.lora.targets import select
+from ouroboros.lora.weights import LoraWeights, LowRank
+
+T = TypeVar("T")
+
+RESIDENT_BYTES = 1 << 30
+"""Adapters kept in memory, at most: the least recently used ones go first."""
+
+
+class LocalBackend:
+    """A frozen base in this process, and the adapters in memory beside it.
+
+    All tensor work runs on one worker thread, step by step, so training and serving share the machine
+    fairly and the event loop is never blocked.
+    """
+
+    def __init__(self, frozen: FrozenModel, threads: int | None = None) -> None:
+        self._frozen = frozen
+        self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
+        prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
+        self._worker = Worker("ouroboros-backend", prepare)
+
+    @classmethod
+    def open(
+        cls, model: str, *, dtype: str = "auto", threads: int | None = None, device: str = "auto"
+    ) -> "LocalBackend":
+        """Load a base: "starter", a folder, or a hub id. Blocks; raises `ModelError`."""
+        return cls(load(model, dtype, device), threads)
+
+    async def base(self) -> BaseModel:
+        return self._frozen.base
+
+    async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
+        return await self._call(lambda: self._initialize(config, seed))
+
+    async def load(self, files: AdapterFiles) -> str:
+        digest = files.digest
+        if digest not in self._resident:
+            await self._call(lambda: self._admit(digest, self._unpack(files)))
+        return digest
+
+    async def loaded(self, digest: str) -> bool:
+        return digest in self._resident
+
+    async def train(
+        self,
+        job: TrainJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        return await self._worker.run(self._train(job), on_progress, cancel)
+
+    async def generate(
+        self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
+    ) -> list[Generation]:
+        return await self._worker.run(self._generate(requests), None, cancel)
+
+    async def stream(
+        self, request: GenerateRequest, cancel: CancellationToken | None = None
+    ) -> AsyncIterator[Delta]:
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Delta | None] = asyncio.Queue()
+        token = cancel or CancellationToken()
+
+        def emit(deltas: list[Delta]) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, deltas[0])
+
+        work = asyncio.create_task(self._worker.run(self._generate([request]), emit, token))
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                if piece.text or piece.generation:
+                    yield piece
+            await work
+        finally:
+            token.cancel()
+            await asyncio.wait([work])
+
+    async def score(
+        self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
+    ) -> list[Score]:
+        return await self._worker.run(self._score(requests), None, cancel)
+
+    async def validate(self, files: AdapterFiles) -> None:
+        await self._call(lambda: self._unpack(files))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._worker.close)
+        self._resident.clear()
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Run something short on the worker."""
+
+        def once() -> Generator[None, None, T]:
+            yield
+            return function()
+
+        return await self._worker.run(once())
+
+    # Below: on the worker thread.
+
+    def _initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
+        shapes = select(self._frozen.base, config)
+        check_size(shapes, config.rank)
+        generator = torch.Generator().manual_seed(seed)
+        weights = {s.path: _fresh(s, config, generator) for s in shapes}
+        return self._pack(weights, config)
+
+    def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
+        adapter = self._banked(self._unpack(job.start))
+        report = yield from train(self._frozen, adapter, job.rows, job.adapter, job.training)
+        files = self._pack(adapter.weights(), job.adapter)
+        self._admit(files.digest, self._unpack(files))
+        return TrainOutcome(files, report)
+
+    def _generate(self, requests: Sequence[GenerateRequest]) -> Steps[list[Delta], list[Generation]]:
+        codec = self._frozen.codec
+        questions = [
+            Question(codec.prompt_ids(r.prompt), r.config, self._adapter(r.adapter)) for r in requests
+        ]
+        return (yield from answer(self._frozen, questions))
+
+    def _score(self, requests: Sequence[ScoreRequest]) -> Steps[Any, list[Score]]:
+        codec = self._frozen.codec
+        sequences = [codec.sequence(r.prompt, r.output) for r in requests]
+        adapters = [self._adapter(r.adapter) for r in requests]
+        found = yield from output_logprobs(self._frozen, sequences, adapters)
+        return [Score(tuple(row.tolist())) for row in found]
+
+    def _adapter(self, digest: str | None) -> BankedAdapter | None:
+        if digest is None:
+            return None
+        adapter = self._resident.get(digest)
+        if adapter is None:
+            raise NotFound(f"No adapter {digest[:12]} is loaded.", hint="Load its files first.")
+        self._resident.move_to_end(digest)
+        return adapter
+
+    def _admit(self, digest: str, weights: LoraWeights) -> None:
+        """Keep an adapter in memory, and let go of those used least recently."""
+        self._resident[digest] = self._banked(weights)
+        while len(self._resident) > 1 and sum(a.nbytes for a in self._resident.values()) > RESIDENT_BYTES:
+            self._resident.popitem(last=False)
+
+    def _banked(self, weights: LoraWeights) -> BankedAdapter:
+        adapter = BankedAdapter(weights, self._frozen.dtype, self._frozen.device)
+        inject(self._frozen.model, adapter.paths, self._frozen.bank)
+        return adapter
+
+    def _unpack(self, files: AdapterFiles) -> LoraWeights:
+        return peft_files.unpack(files, self._frozen.base)
+
+    def _pack(self, weights: LoraWeights, config: AdapterConfig) -> AdapterFiles:
+        return peft_files.pack(weights, config, self._frozen.base)
+
+
+def _fresh(shape: LinearShape, config: AdapterConfig, generator: torch.Generator) -> LowRank:
+    """PEFT's initial factors: A uniform in +-1/sqrt(I) (Kaiming with a = sqrt(5)), B zero."""
+    bound = shape.inputs**-0.5
+    a = torch.empty(config.rank, shape.inputs).uniform_(-bound, bound, generator=generator)
+    return LowRank(a, torch.zeros(shape.outputs, config.rank), config.scale)

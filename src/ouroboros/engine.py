@@ -1,0 +1,271 @@
+"""`AdapterLearningEngine`: the one place that puts backend, learning and registry in sequence."""
+
+import asyncio
+import functools
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ouroboros.backend.base import Backend, Delta, GenerateRequest, ScoreRequest, TrainJob
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.errors import InvalidExample, OuroborosError
+from ouroboros.domain.evaluation import Evaluation
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.prompts import Prompt, check_prompt
+from ouroboros.domain.records import Adapter, Version
+from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.domain.rows import Row
+from ouroboros.domain.training import OnProgress
+from ouroboros.registry.registry import Registry
+
+P = ParamSpec("P")
+T = TypeVar("T")
+E = TypeVar("E", bound="AdapterLearningEngine")
+
+EVALUATION_BATCH = 32
+
+
+def _result(
+    method: Callable[Concatenate[E, P], Awaitable[T]],
+) -> Callable[Concatenate[E, P], Coroutine[Any, Any, Result[T]]]:
+    """Hand out what a verb returns as `Ok`, and one of our errors as `Err`; anything else is a bug and raises."""
+
+    @functools.wraps(method)
+    async def verb(self: E, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
+        try:
+            return Ok(await method(self, *args, **kwargs))
+        except OuroborosError as error:
+            return Err(error)
+
+    return verb
+
+
+class AdapterLearningEngine:
+    """Create, train, ask and keep adapters on one frozen base model.
+
+    Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`
+    and honour asyncio cancellation as well: a cancelled training stops within one optimizer step and
+    leaves the adapter as it was. (A cancellation that comes while the finished version is being committed
+    is too late: the version exists.)
+    """
+
+    def __init__(self, backend: Backend, registry: Registry) -> None:
+        self._backend = backend
+        self._registry = registry
+        self._writing: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def __aenter__(self) -> "AdapterLearningEngine":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release the model, threads and stores."""
+        await self._backend.close()
+        await asyncio.to_thread(self._registry.close)
+
+    @_result
+    async def base(self) -> BaseModel:
+        """The frozen base as a value; `AdapterConfig.auto` takes it."""
+        return await self._backend.base()
+
+    @_result
+    async def create_adapter(
+        self,
+        task_name: str | AdapterId,
+        config: AdapterConfig | None = None,
+        *,
+        seed: int = 0,
+        cancel: CancellationToken | None = None,
+    ) -> Adapter:
+        """A new adapter whose version 1 answers exactly as the base does."""
+        adapter_id = task_name if isinstance(task_name, AdapterId) else AdapterId(task_name)
+        config = config or AdapterConfig.default()
+        adapter_id.check()
+        config.check()
+        await self._thread(self._registry.require_free, adapter_id)
+        files = await self._backend.initialize(config, seed)
+        _raise_if_cancelled(cancel)
+        base = await self._backend.base()
+        return await self._thread(self._registry.create, adapter_id, config, base, files)
+
+    @_result
+    async def train_adapter(
+        self,
+        adapter_id: str | AdapterId,
+        examples: Sequence[TrainingExample],
+        config: TrainingConfig | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> Version:
+        """Train the adapter's head on `examples`; the result is a new version, which becomes the head.
+
+        The examples are journalled before training starts. `on_progress` is called after each optimizer
+        step, from another thread.
+        """
+        ref = VersionRef.parse(adapter_id)
+        training = config or TrainingConfig.default()
+        training.check()
+        _check_examples(examples)
+        async with self._writing[ref.adapter]:
+            adapter = await self._adapter(ref.adapter)
+            head = await self._thread(self._registry.version, VersionRef(adapter.id))
+            start = await self._thread(self._registry.files, head)
+            events = await self._thread(self._registry.journal.examples, adapter.id, examples)
+            _raise_if_cancelled(cancel)
+            job = TrainJob(start, adapter.config, training, tuple(map(Row.of, examples)))
+            outcome = await self._backend.train(job, on_progress, cancel)
+            _raise_if_cancelled(cancel)
+            return await self._thread(
+                functools.partial(
+                    self._registry.commit,
+                    adapter.id,
+                    outcome.files,
+                    parent=head.number,
+                    cause="trained",
+                    training=training,
+                    report=outcome.report,
+                    events=events,
+                )
+            )
+
+    @_result
+    async def generate_with_adapter(
+        self,
+        prompt: Prompt,
+        adapter_id: str | AdapterId | VersionRef | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        cancel: CancellationToken | None = None,
+    ) -> Generation:
+        """Answer `prompt` with an adapter's head, with one version ("tickets@3"), or with the bare base.
+
+        An unknown adapter is an error, never a silent answer from the base.
+        """
+        request, version = await self._request(prompt, adapter_id, config)
+        (generation,) = await self._backend.generate([request], cancel)
+        return replace(generation, version=version)
+
+    async def stream_with_adapter(
+        self,
+        prompt: Prompt,
+        adapter_id: str | AdapterId | VersionRef | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        cancel: CancellationToken | None = None,
+    ) -> AsyncIterator[Result[Delta]]:
+        """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
+        try:
+            request, version = await self._request(prompt, adapter_id, config)
+            async for delta in self._backend.stream(request, cancel):
+                if delta.generation is not None:
+                    delta = replace(delta, generation=replace(delta.generation, version=version))
+                yield Ok(delta)
+        except OuroborosError as error:
+            yield Err(error)
+
+    @_result
+    async def evaluate_adapter(
+        self,
+        adapter_id: str | AdapterId | VersionRef | None,
+        examples: Sequence[TrainingExample],
+        *,
+        cancel: CancellationToken | None = None,
+    ) -> Evaluation:
+        """Answer every example's input greedily and compare with its output."""
+        _check_examples(examples)
+        digest, _ = await self._load(adapter_id)
+        answers: list[str] = []
+        logprobs: list[float] = []
+        for start in range(0, len(examples), EVALUATION_BATCH):
+            batch = examples[start : start + EVALUATION_BATCH]
+            asked = [GenerateRequest(e.input, adapter=digest) for e in batch]
+            answers += [g.text for g in await self._backend.generate(asked, cancel)]
+            scored = await self._backend.score(
+                [ScoreRequest(e.input, e.output, digest) for e in batch], cancel
+            )
+            logprobs += [p for score in scored for p in score.logprobs]
+        correct = sum(a.strip() == e.output.strip() for a, e in zip(answers, examples, strict=True))
+        return Evaluation(len(examples), correct, sum(logprobs) / len(logprobs), tuple(answers))
+
+    @_result
+    async def list_adapters(self) -> list[Adapter]:
+        """All adapters, by name."""
+        return await self._thread(self._registry.list)
+
+    @_result
+    async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:
+        return await self._thread(self._registry.get, VersionRef.parse(adapter_id).adapter)
+
+    @_result
+    async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
+        """Every version of an adapter, oldest first."""
+        return await self._thread(self._registry.versions, VersionRef.parse(adapter_id).adapter)
+
+    @_result
+    async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
+        """Forget an adapter and its versions. Its version numbers are never used again."""
+        await self._thread(self._registry.delete, VersionRef.parse(adapter_id).adapter)
+
+    async def _request(
+        self,
+        prompt: Prompt,
+        adapter_id: str | AdapterId | VersionRef | None,
+        config: GenerationConfig | None,
+    ) -> tuple[GenerateRequest, str | None]:
+        config = config or GenerationConfig()
+        check_prompt("prompt", prompt)
+        config.check()
+        digest, version = await self._load(adapter_id)
+        return GenerateRequest(prompt, config, digest), version
+
+    async def _load(
+        self, adapter_id: str | AdapterId | VersionRef | None
+    ) -> tuple[str | None, str | None]:
+        """See that the backend holds a version; its digest and its name. None is the base."""
+        if adapter_id is None:
+            return None, None
+        ref = VersionRef.parse(adapter_id)
+        await self._adapter(ref.adapter)
+        version = await self._thread(self._registry.version, ref)
+        if not await self._backend.loaded(version.digest):
+            await self._backend.load(await self._thread(self._registry.files, version))
+        return version.digest, str(version.ref)
+
+    async def _adapter(self, adapter_id: AdapterId) -> Adapter:
+        """The adapter, if it was made for this base."""
+        adapter = await self._thread(self._registry.get, adapter_id)
+        base = await self._backend.base()
+        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
+        return adapter
+
+    async def _thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run blocking store work in a thread; once begun it is finished, even if the caller is cancelled."""
+        work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+
+def _check_examples(examples: Sequence[TrainingExample]) -> None:
+    if not examples:
+        raise InvalidExample("There are no examples.", hint="Give at least one.")
+    for i, example in enumerate(examples, start=1):
+        try:
+            example.check()
+        except InvalidExample as error:
+            raise InvalidExample(f"Example {i}: {error.message}", hint=error.hint) from None
+
+
+def _raise_if_cancelled(cancel: CancellationToken | None) -> None:
+    if cancel is not None:
+        cancel.raise_if_cancelled()

@@ -1,0 +1,281 @@
+"""The adapter bank: many LoRA adapters in one model, chosen token by token.
+
+Each adapter in memory is one flat float32 row, its master: A [R, I] and B^T [R, O] of every adapted layer,
+one after the other. A copy in the model's dtype is what the layers multiply with. So an optimizer step, a
+cast or an upload is one operation, however many layers there are; adapters of different rank and layers
+stand beside each other without padding; and a row gives the same bits whatever else is in the bank.
+
+Which adapter a token belongs to travels with each call as a `Route`; nothing is ever "active". Within a
+route, slot 0 is the base model, so that base and adapter rows share one batch.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ouroboros.lora.weights import LowRank
+
+Factors = tuple[Tensor, Tensor]
+"""A [R, I] and B^T [R, O] of one layer, or with a leading slot dimension [S, R, .]."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one layer's factors lie in an adapter's row."""
+
+    start: int
+    rank: int
+    inputs: int
+    outputs: int
+    scale: float
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.rank * (self.inputs + self.outputs)
+
+    def factors(self, row: Tensor) -> Factors:
+        """Views into a row [P]."""
+        middle = self.start + self.rank * self.inputs
+        a = row[self.start : middle].view(self.rank, self.inputs)
+        return a, row[middle : self.stop].view(self.rank, self.outputs)
+
+
+class BankedAdapter:
+    """One adapter in memory. `master [P]` is the truth in float32; `publish` shows it to the layers."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, LowRank],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._places: dict[str, _Place] = {}
+        size = 0
+        for path, low in weights.items():
+            (rank, inputs), outputs = low.a.shape, low.b.shape[0]
+            self._places[path] = place = _Place(size, rank, inputs, outputs, low.scale)
+            size = place.stop
+        self.master: Float[Tensor, "P"] = torch.empty(size, device=device)
+        for path, low in weights.items():
+            a, b = self._places[path].factors(self.master)
+            a.copy_(low.a)
+            b.copy_(low.b.T)
+        self._row = self.master if dtype == torch.float32 else self.master.to(dtype)
+        self._factors = {path: place.factors(self._row) for path, place in self._places.items()}
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The layers this adapter adapts."""
+        return tuple(self._places)
+
+    @property
+    def nbytes(self) -> int:
+        return self.master.nbytes + (self._row.nbytes if self._row is not self.master else 0)
+
+    def rank(self, path: str) -> int:
+        """The rank at a layer, 0 where it adapts nothing."""
+        place = self._places.get(path)
+        return place.rank if place else 0
+
+    def scale(self, path: str) -> float:
+        place = self._places.get(path)
+        return place.scale if place else 0.0
+
+    def factors(self, path: str) -> Factors | None:
+        """What the layer at `path` multiplies with; None where nothing is adapted."""
+        return self._factors.get(path)
+
+    def publish(self) -> None:
+        """Make the layers see the master."""
+        if self._row is not self.master:
+            self._row.copy_(self.master)
+
+    def weights(self) -> dict[str, LowRank]:
+        """A copy of the master, layer by layer."""
+        found = {}
+        for path, place in self._places.items():
+            a, b = place.factors(self.master)
+            found[path] = LowRank(a.cpu().clone(), b.cpu().T.contiguous(), place.scale)
+        return found
+
+    @contextmanager
+    def training(self) -> Iterator[Float[Tensor, "P"]]:
+        """While open, backward passes add to the gradient row [P] that this yields.
+
+        The factors become autograd leaves whose `.grad` are views of that one row, in the layers' dtype.
+        """
+        grads = torch.zeros_like(self._row)
+        plain = self._factors
+        self._factors = {
+            path: (_leaf(a, into_a), _leaf(b, into_b))
+            for path, (a, b) in plain.items()
+            for into_a, into_b in [self._places[path].factors(grads)]
+        }
+        try:
+            yield grads
+        finally:
+            self._factors = plain
+
+
+def _leaf(values: Tensor, grad: Tensor) -> Tensor:
+    leaf = values.detach().requires_grad_()
+    leaf.grad = grad
+    return leaf
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens start..stop of a batch, counted row after row, belong to `adapter` (None: the base)."""
+
+    adapter: BankedAdapter | None
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which adapter each token of a batch [B, T] belongs to.
+
+    `segments` serves packed rows and training. `slot_of_row [B]` serves batches whose rows each have one
+    adapter: row i is answered by `slots[slot_of_row[i]]`, and slot 0 is the base. `sole` is set when one
+    adapter has the whole batch, or none.
+    """
+
+    slots: tuple[BankedAdapter | None, ...]
+    slot_of_row: Int[Tensor, "B"] | None = None
+    segments: tuple[Segment, ...] = ()
+    _stacks: dict[str, tuple[Factors, Tensor]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_rows(
+        cls, adapters: Sequence[BankedAdapter | None], device: torch.device | str = "cpu"
+    ) -> "Route":
+        """Row i of the batch belongs to adapters[i]."""
+        slots = tuple(dict.fromkeys([None, *adapters]))
+        rows = torch.tensor([slots.index(a) for a in adapters], device=device)
+        return cls(slots, slot_of_row=rows)
+
+    @classmethod
+    def of_segments(cls, segments: Iterable[Segment]) -> "Route":
+        """Neighbouring segments of one adapter are joined."""
+        joined: list[Segment] = []
+        for s in segments:
+            if joined and joined[-1].adapter is s.adapter and joined[-1].stop == s.start:
+                s = Segment(s.adapter, joined.pop().start, s.stop)
+            joined.append(s)
+        return cls(tuple(dict.fromkeys([None, *(s.adapter for s in joined)])), segments=tuple(joined))
+
+    @cached_property
+    def sole(self) -> BankedAdapter | None:
+        """The adapter that has every token, if there is one."""
+        if self.slot_of_row is not None:
+            alone = len(self.slots) == 2 and bool((self.slot_of_row == 1).all())
+            return self.slots[1] if alone else None
+        return self.segments[0].adapter if len(self.segments) == 1 else None
+
+    def touches(self, path: str) -> bool:
+        """Whether any adapter of the batch adapts this layer."""
+        return any(a is not None and a.rank(path) for a in self.slots)
+
+    def stack(self, path: str) -> tuple[Factors, Float[Tensor, "B 1 1"]]:
+        """Each row's A [B, R, I], B^T [B, R, O] and scale, padded with zeros to the largest rank.
+
+        Gathered once per layer and batch, and then used for every token that the batch decodes.
+        """
+        if path not in self._stacks:
+            assert self.slot_of_row is not None
+            widest = max((a for a in self.slots if a), key=lambda a: a.rank(path))
+            shapes = widest.factors(path) or ()
+            a, b = (_stacked(self.slots, path, i, like) for i, like in enumerate(shapes))
+            scales = torch.tensor([s.scale(path) if s else 0.0 for s in self.slots])
+            rows = self.slot_of_row
+            self._stacks[path] = (
+                (a[rows], b[rows]),
+                scales.to(a)[rows][:, None, None],
+            )
+        return self._stacks[path]
+
+
+def _stacked(
+    slots: Sequence[BankedAdapter | None], path: str, which: int, like: Tensor
+) -> Float[Tensor, "S R D"]:
+    stack = like.new_zeros(len(slots), *like.shape)
+    for i, adapter in enumerate(slots):
+        factors = adapter.factors(path) if adapter else None
+        if factors is not None:
+            stack[i, : factors[which].shape[0]] = factors[which]
+    return stack
+
+
+class Bank:
+    """The adapted layers of one model. Holds the route of the forward pass in progress, and nothing else."""
+
+    def __init__(self) -> None:
+        self._route: Route | None = None
+
+    @contextmanager
+    def routed(self, route: Route) -> Iterator[None]:
+        """Route the tokens of the one forward pass inside this context."""
+        self._route = route
+        try:
+            yield
+        finally:
+            self._route = None
+
+    def adapt(
+        self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
+    ) -> Float[Tensor, "*B O"]:
+        """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
+        route = self._route
+        if route is None or not route.touches(path):
+            return y
+        if route.slot_of_row is not None and route.sole is None:
+            (a, b), scale = route.stack(path)
+            by_row = (len(a), -1)
+            low = torch.bmm(x.reshape(*by_row, x.shape[-1]), a.transpose(1, 2)) * scale
+            return torch.baddbmm(y.reshape(*by_row, y.shape[-1]), low, b).view(y.shape)
+        flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        if route.sole is not None:
+            return _add(route.sole, path, flat_x, flat_y).view(y.shape)
+        parts = [
+            _add(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
+            for s in route.segments
+        ]
+        return torch.cat(parts).view(y.shape)
+
+
+def _add(
+    adapter: BankedAdapter | None, path: str, x: Float[Tensor, "N I"], y: Float[Tensor, "N O"]
+) -> Float[Tensor, "N O"]:
+    factors = adapter.factors(path) if adapter is not None else None
+    if adapter is None or factors is None:
+        return y
+    a, b = factors
+    return torch.addmm(y, x @ a.T, b, alpha=adapter.scale(path))
+
+
+class BankedLinear(nn.Module):
+    """A frozen linear layer whose output the bank adapts."""
+
+    def __init__(self, layer: nn.Module, path: str, bank: Bank) -> None:
+        super().__init__()
+        self.layer = layer
+        self.path = path
+        self._bank = bank
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._bank.adapt(self.path, x, self.layer(x))
+
+    @property
+    def weight(self) -> Tensor:
+        """Some architectures ask a layer for its weight, to learn its dtype."""
+        return self.layer.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.layer.bias  # type: ignore[return-value]
