@@ -7,6 +7,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.checks import check_flag, check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.result import Result
+from ouroboros.domain.weights import Precision
 
 AUTO = "auto"
 ALL_LINEAR = "all-linear"
@@ -24,6 +25,8 @@ class AdapterConfig:
                     value projections of the architecture at hand) or "all-linear".
     alpha           the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`
                     (rank-stabilised LoRA, arXiv 2312.03732).
+    precision       how versions are stored: "float32", "bfloat16", "int8" or "int4"; "auto" is float32
+                    where that fits 10 MiB, else bfloat16.
     """
 
     rank: int = 8
@@ -32,6 +35,7 @@ class AdapterConfig:
     target_modules: str | tuple[str, ...] = "q_proj,v_proj"
     use_rslora: bool = False
     alpha: float = 16.0
+    precision: str = AUTO
 
     @classmethod
     def default(cls) -> "AdapterConfig":
@@ -76,6 +80,10 @@ class AdapterConfig:
         check_int("max_steps", self.max_steps, 1, 1_000_000)
         check_number("alpha", self.alpha, 1e-3, 1e4)
         check_flag("use_rslora", self.use_rslora)
+        if self.precision not in _PRECISIONS:
+            raise InvalidConfig(
+                f"precision is {self.precision!r}.", hint=f"Use one of {', '.join(_PRECISIONS)}."
+            )
         if not isinstance(self.target_modules, (str, tuple)):
             raise InvalidConfig("target_modules is neither text nor a tuple.", hint=_TARGETS)
         names = self.target_names
@@ -83,6 +91,7 @@ class AdapterConfig:
             raise InvalidConfig("target_modules names nothing.", hint=_TARGETS)
 
 
+_PRECISIONS = (AUTO, *(p.value for p in Precision))
 _TARGETS = 'Use "auto", "all-linear", or names such as "q_proj,v_proj".'
 
 

@@ -2,11 +2,25 @@
 
 import hashlib
 from dataclasses import dataclass
+from enum import Enum
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_BYTES = 10 * 1024 * 1024
 """No adapter's weight file is larger than 10 MiB, header included."""
+
+
+class Precision(str, Enum):
+    """How the numbers of a stored adapter are kept.
+
+    FLOAT32 and BFLOAT16 are PEFT folders that others load as they lie. INT8 (one scale per rank) and
+    INT4 (one scale per 32 numbers) are ours, and are exported as PEFT folders.
+    """
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+    INT4 = "int4"
 
 
 @dataclass(frozen=True, slots=True)
