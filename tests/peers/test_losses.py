@@ -40,9 +40,7 @@ class _Metrics(dict):
 
 def _trainer(**settings: Any) -> SimpleNamespace:
     gather = lambda tensor: tensor  # noqa: E731
-    accelerator = SimpleNamespace(
-        device=torch.device("cpu"), gather=gather, gather_for_metrics=gather
-    )
+    accelerator = SimpleNamespace(device=torch.device("cpu"), gather=gather, gather_for_metrics=gather)
     return SimpleNamespace(
         model=SimpleNamespace(training=True),
         accelerator=accelerator,
@@ -84,7 +82,11 @@ def _trl_dpo(loss: DPO, logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def _trl_unpaired(
-    loss: KTO | APOZero, logprobs: Tensor, reference: Tensor, wanted: list[bool], kl: tuple[Tensor, Tensor]
+    loss: KTO | APOZero,
+    logprobs: Tensor,
+    reference: Tensor,
+    wanted: list[bool],
+    kl: tuple[Tensor, Tensor],
 ) -> Tensor:
     is_kto = isinstance(loss, KTO)
     trainer = _trainer(
@@ -150,7 +152,9 @@ UNPAIRED: list[Loss] = [
 
 
 @pytest.mark.parametrize("loss", UNPAIRED, ids=str)
-@pytest.mark.parametrize("wanted", [[True, False, True], [True, True], [False, False, False, True], [False] * 2])
+@pytest.mark.parametrize(
+    "wanted", [[True, False, True], [True, True], [False, False, False, True], [False] * 2]
+)
 @pytest.mark.parametrize("kl_seeds", [(5, 6), (6, 5)])  # one estimate is positive, the other clamped
 def test_unpaired_losses_equal_trls(
     loss: KTO | APOZero, wanted: list[bool], kl_seeds: tuple[int, int]

@@ -1,0 +1,119 @@
+"""The one table from a signal to what is trained.
+
+========================  =====================================================================
+correction                supervised on the correction, and DPO against the replaced answer
+correction = the answer   recorded as a success
+success, score s          raise the answer, weight s
+failure, score -s         lower the answer, weight s; nothing is ever trained towards it
+preference, score s       raise the answer above 0.5, lower it below, weight |2s - 1|
+preference pair           DPO of the chosen over the rejected answer, and supervised on the chosen
+critique                  kept for the record
+========================  =====================================================================
+
+"Raise" and "lower" are unpaired losses: KTO where the batch can estimate its KL term, APO-zero where it
+is too small for that (`unpaired_loss`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ouroboros.domain.feedback import FeedbackEvent, FeedbackKind
+from ouroboros.domain.losses import DPO, KTO, APOZero
+from ouroboros.domain.rows import Row
+
+KTO_NEEDS = 8
+"""Unpaired rows, of both kinds, from which on a batch's KL estimate is steadier than having none."""
+
+Unpaired = KTO | APOZero
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What a signal comes to: the row to train, if any, and the choice in words."""
+
+    words: str
+    row: Row | None = None
+
+
+def teach(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    """Look a signal up in the table; `unpaired` is the batch's loss for single judgements."""
+    return _TABLE[event.signal.kind](event, unpaired)
+
+
+def unpaired_loss(events: Sequence[FeedbackEvent]) -> Unpaired:
+    """The loss for a batch's single judgements, by what the batch is made of.
+
+    KTO's weights keep desirable : undesirable mass in [1, 4/3], as its paper advises.
+    """
+    rows = [row for event in events if (row := teach(event, APOZero()).row) and len(row.outputs) == 1]
+    wanted = sum(row.output is not None for row in rows)
+    unwanted = len(rows) - wanted
+    if len(rows) < KTO_NEEDS or not wanted or not unwanted:
+        return APOZero()
+    if wanted < unwanted:
+        return KTO(desirable=round(unwanted / wanted, 3))
+    return KTO(undesirable=round(max(1.0, wanted / unwanted * 3 / 4), 3))
+
+
+def _correction(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    text = event.signal.text or ""
+    if text.strip() == event.generation.strip():
+        taught = _raise(event, 1.0, unpaired)
+        return Teaching(
+            f"correction equal to the answer -> recorded as success: {taught.words}", taught.row
+        )
+    row = Row(event.prompt, text, DPO(), rejected=event.generation)
+    return Teaching("correction -> SFT + DPO against the replaced answer", row)
+
+
+def _success(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    taught = _raise(event, event.signal.score or 0.0, unpaired)
+    return Teaching(f"success -> {taught.words}", taught.row)
+
+
+def _failure(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    taught = _lower(event, -(event.signal.score or 0.0), unpaired)
+    return Teaching(f"failure -> {taught.words}", taught.row)
+
+
+def _preference(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    lean = 2 * (event.signal.score or 0.0) - 1
+    taught = _raise(event, lean, unpaired) if lean >= 0 else _lower(event, -lean, unpaired)
+    return Teaching(f"preference {event.signal.score:g} -> {taught.words}", taught.row)
+
+
+def _pair(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    row = Row(event.prompt, event.signal.text, DPO(), rejected=event.signal.rejected)
+    return Teaching("preference pair -> DPO + SFT on the chosen answer", row)
+
+
+def _critique(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+    return Teaching("critique -> kept for the record, nothing trained")
+
+
+def _raise(event: FeedbackEvent, weight: float, loss: Unpaired) -> Teaching:
+    if weight == 0:
+        return Teaching("a score that says nothing, nothing trained")
+    row = Row(event.prompt, event.generation, loss, weight)
+    return Teaching(f"{_name(loss)} towards the answer, weight {weight:g}", row)
+
+
+def _lower(event: FeedbackEvent, weight: float, loss: Unpaired) -> Teaching:
+    if weight == 0:
+        return Teaching("a score that says nothing, nothing trained")
+    row = Row(event.prompt, None, loss, weight, rejected=event.generation)
+    return Teaching(f"{_name(loss)} away from the answer, weight {weight:g}", row)
+
+
+def _name(loss: Unpaired) -> str:
+    return "KTO" if isinstance(loss, KTO) else "APO-zero"
+
+
+_TABLE: dict[FeedbackKind, Callable[[FeedbackEvent, Unpaired], Teaching]] = {
+    FeedbackKind.CORRECTION: _correction,
+    FeedbackKind.SUCCESS: _success,
+    FeedbackKind.FAILURE: _failure,
+    FeedbackKind.PREFERENCE: _preference,
+    FeedbackKind.PREFERENCE_PAIR: _pair,
+    FeedbackKind.CRITIQUE: _critique,
+}
