@@ -123,18 +123,15 @@ class AdapterLearningEngine:
             job = TrainJob(start, adapter.config, training, tuple(map(Row.of, examples)))
             outcome = await self._backend.train(job, on_progress, cancel)
             _raise_if_cancelled(cancel)
-            return await self._thread(
-                functools.partial(
-                    self._registry.commit,
-                    adapter.id,
-                    outcome.files,
-                    parent=head.number,
-                    cause="trained",
-                    training=training,
-                    report=outcome.report,
-                    events=events,
-                )
+            commit = functools.partial(
+                self._registry.commit,
+                parent=head.number,
+                cause="trained",
+                training=training,
+                report=outcome.report,
+                events=events,
             )
+            return await self._thread(commit, adapter.id, outcome.files)
 
     @_result
     async def generate_with_adapter(

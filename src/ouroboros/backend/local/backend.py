@@ -133,8 +133,8 @@ class LocalBackend:
     # Below: on the worker thread.
 
     def _initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
+        check_size(self._frozen.base, config)
         shapes = select(self._frozen.base, config)
-        check_size(shapes, config.rank)
         generator = torch.Generator().manual_seed(seed)
         weights = {s.path: _fresh(s, config, generator) for s in shapes}
         return self._pack(weights, config)
@@ -181,7 +181,7 @@ class LocalBackend:
         return adapter
 
     def _unpack(self, files: AdapterFiles) -> LoraWeights:
-        return peft_files.unpack(files, self._frozen.base)
+        return peft_files.unpack(files, self._frozen.base).weights
 
     def _pack(self, weights: LoraWeights, config: AdapterConfig) -> AdapterFiles:
         return peft_files.pack(weights, config, self._frozen.base)

@@ -1,0 +1,36 @@
+"""Tiny real models, built once per run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ouroboros.backend.local import LocalBackend
+from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.testing.tiny import tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a tiny model of an architecture."""
+    made: dict[tuple, Path] = {}
+
+    def folder(architecture: str = "llama", **changes: object) -> Path:
+        key = (architecture, *sorted(changes.items()))
+        if key not in made:
+            made[key] = tiny_model(tmp_path_factory.mktemp(architecture), architecture, **changes)
+        return made[key]
+
+    return folder
+
+
+@pytest.fixture
+def frozen(tiny_folder: Callable[..., Path]) -> FrozenModel:
+    return load(str(tiny_folder()), dtype="float32")
+
+
+@pytest.fixture
+async def backend(tiny_folder: Callable[..., Path]):
+    backend = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=1)
+    yield backend
+    await backend.close()

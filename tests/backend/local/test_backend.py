@@ -1,0 +1,161 @@
+"""The local backend as the engine sees it."""
+
+import asyncio
+
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+
+from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
+from ouroboros.backend.local import LocalBackend
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.errors import Cancelled, InvalidAdapter, NotFound, TooLarge, UnknownTarget
+from ouroboros.domain.generation import GenerationConfig
+from ouroboros.domain.rows import Row
+from ouroboros.domain.weights import AdapterFiles
+
+ROWS = (
+    Row("where is my parcel?", "shipping"),
+    Row("I was charged twice", "billing"),
+    Row("play some music", "media"),
+)
+CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
+SHORT = GenerationConfig(max_tokens=12)
+
+
+async def trained(backend, epochs=40):
+    start = await backend.initialize(CONFIG, seed=0)
+    return await backend.train(TrainJob(start, CONFIG, TrainingConfig(batch_size=3, epochs=epochs), ROWS))
+
+
+async def test_a_fresh_adapter_answers_as_the_base(backend):
+    digest = await backend.load(await backend.initialize(CONFIG, seed=0))
+    base, fresh = await backend.generate(
+        [GenerateRequest(ROWS[0].prompt, SHORT, a) for a in (None, digest)]
+    )
+    assert base.tokens == fresh.tokens
+
+
+async def test_training_makes_the_rows_the_answers(backend):
+    outcome = await trained(backend)
+    requests = [GenerateRequest(r.prompt, SHORT, outcome.files.digest) for r in ROWS]
+    answers = await backend.generate(requests)
+    assert [a.text for a in answers] == [r.output for r in ROWS]
+    assert all(a.finish == "stop" for a in answers)
+
+
+async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder):
+    outcome = await trained(backend, epochs=5)
+    scores = [ScoreRequest(r.prompt, r.output, outcome.files.digest) for r in ROWS]
+    before = await backend.score(scores)
+    other = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=1)
+    await other.load(outcome.files)
+    assert await other.score(scores) == before
+    await other.close()
+
+
+async def test_the_base_is_untouched_bit_for_bit(backend):
+    request = [ScoreRequest(r.prompt, r.output) for r in ROWS]
+    before = await backend.score(request)
+    await trained(backend)
+    assert await backend.score(request) == before
+
+
+async def test_training_does_not_change_its_start(backend):
+    start = await backend.initialize(CONFIG, seed=0)
+    digest = await backend.load(start)
+    request = [ScoreRequest(ROWS[0].prompt, ROWS[0].output, digest)]
+    before = await backend.score(request)
+    await backend.train(TrainJob(start, CONFIG, TrainingConfig(epochs=3), ROWS))
+    assert await backend.score(request) == before
+
+
+async def test_progress_is_told_after_every_step(backend):
+    start = await backend.initialize(CONFIG, seed=0)
+    seen = []
+    job = TrainJob(start, CONFIG, TrainingConfig(batch_size=1, epochs=2), ROWS)
+    await backend.train(job, seen.append)
+    assert [(p.step, p.steps) for p in seen] == [(i, 6) for i in range(1, 7)]
+
+
+async def test_a_token_stops_training_within_a_step(backend):
+    start = await backend.initialize(CONFIG, seed=0)
+    token, seen = CancellationToken(), []
+
+    def stop_at_three(progress):
+        seen.append(progress.step)
+        if progress.step == 3:
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        await backend.train(
+            TrainJob(start, CONFIG, TrainingConfig(epochs=500), ROWS), stop_at_three, token
+        )
+    assert seen == [1, 2, 3]
+
+
+async def test_generation_goes_on_while_training_runs(backend):
+    start = await backend.initialize(CONFIG, seed=0)
+    steps = []
+    training = asyncio.create_task(
+        backend.train(TrainJob(start, CONFIG, TrainingConfig(epochs=60), ROWS), steps.append)
+    )
+    while not steps:
+        await asyncio.sleep(0.001)
+    await backend.generate([GenerateRequest("play", GenerationConfig(max_tokens=4))])
+    assert not training.done()
+    await training
+
+
+async def test_streamed_pieces_join_to_the_answer(backend):
+    (whole,) = await backend.generate([GenerateRequest("play", SHORT)])
+    pieces = [p async for p in backend.stream(GenerateRequest("play", SHORT))]
+    assert "".join(p.text for p in pieces) == whole.text
+    assert pieces[-1].generation == whole
+
+
+async def test_a_stream_left_early_leaves_the_backend_free(backend):
+    stream = backend.stream(GenerateRequest("play", GenerationConfig(max_tokens=200)))
+    async for _ in stream:
+        break
+    await stream.aclose()
+    assert len(await backend.generate([GenerateRequest("play", SHORT)])) == 1
+
+
+async def test_an_unknown_adapter_is_an_error_not_the_base(backend):
+    with pytest.raises(NotFound):
+        await backend.generate([GenerateRequest("play", SHORT, "0" * 64)])
+
+
+async def test_targets_that_match_nothing_list_what_there_is(backend):
+    with pytest.raises(UnknownTarget, match="q_proj"):
+        await backend.initialize(AdapterConfig(target_modules="q_proj,nope"), seed=0)
+
+
+async def test_an_adapter_over_the_limit_is_refused_before_it_exists(tmp_path):
+    from ouroboros.testing.tiny import tiny_model
+
+    wide = tiny_model(tmp_path, hidden_size=1024, intermediate_size=4096)
+    backend = LocalBackend.open(str(wide), dtype="float32", threads=1)
+    with pytest.raises(TooLarge, match="10 MiB"):
+        await backend.initialize(AdapterConfig(rank=256, target_modules="all-linear"), seed=0)
+    await backend.close()
+
+
+async def test_damaged_files_are_refused(backend):
+    files = await backend.initialize(CONFIG, seed=0)
+    with pytest.raises(InvalidAdapter):
+        await backend.validate(AdapterFiles(files.config, files.weights[:-1]))
+    with pytest.raises(InvalidAdapter):
+        await backend.load(AdapterFiles(b"{}", files.weights))
+
+
+async def test_initial_factors_are_drawn_from_the_seed(backend):
+    one, same, other = [await backend.initialize(CONFIG, seed=s) for s in (1, 1, 2)]
+    assert one == same != other
+    tensors = load_tensors(one.weights)
+    assert all(not t.any() for name, t in tensors.items() if "lora_B" in name)
+    a = tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]
+    assert a.shape == (8, 64)
+    assert torch.all(a.abs() <= 64**-0.5)

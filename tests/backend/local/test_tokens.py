@@ -1,0 +1,58 @@
+"""Tokens: a row in training is what the model sees in serving."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from ouroboros.backend.local.load import load
+from ouroboros.backend.local.tokens import Codec
+from ouroboros.domain.errors import ModelError, TooLong
+from ouroboros.domain.prompts import Message
+
+
+@pytest.fixture
+def tokenizer(tiny_folder):
+    return AutoTokenizer.from_pretrained(tiny_folder())
+
+
+@pytest.fixture
+def codec(tokenizer):
+    return Codec(tokenizer, [], context=64)
+
+
+def test_the_chat_template_frames_a_prompt(codec, tokenizer):
+    text = tokenizer.decode(codec.prompt_ids("hello"))
+    assert text == "<|user|>hello<|end|><|assistant|>"
+
+
+def test_a_conversation_keeps_its_turns(codec, tokenizer):
+    turns = (Message("system", "be brief"), Message("user", "hi"), Message("assistant", "yes"), Message("user", "why?"))
+    text = tokenizer.decode(codec.prompt_ids(turns))
+    assert text == "<|system|>be brief<|end|><|user|>hi<|end|><|assistant|>yes<|end|><|user|>why?<|end|><|assistant|>"
+
+
+def test_an_output_ends_with_the_template_s_end(codec, tokenizer):
+    row = codec.sequence("hello", "there")
+    assert tokenizer.decode(row.output) == "there<|end|>"
+    assert row.prompt == codec.prompt_ids("hello")
+
+
+def test_without_a_template_the_prompt_is_plain_text(tiny_folder):
+    codec = load(str(tiny_folder(chat=False)), dtype="float32").codec
+    assert codec.text(codec.prompt_ids("2 + 2 = ")) == "2 + 2 = "
+
+
+def test_any_text_round_trips(codec):
+    for text in ("naïve café", "日本語", "🙂 x\t\n", "a\u0000b"):
+        assert codec.text(codec.sequence("q", text).output) == text
+
+
+def test_too_long_names_the_lengths(codec):
+    with pytest.raises(TooLong, match=r"Row 9 is \d+ tokens long; the model's context holds 64"):
+        codec.sequence("parcel " * 60, "x", "Row 9")
+
+
+def test_a_tokenizer_that_cannot_end_is_refused(tokenizer):
+    tokenizer.eos_token = None
+    tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="end-of-sequence"):
+        Codec(tokenizer, [], 64)
