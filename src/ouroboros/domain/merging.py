@@ -1,12 +1,113 @@
-"""How adapters are merged."""
+"""How adapters are merged into one."""
 
+import math
+from dataclasses import dataclass
 from enum import Enum
+
+from ouroboros.domain.checks import check_int, check_number, validated
+from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.result import Result
 
 
 class MergeStrategy(str, Enum):
-    """What becomes of the parents' updates D = scale * B A."""
+    """What becomes of the parents' updates D_i = scale * B_i A_i, given a weight w_i for each.
+
+    AVERAGE          sum D_i / T, for T parents.
+    WEIGHTED         sum w_i D_i / sum w_i, weights not negative.
+    TASK_ARITHMETIC  sum w_i D_i: adds and subtracts skills (arXiv 2212.04089).
+    MAGNITUDE        the weighted mean of each parent's largest entries.
+    TIES             of each parent's largest entries, those with the majority's sign are averaged
+                     (arXiv 2306.01708).
+    DARE             the weighted mean after dropping entries at random and scaling the rest up
+                     (arXiv 2311.03099).
+    DARE_TIES        DARE's dropping, then the majority's sign as in TIES.
+    """
 
     AVERAGE = "average"
     WEIGHTED = "weighted"
     TASK_ARITHMETIC = "task_arithmetic"
+    MAGNITUDE = "magnitude"
     TIES = "ties"
+    DARE = "dare"
+    DARE_TIES = "dare_ties"
+
+    @property
+    def linear(self) -> bool:
+        """Whether the result is a linear combination of the parents, and so exactly low-rank."""
+        return self in (MergeStrategy.AVERAGE, MergeStrategy.WEIGHTED, MergeStrategy.TASK_ARITHMETIC)
+
+
+class MergeSpace(str, Enum):
+    """Where strategies that look at single entries look at them.
+
+    CORE   in the small space that the parents' factors span (arXiv 2509.17786): fast, and without loss.
+    DELTA  in the full update of each layer, as published; the result is then cut to a rank.
+    """
+
+    CORE = "core"
+    DELTA = "delta"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRecipe:
+    """A strategy and its dials.
+
+    weights  one per parent, in order; None weighs all alike (1 each). Signed but for WEIGHTED.
+    density  share of entries that MAGNITUDE, TIES and DARE keep.
+    scale    multiplies the merged update.
+    space    where the strategies that look at single entries work; it makes no difference to the others.
+    seed     decides what DARE drops.
+    """
+
+    strategy: MergeStrategy = MergeStrategy.AVERAGE
+    weights: tuple[float, ...] | None = None
+    density: float = 0.5
+    scale: float = 1.0
+    space: MergeSpace = MergeSpace.DELTA
+    seed: int = 0
+
+    def validate(self) -> Result["MergeRecipe"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        if not isinstance(self.strategy, MergeStrategy) or not isinstance(self.space, MergeSpace):
+            raise InvalidConfig(
+                f"{self.strategy!r} in {self.space!r} is no way to merge.",
+                hint=f"Strategies are {', '.join(s.value for s in MergeStrategy)}.",
+            )
+        check_number("density", self.density, 1e-3, 1.0)
+        check_number("scale", self.scale, -100.0, 100.0)
+        check_int("seed", self.seed, 0, 2**63 - 1)
+        if self.scale == 0:
+            raise InvalidConfig(
+                "scale is 0, which leaves nothing.", hint="Use 1 to keep the update as it is."
+            )
+        if self.weights is None:
+            if self.strategy is MergeStrategy.WEIGHTED:
+                raise InvalidConfig(
+                    "A weighted merge has no weights.", hint="Give one for each adapter."
+                )
+            return
+        self._check_weights(self.weights)
+
+    def _check_weights(self, weights: tuple[float, ...]) -> None:
+        if self.strategy is MergeStrategy.AVERAGE:
+            raise InvalidConfig("An average takes no weights.", hint='Use the strategy "weighted".')
+        low = 0.0 if self.strategy is MergeStrategy.WEIGHTED else -100.0
+        for i, weight in enumerate(weights, 1):
+            check_number(f"weight {i}", weight, low, 100.0)
+        if math.fsum(abs(w) for w in weights) < 1e-6:
+            raise InvalidConfig("All weights are zero.", hint="Give at least one adapter a weight.")
+
+    def weights_for(self, parents: int) -> tuple[float, ...]:
+        """One weight per parent; raises `InvalidConfig` for fewer than two parents or another number of weights."""
+        if parents < 2:
+            raise InvalidConfig(f"There are {parents} adapters to merge.", hint="Name at least two.")
+        if self.weights is None:
+            return (1.0,) * parents
+        if len(self.weights) != parents:
+            raise InvalidConfig(
+                f"There are {len(self.weights)} weights for {parents} adapters.",
+                hint="Give one weight for each adapter, in the same order.",
+            )
+        return self.weights
