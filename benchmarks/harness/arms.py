@@ -1,0 +1,68 @@
+"""Arms: the things measured side by side, each in a process of its own where that is the claim."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+def interleave(arms: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
+    """Run the arms in turn, A B A B, so that a slow minute of the machine falls on all; results by arm."""
+    found: dict[str, list[T]] = {name: [] for name in arms}
+    for turn in range(repeats):
+        for name, arm in arms.items():
+            print(f"  round {turn + 1} of {repeats}: {name}", file=sys.stderr, flush=True)
+            found[name].append(arm())
+    return found
+
+
+def fresh(function: Callable[..., dict[str, Any]], **arguments: Any) -> Callable[[], dict[str, Any]]:
+    """An arm that calls `function(**arguments)` in a fresh Python process.
+
+    The function lives at the top of a module; arguments and result are JSON. What the process itself took,
+    from its start to its end, is added to the result as "process_seconds".
+    """
+    return lambda: _call(f"{function.__module__}:{function.__qualname__}", arguments)
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    """Wall seconds of a command, which must succeed; its output goes nowhere."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def _call(target: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "answer.json")
+        command = [sys.executable, "-m", __name__, target, json.dumps(arguments), str(answer)]
+        paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        started = time.perf_counter()
+        subprocess.run(
+            command,
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"},
+            stdout=sys.stderr,
+        )
+        seconds = time.perf_counter() - started
+        return {**json.loads(answer.read_text()), "process_seconds": seconds}
+
+
+def _answer(target: str, arguments: str, answer: str) -> None:
+    """The other side of `_call`, in the fresh process."""
+    module, _, name = target.partition(":")
+    function = getattr(__import__(module, fromlist=[name]), name)
+    Path(answer).write_text(json.dumps(function(**json.loads(arguments))))
+
+
+if __name__ == "__main__":
+    _answer(*sys.argv[1:])

@@ -1,0 +1,50 @@
+"""Starting up: `import ouroboros` and `ouroboros --help`, beside an empty Python and the peers."""
+
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+
+from benchmarks.harness import Claim, Spread, interleave, seconds_of
+
+_EMPTY = ["-c", "pass"]
+_IMPORT = ["-c", "import ouroboros"]
+_HELP = ["-m", "ouroboros", "--help"]
+_PEERS = {
+    "import peft, whole process": ["-c", "import peft"],
+    "from transformers import Trainer, whole process": ["-c", "from transformers import Trainer"],
+    "from trl import SFTTrainer, whole process": ["-c", "from trl import SFTTrainer"],
+}
+
+
+def run(options: Namespace) -> list[Claim]:
+    programs = {"empty": _EMPTY, "import": _IMPORT, "help": _HELP, **_PEERS}
+    arms = {name: _arm(arguments) for name, arguments in programs.items()}
+    found = interleave(arms, repeats=1 if options.quick else 9)
+    added = [whole - empty for whole, empty in zip(found["import"], found["empty"], strict=True)]
+    return [
+        Claim("import ouroboros, over an empty Python", _ms(added), at_most=150, unit=" ms"),
+        Claim("ouroboros --help, whole process", _ms(found["help"]), at_most=400, unit=" ms"),
+        Claim("of these two, how many import torch", Spread.of([_torch(_IMPORT, _HELP)]), at_most=0),
+        Claim("python -c pass, whole process", _ms(found["empty"]), unit=" ms"),
+        *(Claim(name, _ms(found[name]), unit=" ms") for name in _PEERS),
+    ]
+
+
+def _arm(arguments: list[str]) -> Callable[[], float]:
+    return lambda: seconds_of([sys.executable, *arguments])
+
+
+def _ms(seconds: Iterable[float]) -> Spread:
+    return Spread.of(1000 * s for s in seconds)
+
+
+def _torch(*programs: list[str]) -> int:
+    """How many of the programs import torch, by the interpreter's own log of imports."""
+    logs = (
+        subprocess.run(
+            [sys.executable, "-X", "importtime", *p], capture_output=True, text=True, check=True
+        )
+        for p in programs
+    )
+    return sum(any(line.endswith("| torch") for line in log.stderr.splitlines()) for log in logs)
