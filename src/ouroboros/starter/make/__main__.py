@@ -1,0 +1,43 @@
+"""Make the starter model from the corpora, end to end."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from ouroboros.starter.make.corpus import Corpus
+from ouroboros.starter.make.tokenizer import save_tokenizer, train_tokenizer
+from ouroboros.starter.make.train import Run, export, train
+
+CONTEXT = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ouroboros.starter.make", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the corpora")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    parser.add_argument("--checkpoint", type=Path, help="file to save to and resume from (default: OUT/checkpoint.pt)")
+    parser.add_argument("--tokens", type=int, default=25_000_000)
+    parser.add_argument("--decay-tokens", type=int, default=5_000_000)
+    parser.add_argument("--vocabulary", type=int, default=6144)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+
+    torch.set_num_threads(options.threads)
+    corpus = Corpus(options.data)
+    tokenizer = the_tokenizer(corpus, options.out, options.vocabulary)
+    run = Run(tokens=options.tokens, decay_tokens=options.decay_tokens)
+    model = train(corpus, tokenizer, run, options.checkpoint or options.out / "checkpoint.pt")
+    export(model, options.out)
+
+
+def the_tokenizer(corpus: Corpus, folder: Path, size: int) -> Tokenizer:
+    """Read it where it exists, so that a resumed run keeps its vocabulary."""
+    if not (folder / "tokenizer.json").exists():
+        save_tokenizer(train_tokenizer(corpus.sample_texts(60_000), size), folder, CONTEXT)
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+if __name__ == "__main__":
+    main()

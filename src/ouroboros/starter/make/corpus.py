@@ -1,0 +1,220 @@
+"""The diet: documents drawn from the corpora, packed into fixed blocks of tokens.
+
+A document is a string with the chat's special tokens inside. Five kinds, by share of draws:
+
+    single    one labelled row with its natural label: what an adapter will have to tell apart
+    pack      several rows of one task as one conversation, labels often renamed to arbitrary words
+    dialogue  a conversation, the system's turns as the assistant's
+    task      instruction, input, free-text answer
+    prose     plain text, for the words themselves; it also fills the ends of blocks
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from ouroboros.starter.make import sources
+from ouroboros.starter.make.tasks import Task, all_tasks
+from ouroboros.starter.make.tokenizer import ASSISTANT, END, SYSTEM, USER
+
+ANSWER_WEIGHT, QUESTION_WEIGHT = 4.0, 0.5
+FREE_ANSWERS = ("answer_generation", "generate_next", "summar", "text_generation", "cause_event", "utterance", "outcome")
+MARKS = re.compile("|".join(re.escape(mark) for mark in (USER, ASSISTANT, SYSTEM, END)))
+DRAWS = {"single": 60.0, "pack": 9.0, "dialogue": 2.0, "task": 2.5, "list": 4.0, "prose": 1.5}
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """tokens [N, T], weights [N, T] (how much predicting that token counts), documents [N, T] (an id each)."""
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    documents: np.ndarray
+
+
+def chat(turns: list[tuple[str, str]], system: str = "") -> str:
+    """The chat template of the model, spelled out for speed."""
+    head = SYSTEM + system if system else ""
+    return head + "".join(f"{USER}{question}{ASSISTANT}{answer}{END}" for question, answer in turns)
+
+
+class Corpus:
+    """Draws shards of blocks; a shard depends on the seed and its number alone."""
+
+    def __init__(self, data: Path, seed: int = 0) -> None:
+        rng = random.Random(seed)
+        self.seed = seed
+        self.tasks = all_tasks(data, rng)
+        self.grouped = {task.name: task.by_label for task in self.tasks}
+        self.dialogues = sources.dialogues(data)
+        self.free = [
+            (instruction, rows)
+            for name, (instruction, rows) in sources.instructions(data).items()
+            if any(part in name for part in FREE_ANSWERS)
+        ]
+        self.fields = sources.word_fields()
+        self.prose_sources = prose_sources(data)
+        self.code_words = [word for words in self.fields.values() for word in words if word.isalpha()]
+
+    def shard(self, number: int, tokenizer: Tokenizer, blocks: int, length: int) -> Blocks:
+        """`blocks` blocks of `length` tokens."""
+        rng = random.Random(self.seed * 1_000_003 + number + 1)
+        return pack_blocks(
+            encoded(self.documents(rng), tokenizer), encoded(self.prose(rng), tokenizer), tokenizer, blocks, length, rng
+        )
+
+    def sample_texts(self, count: int) -> list[str]:
+        """Documents of the diet, without the chat's marks, for the tokenizer to learn from."""
+        documents = self.documents(random.Random(self.seed))
+        return [text for _ in range(count) for text in MARKS.split(next(documents)) if text]
+
+    def documents(self, rng: random.Random) -> Iterator[str]:
+        kinds = {
+            "single": self.single, "pack": self.pack, "dialogue": self.dialogue,
+            "task": self.free_task, "list": self.word_list, "prose": lambda rng: next(self.prose(rng)),
+        }  # fmt: skip
+        while True:
+            kind = rng.choices(list(DRAWS), weights=list(DRAWS.values()))[0]
+            yield kinds[kind](rng)
+
+    # ---- kinds of document
+
+    def draw_task(self, rng: random.Random) -> Task:
+        return rng.choices(self.tasks, weights=[task.share for task in self.tasks])[0]
+
+    def single(self, rng: random.Random) -> str:
+        task = self.draw_task(rng)
+        label = balanced_label(self.grouped[task.name], rng)
+        return chat([(varied(rng.choice(self.grouped[task.name][label]), rng), label)])
+
+    def pack(self, rng: random.Random) -> str:
+        """Rows of one task, classes balanced, at most about 240 tokens by length of text."""
+        grouped = self.grouped[self.draw_task(rng).name]
+        labels = rng.sample(sorted(grouped), k=min(len(grouped), rng.choice((2, 2, 3, 3, 4, 5, 6))))
+        names = self.renamed(labels, rng)
+        turns, letters = [], 0
+        while letters < 820:
+            label = rng.choice(labels)
+            text = varied(rng.choice(grouped[label]), rng)
+            letters += len(text) + 12
+            turns.append((text, names[label]))
+        return chat(turns[:-1] or turns)
+
+    def renamed(self, labels: list[str], rng: random.Random) -> dict[str, str]:
+        """The labels as they are, in another spelling, as arbitrary words, or as codes."""
+        style = rng.choice(("plain", "title", "snake", "upper", "word", "word", "word", "code", "letter"))
+        if style == "word":
+            return dict(zip(labels, rng.sample(self.code_words, k=len(labels)), strict=True))
+        if style == "code":
+            letter = rng.choice("ABCKQRTXZ")
+            numbers = rng.sample(range(1, 60), len(labels))
+            return {label: f"{letter}{number}" for label, number in zip(labels, numbers, strict=True)}
+        if style == "letter":
+            return dict(zip(labels, rng.sample("ABCDEFGHIJKLMNOP", k=len(labels)), strict=True))
+        spell = {"plain": str, "title": str.title, "snake": lambda x: x.replace(" ", "_"), "upper": str.upper}[style]
+        return {label: spell(label) for label in labels}
+
+    def dialogue(self, rng: random.Random) -> str:
+        turns = rng.choice(self.dialogues)["turns"]
+        start = rng.randrange(0, max(1, len(turns) - 6), 2)
+        marks = {"user": (USER, ""), "system": (ASSISTANT, END)}
+        return "".join(marks[who][0] + text + marks[who][1] for who, text in turns[start : start + 8])
+
+    def free_task(self, rng: random.Random) -> str:
+        instruction, rows = rng.choice(self.free)
+        question, answer = rng.choice(rows)
+        system = instruction.split(". ")[0] if rng.random() < 0.5 else ""
+        return chat([(question[-700:], answer[:300])], system)
+
+    def word_list(self, rng: random.Random) -> str:
+        """Words that belong together, one after the other: what skip-gram learns from, said directly."""
+        words = rng.choice(sorted(self.fields.values()))
+        return ", ".join(rng.sample(words, k=min(len(words), rng.choice((6, 10, 16))))) + END
+
+    def prose(self, rng: random.Random) -> Iterator[str]:
+        while True:
+            texts = rng.choices(self.prose_sources, weights=[share for _, share in self.prose_sources])[0][0]
+            start = rng.randrange(len(texts))
+            yield "\n".join(texts[start : start + 12])[:1500] + END
+
+
+def prose_sources(data: Path) -> list[tuple[list[str], float]]:
+    """(paragraphs in order, share) of every plain text."""
+    novels = [(texts, 0.5 / 15) for texts in sources.novels(data).values()]
+    reviews = [" ".join(review) for rows in sources.film_reviews(data).values() for review in rows]
+    superni = sources.instructions(data)
+    news = [f"{text}\n{summary}" for text, summary in superni["xsum_summarization"][1]]
+    passages = [text for text, _ in superni["quoref_answer_generation"][1][::5]]
+    return [
+        *novels,
+        ([review[:1500] for review in reviews], 0.2),
+        (news, 0.2),
+        (passages, 0.05),
+        (sources.speeches(data), 0.05),
+        (sources.plays(data), 0.03),
+        (sources.scripture(data)["english"], 0.02),
+    ]
+
+
+def balanced_label(grouped: dict[str, list[str]], rng: random.Random) -> str:
+    """Between the natural frequency and a uniform draw: square root of the count."""
+    labels = sorted(grouped)
+    return rng.choices(labels, weights=[len(grouped[label]) ** 0.5 for label in labels])[0]
+
+
+def varied(text: str, rng: random.Random) -> str:
+    """People type in lower case, or without the last stop."""
+    chance = rng.random()
+    if chance < 0.15:
+        return text.lower()
+    return text.rstrip(".") if chance < 0.3 else text
+
+
+# ---- from documents to blocks
+
+
+def encoded(documents: Iterator[str], tokenizer: Tokenizer, batch: int = 256) -> Iterator[list[int]]:
+    """Token ids, encoded many at a time (the tokenizer runs them in parallel)."""
+    while True:
+        for encoding in tokenizer.encode_batch([next(documents) for _ in range(batch)], add_special_tokens=False):
+            yield encoding.ids
+
+
+def pack_blocks(
+    documents: Iterator[list[int]], prose: Iterator[list[int]], tokenizer: Tokenizer, blocks: int, length: int, rng: random.Random
+) -> Blocks:
+    """Whole documents side by side; what is left of a block is filled with prose. Blocks are shuffled."""
+    tokens = np.zeros((blocks, length), np.int64)
+    ids = np.zeros((blocks, length), np.int32)
+    waiting: list[int] = []
+    for block in range(blocks):
+        filled = number = 0
+        while filled < length:
+            waiting = waiting or next(documents)[:length]
+            piece = waiting if filled + len(waiting) <= length else next(prose)[: length - filled]
+            waiting = [] if piece is waiting else waiting
+            tokens[block, filled : filled + len(piece)] = piece
+            ids[block, filled : filled + len(piece)] = number
+            filled, number = filled + len(piece), number + 1
+    order = np.array(rng.sample(range(blocks), blocks))
+    return Blocks(tokens[order], token_weights(tokens[order], ids[order], tokenizer), ids[order])
+
+
+def token_weights(tokens: np.ndarray, documents: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """Answers count more, questions less; the first token of a document cannot be predicted."""
+    user, assistant, end = (tokenizer.token_to_id(token) for token in (USER, ASSISTANT, END))
+    weights = np.ones(tokens.shape, np.float32)
+    mode = np.ones(tokens.shape[0], np.float32)
+    for column in range(tokens.shape[1]):
+        new = np.ones(len(mode), bool) if column == 0 else documents[:, column] != documents[:, column - 1]
+        mode[new] = 1.0
+        now = tokens[:, column]
+        weights[:, column] = np.where(new | (now == user) | (now == assistant), 0.0, mode)
+        mode = np.where(now == user, QUESTION_WEIGHT, np.where(now == assistant, ANSWER_WEIGHT, mode))
+        mode = np.where(now == end, 0.0, mode).astype(np.float32)
+    return weights

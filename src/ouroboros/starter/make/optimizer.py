@@ -1,0 +1,47 @@
+"""Muon for the matrices (Jordan et al., 2024), AdamW for embeddings and norms."""
+
+import torch
+from torch import Tensor, nn
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """[N, rows, cols] -> nearest semi-orthogonal matrices, by the quintic Newton-Schulz iteration in bfloat16."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.size(1) > matrices.size(2)
+    x = matrices.mT.bfloat16() if tall else matrices.bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, then orthogonalised, all matrices of a shape together; each moves by the same spectral amount."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            by_shape.setdefault(parameter.shape, []).append(parameter)
+        super().__init__([{"params": group} for group in by_shape.values()], {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            directions = torch.stack([self.direction(parameter, group["momentum"]) for parameter in group["params"]])
+            rows, cols = directions.shape[1:]
+            rate = group["lr"] * max(1.0, rows / cols) ** 0.5
+            for parameter, update in zip(group["params"], orthogonal(directions), strict=True):
+                parameter.add_(update, alpha=-rate)
+
+    def direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
+        """Nesterov momentum."""
+        momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+        momentum.lerp_(parameter.grad, 1 - beta)
+        return parameter.grad.lerp(momentum, beta)
+
+
+def optimizers(model: nn.Module, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    return [Muon(matrices, matrix_rate), torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0)]

@@ -1,0 +1,194 @@
+"""Labelled tasks made from the corpora: rows of (text, label), one list a task."""
+
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ouroboros.starter.make import sources
+
+Row = tuple[str, str]
+
+CARRIERS = (
+    "{}", "{}", "{}, please", "I have a question about {}", "it is about {}", "something with {}",
+    "my {}", "the {} again", "can you help me with {}", "what about {}?", "tell me about {}",
+    "I was thinking of {}", "we talked about {} and {}", "{} and {}", "{} or {}", "first {}, then {}",
+    "Hi, {} is what I need help with", "there is a problem: {}", "I would like {}", "no {} yet",
+    "is there any {} left?", "yesterday it was {}, today {}", "Please look into {} for me.",
+    "She asked about {}.", "They said {} but I say {}.", "All about {}.", "{}! {}! {}!",
+    "I keep thinking of {}, {} and {}", "need {} asap", "hello, {} here", "{} was the topic of the day",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """`share`: how often the task is drawn, relative to the others."""
+
+    name: str
+    rows: list[Row]
+    share: float
+
+    @property
+    def by_label(self) -> dict[str, list[str]]:
+        grouped: dict[str, list[str]] = {}
+        for text, label in self.rows:
+            grouped.setdefault(label, []).append(text)
+        return grouped
+
+
+def all_tasks(data: Path, rng: random.Random) -> list[Task]:
+    """Every labelled task, on the train parts only."""
+    return [
+        *dialogue_tasks(sources.dialogues(data)),
+        *opinion_tasks(data, rng),
+        *writing_tasks(data, rng),
+        Task("field", field_rows(rng, count=60_000), share=5.0),
+    ]
+
+
+# ---- dialogues: what does the user want, which service is it about
+
+
+def spoken(name: str) -> str:
+    """`ReserveRoundtripFlights` -> `reserve roundtrip flights`"""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
+def dialogue_tasks(dialogues: list[dict]) -> list[Task]:
+    intents: list[Row] = []
+    services: list[Row] = []
+    replies: list[Row] = []
+    acts: list[Row] = []
+    for dialogue in dialogues:
+        intents.extend(intent_rows(dialogue))
+        names = {service.split("_")[0] for service in dialogue["services"]}
+        system = [text for speaker, text in dialogue["turns"] if speaker == "system" and len(text) > 40]
+        acts.extend((text, act_of(text)) for text in system[::3])
+        if len(names) == 1:
+            replies.extend((text, spoken(min(names))) for text in system[:4])
+            opening = " ".join(text for speaker, text in dialogue["turns"][:3] if speaker == "user")
+            services.append((opening, spoken(min(names))))
+    return [
+        Task("intent", intents, share=5.0),
+        Task("service", services, share=2.0),
+        Task("service of a reply", replies, share=1.0),
+        Task("act", acts, share=0.4),
+    ]
+
+
+def intent_rows(dialogue: dict) -> list[Row]:
+    """User turns that begin a new intent: only there, and not in a short "yes, please", the text alone tells it."""
+    rows, before = [], None
+    for (speaker, text), intents in zip(dialogue["turns"], dialogue["intents"], strict=True):
+        if speaker == "user":
+            says_it = intents == ["NONE"] or len(text) >= 28
+            if says_it and intents != before and len(intents) == 1:
+                rows.append((text, "goodbye" if intents == ["NONE"] else spoken(intents[0])))
+            before = intents
+    return rows
+
+
+def act_of(text: str) -> str:
+    if "confirm" in text.lower() or "correct?" in text.lower():
+        return "confirm"
+    return "question" if text.rstrip().endswith("?") else "inform"
+
+
+# ---- opinions and feelings
+
+
+def opinion_tasks(data: Path, rng: random.Random) -> list[Task]:
+    superni = sources.instructions(data)
+    tweets = superni["sentiment140_classification"][1]
+    films = [(sources.tidy(x), "positive" if y == "POS" else "negative") for x, y in superni["sst2_polarity_classification"][1]]
+    emotions = [(sources.tidy(x), y) for x, y in superni["emotion_classification"][1]]
+    sentences = [(x, y) for y, rows in sources.film_sentences(data).items() for x in rows]
+    remarks = [(x, y) for y, rows in sources.product_remarks(data).items() for x in rows]
+    return [
+        Task("film sentence", sentences + films, share=4.0),
+        Task("product remark", remarks, share=3.0),
+        Task("product review", joined_remarks(remarks, rng), share=1.5),
+        Task("film review", review_windows(sources.film_reviews(data), rng), share=3.0),
+        Task("tweet", tweets, share=0.5),
+        Task("emotion", emotions, share=0.6),
+        Task("plot or opinion", [(x, y) for y, rows in sources.film_remarks(data).items() for x in rows], share=1.5),
+        Task("relation", [relation_row(*row) for row in superni["evalution_relation_extraction"][1]], share=0.2),
+    ]
+
+
+def joined_remarks(remarks: list[Row], rng: random.Random, count: int = 20_000) -> list[Row]:
+    """Two or three remarks of one opinion, as sentences of one review."""
+    grouped: dict[str, list[str]] = {}
+    for text, label in remarks:
+        grouped.setdefault(label, []).append(text)
+    rows = []
+    for _ in range(count):
+        label = rng.choice(sorted(grouped))
+        picks = [text.rstrip(".!, ") for text in rng.choices(grouped[label], k=rng.choice((2, 2, 3)))]
+        rows.append((". ".join(pick[:1].upper() + pick[1:] for pick in picks) + rng.choice(".!"), label))
+    return rows
+
+
+def review_windows(reviews: dict[str, list[list[str]]], rng: random.Random) -> list[Row]:
+    """Four sentences of a long review; the last ones too, where the verdict is."""
+    rows = []
+    for label, texts in reviews.items():
+        for sentences in texts:
+            starts = {max(0, len(sentences) - 4), *(rng.randrange(max(1, len(sentences) - 3)) for _ in range(4))}
+            rows.extend((" ".join(sentences[start : start + 4])[:600], label) for start in sorted(starts))
+    return rows
+
+
+def relation_row(text: str, answer: str) -> Row:
+    words = answer.split()
+    return text, words[1] if len(words) == 3 else words[-1]
+
+
+# ---- who wrote it, in which language, in what kind of text
+
+
+def writing_tasks(data: Path, rng: random.Random) -> list[Task]:
+    novels = {author: excerpts(texts, 1200, rng) for author, texts in sources.novels(data).items()}
+    verses = sources.scripture(data)
+    kinds = {
+        "novel": [text for texts in novels.values() for text in texts[:150]],
+        "speech": excerpts(sources.speeches(data), 1500, rng),
+        "play": excerpts(sources.plays(data), 1500, rng),
+        "scripture": excerpts(verses["english"], 800, rng),
+        "film": [x for rows in sources.film_remarks(data).values() for x in rows[:700]],
+    }
+    return [
+        Task("author", [(x, y) for y, rows in novels.items() for x in rows], share=1.0),
+        Task("language", [(x, y) for y, rows in verses.items() for x in excerpts(rows, 800, rng)], share=0.3),
+        Task("kind of text", [(x, y) for y, rows in kinds.items() for x in rows], share=0.6),
+    ]
+
+
+def excerpts(texts: list[str], count: int, rng: random.Random) -> list[str]:
+    """One or two neighbouring sentences from random places, at most 240 characters."""
+    found = []
+    usable = [text for text in texts if len(text) > 30]
+    for text in rng.choices(usable, k=count):
+        sentences = re.split(r"(?<=[.!?])\s+", text)
+        start = rng.randrange(len(sentences))
+        piece = " ".join(sentences[start : start + 2])[:240].strip()
+        if len(piece) > 20:
+            found.append(piece)
+    return found
+
+
+# ---- word fields
+
+
+def field_rows(rng: random.Random, count: int) -> list[Row]:
+    """A word or some words of one field in a neutral carrier -> the field's name."""
+    fields = sources.word_fields()
+    names = sorted(fields)
+    rows = []
+    for _ in range(count):
+        name = rng.choice(names)
+        carrier = rng.choice(CARRIERS)
+        words = rng.sample(fields[name], k=carrier.count("{}"))
+        text = carrier.format(*words)
+        rows.append((text[:1].upper() + text[1:] if rng.random() < 0.5 else text, name))
+    return rows

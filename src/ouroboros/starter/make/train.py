@@ -1,0 +1,170 @@
+"""The run: warm-up, a long stable part, a linear decay to zero; checkpoints that resume exactly."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from ouroboros.starter.make.corpus import Blocks, Corpus
+from ouroboros.starter.make.optimizer import optimizers
+from ouroboros.starter.make.tokenizer import END, PAD
+
+
+@dataclass(frozen=True)
+class Run:
+    """Sizes are in tokens; a shard is 32 steps."""
+
+    tokens: int
+    decay_tokens: int
+    length: int = 256
+    micro_rows: int = 16
+    micro_batches: int = 4
+    matrix_rate: float = 0.02
+    other_rate: float = 0.003
+    warmup_steps: int = 60
+    save_every: int = 160
+
+    @property
+    def step_tokens(self) -> int:
+        return self.length * self.micro_rows * self.micro_batches
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.step_tokens
+
+    def rate(self, step: int) -> float:
+        """Share of the full rate at a step."""
+        decay = max(1, self.decay_tokens // self.step_tokens)
+        return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / decay)
+
+
+SHARD_STEPS = 32
+
+
+def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=256,
+        intermediate_size=544,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.token_to_id(END),
+        pad_token_id=tokenizer.token_to_id(PAD),
+        attn_implementation="eager",
+    )
+    model = LlamaForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            torch.nn.init.zeros_(parameter)
+        elif parameter.ndim == 2 and "embed" not in name:
+            torch.nn.init.normal_(parameter, std=parameter.size(1) ** -0.5)
+    return model
+
+
+def own_document_mask(documents: Tensor) -> Tensor:
+    """[B, T] ids -> additive [B, 1, T, T]: a token sees the earlier tokens of its own document."""
+    length = documents.size(1)
+    seen = (documents[:, :, None] == documents[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+    return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, -1e4)[:, None]
+
+
+def chosen_targets(weights: Tensor) -> Tensor:
+    """Indices of half of the [B, T] tokens to predict: every answer, then a draw by weight.
+
+    The vocabulary is a third of the arithmetic, and most of a question's words teach little.
+    """
+    keys = torch.where(weights > 1, 10.0, weights * torch.rand(weights.shape))
+    return keys.flatten().topk(weights.numel() // 2, sorted=False).indices.sort().values
+
+
+def weighted_loss(model: LlamaForCausalLM, tokens: Tensor, weights: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+    """Sum over the chosen tokens of weight x cross entropy, each predicted from the token before it."""
+    hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden.flatten(0, 1)[targets - 1]).float()
+    losses = F.cross_entropy(logits, tokens.flatten()[targets], reduction="none")
+    return (losses * weights.flatten()[targets]).sum()
+
+
+def train(corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path) -> LlamaForCausalLM:
+    """Run to the end, from `checkpoint` if there is one."""
+    model = new_model(tokenizer)
+    both = optimizers(model, run.matrix_rate, run.other_rate)
+    first = resume(model, both, checkpoint) if checkpoint.exists() else 0
+    loss_of = torch.compile(weighted_loss)
+    blocks, shard = None, -1
+    began = time.monotonic()
+    for step in range(first, run.steps):
+        if step // SHARD_STEPS != shard:
+            shard = step // SHARD_STEPS
+            rows = SHARD_STEPS * run.micro_rows * run.micro_batches
+            blocks = corpus.shard(shard, tokenizer, rows, run.length)
+        loss = one_step(model, loss_of, both, blocks, run, step)
+        if step % 10 == 0:
+            speed = (step - first + 1) * run.step_tokens / (time.monotonic() - began)
+            print(f"step {step}/{run.steps} loss {loss:.3f} rate {run.rate(step):.2f} tokens/s {speed:.0f}", flush=True)
+        if (step + 1) % run.save_every == 0:
+            save_checkpoint(model, both, step + 1, checkpoint)
+    return model
+
+
+def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float:
+    """One optimizer step over `micro_batches`; the mean is over all weights of the step."""
+    size = run.micro_rows * run.micro_batches
+    start = (step % SHARD_STEPS) * size
+    weights = torch.from_numpy(blocks.weights[start : start + size])
+    targets = [chosen_targets(part) for part in weights.split(run.micro_rows)]
+    total = sum(part.flatten()[chosen].sum() for part, chosen in zip(weights.split(run.micro_rows), targets, strict=True))
+    loss = 0.0
+    for number, chosen in enumerate(targets):
+        part = slice(start + number * run.micro_rows, start + (number + 1) * run.micro_rows)
+        tokens, documents = torch.from_numpy(blocks.tokens[part]), torch.from_numpy(blocks.documents[part])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mask = own_document_mask(documents)
+            partial = loss_of(model, tokens, torch.from_numpy(blocks.weights[part]), mask, chosen) / total
+        partial.backward()
+        loss += partial.item()
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss} at step {step}")
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer, rate in zip(both, (run.matrix_rate, run.other_rate), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * run.rate(step)
+        optimizer.step()
+    model.zero_grad()
+    return loss
+
+
+def save_checkpoint(model, both, step: int, path: Path) -> None:
+    """Beside, then renamed: an interrupted write leaves the last one whole."""
+    beside = path.with_suffix(".part")
+    torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in both], "step": step}, beside)
+    beside.rename(path)
+
+
+def resume(model, both, path: Path) -> int:
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(both, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"]
+
+
+def export(model: LlamaForCausalLM, folder: Path) -> None:
+    """The Hugging Face files, weights in bfloat16."""
+    model.config._attn_implementation = "sdpa"
+    model.generation_config = GenerationConfig(
+        eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id, do_sample=False
+    )
+    model.to(torch.bfloat16).save_pretrained(folder)
