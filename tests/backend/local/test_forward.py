@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ouroboros.backend.local.attention import Packing
 from ouroboros.backend.local.forward import cut, packable, token_logprobs
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.tokens import Encoded
@@ -12,13 +13,19 @@ from ouroboros.lora.weights import LowRank
 from ouroboros.testing.tiny import ARCHITECTURES
 
 
-def sequences(vocabulary: int) -> list[Encoded]:
+MIXED = [(5, 3), (40, 2), (9, 7), (1, 1)]
+"""Prompt and output lengths so unequal that attention runs over the whole packed row."""
+ALIKE = [(20, 3), (25, 2), (22, 7), (27, 1)]
+"""Lengths so alike that attention runs on the sequences side by side."""
+
+
+def sequences(vocabulary: int, lengths=MIXED) -> list[Encoded]:
     chance = torch.Generator().manual_seed(3)
 
     def ids(n: int) -> tuple[int, ...]:
         return tuple(torch.randint(5, vocabulary, (n,), generator=chance).tolist())
 
-    return [Encoded(ids(p), ids(o)) for p, o in [(5, 3), (40, 2), (9, 7), (1, 1)]]
+    return [Encoded(ids(p), ids(o)) for p, o in lengths]
 
 
 def random_adapter(frozen, seed: int) -> BankedAdapter:
@@ -36,16 +43,36 @@ def random_adapter(frozen, seed: int) -> BankedAdapter:
     return adapter
 
 
+@pytest.mark.parametrize("lengths", [MIXED, ALIKE], ids=["mixed", "alike"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_batch_gives_what_each_sequence_gives_alone(architecture, tiny_folder):
+def test_a_batch_gives_what_each_sequence_gives_alone(architecture, lengths, tiny_folder):
     frozen = load(str(tiny_folder(architecture)), dtype="float32")
-    rows = sequences(frozen.base.fingerprint.vocabulary)
+    rows = sequences(frozen.base.fingerprint.vocabulary, lengths)
     adapters = [random_adapter(frozen, 1), None, random_adapter(frozen, 2), None]
     with torch.no_grad():
         together, owner = token_logprobs(frozen, rows, adapters)
         alone = [token_logprobs(frozen, [r], [a])[0] for r, a in zip(rows, adapters, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
     assert owner.tolist() == [i for i, row in enumerate(rows) for _ in row.output]
+
+
+def test_sequences_alike_are_attended_side_by_side():
+    cpu = torch.device("cpu")
+    assert Packing.of([23, 27, 29, 28], cpu) is not None
+    assert Packing.of([8, 42, 16, 2], cpu) is None
+    assert Packing.of([30], cpu) is None
+
+
+def test_gradients_through_packed_attention_are_exact(frozen):
+    rows = sequences(frozen.base.fingerprint.vocabulary, ALIKE)
+    adapter = random_adapter(frozen, 1)
+    with adapter.training() as grads:
+        token_logprobs(frozen, rows, [adapter] * 4)[0].sum().backward()
+        together = grads.clone()
+        grads.zero_()
+        for row in rows:
+            token_logprobs(frozen, [row], [adapter])[0].sum().backward()
+    torch.testing.assert_close(together, grads, atol=1e-4, rtol=1e-4)
 
 
 def test_log_probabilities_are_the_plain_model_s(frozen):

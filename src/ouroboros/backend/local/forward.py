@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ouroboros.backend.local.attention import Packing, installed
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
@@ -39,6 +40,7 @@ class Batch:
     keep            [K] token positions whose logits are wanted.
     rows, columns   [L] where the logits of each labelled token are, in [B, K].
     targets         [L] the labelled tokens, `owner [L]` the sequence each belongs to.
+    packing         where packed sequences lie, when attention is to keep to each.
     """
 
     ids: Int[Tensor, "B T"]
@@ -50,6 +52,7 @@ class Batch:
     targets: Int[Tensor, "L"]
     owner: Int[Tensor, "L"]
     route: Route
+    packing: Packing | None
 
 
 def lay_out(
@@ -92,6 +95,7 @@ def lay_out(
         targets=torch.tensor([t for s in sequences for t in s.output]).to(device),
         owner=owner.to(device),
         route=Route.of_segments(segments),
+        packing=Packing.of([len(s) for s in sequences], device) if packed else None,
     )
 
 
@@ -104,7 +108,11 @@ def token_logprobs(
     gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
     """
     batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device)
-    extra = {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
+    extra: dict[str, Any] = (
+        {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
+    )
+    if batch.packing is not None and installed(frozen.model):
+        extra["packing"] = batch.packing
     with frozen.bank.routed(batch.route):
         logits = frozen.model(
             input_ids=batch.ids, logits_to_keep=batch.keep, use_cache=False, **extra

@@ -15,6 +15,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from ouroboros.backend.local.attention import install
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
@@ -76,6 +77,7 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> FrozenModel:
         ) from error
     model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
     freeze(model)
+    install(model)
     base = _describe(name, source, model, tokenizer)
     return FrozenModel(base, model, Codec(tokenizer, _ends(model), base.context), Bank())
 
