@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def interleave(arms: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
-    """Run the arms in turn, A B A B, so that a slow minute of the machine falls on all; results by arm."""
+    """Results by arm. Arms take turns, A B A B, so that a slow minute of the machine falls on all."""
     found: dict[str, list[T]] = {name: [] for name in arms}
     for turn in range(repeats):
         for name, arm in arms.items():
@@ -27,8 +27,8 @@ def interleave(arms: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, l
 def fresh(function: Callable[..., dict[str, Any]], **arguments: Any) -> Callable[[], dict[str, Any]]:
     """An arm that calls `function(**arguments)` in a fresh Python process.
 
-    The function lives at the top of a module; arguments and result are JSON. What the process itself took,
-    from its start to its end, is added to the result as "process_seconds".
+    The function lives at the top of a module; arguments and result are JSON. Its output is shown only
+    when it fails.
     """
     return lambda: _call(f"{function.__module__}:{function.__qualname__}", arguments)
 
@@ -41,28 +41,26 @@ def seconds_of(command: Sequence[str]) -> float:
 
 
 def _call(target: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder, "answer.json")
-        command = [sys.executable, "-m", __name__, target, json.dumps(arguments), str(answer)]
-        paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        started = time.perf_counter()
-        subprocess.run(
-            command,
-            check=True,
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.harness.child",
+                target,
+                json.dumps(arguments),
+                str(answer),
+            ],
+            check=False,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"},
-            stdout=sys.stderr,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        seconds = time.perf_counter() - started
-        return {**json.loads(answer.read_text()), "process_seconds": seconds}
-
-
-def _answer(target: str, arguments: str, answer: str) -> None:
-    """The other side of `_call`, in the fresh process."""
-    module, _, name = target.partition(":")
-    function = getattr(__import__(module, fromlist=[name]), name)
-    Path(answer).write_text(json.dumps(function(**json.loads(arguments))))
-
-
-if __name__ == "__main__":
-    _answer(*sys.argv[1:])
+        if done.returncode:
+            raise RuntimeError(f"{target} failed:\n{done.stdout}")
+        return json.loads(answer.read_text())

@@ -1,0 +1,120 @@
+"""100 examples, 3 epochs, rank 8 on q and v: our training job beside transformers.Trainer and TRL.
+
+Every arm gets the same loaded model, the same rows in memory, the same initial A (B is zero), batches,
+order, rate, schedule, AdamW and clipping, and the loss on output tokens only. The clock runs from there
+to the saved PEFT folder: tokenizing, building the trainer, training and saving are all inside. Each arm
+runs in a process of its own; "warm" is the same job once more in the same process. Afterwards one
+function reads every saved folder with PEFT, in float32, and gives the mean NLL of the training outputs.
+
+`Trainer` and `SFTTrainer` run as their defaults and tuned (`peers.py` says how). Our arm runs at its
+defaults too, and in float32, for those who want to compare like with like.
+"""
+
+import tempfile
+from argparse import ArgumentParser, Namespace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Claim, Spread, fresh, interleave, ratios
+from benchmarks.hundred_examples.job import Job, build_model, examples
+from benchmarks.hundred_examples.judge import judge
+from benchmarks.hundred_examples.ours import ours, start
+from benchmarks.hundred_examples.peers import peer
+
+_DEFAULT, _BF16 = 4.6, 2.5  # what a plain lean loop reached on 2 cores with bfloat16 units
+_TARGETS = {
+    "Trainer, defaults": _DEFAULT,
+    "Trainer, bf16": _BF16,
+    "Trainer, tuned": None,
+    "SFTTrainer, defaults": _DEFAULT,
+    "SFTTrainer, tuned": None,
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of all arms")
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="a model of your own; default: 24M random weights"
+    )
+    parser.add_argument("--rate", type=float, default=1e-3, help="the peak learning rate of every arm")
+
+
+def run(options: Namespace) -> list[Claim]:
+    with tempfile.TemporaryDirectory() as folder:
+        job = _job(options, Path(folder))
+        arms = {"ours": partial(_ours, job), "ours, float32": partial(_ours, job, "float32")}
+        arms |= {name: partial(_peer, job, name) for name in _TARGETS}
+        found = interleave(arms, 1 if options.quick else options.repeats)
+        saved = {name: runs[-1]["folder"] for name, runs in found.items()}
+        verdicts = fresh(judge, job=job.plain(), folders=saved)()
+    return [*_speed(found), *_sameness(verdicts), *_figures(found, verdicts)]
+
+
+def _job(options: Namespace, folder: Path) -> Job:
+    model = (
+        options.model
+        or fresh(build_model, folder=str(folder / "model"), small=options.quick)()["folder"]
+    )
+    rows = examples(8 if options.quick else 100)
+    job = Job(str(model), rows, rate=options.rate, epochs=1 if options.quick else 3, work=str(folder))
+    fresh(start, job=job.plain())()
+    return job
+
+
+def _ours(job: Job, dtype: str = "auto") -> dict[str, Any]:
+    return fresh(ours, job=job.plain(), dtype=dtype)()
+
+
+def _peer(job: Job, name: str) -> dict[str, Any]:
+    return fresh(peer, job=job.plain(), name=name)()
+
+
+def _seconds(runs: list[dict[str, Any]], which: str = "seconds") -> list[float]:
+    return [run[which] for run in runs]
+
+
+def _speed(found: dict[str, list[dict[str, Any]]]) -> list[Claim]:
+    """The strongest peer is the headline; then each peer by itself, cold and warm."""
+    mine = _seconds(found["ours"])
+    times = {name: ratios(_seconds(found[name]), mine) for name in _TARGETS}
+    strongest = min(times, key=lambda name: Spread.of(times[name]).median)
+    claims = [
+        Claim(
+            f"times faster than the strongest peer ({strongest})",
+            Spread.of(times[strongest]),
+            at_least=_BF16,
+        )
+    ]
+    claims += [
+        Claim(f"times faster than {n}", Spread.of(times[n]), at_least=t) for n, t in _TARGETS.items()
+    ]
+    warm = _seconds(found["ours"], "warm_seconds")
+    return claims + [
+        Claim(
+            f"warm: times faster than {n}", Spread.of(ratios(_seconds(found[n], "warm_seconds"), warm))
+        )
+        for n in _TARGETS
+    ]
+
+
+def _sameness(verdicts: dict[str, Any]) -> list[Claim]:
+    """The arms did the same work: as low a loss, and no factor of any layer stayed where it began."""
+    mine = verdicts["ours"]["nll"]
+    claims = [
+        Claim(
+            f"final loss, ours over {name}",
+            Spread.of([mine / verdicts[name]["nll"]]),
+            at_least=0.99,
+            at_most=1.01,
+        )
+        for name in _TARGETS
+    ]
+    stuck = sum(v["unmoved"] for name, v in verdicts.items() if name != "start")
+    return [*claims, Claim("factors without a gradient, all arms", Spread.of([stuck]), at_most=0)]
+
+
+def _figures(found: dict[str, list[dict[str, Any]]], verdicts: dict[str, Any]) -> list[Claim]:
+    losses = [Claim(f"loss, {name}", Spread.of([v["nll"]])) for name, v in verdicts.items()]
+    cold = [Claim(f"job, {name}", Spread.of(_seconds(runs)), unit=" s") for name, runs in found.items()]
+    return cold + losses

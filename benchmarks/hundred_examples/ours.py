@@ -1,0 +1,63 @@
+"""Our arm: the local backend, as the engine calls it."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
+
+
+def ours(job: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """Train once cold and once warm; seconds of each, and the folder of the first."""
+    from ouroboros.backend.local import LocalBackend
+
+    work = Job.of(job)
+    backend = LocalBackend.open(work.model, dtype=dtype)
+    folder = folder_of(work, f"ours-{dtype}")
+    return asyncio.run(_twice(backend, work, folder))
+
+
+def start(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Save the adapter that every arm starts from."""
+    from ouroboros.backend.local import LocalBackend
+
+    work = Job.of(job)
+    backend = LocalBackend.open(work.model)
+    folder = folder_of(work, "start")
+    _save(asyncio.run(backend.initialize(_adapter(work), SEED)), folder)
+    return {"folder": str(folder)}
+
+
+async def _twice(backend: Any, job: Job, folder: Path) -> dict[str, Any]:
+    cold = await _train(backend, job, folder)
+    warm = await _train(backend, job, folder)
+    await backend.close()
+    return {"seconds": cold, "warm_seconds": warm, "folder": str(folder)}
+
+
+async def _train(backend: Any, job: Job, folder: Path) -> float:
+    from ouroboros.backend.base import TrainJob
+    from ouroboros.domain.config import TrainingConfig
+    from ouroboros.domain.rows import Row
+
+    started = time.perf_counter()
+    adapter = _adapter(job)
+    training = TrainingConfig(BATCH, job.epochs, seed=SEED, warmup=0.0)
+    first = await backend.initialize(adapter, SEED)
+    rows = tuple(Row(prompt, output) for prompt, output in job.rows)
+    _save((await backend.train(TrainJob(first, adapter, training, rows))).files, folder)
+    return time.perf_counter() - started
+
+
+def _adapter(job: Job) -> AdapterConfig:
+    return AdapterConfig(RANK, job.rate, target_modules=TARGETS, alpha=ALPHA)
+
+
+def _save(files: AdapterFiles, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_bytes(files.config)
+    (folder / WEIGHTS_FILE).write_bytes(files.weights)
