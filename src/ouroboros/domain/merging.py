@@ -100,7 +100,7 @@ class MergeRecipe:
             raise InvalidConfig("All weights are zero.", hint="Give at least one adapter a weight.")
 
     def weights_for(self, parents: int) -> tuple[float, ...]:
-        """One weight per parent; raises `InvalidConfig` for fewer than two parents or another number of weights."""
+        """One weight per parent; `InvalidConfig` unless there are two parents, each with a weight."""
         if parents < 2:
             raise InvalidConfig(f"There are {parents} adapters to merge.", hint="Name at least two.")
         if self.weights is None:

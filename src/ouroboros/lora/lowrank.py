@@ -24,7 +24,7 @@ class CoreSpace:
 
 @dataclass(frozen=True)
 class Factored:
-    """A layer's merged update: its factors, the norms of all of it and of what was cut, its true rank."""
+    """A layer's merged update: its factors, the norms of all and of what was cut, its true rank."""
 
     low: LowRank
     norm: float
@@ -35,8 +35,8 @@ class Factored:
 def core_space(layer: Sequence[LowRank | None]) -> CoreSpace:
     """Express the updates of a layer (None: zero) in the bases that their factors span together.
 
-    The bases are turned to the left and right singular vectors of all updates side by side (KnOTS, arXiv
-    2410.19735), which do not depend on how each was factorised, nor on the order of the parents.
+    The bases are turned to the left and right singular vectors of all updates side by side (KnOTS,
+    arXiv 2410.19735): these do not depend on how each was factorised, nor on the order of the parents.
     """
     there = [low for low in layer if low is not None]
     left, from_left = torch.linalg.qr(torch.cat([low.b.float() * low.scale for low in there], dim=1))
@@ -74,7 +74,7 @@ def best_rank(
 ) -> Factored:
     """The best approximation of a dense update of a rank, by a block Krylov method (arXiv 1504.05477).
 
-    A few products with the update find its leading singular vectors as well as a full decomposition does.
+    A few products with the update find its leading singular vectors as well as a full decomposition.
     """
     rank = min(rank, *update.shape)
     block = torch.randn(update.shape[1], min(rank + 8, *update.shape), generator=generator)

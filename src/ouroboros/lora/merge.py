@@ -1,9 +1,10 @@
 """Merging adapters: on their updates D = scale * B A, never on A and B apart.
 
-The same update has many factorisations (B G, inverse(G) A), so anything that averages or compares factors
-entry by entry depends on an accident. Here the parents' factors of a layer are first expressed in common
-orthonormal bases, D_i = L C_i N^T, where the cores C_i are as small as the ranks added. Linear strategies
-merge the cores without loss; those that look at single entries do it there or in the full updates.
+The same update has many factorisations (B G, inverse(G) A), so whatever averages or compares factors
+entry by entry depends on an accident. Here the parents' factors of a layer are first expressed in
+common orthonormal bases, D_i = L C_i N^T, where the cores C_i are as small as the ranks added. Linear
+strategies merge the cores without loss; those that look at single entries do it there, or in the full
+updates.
 """
 
 import hashlib

@@ -22,7 +22,7 @@ _PEFT_TYPES = {
     "OUROBOROS_INT8": Precision.INT8,
     "OUROBOROS_INT4": Precision.INT4,
 }
-"""Integer weights carry a type of ours, so that other programs refuse them instead of misreading them."""
+"""Integer weights carry a type of ours: other programs refuse them instead of misreading them."""
 
 _READ = frozenset(
     "peft_type task_type base_model_name_or_path r lora_alpha use_rslora bias target_modules "
@@ -32,7 +32,7 @@ _NO_EFFECT = frozenset(
     "peft_version inference_mode lora_dropout fan_in_fan_out revision megatron_core qalora_group_size "
     "layers_to_transform layers_pattern exclude_modules runtime_config".split()
 )
-"""What matters only while PEFT trains or builds its modules; the weight file says which layers there are."""
+"""What matters only while PEFT trains or builds its modules; the weight file says which these are."""
 
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Initialisations that leave the base as it is; PiSSA, OLoRA, LoftQ and CorDA write to it."""
@@ -114,8 +114,7 @@ def _check_kind(found: Mapping[str, Any]) -> None:
         raise _unsupported("bias", found["bias"], "Train it with bias none.")
     start = found.get("init_lora_weights")
     if not any(start is plain or (isinstance(start, str) and start == plain) for plain in _PLAIN_STARTS):
-        hint = "It changed the base; convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)."
-        raise _unsupported("init_lora_weights", start, hint)
+        raise _unsupported("init_lora_weights", start, "It changed the base; convert it first.")
     for key in found.keys() - _READ - _NO_EFFECT:
         value = found[key]
         if value is not None and value is not False and value not in ({}, [], ""):
@@ -153,7 +152,7 @@ def _text(value: object) -> str:
 
 
 def _targets(value: object) -> tuple[str, ...]:
-    """A list of names as it is; a pattern in one string is not needed, the weight file names the layers."""
+    """A list of names as it is; a pattern in one string is not run, the weight file names the layers."""
     if isinstance(value, str):
         return ()
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):

@@ -35,7 +35,7 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a pair of files holds: its shape as a config, the base it names and was made for, its weights.
+    """What two files hold: the adapter's shape as a config, the base it names, its weights.
 
     `made_for` is None where another program wrote the files: only names and shapes can be checked then.
     """
@@ -100,7 +100,7 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> Adapter:
 
 
 def _shapes(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
-    """The layers of `base` that the weights adapt; raises unless each exists and its weights are sound."""
+    """The layers of `base` that the weights adapt; raises unless each exists and is sound."""
     known = {shape.path: shape for shape in base.linears}
     if not weights:
         raise InvalidAdapter("The adapter adapts no layer.", hint=_PLAIN)
@@ -108,7 +108,8 @@ def _shapes(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
         shape, widths = known.get(path), (low.a.shape[1], low.b.shape[0])
         if shape is None:
             raise InvalidAdapter(
-                f"The adapter is for {path[:200]}, which {base.name} does not have.", hint=_OTHER_BASE
+                f"The adapter is for {path[:99]}, which {base.name} does not have.",
+                hint=_OTHER_BASE,
             )
         if (shape.inputs, shape.outputs) != widths:
             raise InvalidAdapter(
@@ -193,7 +194,7 @@ def _layers(file: TensorFile) -> dict[str, dict[str, Entry]]:
         key = _KEY.fullmatch(name)
         if key is None:
             raise InvalidAdapter(
-                f"The weight file holds {name[:200]!r}, which is not a low-rank factor of a linear layer.",
+                f"The weight file holds {name[:200]!r}, not a low-rank factor of a linear layer.",
                 hint=_PLAIN,
             )
         layers.setdefault(key["path"], {})[key["part"]] = entry
@@ -213,7 +214,7 @@ def _check_layer(path: str, parts: Mapping[str, Entry], facts: LoraFacts) -> Non
     expected = layer_entries(shape, facts.rank_of(path), precision)
     if expected != {_name(path, part): _as_float(e, precision) for part, e in parts.items()}:
         raise InvalidAdapter(
-            f"The tensors of {path[:200]} do not make a rank-{facts.rank_of(path)} update in {precision.value}.",
+            f"The tensors of {path[:200]} do not make an update of rank {facts.rank_of(path)}.",
             hint="Its adapter_config.json and weight file do not belong together.",
         )
 

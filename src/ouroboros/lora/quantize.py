@@ -1,9 +1,8 @@
 """A layer's factors as the tensors they are stored as, and back. `size.layer_entries` names the tensors.
 
-Integers are symmetric and rounded to nearest.
-
-Their matrices are [R, N]: A as it is, B transposed, so that a row is one component of the update. INT8 has one
-scale per row; INT4 one per 32 neighbours in a row, which keeps one large number from flattening the rest.
+Integers are symmetric and rounded to nearest. Their matrices are [R, N]: A as it is, B transposed, so
+that a row is one component of the update. INT8 has one scale per row; INT4 one per 32 neighbours in a
+row, which keeps one large number from flattening the rest.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from ouroboros.lora.weights import LowRank
 
 
 def encode(low: LowRank, precision: Precision) -> dict[str, Tensor]:
-    """The tensors that hold a layer's factors, by the last part of their names (`lora_A.weight`, ...)."""
+    """The tensors that hold a layer's factors, by the end of their names (`lora_A.weight`, ...)."""
     if precision is Precision.INT8:
         parts = {f: to_int8(m) for f, m in (("lora_A", low.a), ("lora_B", low.b.T))}
     elif precision is Precision.INT4:
@@ -50,7 +49,7 @@ def from_int8(numbers: Int8[Tensor, "R N"], scale: Float[Tensor, "R 1"]) -> Floa
 
 
 def to_int4(matrix: Float[Tensor, "R N"]) -> tuple[UInt8[Tensor, "R H"], BFloat16[Tensor, "R G"]]:
-    """Two numbers in [-7, 7] per byte (H = N / 2, the even column in the low half), and each group's scale."""
+    """Two numbers in [-7, 7] per byte, the even column's low; and each group's scale. H = N / 2."""
     rows, width = matrix.shape
     grouped = pad(matrix, (0, -width % GROUP)).view(rows, -1, GROUP)
     scale = (grouped.abs().amax(2) / 7).bfloat16()

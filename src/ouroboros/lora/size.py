@@ -7,7 +7,7 @@ from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.config import AUTO, MAX_RANK, AdapterConfig
 from ouroboros.domain.errors import InvalidConfig, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, Precision
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import query_value, select
 from ouroboros.lora.tensorfile import Entry, file_size
 
 PREFIX = "base_model.model."
@@ -40,8 +40,8 @@ def largest_rank(base: BaseModel, shapes: Sequence[LinearShape], precision: Prec
 def check_size(base: BaseModel, config: AdapterConfig) -> Precision:
     """The precision that an adapter of this config is stored in.
 
-    Raises `TooLarge` if its weight file would exceed 10 MiB, naming what would fit, before any tensor
-    exists; `UnknownTarget` as `select` does.
+    Raises `TooLarge`, naming what would fit, if its weight file would exceed 10 MiB; `UnknownTarget` as
+    `select` does. No tensor is needed.
     """
     shapes = select(base, config)
     tried = storage_precisions(config)
@@ -51,9 +51,9 @@ def check_size(base: BaseModel, config: AdapterConfig) -> Precision:
             return precision
     size = predicted_size(base, shapes, config.rank, tried[-1])
     raise TooLarge(
-        f"An adapter of rank {config.rank} on {len(shapes)} layers of {base.name} takes {size:,} bytes "
-        f"in {tried[-1].value}; the limit is {MAX_BYTES:,} (10 MiB).",
-        hint=f"What fits: {'; '.join(_alternatives(base, config, shapes)) or 'nothing on these layers'}.",
+        f"An adapter of rank {config.rank} on {len(shapes)} layers of {base.name} takes {size:,} "
+        f"bytes in {tried[-1].value}; the limit is {MAX_BYTES:,} (10 MiB).",
+        hint=f"What fits: {_alternatives(base, config, shapes)}.",
     )
 
 
@@ -102,7 +102,7 @@ def file_metadata(base: Fingerprint | None) -> dict[str, str]:
     }
 
 
-def _alternatives(base: BaseModel, config: AdapterConfig, shapes: Sequence[LinearShape]) -> list[str]:
+def _alternatives(base: BaseModel, config: AdapterConfig, shapes: Sequence[LinearShape]) -> str:
     """Changes that would bring the adapter under the limit, least loss first."""
     tried = storage_precisions(config)[-1]
     found = []
@@ -112,11 +112,11 @@ def _alternatives(base: BaseModel, config: AdapterConfig, shapes: Sequence[Linea
     rank = largest_rank(base, shapes, tried)
     if rank:
         found.append(f"rank {rank} in {tried.value}")
-    if config.target_names != (AUTO,):
+    if query_value(base):
         fewer = select(base, replace(config, target_modules=AUTO))
         if predicted_size(base, fewer, config.rank, tried) <= MAX_BYTES:
             found.append(f'fewer modules, target_modules="{AUTO}"')
-    return found
+    return "; ".join(found) or "nothing on these layers"
 
 
 def _check_widths(shapes: Sequence[LinearShape], precision: Precision) -> None:

@@ -17,7 +17,7 @@ _QUERY_VALUE = (
     ("query", "value"),
     ("wq", "wv"),
 )
-"""What architectures call the projections to query and value, fused or not; the first that is there wins."""
+"""What architectures call the projections to query and value, fused or not; the first there is wins."""
 
 
 def select(base: BaseModel, config: AdapterConfig) -> tuple[LinearShape, ...]:
@@ -29,7 +29,9 @@ def select(base: BaseModel, config: AdapterConfig) -> tuple[LinearShape, ...]:
     if names == (ALL_LINEAR,):
         return base.linears
     if names == (AUTO,):
-        names = _query_value(base)
+        names = query_value(base)
+        if not names:
+            raise _unknown(base, f'"auto" knows no query and value projections in {base.architecture}.')
     for name in names:
         if not any(matches(shape.path, name) for shape in base.linears):
             raise _unknown(base, f"{name!r} matches no linear layer of {base.name}.")
@@ -37,7 +39,7 @@ def select(base: BaseModel, config: AdapterConfig) -> tuple[LinearShape, ...]:
 
 
 def matches(path: str, name: str) -> bool:
-    """Whether PEFT's `target_modules` entry `name` means the module `path`: it is the path or ends it."""
+    """Whether PEFT's `target_modules` entry `name` means the module `path`: it is it, or ends it."""
     return path == name or path.endswith(f".{name}")
 
 
@@ -51,12 +53,10 @@ def shortest_names(base: BaseModel, paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _query_value(base: BaseModel) -> tuple[str, ...]:
+def query_value(base: BaseModel) -> tuple[str, ...]:
+    """What `base` calls its projections to query and value; empty if that is not known."""
     present = {shape.name for shape in base.linears}
-    for names in _QUERY_VALUE:
-        if present.issuperset(names):
-            return names
-    raise _unknown(base, f'"auto" knows no query and value projections in {base.architecture}.')
+    return next((names for names in _QUERY_VALUE if present.issuperset(names)), ())
 
 
 def _unknown(base: BaseModel, message: str) -> UnknownTarget:

@@ -118,8 +118,7 @@ def parse_object(raw: bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        reason = str(error) or "it is nested too deeply"
-        raise InvalidAdapter(f"{what} is not sound JSON: {reason[:200]}.", hint=_HINT) from None
+        raise InvalidAdapter(f"{what} is not sound JSON: {str(error)[:200]}.", hint=_HINT) from None
     if not isinstance(value, dict):
         raise InvalidAdapter(f"{what} is not a JSON object.", hint=_HINT)
     return value

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """One layer's update D = scale * B A, kept as its factors. R is the rank, I and O the layer's in and out."""
+    """One layer's update D = scale * B A, as its factors. R is the rank; I and O are its in and out."""
 
     a: Float[Tensor, "R I"]
     b: Float[Tensor, "O R"]

@@ -1,0 +1,66 @@
+"""The table's pieces, on stacks small enough to check by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ouroboros.domain.merging import MergeStrategy
+from ouroboros.lora.merge_rules import RULES, apply, drop_random, keep_largest
+
+
+def dice(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def merged(strategy: MergeStrategy, stack: Tensor, density: float = 1.0) -> list[float]:
+    weights = torch.ones(len(stack))
+    return apply(RULES[strategy], stack, weights, density, dice()).flatten().tolist()
+
+
+def stack(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32)[:, None, :]
+
+
+def test_every_strategy_has_a_rule():
+    assert RULES.keys() == set(MergeStrategy)
+
+
+def test_the_largest_entries_stay():
+    kept = keep_largest(stack([1, -4, 3, 2], [0.1, 0.2, 0.3, -0.4]), 0.5, dice())
+    assert torch.equal(kept, stack([0, -4, 3, 0], [0, 0, 0.3, -0.4]))
+
+
+def test_at_least_one_entry_stays():
+    assert keep_largest(stack([1, 2, 3]), 0.001, dice()).count_nonzero() == 1
+
+
+def test_dropping_at_random_keeps_the_mean():
+    thinned = drop_random(torch.ones(1, 100, 100), 0.25, dice())
+    assert set(thinned.unique().tolist()) == {0.0, 4.0}
+    assert float(thinned.mean()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_ties_averages_the_entries_with_the_majoritys_sign():
+    """Column by column: all agree; two against one; the larger mass wins; nothing there."""
+    entries = stack([3, 1, 9, 0], [1, 2, -1, 0], [2, -1, -2, 0])
+    assert merged(MergeStrategy.TIES, entries) == [2.0, 1.5, 9.0, 0.0]
+
+
+def test_ties_does_not_count_entries_that_were_trimmed():
+    assert merged(MergeStrategy.TIES, stack([4, 1], [1, 4]), density=0.5) == [4.0, 4.0]
+
+
+def test_magnitude_divides_by_all_parents():
+    assert merged(MergeStrategy.MAGNITUDE, stack([4, 1], [1, 4]), density=0.5) == [2.0, 2.0]
+
+
+def test_weights_are_signed_in_the_vote():
+    """Subtracting an adapter turns its entries round before the vote."""
+    entries, weights = stack([2, 2], [2, -2]), torch.tensor([1.0, -1.0])
+    found = apply(RULES[MergeStrategy.TIES], entries, weights, 1.0, dice())
+    assert found.flatten().tolist() == [0.0, 2.0]
+
+
+def test_rows_beyond_one_block_are_merged_too():
+    entries = torch.randn(3, 200, 5, generator=dice())
+    assert merged(MergeStrategy.AVERAGE, entries) == pytest.approx(entries.mean(0).flatten().tolist())

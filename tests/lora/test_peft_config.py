@@ -1,0 +1,129 @@
+"""adapter_config.json: what is understood, what is refused by name."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.errors import InvalidAdapter
+from ouroboros.lora.peft_config import LoraFacts, read, write
+
+FACTS = LoraFacts(
+    rank=8,
+    alpha=16.0,
+    use_rslora=True,
+    base_name="toy",
+    target_modules=("q_proj",),
+    ranks={"model.layers.1.self_attn.q_proj": 4},
+    alphas={"model.layers.1.self_attn.q_proj": 12.5},
+)
+
+
+def document(**changes: Any) -> bytes:
+    plain = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "toy",
+        "r": 8,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj"],
+    }
+    return json.dumps({**plain, **changes}).encode()
+
+
+def test_what_is_written_is_read(base: BaseModel):
+    assert read(write(FACTS, base)) == FACTS
+
+
+def test_equal_facts_give_equal_bytes(base: BaseModel):
+    assert write(FACTS, base) == write(FACTS, base)
+
+
+def test_a_whole_alpha_is_written_as_an_integer(base: BaseModel):
+    assert json.loads(write(FACTS, base))["lora_alpha"] == 16
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_dora": True},
+        {"bias": "lora_only"},
+        {"lora_bias": True},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [1]},
+        {"layer_replication": [[0, 2]]},
+        {"target_parameters": ["experts.down_proj"]},
+        {"use_qalora": True},
+        {"alora_invocation_tokens": [5]},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": ["gaussian"]},
+        {"init_lora_weights": 7},
+        {"peft_type": "IA3"},
+        {"peft_type": ["LORA"]},
+        {"peft_type": None},
+        {"task_type": "SEQ_CLS"},
+        {"auto_mapping": {"parent_library": "os", "base_model_class": "system"}},
+        {"custom_code": "print(1)"},
+        {"megatron_config": {"a": 1}},
+    ],
+)
+def test_what_would_change_the_weights_meaning_is_refused_by_name(option: dict[str, Any]):
+    with pytest.raises(InvalidAdapter, match=next(iter(option))):
+        read(document(**option))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"r": 0},
+        {"r": 257},
+        {"r": True},
+        {"r": 8.0},
+        {"r": None},
+        {"lora_alpha": 0},
+        {"lora_alpha": "16"},
+        {"lora_alpha": 1e300},
+        {"use_rslora": 1},
+        {"base_model_name_or_path": None},
+        {"target_modules": None},
+        {"target_modules": [1]},
+        {"target_modules": []},
+        {"rank_pattern": ["q_proj"]},
+        {"rank_pattern": {"q_proj": 0}},
+        {"rank_pattern": {"(a+)+$": 4}},
+        {"alpha_pattern": {"q_proj": -1}},
+        {"alpha_pattern": {".*": 4}},
+    ],
+)
+def test_senseless_values_are_refused(option: dict[str, Any]):
+    with pytest.raises(InvalidAdapter, match=next(iter(option))):
+        read(document(**option))
+
+
+@pytest.mark.parametrize("option", ["use_dora", "modules_to_save", "an_option_of_tomorrow"])
+@pytest.mark.parametrize("off", [None, False, [], {}])
+def test_options_that_are_off_do_not_matter(option: str, off: object):
+    assert read(document(**{option: off})).rank == 8
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"LORA"', b'{"r": 1, "r": 2}', b"\xff"])
+def test_unsound_json_is_refused(raw: bytes):
+    with pytest.raises(InvalidAdapter, match=r"adapter_config\.json"):
+        read(raw)
+
+
+def test_a_huge_file_is_refused():
+    with pytest.raises(InvalidAdapter, match="1 MiB"):
+        read(b" " * ((1 << 20) + 1))
+
+
+@pytest.mark.parametrize("pattern", ["q_proj", "^q_proj", r"self_attn\.q_proj", "attn.q_proj$"])
+def test_patterns_are_looked_up_as_names(pattern: str):
+    facts = read(document(rank_pattern={pattern: 2}, alpha_pattern={pattern: 3}))
+    path = "q_proj" if pattern.startswith("^") else "model.attn.self_attn.q_proj"
+    if pattern == "attn.q_proj$":
+        path = "model.attn.q_proj"
+    assert facts.rank_of(path) == 2
+    assert facts.scale_of(path) == 1.5
+    assert facts.rank_of("model.v_proj") == 8
