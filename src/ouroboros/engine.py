@@ -195,7 +195,7 @@ class AdapterLearningEngine:
     @_result
     async def list_adapters(self) -> list[Adapter]:
         """All adapters, by name."""
-        return await self._thread(self._registry.list)
+        return await self._thread(self._registry.adapters)
 
     @_result
     async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:

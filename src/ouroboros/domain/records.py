@@ -11,7 +11,11 @@ from ouroboros.domain.training import TrainingReport
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable set of weights of an adapter, and how it came to be."""
+    """One immutable set of weights of an adapter, and how it came to be.
+
+    `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was trained
+    from, `events` the last journal event it has learned.
+    """
 
     adapter: AdapterId
     number: int
@@ -22,6 +26,7 @@ class Version:
     created_at: datetime
     training: TrainingConfig | None = None
     report: TrainingReport | None = None
+    events: int | None = None
 
     @property
     def ref(self) -> VersionRef:

@@ -1,7 +1,18 @@
 """The blob store protocol: put-if-absent, get, list, delete."""
 
+import re
 from collections.abc import Iterator
 from typing import Protocol
+
+from ouroboros.domain.errors import StoreError
+
+_KEY = re.compile(r"[a-z0-9_][a-z0-9._-]*(?:/[a-z0-9_][a-z0-9._-]*)*", re.ASCII)
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that could leave the store or name something hidden: no "..", no leading "/" or "."."""
+    if not _KEY.fullmatch(key) or len(key) > 512:
+        raise StoreError(f"{key[:100]!r} is not a blob key.", hint="Keys are made by the registry only.")
 
 
 class BlobStore(Protocol):
