@@ -9,34 +9,17 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from ouroboros.backend.local.forward import cut, output_logprobs, token_logprobs
 from ouroboros.backend.local.load import FrozenModel
-from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss
-from ouroboros.backend.local.tokens import Encoded
+from ouroboros.backend.local.step import backward, encode, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import TrainingFailed
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.lora.bank import BankedAdapter
-
-
-@dataclass(frozen=True)
-class _Item:
-    """A row in token ids, one sequence per output, and their log-probabilities under the start adapter."""
-
-    row: Row
-    sequences: tuple[Encoded, ...]
-    reference: tuple[float, ...] = ()
-
-    def __len__(self) -> int:
-        return sum(map(len, self.sequences))
 
 
 def train(
@@ -53,8 +36,8 @@ def train(
     started = time.perf_counter()
 
     # 1. Rows become token ids; all are checked before anything runs.
-    items = [_encode(frozen, row, i) for i, row in enumerate(rows)]
-    items = yield from _with_references(frozen, adapter, items)
+    items = yield from with_references(frozen, adapter, encode(frozen, rows))
+    start = start_copy(frozen, adapter, items)
 
     # 2. The plan: which rows make up each step, and at what rate.
     plan = list(order(len(items), training, config.max_steps))
@@ -71,9 +54,9 @@ def train(
     with adapter.training() as grads:
         for step, (chosen, rate) in enumerate(zip(plan, rates, strict=True), start=1):
             batch = [items[i] for i in chosen]
-            loss = _backward(frozen, adapter, batch, grads, master.grad)
+            loss = backward(frozen, adapter, start, batch, grads, master.grad).loss
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
-            _require_finite(loss, norm, step)
+            require_finite(loss, norm, step)
             optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
             adapter.publish()
@@ -84,52 +67,6 @@ def train(
                 step, len(plan), loss, rate, norm, tokens, time.perf_counter() - started
             )
     return _report(losses, len(items), tokens, time.perf_counter() - started)
-
-
-def _backward(
-    frozen: FrozenModel,
-    adapter: BankedAdapter,
-    items: Sequence[_Item],
-    grads: Float[Tensor, "P"],
-    into: Float[Tensor, "P"],
-) -> float:
-    """Add the gradient of one optimizer step's loss to `into`, in float32; the loss."""
-    shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
-    total = 0.0
-    for run in cut([len(i) for i in items], frozen.token_budget):
-        chosen = [items[i] for i in run]
-        sequences = [s for item in chosen for s in item.sequences]
-        logprobs, owner = token_logprobs(frozen, sequences, [adapter] * len(sequences))
-        loss = step_loss(
-            SequenceBatch(
-                rows=[item.row for item in chosen],
-                coefficients=[shares[i] for i in run],
-                logprobs=logprobs,
-                owner=owner,
-                reference=torch.tensor(
-                    [r for item in chosen for r in item.reference], device=frozen.device
-                ),
-            )
-        )
-        loss.backward()
-        into.add_(grads)
-        grads.zero_()
-        total += float(loss.detach())
-    return total
-
-
-def _with_references(
-    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[_Item]
-) -> Steps[TrainingProgress, list[_Item]]:
-    """Items whose losses compare with the start adapter get its log-probabilities, computed once."""
-    asking = [i for i in items if i.row.loss.uses_reference]
-    sequences = [s for item in asking for s in item.sequences]
-    found = yield from output_logprobs(frozen, sequences, [adapter] * len(sequences))
-    sums = iter([float(row.sum()) for row in found])
-    return [
-        replace(i, reference=tuple(next(sums) if i.row.loss.uses_reference else 0.0 for _ in i.sequences))
-        for i in items
-    ]
 
 
 def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
@@ -161,12 +98,7 @@ def schedule(steps: int, training: TrainingConfig, peak: float) -> Iterator[floa
             yield peak * (steps - step) / (steps - rise)
 
 
-def _encode(frozen: FrozenModel, row: Row, index: int) -> _Item:
-    what = f"Row {index + 1}"
-    return _Item(row, tuple(frozen.codec.sequence(row.prompt, o, what) for o in row.outputs))
-
-
-def _require_finite(loss: float, norm: float, step: int) -> None:
+def require_finite(loss: float, norm: float, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingFailed(
             f"At step {step} the loss was {loss} and the gradient's norm {norm}.",

@@ -1,0 +1,158 @@
+"""One optimizer step's gradient: rows as token ids, their references, and the backward passes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ouroboros.backend.local.forward import cut, output_logprobs, token_logprobs
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.losses import (
+    SequenceBatch,
+    coefficients,
+    kl_estimate,
+    step_loss,
+    totals,
+)
+from ouroboros.backend.local.tokens import Encoded
+from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.rows import Row
+from ouroboros.domain.training import TrainingProgress
+from ouroboros.lora.bank import BankedAdapter
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row in token ids, one sequence per output, and their log-probabilities under the start adapter."""
+
+    row: Row
+    sequences: tuple[Encoded, ...]
+    reference: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sequences))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a step's forward passes found out before the weights moved.
+
+    totals  log-probability of every item's outputs; least  of the least likely token of its first one.
+    """
+
+    loss: float
+    totals: list[tuple[float, ...]]
+    least: list[float]
+
+
+def encode(frozen: FrozenModel, rows: Sequence[Row]) -> list[Item]:
+    """Rows as token ids; `TooLong` names the first that does not fit, `InvalidExample` one of a wrong form."""
+    items = []
+    for i, row in enumerate(rows, start=1):
+        row.check()
+        outputs = (frozen.codec.sequence(row.prompt, o, f"Row {i}") for o in row.outputs)
+        items.append(Item(row, tuple(outputs)))
+    return items
+
+
+def with_references(
+    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
+) -> Steps[TrainingProgress, list[Item]]:
+    """Items whose losses compare with the start adapter get its log-probabilities, computed once."""
+    asking = [i for i in items if i.row.loss.uses_reference]
+    sequences = [s for item in asking for s in item.sequences]
+    found = yield from output_logprobs(frozen, sequences, [adapter] * len(sequences))
+    sums = iter([float(row.sum()) for row in found])
+    return [
+        replace(
+            i, reference=tuple(next(sums) if i.row.loss.uses_reference else 0.0 for _ in i.sequences)
+        )
+        for i in items
+    ]
+
+
+def start_copy(
+    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
+) -> BankedAdapter | None:
+    """The adapter as it is before training, kept if a loss compares with it at every step."""
+    if not any(item.row.loss.uses_baseline for item in items):
+        return None
+    return BankedAdapter(adapter.weights(), frozen.dtype, frozen.device)
+
+
+def backward(
+    frozen: FrozenModel,
+    adapter: BankedAdapter,
+    start: BankedAdapter | None,
+    items: Sequence[Item],
+    grads: Float[Tensor, "P"],
+    into: Float[Tensor, "P"],
+) -> Found:
+    """Add the gradient of one optimizer step's loss to `into`, in float32."""
+    shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
+    kl = _kl(frozen, adapter, start, items) if start is not None else 0.0
+    loss = 0.0
+    sums: list[tuple[float, ...]] = []
+    least: list[float] = []
+    for run in cut([len(i) for i in items], frozen.token_budget):
+        chosen = [items[i] for i in run]
+        sequences = [s for item in chosen for s in item.sequences]
+        logprobs, owner = token_logprobs(frozen, sequences, [adapter] * len(sequences))
+        batch = SequenceBatch(
+            rows=[item.row for item in chosen],
+            coefficients=[shares[i] for i in run],
+            logprobs=logprobs,
+            owner=owner,
+            reference=torch.tensor([r for i in chosen for r in i.reference], device=frozen.device),
+            kl=kl,
+        )
+        part = step_loss(batch)
+        part.backward()
+        into.add_(grads)
+        grads.zero_()
+        loss += float(part.detach())
+        _collect(chosen, logprobs.detach(), sums, least)
+    return Found(loss, sums, least)
+
+
+def _collect(
+    items: Sequence[Item],
+    logprobs: Float[Tensor, "L"],
+    sums: list[tuple[float, ...]],
+    least: list[float],
+) -> None:
+    lengths = [len(s.output) for item in items for s in item.sequences]
+    outputs = iter(logprobs.cpu().split(lengths))
+    for item in items:
+        own = [next(outputs) for _ in item.sequences]
+        sums.append(tuple(float(o.sum()) for o in own))
+        least.append(float(own[0].min()))
+
+
+def _kl(
+    frozen: FrozenModel, adapter: BankedAdapter, start: BankedAdapter, items: Sequence[Item]
+) -> float:
+    """KL to the start, from each row's prompt followed by the output of the row before it."""
+    asking = [i.sequences[0] for i in items if i.row.loss.uses_baseline]
+    rotated = [
+        Encoded(here.prompt, before.output)
+        for here, before in zip(asking, [*asking[-1:], *asking[:-1]], strict=True)
+        if len(here.prompt) + len(before.output) <= frozen.base.context
+    ]
+    if len(asking) < 2 or not rotated:
+        return 0.0
+    policy = _totals(frozen, adapter, rotated)
+    return kl_estimate(policy, _totals(frozen, start, rotated))
+
+
+def _totals(
+    frozen: FrozenModel, adapter: BankedAdapter, sequences: Sequence[Encoded]
+) -> Float[Tensor, "Q"]:
+    parts = []
+    with torch.no_grad():
+        for run in cut([len(s) for s in sequences], frozen.token_budget):
+            logprobs, owner = token_logprobs(frozen, [sequences[i] for i in run], [adapter] * len(run))
+            parts.append(totals(logprobs, owner, len(run)))
+    return torch.cat(parts)
