@@ -23,11 +23,11 @@ _NAME = "ouroboros_packed"
 class Packing:
     """How N sequences of at most W tokens lie in a packed row of T tokens.
 
-    side_by_side [N*W]  the token of the row at each place; places past a sequence's end hold any token.
-    in_row [T]          the place of each token of the row.
+    side_by_side [P]  the row's token at each of the P = N W places; any, past a sequence's end.
+    in_row [T]        the place of each token of the row.
     """
 
-    side_by_side: Int[Tensor, "N*W"]
+    side_by_side: Int[Tensor, "P"]
     in_row: Int[Tensor, "T"]
     width: int
 

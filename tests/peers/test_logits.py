@@ -1,0 +1,180 @@
+"""Beside PEFT, number by number: logits of trained adapters, mixed batches, and whole training runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ouroboros.backend.base import TrainJob
+from ouroboros.backend.local import LocalBackend
+from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.tokens import Encoded
+from ouroboros.backend.local.train import order, schedule
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.rows import Row
+from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.inject import inject
+from ouroboros.lora.peft_files import unpack
+from ouroboros.testing.tiny import tiny_model
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ARCHITECTURES = ["llama", "qwen3", "gemma3_text", "mistral", "phi3", "gpt2", "gpt_neox", "opt"]
+ROWS = (
+    Row("where is my parcel?", "shipping"),
+    Row("I was charged twice for one order; what should I do? It was last week, by card", "billing"),
+    Row("play some music", "media"),
+    Row("set an alarm for seven", "the clock"),
+    Row("hello", "front desk"),
+    Row("please, where is it? it has not arrived", "shipping"),
+)
+CONFIG = AdapterConfig(learning_rate=5e-3, target_modules="all-linear")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tiny base, and two adapters that were trained on it and saved."""
+
+    base: Path
+    adapters: tuple[Path, Path]
+
+
+@pytest.fixture(params=ARCHITECTURES)
+async def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Trained:
+    base = tiny_model(tmp_path / "base", request.param)
+    backend = LocalBackend.open(str(base), dtype="float32", threads=1)
+    folders = []
+    for seed, rows in enumerate([ROWS[:3], ROWS[3:]]):
+        start = await backend.initialize(CONFIG, seed)
+        outcome = await backend.train(TrainJob(start, CONFIG, TrainingConfig(epochs=3), rows))
+        folders.append(_save(outcome.files, tmp_path / f"adapter-{seed}"))
+    await backend.close()
+    return Trained(base, (folders[0], folders[1]))
+
+
+def test_a_mixed_batch_has_the_logits_that_peft_gives_each_row_alone(trained: Trained) -> None:
+    frozen = load(str(trained.base), "float32")
+    first, second = (_banked(frozen, folder) for folder in trained.adapters)
+    sequences = [_whole(frozen, row) for row in ROWS[:4]]
+    mixed = _logits(frozen, sequences, [first, second, None, first])
+    for ours, sequence, folder in zip(
+        mixed, sequences, [*trained.adapters, None, trained.adapters[0]], strict=True
+    ):
+        theirs = _peft_logits(trained.base, folder, sequence)
+        assert theirs.shape == ours.shape
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_adapters_of_that_batch_differ_from_the_base_and_from_each_other(trained: Trained) -> None:
+    sequence = _whole(load(str(trained.base), "float32"), ROWS[0])
+    base, first, second = (_peft_logits(trained.base, f, sequence) for f in (None, *trained.adapters))
+    assert min((base - first).abs().max(), (base - second).abs().max()) > 0.05
+    assert (first - second).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("use_rslora", [False, True])
+async def test_a_training_gives_the_weights_of_a_plain_peft_loop(
+    architecture: str, use_rslora: bool, tmp_path: Path
+) -> None:
+    base = tiny_model(tmp_path / "base", architecture)
+    config = AdapterConfig(learning_rate=1e-3, target_modules="all-linear", use_rslora=use_rslora)
+    training = TrainingConfig(batch_size=4, epochs=4, weight_decay=0.1)
+    backend = LocalBackend.open(str(base), dtype="float32", threads=1)
+    start = await backend.initialize(config, seed=0)
+    files = (await backend.train(TrainJob(start, config, training, ROWS))).files
+    await backend.close()
+    ours = unpack(files).weights
+    theirs = unpack(_plain_loop(base, _save(start, tmp_path / "start"), config, training)).weights
+    first = unpack(start).weights
+    assert ours.keys() == theirs.keys()
+    for path, low in ours.items():
+        torch.testing.assert_close(low.a, theirs[path].a, atol=1e-4, rtol=0)
+        torch.testing.assert_close(low.b, theirs[path].b, atol=1e-4, rtol=0)
+        assert (low.a - first[path].a).abs().max() > 1e-3 < (low.b - first[path].b).abs().max()
+
+
+def _plain_loop(
+    base: Path, start: Path, config: AdapterConfig, training: TrainingConfig
+) -> AdapterFiles:
+    """The same training as anyone would write it: PEFT, torch's AdamW, one row at a time."""
+    model = _peft_model(base, start, is_trainable=True)
+    codec = load(str(base), "float32").codec
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
+    plan = list(order(len(ROWS), training, config.max_steps))
+    for chosen, rate in zip(plan, schedule(len(plan), training, config.learning_rate), strict=True):
+        rows = [codec.sequence(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
+        tokens = sum(len(row.output) for row in rows)
+        for row in rows:
+            (_negative_log_likelihood(model, row) / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(weights, training.max_grad_norm)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(str(start))
+    return AdapterFiles((start / CONFIG_FILE).read_bytes(), (start / WEIGHTS_FILE).read_bytes())
+
+
+def _negative_log_likelihood(model: PreTrainedModel, row: Encoded) -> Tensor:
+    logits = model(torch.tensor([row.prompt + row.output])).logits[0, len(row.prompt) - 1 : -1]
+    return cross_entropy(logits, torch.tensor(row.output), reduction="sum")
+
+
+def _save(files: AdapterFiles, folder: Path) -> Path:
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_bytes(files.config)
+    (folder / WEIGHTS_FILE).write_bytes(files.weights)
+    return folder
+
+
+def _whole(frozen: FrozenModel, row: Row) -> Encoded:
+    """A row whose every token but the first is to be predicted."""
+    found = frozen.codec.sequence(row.prompt, row.output or "")
+    ids = found.prompt + found.output
+    return Encoded(ids[:1], ids[1:])
+
+
+def _banked(frozen: FrozenModel, folder: Path) -> BankedAdapter:
+    files = AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
+    adapter = BankedAdapter(unpack(files, frozen.base).weights)
+    inject(frozen.model, adapter.paths, frozen.bank)
+    return adapter
+
+
+def _logits(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> list[Tensor]:
+    """What the model computes on the way to the log-probabilities of a batch, sequence by sequence."""
+    seen: list[Tensor] = []
+    hook = frozen.model.register_forward_hook(lambda _, __, out: seen.append(out.logits))
+    with torch.no_grad():
+        token_logprobs(frozen, sequences, adapters)
+    hook.remove()
+    (logits,) = seen
+    lengths = [len(s.output) for s in sequences]
+    if len(logits) == 1:  # packed end to end
+        return list(logits[0].split(lengths))
+    return [row[:length] for row, length in zip(logits, lengths, strict=True)]
+
+
+def _peft_logits(base: Path, adapter: Path | None, sequence: Encoded) -> Tensor:
+    model = _plain(base) if adapter is None else _peft_model(base, adapter)
+    with torch.no_grad():
+        return model(torch.tensor([sequence.prompt + sequence.output])).logits[0, :-1]
+
+
+def _plain(base: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+
+
+def _peft_model(base: Path, adapter: Path, is_trainable: bool = False) -> PreTrainedModel:
+    return peft.PeftModel.from_pretrained(_plain(base), str(adapter), is_trainable=is_trainable)
