@@ -1,0 +1,44 @@
+# Needs Python 3.11 to 3.13 and make. Everything is installed into .venv; nothing outside it is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .setup
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+
+.PHONY: setup demo test check bench
+.DEFAULT_GOAL := setup
+
+setup: $(STAMPS)/run  ## install what the program needs
+
+demo: $(STAMPS)/run  ## the main job with the bundled model: create, train, measure, ask
+	$(BIN)/ouroboros demo
+
+test: $(STAMPS)/dev  ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/dev  ## style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(STAMPS)/dev  ## list the benchmarks, or run one: make bench NAME=hundred_examples
+	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
+
+$(STAMPS)/venv:
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/run: pyproject.toml constraints.txt | $(STAMPS)/venv
+	@echo "Installing the program and its libraries into $(VENV) (PyTorch is the large one)"
+	$(PIP) --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/run
+	@echo "Installing what tests and checks need into $(VENV)"
+	$(PIP) --editable ".[dev]"
+	@touch $@
