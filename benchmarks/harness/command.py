@@ -25,7 +25,7 @@ def benchmarks() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when every claim holds, 1 when one does not, 2 for a name that does not exist."""
+    """0 when every claim holds or in a hurry, 1 when one fails, 2 for a name that does not exist."""
     known = benchmarks()
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, known))
@@ -60,7 +60,10 @@ def _measure(name: str, module: ModuleType, options: Namespace) -> int:
         found = as_json(name, options.quick, where, claims)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(summary(name, claims) + (" (quick: the figures mean nothing)" if options.quick else ""))
+    if options.quick:
+        print(f"{name} runs; measured in a hurry, its figures mean nothing")
+        return 0
+    print(summary(name, claims))
     return 0 if all(claim.holds for claim in claims) else 1
 
 
