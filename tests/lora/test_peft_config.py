@@ -63,7 +63,6 @@ def test_a_whole_alpha_is_written_as_an_integer(base: BaseModel):
         {"peft_type": ["LORA"]},
         {"peft_type": None},
         {"task_type": "SEQ_CLS"},
-        {"auto_mapping": {"parent_library": "os", "base_model_class": "system"}},
         {"custom_code": "print(1)"},
         {"megatron_config": {"a": 1}},
     ],

@@ -30,7 +30,7 @@ _READ = frozenset(
 )
 _NO_EFFECT = frozenset(
     "peft_version inference_mode lora_dropout fan_in_fan_out revision megatron_core qalora_group_size "
-    "layers_to_transform layers_pattern exclude_modules runtime_config".split()
+    "layers_to_transform layers_pattern exclude_modules runtime_config auto_mapping".split()
 )
 """What matters only while PEFT trains or builds its modules; the weight file says which these are."""
 
