@@ -12,10 +12,12 @@ from typing import Protocol
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress, TrainingReport
+from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.weights import AdapterFiles
 
 
@@ -27,6 +29,17 @@ class TrainJob:
     adapter: AdapterConfig
     training: TrainingConfig
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateJob:
+    """Work a few judged `rows` into `start` and leave its answers to the `protect` prompts as they are."""
+
+    start: AdapterFiles
+    adapter: AdapterConfig
+    rows: tuple[Row, ...]
+    protect: tuple[TrainingExample, ...] = ()
+    update: UpdateConfig = UpdateConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,10 @@ class Backend(Protocol):
         """Whether requests may name this digest now."""
         ...
 
+    async def check(self, rows: Sequence[Row]) -> None:
+        """Raise `TooLong`, naming the row, unless every row fits the model's context."""
+        ...
+
     async def train(
         self,
         job: TrainJob,
@@ -111,6 +128,15 @@ class Backend(Protocol):
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
         """Run one training job. `on_progress` is called after each optimizer step, from any thread."""
+        ...
+
+    async def update(
+        self,
+        job: UpdateJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        """Run one careful update: a few steps, until the job's rows are learned."""
         ...
 
     async def generate(

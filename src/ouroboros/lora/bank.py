@@ -95,6 +95,10 @@ class BankedAdapter:
         if self._row is not self.master:
             self._row.copy_(self.master)
 
+    def views(self, row: Float[Tensor, "P"]) -> dict[str, Factors]:
+        """A row laid out like the master, such as its gradient, as each layer's A and B^T."""
+        return {path: place.factors(row) for path, place in self._places.items()}
+
     def weights(self) -> dict[str, LowRank]:
         """A copy of the master, layer by layer."""
         found = {}

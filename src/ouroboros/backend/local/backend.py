@@ -14,10 +14,12 @@ from ouroboros.backend.base import (
     ScoreRequest,
     TrainJob,
     TrainOutcome,
+    UpdateJob,
 )
 from ouroboros.backend.local.forward import output_logprobs
 from ouroboros.backend.local.generate import Question, answer
 from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.step import encode
 from ouroboros.backend.local.train import train
 from ouroboros.backend.local.worker import Steps, Worker
 from ouroboros.domain.base_model import BaseModel, LinearShape
@@ -25,7 +27,8 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation
-from ouroboros.domain.training import OnProgress, TrainingProgress
+from ouroboros.domain.rows import Row
+from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.lora import peft_files
 from ouroboros.lora.bank import BankedAdapter
@@ -75,6 +78,9 @@ class LocalBackend:
     async def loaded(self, digest: str) -> bool:
         return digest in self._resident
 
+    async def check(self, rows: Sequence[Row]) -> None:
+        await self._call(lambda: encode(self._frozen, rows))
+
     async def train(
         self,
         job: TrainJob,
@@ -82,6 +88,14 @@ class LocalBackend:
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
         return await self._worker.run(self._train(job), on_progress, cancel)
+
+    async def update(
+        self,
+        job: UpdateJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        return await self._worker.run(self._update(job), on_progress, cancel)
 
     async def generate(
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
@@ -142,7 +156,18 @@ class LocalBackend:
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(self._unpack(job.start))
         report = yield from train(self._frozen, adapter, job.rows, job.adapter, job.training)
-        files = self._pack(adapter.weights(), job.adapter)
+        return self._outcome(adapter, job.adapter, report)
+
+    def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
+        adapter = self._banked(self._unpack(job.start))
+        report = yield from update(self._frozen, adapter, job.rows, job.protect, job.update)
+        return self._outcome(adapter, job.adapter, report)
+
+    def _outcome(
+        self, adapter: BankedAdapter, config: AdapterConfig, report: TrainingReport
+    ) -> TrainOutcome:
+        """The weights as they are stored, which is also how they will be served."""
+        files = self._pack(adapter.weights(), config)
         self._admit(files.digest, self._unpack(files))
         return TrainOutcome(files, report)
 

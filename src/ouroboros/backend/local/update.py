@@ -1,0 +1,214 @@
+"""The careful update: work a few judged rows into an adapter and leave the rest of it alone.
+
+Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers to
+every other prompt. Here a step follows the gradient itself, normalised to a given length, so that only
+what matters to the rows moves; steps start short, lengthen, and end as soon as all rows are learned.
+
+And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
+changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
+gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space
+projection (arXiv 2410.02355), applied to the LoRA factor that sees the input. So A moves and B rests.
+Where B is still zero A cannot move the output; there A is shielded once and B moves.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ouroboros.backend.local.forward import cut, token_logprobs
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.step import (
+    Found,
+    Item,
+    backward,
+    encode,
+    start_copy,
+    with_references,
+)
+from ouroboros.backend.local.train import require_finite
+from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.rows import Row
+from ouroboros.domain.training import TrainingProgress, TrainingReport
+from ouroboros.domain.updates import UpdateConfig
+from ouroboros.lora.bank import BankedAdapter, BankedLinear
+
+SHIELD_TOKENS = 512
+"""Protected tokens at most: the shield's cost grows with their square."""
+
+MOVED = math.log(2)
+"""How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
+
+CERTAIN = 0.9
+"""A praised answer whose tokens all have this probability needs no more praise."""
+
+
+@dataclass(frozen=True)
+class Shield:
+    """Takes out of a matrix's rows the directions of protected inputs: X [N, I], K = (X X^T + ridge)^-1."""
+
+    x: Float[Tensor, "N I"]
+    inverse: Float[Tensor, "N N"]
+
+    @classmethod
+    def against(cls, x: Float[Tensor, "N I"], ridge: float) -> "Shield":
+        """`ridge` is a share of the inputs' mean energy per direction."""
+        gram = x @ x.T
+        strength = ridge * float(gram.trace()) / x.shape[1]
+        eye = torch.eye(len(x), device=x.device)
+        return cls(x, torch.linalg.inv(gram + max(strength, 1e-6) * eye))
+
+    def __call__(self, a: Float[Tensor, "R I"]) -> Float[Tensor, "R I"]:
+        """a (1 - X^T K X), which is ridge (X^T X + ridge)^-1 applied to each row of `a`."""
+        return a - (a @ self.x.T) @ self.inverse @ self.x
+
+
+def update(
+    frozen: FrozenModel,
+    adapter: BankedAdapter,
+    rows: Sequence[Row],
+    protect: Sequence[TrainingExample],
+    config: UpdateConfig,
+) -> Steps[TrainingProgress, TrainingReport]:
+    """Change `adapter` in place until it has learned `rows`; `protect` are prompts to leave as they are.
+
+    Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
+    """
+    started = time.perf_counter()
+    items = yield from with_references(frozen, adapter, encode(frozen, rows))
+    start = start_copy(frozen, adapter, items)
+    shields = _shields(frozen, adapter, protect, config.ridge)
+    length = config.step * _length(adapter)
+    fresh = _shield_fresh(adapter, shields)
+    into = torch.zeros_like(adapter.master)
+    tokens = sum(map(len, items))
+    losses: list[float] = []
+    with adapter.training() as grads:
+        while True:
+            found = backward(frozen, adapter, start, items, grads, into)
+            losses.append(found.loss)
+            waiting = _waiting(items, found, config.likely)
+            if not waiting or len(losses) > config.max_steps:
+                break
+            _shield(adapter, into, shields, fresh)
+            norm = float(into.norm())
+            require_finite(found.loss, norm, len(losses))
+            adapter.master.sub_(into, alpha=length / max(norm, 1e-12))
+            adapter.publish()
+            into.zero_()
+            yield TrainingProgress(
+                step=len(losses),
+                steps=config.max_steps,
+                loss=found.loss,
+                learning_rate=length,
+                grad_norm=norm,
+                tokens=len(losses) * tokens,
+                seconds=time.perf_counter() - started,
+            )
+            length *= config.growth
+    steps = len(losses) - 1
+    seconds = time.perf_counter() - started
+    return TrainingReport(
+        len(items), steps, steps * tokens, losses[0], losses[-1], seconds, _advice(waiting, steps)
+    )
+
+
+def _waiting(items: Sequence[Item], found: Found, likely: float) -> int:
+    """How many items are not learned yet."""
+    judged = zip(items, found.totals, found.least, strict=True)
+    return sum(not _learned(item, totals, least, likely) for item, totals, least in judged)
+
+
+def _learned(item: Item, totals: Sequence[float], least: float, likely: float) -> bool:
+    """Whether a wanted answer would be said, a better one has gained on the worse, a judged one has moved."""
+    row, enough = item.row, MOVED * item.row.weight
+    moved = [now - before for now, before in zip(totals, item.reference, strict=True)]
+    if row.loss.uses_pair:
+        return least >= math.log(likely) and moved[0] - moved[1] >= enough
+    if not row.loss.takes_unwanted:
+        return least >= math.log(likely)
+    if row.output is None:
+        return moved[0] <= -enough
+    return moved[0] >= enough or least >= math.log(CERTAIN)
+
+
+def _shields(
+    frozen: FrozenModel, adapter: BankedAdapter, protect: Sequence[TrainingExample], ridge: float
+) -> dict[str, Shield]:
+    """One shield per adapted layer; layers that see the same input share theirs."""
+    sequences = [frozen.codec.sequence(e.input, e.output) for e in protect]
+    run = next(cut([len(s) for s in sequences], SHIELD_TOKENS), [])
+    if not run:
+        return {}
+    chosen = [sequences[i] for i in run]
+    with torch.no_grad(), _captured(frozen, adapter.paths) as inputs:
+        token_logprobs(frozen, chosen, [adapter] * len(chosen))
+    made: dict[int, Shield] = {}
+    for x in inputs.values():
+        if id(x) not in made:
+            made[id(x)] = Shield.against(x.reshape(-1, x.shape[-1]).float(), ridge)
+    return {path: made[id(x)] for path, x in inputs.items()}
+
+
+@contextmanager
+def _captured(frozen: FrozenModel, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """The inputs that layers see while the context is open, by path."""
+    inputs: dict[str, Tensor] = {}
+
+    def keep(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, BankedLinear)
+        inputs[layer.path] = args[0]
+
+    hooks = [frozen.model.get_submodule(p).register_forward_pre_hook(keep) for p in paths]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _length(adapter: BankedAdapter) -> float:
+    """The Euclidean length of all A factors together."""
+    return math.sqrt(sum(float(a.square().sum()) for a, _ in adapter.views(adapter.master).values()))
+
+
+def _shield_fresh(adapter: BankedAdapter, shields: Mapping[str, Shield]) -> frozenset[str]:
+    """Layers whose B is zero: their A is shielded at its old length, which changes no output yet."""
+    fresh = set()
+    for path, (a, b) in adapter.views(adapter.master).items():
+        if b.any():
+            continue
+        fresh.add(path)
+        if path in shields:
+            kept = shields[path](a)
+            a.copy_(kept * (a.norm() / kept.norm().clamp(min=1e-12)))
+    adapter.publish()
+    return frozenset(fresh)
+
+
+def _shield(
+    adapter: BankedAdapter,
+    gradient: Float[Tensor, "P"],
+    shields: Mapping[str, Shield],
+    fresh: frozenset[str],
+) -> None:
+    """Keep of a gradient, in place, what may move: B in fresh layers, elsewhere A off the protected inputs."""
+    for path, (a, b) in adapter.views(gradient).items():
+        if path in fresh:
+            a.zero_()
+            continue
+        b.zero_()
+        if path in shields:
+            a.copy_(shields[path](a))
+
+
+def _advice(waiting: int, steps: int) -> str:
+    if not waiting:
+        return ""
+    return f"{waiting} rows were not fully learned within {steps} steps; give that feedback again."
