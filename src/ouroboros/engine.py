@@ -114,13 +114,15 @@ class AdapterLearningEngine:
         training = config or TrainingConfig.default()
         training.check()
         _check_examples(examples)
+        rows = tuple(map(Row.of, examples))
+        await self._backend.check(rows)
         async with self._writing[ref.adapter]:
             adapter = await self._adapter(ref.adapter)
             head = await self._thread(self._registry.version, VersionRef(adapter.id))
             start = await self._thread(self._registry.files, head)
             events = await self._thread(self._registry.journal.examples, adapter.id, examples)
             _raise_if_cancelled(cancel)
-            job = TrainJob(start, adapter.config, training, tuple(map(Row.of, examples)))
+            job = TrainJob(start, adapter.config, training, rows)
             outcome = await self._backend.train(job, on_progress, cancel)
             _raise_if_cancelled(cancel)
             commit = functools.partial(

@@ -12,7 +12,6 @@ from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank
 from ouroboros.testing.tiny import ARCHITECTURES
 
-
 MIXED = [(5, 3), (40, 2), (9, 7), (1, 1)]
 """Prompt and output lengths so unequal that attention runs over the whole packed row."""
 ALIKE = [(20, 3), (25, 2), (22, 7), (27, 1)]

@@ -21,7 +21,7 @@ _NAME = "ouroboros_packed"
 
 @dataclass(frozen=True)
 class Packing:
-    """How N sequences of at most W tokens lie in a packed row of T tokens.
+    """How N sequences of at most W tokens lie in a packed row of T tokens; P = N W places.
 
     side_by_side [P]  the row's token at each of the P = N W places; any, past a sequence's end.
     in_row [T]        the place of each token of the row.

@@ -172,6 +172,7 @@ def _describe(
         context=getattr(config, "max_position_embeddings", None) or 1 << 20,
         parameters=model.num_parameters(),
         linears=linear_shapes(model),
+        heads=config.num_attention_heads,
     )
 
 

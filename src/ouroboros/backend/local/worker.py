@@ -111,7 +111,7 @@ def _step(work: _Work[Any, Any]) -> bool:
         return True
     except StopIteration as end:
         work.done.set_result(end.value)
-    except BaseException as error:  # noqa: BLE001  # handed to whoever waits, whatever it is
+    except BaseException as error:  # handed to whoever waits, whatever it is
         work.steps.close()
         work.done.set_exception(error)
     return False
