@@ -68,3 +68,4 @@ class BaseModel:
     context: int
     parameters: int
     linears: tuple[LinearShape, ...]
+    heads: int = 1
