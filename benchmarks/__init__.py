@@ -29,6 +29,6 @@ is its line in the list; `run(options)` measures, and returns the claims it meas
 The rules: arms take turns (A B A B), a claim about a whole program gives each arm a process of its own,
 the median is what must meet the target and its range is shown, and the peer runs at its defaults *and*
 as strongly tuned as it goes. Import heavy libraries inside the arms, so that they count where they are
-used. The exit code is 1 when a claim fails. `--quick` shows that everything runs: its figures mean nothing,
-and it fails only when the benchmark itself does.
+used. The exit code is 1 when a claim fails. `--quick` shows that everything runs: its figures mean
+nothing, and it fails only when the benchmark itself does.
 """
