@@ -20,7 +20,6 @@ from ouroboros.backend.local.forward import output_logprobs
 from ouroboros.backend.local.generate import Question, answer
 from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.step import encode
-from ouroboros.backend.local.step import encode
 from ouroboros.backend.local.train import train
 from ouroboros.backend.local.update import update
 from ouroboros.backend.local.worker import Steps, Worker
