@@ -10,25 +10,27 @@ MEMORY = "memory:"
 
 
 def open_metadata(url: str) -> MetadataStore:
-    """`sqlite:///path/to/file.db`, or `memory:`."""
+    """`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, or `memory:`."""
     if url == MEMORY:
         from ouroboros.stores.metadata.memory import MemoryMetadata
 
         return MemoryMetadata()
-    if url.startswith("sqlite:///"):
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        from sqlalchemy import URL
+
         from ouroboros.stores.metadata.sql import SqlMetadata
 
-        return SqlMetadata(url)
+        return SqlMetadata(URL.create("sqlite", database=url.removeprefix("sqlite:///")))
     raise _unknown("metadata", url, "sqlite:///PATH")
 
 
 def open_blobs(url: str) -> BlobStore:
-    """`file:///path/to/folder`, or `memory:`."""
+    """`file:///absolute/folder`, or `memory:`."""
     if url == MEMORY:
         from ouroboros.stores.blobs.memory import MemoryBlobs
 
         return MemoryBlobs()
-    if url.startswith("file://"):
+    if url.startswith("file:///"):
         from ouroboros.stores.blobs.files import FileBlobs
 
         return FileBlobs(Path(url.removeprefix("file://")))
@@ -36,7 +38,9 @@ def open_blobs(url: str) -> BlobStore:
 
 
 def _unknown(kind: str, url: str, known: str) -> InvalidInput:
-    scheme = url.partition(":")[0]
+    """The URL itself stays out of the message: it may hold a password."""
+    scheme = url.partition(":")[0] if ":" in url else ""
     return InvalidInput(
-        f"No {kind} store is known for {scheme!r}.", hint=f'Use {known} or "{MEMORY}".'
+        f"No {kind} store is known for {scheme!r}." if scheme else f"{url!r} is not a store's URL.",
+        hint=f"Use {known} or {MEMORY}",
     )

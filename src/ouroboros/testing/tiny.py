@@ -81,7 +81,7 @@ ARCHITECTURES = tuple(_SHAPES)
 def tiny_model(
     folder: Path, architecture: str = "llama", *, seed: int = 0, chat: bool = True, **changes: Any
 ) -> Path:
-    """Write a random model of a few thousand weights, with a tokenizer, into `folder`; returns the folder.
+    """Write a random model of a few thousand weights, with a tokenizer, into `folder`; returns it.
 
     `changes` override the architecture's config. Without `chat` the tokenizer has no chat template. The
     weights are drawn wide, so that outputs differ clearly from token to token.
@@ -123,9 +123,7 @@ def _tokenizer(chat: bool) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain, eos_token="<|end|>", pad_token="<|pad|>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|end|>", pad_token="<|pad|>")
     if chat:
         tokenizer.chat_template = _TEMPLATE
     return tokenizer

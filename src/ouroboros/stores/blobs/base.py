@@ -10,7 +10,7 @@ _KEY = re.compile(r"[a-z0-9_][a-z0-9._-]*(?:/[a-z0-9_][a-z0-9._-]*)*", re.ASCII)
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that could leave the store or name something hidden: no "..", no leading "/" or "."."""
+    """Refuse a key that could leave the store or name something hidden: "..", a leading "/" or "."."""
     if not _KEY.fullmatch(key) or len(key) > 512:
         raise StoreError(f"{key[:100]!r} is not a blob key.", hint="Keys are made by the registry only.")
 
@@ -22,7 +22,7 @@ class BlobStore(Protocol):
     """
 
     def put(self, key: str, data: bytes) -> bool:
-        """Store if absent: True if this call stored it, False if the key was there. Durable on return."""
+        """Store if absent: True if this call stored it, False if it was there. Durable on return."""
         ...
 
     def get(self, key: str) -> bytes:

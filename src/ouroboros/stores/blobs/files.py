@@ -1,120 +1,177 @@
 """Blobs as plain files: durable, put-if-absent, readable by anyone."""
 
+import errno
 import os
+import stat
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ouroboros.domain.errors import NotFound, StoreError
+from ouroboros.domain.errors import NotFound
 from ouroboros.stores.blobs.base import check_key
+from ouroboros.stores.faults import store_error
+from ouroboros.stores.folders import make_folder
 
 _TEMPORARY = ".tmp"
-_STALE_SECONDS = 3600
+_STALE_SECONDS = 24 * 3600
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_TRIES = 8
 
 
 class FileBlobs:
     """A folder of files named by their keys.
 
     A blob is written to a temporary file, synced, and linked under its name, which fails if the name is
-    there: it is whole or absent, whatever happens meanwhile. Folders are synced after every change.
+    there: it is whole or absent, whatever happens meanwhile. Every folder on the way is synced before
+    `put` returns, also when somebody else stored the blob. Links inside the store are never followed.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
-        with self._errors():
-            _make_folders(self._folder / _TEMPORARY)
+        self._root = folder.absolute()
+        with self._errors("open the blob store"):
+            make_folder(self._root / _TEMPORARY)
             self._sweep()
 
     def put(self, key: str, data: bytes) -> bool:
-        path = self._path(key)
-        with self._errors():
-            if path.exists():
-                return False
-            _make_folders(path.parent)
-            temporary = self._folder / _TEMPORARY / uuid.uuid4().hex
-            try:
-                _write_synced(temporary, data)
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-            finally:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-            _sync_folder(path.parent)
-            return True
+        *folders, name = _parts(key)
+        with self._errors(f"store {key}"):
+            for _ in range(_TRIES - 1):
+                with suppress(FileNotFoundError):  # `delete` removed the emptied folder under us
+                    return self._put(folders, name, data)
+            return self._put(folders, name, data)
 
     def get(self, key: str) -> bytes:
-        with self._errors():
+        *folders, name = _parts(key)
+        with self._errors(f"read {key}"), ExitStack() as stack:
             try:
-                return self._path(key).read_bytes()
+                folder = self._descend(stack, folders)[-1]
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
             except FileNotFoundError:
                 raise NotFound(
                     f"There is no blob {key}.", hint="It was deleted, or never stored."
                 ) from None
+            with os.fdopen(file, "rb") as opened:
+                return opened.read()
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        with self._errors():
-            keys = sorted(
-                file.relative_to(self._folder).as_posix()
-                for file in self._folder.rglob("*")
-                if file.is_file() and _TEMPORARY not in file.relative_to(self._folder).parts
-            )
-        return (key for key in keys if key.startswith(prefix))
+        folder, slash, _ = prefix.rpartition("/")
+        if folder:
+            check_key(folder)
+        with self._errors("list the blobs"):
+            yield from _walk(self._root / folder, folder + slash, prefix)
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
-        with self._errors():
-            path.unlink(missing_ok=True)
-            if path.parent.is_dir():
-                _sync_folder(path.parent)
-            with suppress(OSError):
-                path.parent.rmdir()  # only if nothing is left in it
+        *folders, name = _parts(key)
+        with self._errors(f"delete {key}"), ExitStack() as stack:
+            try:
+                chain = self._descend(stack, folders)
+                os.unlink(name, dir_fd=chain[-1])
+            except FileNotFoundError:
+                return
+            if folders:
+                with suppress(OSError):  # others are left in it
+                    os.rmdir(folders[-1], dir_fd=chain[-2])
+            _sync(chain)
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _path(self, key: str) -> Path:
-        check_key(key)
-        return self._folder / key
+    def _put(self, folders: Sequence[str], name: str, data: bytes) -> bool:
+        with ExitStack() as stack:
+            chain = self._descend(stack, folders, create=True)
+            stored = not _is_file(name, chain[-1]) and self._link_new(name, chain[-1], data)
+            _sync(chain)
+            return stored
+
+    def _link_new(self, name: str, folder: int, data: bytes) -> bool:
+        """Write a temporary file and give it its name, unless that is taken."""
+        temporary = uuid.uuid4().hex
+        with ExitStack() as stack:
+            drafts = self._descend(stack, [_TEMPORARY], create=True)[-1]
+            try:
+                _write_synced(temporary, drafts, data)
+                os.link(temporary, name, src_dir_fd=drafts, dst_dir_fd=folder)
+            except FileExistsError:
+                return False
+            finally:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=drafts)
+        return True
+
+    def _descend(
+        self, stack: ExitStack, folders: Sequence[str], *, create: bool = False
+    ) -> Sequence[int]:
+        """Open the root and each folder below it in turn; descriptors are closed by `stack`."""
+        chain = [os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)]
+        stack.callback(os.close, chain[0])
+        for name in folders:
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=chain[-1])
+            chain.append(os.open(name, _FOLDER, dir_fd=chain[-1]))
+            stack.callback(os.close, chain[-1])
+        return chain
 
     def _sweep(self) -> None:
         """Remove what writers left behind when they were killed."""
-        for file in (self._folder / _TEMPORARY).iterdir():
+        for file in (self._root / _TEMPORARY).iterdir():
             with suppress(OSError):
-                if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                if time.time() - file.lstat().st_mtime > _STALE_SECONDS:
                     file.unlink()
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StoreError(
-                f"The blob store at {self._folder} failed: {error.strerror or error}.",
-                hint="Check that its disk has room and that you may write there.",
-            ) from error
+            raise store_error(what, self._root, error) from error
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _parts(key: str) -> list[str]:
+    check_key(key)
+    return key.split("/")
 
 
-def _make_folders(folder: Path) -> None:
-    """Create a folder and its parents, and make each new name durable in its parent."""
-    missing = [f for f in (folder, *folder.parents) if not f.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        _sync_folder(made.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _is_file(name: str, folder: int) -> bool:
+    """Whether there is a plain file of this name; anything else there is an error."""
     try:
-        os.fsync(descriptor)
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ELOOP, "is no plain file", name)
+    return True
+
+
+def _write_synced(name: str, folder: int, data: bytes) -> None:
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        os.fsync(file)
     finally:
-        os.close(descriptor)
+        os.close(file)
+
+
+def _sync(chain: Sequence[int]) -> None:
+    for folder in reversed(chain):
+        os.fsync(folder)
+
+
+def _walk(folder: Path, base: str, prefix: str) -> Iterator[str]:
+    """Keys below `folder`, whose own key is `base`, in order: a folder sorts as its name and a slash."""
+    try:
+        entries = [(e.name + "/" * e.is_dir(follow_symlinks=False), e) for e in os.scandir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):
+        key = base + name
+        if name.startswith("."):
+            continue
+        if name.endswith("/") and (key.startswith(prefix) or prefix.startswith(key)):
+            yield from _walk(Path(entry.path), key, prefix)
+        elif key.startswith(prefix) and entry.is_file(follow_symlinks=False):
+            yield key

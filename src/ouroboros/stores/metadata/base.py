@@ -1,10 +1,34 @@
 """The metadata store protocol: the few primitives that the registry builds its laws on."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from ouroboros.domain.errors import StoreError
+
 Json: TypeAlias = Mapping[str, Any]
+
+MAX_KEY = 512
+
+
+def check_key(key: str) -> None:
+    """Refuse a name that some store could not keep: empty, too long, with NUL, or not Unicode."""
+    unicode = not any("\ud800" <= c <= "\udfff" for c in key)
+    if not unicode or not 0 < len(key) <= MAX_KEY or "\0" in key:
+        raise StoreError(f"{key[:100]!r} is not a key.", hint="Keys are made by the registry only.")
+
+
+def dump(value: Json) -> str:
+    """A value as the JSON text that stores keep; refuses what JSON does not have, such as NaN."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"A value cannot be stored as JSON: {error}.", hint="Use finite numbers and valid Unicode."
+        ) from None
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +70,7 @@ class MetadataStore(Protocol):
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
-        """Records whose key starts with `prefix` and sorts after `after`, in key order (by code point)."""
+        """Records whose key starts with `prefix` and sorts after `after`, in code point order of keys."""
         ...
 
     def append(self, log: str, value: Json) -> int:
@@ -55,6 +79,22 @@ class MetadataStore(Protocol):
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Entries with a sequence number above `after`, in order."""
+        ...
+
+    def erase(self, log: str, first: int, last: int) -> None:
+        """Remove the entries `first` to `last` for good; their sequence numbers are not used again."""
+        ...
+
+    def collections(self) -> list[str]:
+        """Names of the collections that hold a record, in order."""
+        ...
+
+    def logs(self) -> list[str]:
+        """Names of the logs that hold an entry or once did, in order."""
+        ...
+
+    def last(self, log: str) -> int:
+        """The highest sequence number ever given out in a log; 0 if none was."""
         ...
 
     def close(self) -> None:

@@ -1,62 +1,90 @@
 """Metadata in this process's memory: for tests and for trying things."""
 
-import copy
+import json
 import threading
 from collections import defaultdict
 
 from ouroboros.domain.errors import Conflict
-from ouroboros.stores.metadata.base import Entry, Json, Record
+from ouroboros.stores.metadata.base import Entry, Json, Record, check_key, dump
 
 
 class MemoryMetadata:
-    """Everything in dictionaries under one lock; gone when the process ends."""
+    """Everything in dictionaries under one lock, as JSON text; gone when the process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._records: defaultdict[str, dict[str, Record]] = defaultdict(dict)
-        self._logs: defaultdict[str, list[Json]] = defaultdict(list)
+        self._records: defaultdict[str, dict[str, tuple[str, int]]] = defaultdict(dict)
+        self._logs: defaultdict[str, dict[int, str]] = defaultdict(dict)
+        self._last: defaultdict[str, int] = defaultdict(int)
 
     def get(self, collection: str, key: str) -> Record | None:
         with self._lock:
-            return copy.deepcopy(self._records[collection].get(key))
+            found = self._records[collection].get(key)
+        return _record(key, *found) if found else None
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+        check_key(collection)
+        check_key(key)
+        text = dump(value)
         with self._lock:
             self._require(collection, key, expected)
-            record = Record(key, copy.deepcopy(value), expected + 1)
-            self._records[collection][key] = record
-            return copy.deepcopy(record)
+            self._records[collection][key] = (text, expected + 1)
+        return _record(key, text, expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         with self._lock:
-            self._require(collection, key, expected)
-            self._records[collection].pop(key, None)
+            self._require(collection, key, expected or -1)  # there is nothing to remove at 0
+            del self._records[collection][key]
 
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
         with self._lock:
-            keys = sorted(k for k in self._records[collection] if k.startswith(prefix) and k > after)
-            return [copy.deepcopy(self._records[collection][k]) for k in keys[:limit]]
+            records = self._records[collection]
+            keys = sorted(k for k in records if k.startswith(prefix) and k > after)
+            return [_record(k, *records[k]) for k in keys[:limit]]
 
     def append(self, log: str, value: Json) -> int:
+        check_key(log)
+        text = dump(value)
         with self._lock:
-            self._logs[log].append(copy.deepcopy(value))
-            return len(self._logs[log])
+            self._last[log] += 1
+            self._logs[log][self._last[log]] = text
+            return self._last[log]
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
         with self._lock:
-            values = self._logs[log][after : after + limit]
-            return [Entry(after + i, copy.deepcopy(v)) for i, v in enumerate(values, start=1)]
+            entries = [(seq, text) for seq, text in self._logs[log].items() if seq > after][:limit]
+        return [Entry(seq, json.loads(text)) for seq, text in entries]
+
+    def erase(self, log: str, first: int, last: int) -> None:
+        with self._lock:
+            kept = {s: t for s, t in self._logs[log].items() if not first <= s <= last}
+            self._logs[log] = kept
+
+    def collections(self) -> list[str]:
+        with self._lock:
+            return sorted(name for name, records in self._records.items() if records)
+
+    def logs(self) -> list[str]:
+        with self._lock:
+            return sorted(self._last)
+
+    def last(self, log: str) -> int:
+        with self._lock:
+            return self._last.get(log, 0)
 
     def close(self) -> None:
         """Nothing to release."""
 
     def _require(self, collection: str, key: str, expected: int) -> None:
-        record = self._records[collection].get(key)
-        found = record.revision if record else 0
+        _, found = self._records[collection].get(key, ("", 0))
         if found != expected:
             raise Conflict(
                 f"{collection} {key!r} is at revision {found}, not {expected}: somebody else wrote it.",
                 hint="Read it again and decide anew.",
             )
+
+
+def _record(key: str, text: str, revision: int) -> Record:
+    return Record(key, json.loads(text), revision)

@@ -3,79 +3,102 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sqlalchemy import (
+    URL,
     Column,
     Connection,
     Integer,
     MetaData,
+    Row,
     String,
     Table,
     Text,
-    create_engine,
     delete,
-    event,
     func,
     insert,
+    inspect,
     select,
     update,
 )
-from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Entry, Json, Record
+from ouroboros.stores.metadata.base import MAX_KEY, Entry, Json, Record, check_key, dump
+from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, connect
+
+_INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""Both can insert unless the key is taken."""
 
 SCHEMA = 1
 """Raised by one with each change of the tables."""
 
+_KEY = String(MAX_KEY).with_variant(String(MAX_KEY, collation="C"), "postgresql")
+"""Sorts by code point everywhere."""
+
 _meta = MetaData()
-_schema = Table("schema", _meta, Column("version", Integer, nullable=False))
+_schema = Table("ouroboros_schema", _meta, Column("version", Integer, primary_key=True))
 _records = Table(
     "records",
     _meta,
-    Column("collection", String(64), primary_key=True),
-    Column("key", String(512), primary_key=True),
+    Column("collection", _KEY, primary_key=True),
+    Column("key", _KEY, primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("value", Text, nullable=False),
+)
+_logs = Table(
+    "logs",
+    _meta,
+    Column("log", _KEY, primary_key=True),
+    Column("last", Integer, nullable=False),
 )
 _entries = Table(
     "entries",
     _meta,
-    Column("log", String(512), primary_key=True),
+    Column("log", _KEY, primary_key=True),
     Column("seq", Integer, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
 
 class SqlMetadata:
-    """Two tables: records with revisions, and log entries. Every write is one durable transaction."""
+    """Records with revisions, and logs whose last number outlives their entries.
 
-    def __init__(self, url: str) -> None:
-        self._where = make_url(url).render_as_string(hide_password=True)
+    Every write is one durable transaction.
+    """
+
+    def __init__(self, url: str | URL) -> None:
+        parsed = make_url(url)
+        self._where = parsed.database or parsed.render_as_string(hide_password=True)
         with self._errors():
-            self._engine = _engine(url)
-            with self._engine.execution_options(write=True).begin() as connection:
-                self._prepare(connection)
+            self._engine = connect(parsed)
+            self._insert = _INSERTS[self._engine.dialect.name]
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def get(self, collection: str, key: str) -> Record | None:
         chosen = select(_records).where(_records.c.collection == collection, _records.c.key == key)
         with self._read() as connection:
             row = connection.execute(chosen).one_or_none()
-        return Record(row.key, json.loads(row.value), row.revision) if row else None
+        return _record(row) if row else None
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
-        text = _dump(value)
+        check_key(collection)
+        check_key(key)
+        text = dump(value)
         with self._write() as connection:
             if expected == 0:
-                written = self._insert(connection, collection, key, text)
+                row = {"collection": collection, "key": key, "revision": 1, "value": text}
+                new = self._insert(_records).values(row).on_conflict_do_nothing()
+                written = connection.execute(new).rowcount
             else:
-                written = connection.execute(
-                    update(_records)
-                    .where(*_at(collection, key, expected))
-                    .values(value=text, revision=expected + 1)
-                ).rowcount
+                change = update(_records).where(*_at(collection, key, expected))
+                written = connection.execute(change.values(value=text, revision=expected + 1)).rowcount
             if not written:
                 raise _moved(collection, key, expected)
         return Record(key, json.loads(text), expected + 1)
@@ -89,56 +112,72 @@ class SqlMetadata:
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
-        chosen = (
-            select(_records)
-            .where(_records.c.collection == collection, _records.c.key > after)
-            .where(_records.c.key >= prefix)
-            .where(func.substr(_records.c.key, 1, len(prefix)) == prefix)
-            .order_by(_records.c.key)
-            .limit(limit)
-        )
+        key = _records.c.key
+        chosen = select(_records).where(_records.c.collection == collection, key > after)
+        if prefix:
+            chosen = chosen.where(key >= prefix, func.substr(key, 1, len(prefix)) == prefix)
+            end = _end_of(prefix)
+            chosen = chosen.where(key < end) if end else chosen
         with self._read() as connection:
-            rows = connection.execute(chosen).all()
-        return [Record(r.key, json.loads(r.value), r.revision) for r in rows]
+            return [_record(row) for row in connection.execute(chosen.order_by(key).limit(limit)).all()]
 
     def append(self, log: str, value: Json) -> int:
-        last = select(func.coalesce(func.max(_entries.c.seq), 0)).where(_entries.c.log == log)
+        check_key(log)
+        text = dump(value)
+        first = self._insert(_logs).values(log=log, last=1)
+        counted = first.on_conflict_do_update(
+            index_elements=[_logs.c.log], set_={"last": _logs.c.last + 1}
+        ).returning(_logs.c.last)
         with self._write() as connection:
-            seq = connection.execute(last).scalar_one() + 1
-            connection.execute(insert(_entries).values(log=log, seq=seq, value=_dump(value)))
+            seq = connection.execute(counted).scalar_one()
+            connection.execute(insert(_entries).values(log=log, seq=seq, value=text))
         return seq
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
-        chosen = (
-            select(_entries)
-            .where(_entries.c.log == log, _entries.c.seq > after)
-            .order_by(_entries.c.seq)
-            .limit(limit)
-        )
+        chosen = select(_entries).where(_entries.c.log == log, _entries.c.seq > after)
         with self._read() as connection:
-            return [Entry(r.seq, json.loads(r.value)) for r in connection.execute(chosen).all()]
+            rows = connection.execute(chosen.order_by(_entries.c.seq).limit(limit)).all()
+        return [Entry(row.seq, json.loads(row.value)) for row in rows]
+
+    def erase(self, log: str, first: int, last: int) -> None:
+        between = _entries.c.seq.between(first, last)
+        with self._write() as connection:
+            connection.execute(delete(_entries).where(_entries.c.log == log, between))
+
+    def collections(self) -> list[str]:
+        with self._read() as connection:
+            return sorted(connection.execute(select(_records.c.collection).distinct()).scalars())
+
+    def logs(self) -> list[str]:
+        with self._read() as connection:
+            return sorted(connection.execute(select(_logs.c.log)).scalars())
+
+    def last(self, log: str) -> int:
+        with self._read() as connection:
+            return connection.execute(select(_logs.c.last).where(_logs.c.log == log)).scalar() or 0
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _prepare(self, connection: Connection) -> None:
+    def _prepare(self) -> None:
         """Create the tables in an empty database; refuse one written by a newer program."""
-        _meta.create_all(connection)
+        with self._read() as connection:
+            ready = inspect(connection).has_table(_schema.name) and self._known_schema(connection)
+        if ready:
+            return
+        with self._write() as connection:
+            _meta.create_all(connection)
+            if not self._known_schema(connection):
+                connection.execute(insert(_schema).values(version=SCHEMA))
+
+    def _known_schema(self, connection: Connection) -> bool:
         found = connection.execute(select(_schema.c.version)).scalar_one_or_none()
-        if found is None:
-            connection.execute(insert(_schema).values(version=SCHEMA))
-        elif found != SCHEMA:
+        if found is not None and found > SCHEMA:
             raise StoreError(
-                f"The store at {self._where} has schema {found}; this program knows schema {SCHEMA}.",
+                f"The store at {self._where} has schema {found}; this program knows up to {SCHEMA}.",
                 hint="Use the version of ouroboros that wrote it, or a newer one.",
             )
-
-    def _insert(self, connection: Connection, collection: str, key: str, text: str) -> int:
-        row = {"collection": collection, "key": key, "revision": 1, "value": text}
-        try:
-            return connection.execute(insert(_records).values(row)).rowcount
-        except IntegrityError:
-            return 0
+        return found is not None
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -147,7 +186,8 @@ class SqlMetadata:
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._errors(), self._engine.execution_options(write=True).begin() as connection:
+        writer = self._engine.execution_options(**{WRITES: True})
+        with self._errors(), writer.begin() as connection:
             yield connection
 
     @contextmanager
@@ -155,33 +195,29 @@ class SqlMetadata:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise StoreError(
-                f"The metadata store at {self._where} failed: {cause}.",
-                hint="Check that its disk has room and that you may write there.",
-            ) from error
+            reason, hint = _explain(str(getattr(error, "orig", None) or error))
+            message = f"The metadata store at {self._where} failed: {reason}."
+            raise StoreError(message, hint=hint) from error
 
 
-def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed)
-    if parsed.database:
-        Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 30})
+_HINTS = {
+    "database is locked": f"Another process has been writing for over {BUSY_SECONDS} s; try again.",
+    "disk is full": "Free some space there and try again.",
+    "readonly": "Check who owns it and its permissions, or use another --store.",
+    "unable to open": "Check who owns the folder and its permissions, or use another --store.",
+    "not a database": "Another file lies where the store belongs; use another --store.",
+    "malformed": "The file is damaged; restore it from a backup.",
+    "disk I/O": "Check the disk; restore from a backup if it is damaged.",
+}
 
-    @event.listens_for(engine, "connect")
-    def _configure(connection, _) -> None:
-        connection.isolation_level = None  # transactions begin where we say
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def _explain(reason: str) -> tuple[str, str]:
+    hints = (hint for words, hint in _HINTS.items() if words.lower() in reason.lower())
+    return reason, next(hints, "Check that its disk has room and that you may write there.")
 
-    return engine
+
+def _record(row: Row) -> Record:
+    return Record(row.key, json.loads(row.value), row.revision)
 
 
 def _at(collection: str, key: str, revision: int) -> tuple:
@@ -192,8 +228,13 @@ def _at(collection: str, key: str, revision: int) -> tuple:
     )
 
 
-def _dump(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def _end_of(prefix: str) -> str | None:
+    """The first text, by code point, after all that start with `prefix`; None if there is none."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 def _moved(collection: str, key: str, expected: int) -> Conflict:

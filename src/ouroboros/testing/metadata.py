@@ -1,0 +1,289 @@
+"""The laws of a metadata store, as tests. Subclass, give a `store` fixture, and run pytest.
+
+    class TestMine(MetadataLaws):
+        @pytest.fixture
+        def store(self): ...
+
+A store that several processes can open is tested with `SharedMetadataLaws`, which wants a `url` fixture
+that `ouroboros.stores.open.open_metadata` understands (or `opener`, see there) instead.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ouroboros.domain.errors import Conflict, StoreError
+from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.open import open_metadata
+from ouroboros.testing.processes import in_processes, in_threads
+
+# Sorted by code point: "Z" before "a", and the astral plane after U+FFFD, unlike in UTF-16.
+UNICODE_KEYS = ["%", "A", "Z", "_", "a", "a/b", "ab", "ß", "ä", "中文", "\ufffd", "🐍", "\U0010ffff"]
+
+
+class MetadataLaws:
+    """What every metadata store holds, alone in its process."""
+
+    @pytest.fixture
+    def store(self) -> Iterator[MetadataStore]:
+        """A fresh, empty store."""
+        raise NotImplementedError("Give a `store` fixture.")
+
+    def test_a_record_reads_as_it_was_written(self, store: MetadataStore) -> None:
+        value = {"text": "naïve 🐍\0\n", "list": [1, 2.5, None, True], "deep": {"": {}}}
+        written = store.put("things", "a", value, expected=0)
+        assert (written.key, written.value, written.revision) == ("a", value, 1)
+        assert store.get("things", "a") == written
+
+    def test_what_is_not_there_is_none(self, store: MetadataStore) -> None:
+        store.put("things", "a", {}, expected=0)
+        assert store.get("things", "b") is None
+        assert store.get("others", "a") is None
+
+    def test_revisions_grow_by_one(self, store: MetadataStore) -> None:
+        for revision in range(5):
+            assert store.put("things", "a", {"n": revision}, expected=revision).revision == revision + 1
+        record = store.get("things", "a")
+        assert record is not None
+        assert (record.value, record.revision) == ({"n": 4}, 5)
+
+    @pytest.mark.parametrize("expected", [0, 1, 3])
+    def test_a_write_expecting_another_revision_changes_nothing(
+        self, store: MetadataStore, expected: int
+    ) -> None:
+        store.put("things", "a", {"n": 1}, expected=0)
+        kept = store.put("things", "a", {"n": 2}, expected=1)
+        with pytest.raises(Conflict):
+            store.put("things", "a", {"n": 3}, expected=expected)
+        assert store.get("things", "a") == kept
+
+    def test_a_write_expecting_a_record_that_is_absent_is_refused(self, store: MetadataStore) -> None:
+        with pytest.raises(Conflict):
+            store.put("things", "a", {}, expected=1)
+        assert store.get("things", "a") is None
+
+    def test_delete_wants_the_revision_too(self, store: MetadataStore) -> None:
+        store.put("things", "a", {}, expected=0)
+        for wrong in (0, 2):
+            with pytest.raises(Conflict):
+                store.delete("things", "a", expected=wrong)
+        store.delete("things", "a", expected=1)
+        assert store.get("things", "a") is None
+        with pytest.raises(Conflict):
+            store.delete("things", "a", expected=1)
+
+    def test_changing_a_value_in_hand_does_not_change_the_store(self, store: MetadataStore) -> None:
+        value = {"inner": [1]}
+        record = store.put("things", "a", value, expected=0)
+        value["inner"].append(2)
+        record.value["inner"].append(3)
+        found = store.get("things", "a")
+        assert found is not None
+        assert found.value == {"inner": [1]}
+
+    def test_a_scan_is_in_code_point_order(self, store: MetadataStore) -> None:
+        for key in reversed(UNICODE_KEYS):
+            store.put("things", key, {"key": key}, expected=0)
+        found = store.scan("things")
+        assert [r.key for r in found] == UNICODE_KEYS
+        assert [r.value["key"] for r in found] == UNICODE_KEYS
+
+    @pytest.mark.parametrize("prefix", ["a", "%", "_", "中", "🐍", "\U0010ffff", "A", "none"])
+    def test_a_scan_keeps_to_its_prefix_exactly(self, store: MetadataStore, prefix: str) -> None:
+        for key in UNICODE_KEYS:
+            store.put("things", key, {}, expected=0)
+        assert [r.key for r in store.scan("things", prefix=prefix)] == [
+            k for k in UNICODE_KEYS if k.startswith(prefix)
+        ]
+
+    def test_a_scan_pages_without_gap_or_repeat(self, store: MetadataStore) -> None:
+        keys = [f"k{n:03d}" for n in range(25)]
+        for key in keys:
+            store.put("things", key, {}, expected=0)
+        found, after = [], ""
+        while page := store.scan("things", prefix="k", after=after, limit=10):
+            assert len(page) <= 10
+            found += [r.key for r in page]
+            after = page[-1].key
+        assert found == keys
+
+    def test_a_log_counts_from_one_in_order(self, store: MetadataStore) -> None:
+        assert [store.append("log", {"n": n}) for n in range(5)] == [1, 2, 3, 4, 5]
+        assert store.append("other", {}) == 1
+        assert [(e.seq, e.value) for e in store.read("log")] == [(n + 1, {"n": n}) for n in range(5)]
+        assert [e.seq for e in store.read("log", after=2, limit=2)] == [3, 4]
+        assert store.read("log", after=5) == []
+        assert store.read("nowhere") == []
+
+    def test_erased_entries_are_gone_and_their_numbers_never_used_again(
+        self, store: MetadataStore
+    ) -> None:
+        for n in range(5):
+            store.append("log", {"n": n})
+        store.erase("log", 2, 3)
+        assert [e.seq for e in store.read("log")] == [1, 4, 5]
+        store.erase("log", 1, 5)
+        assert store.read("log") == []
+        assert store.append("log", {}) == 6
+        assert store.last("log") == 6
+        assert store.last("nowhere") == 0
+
+    def test_collections_and_logs_are_listed(self, store: MetadataStore) -> None:
+        store.put("b", "x", {}, expected=0)
+        store.put("a", "x", {}, expected=0)
+        store.put("a", "y", {}, expected=0)
+        store.append("m", {})
+        store.append("l", {})
+        store.delete("b", "x", expected=1)
+        store.erase("l", 1, 1)
+        assert (store.collections(), store.logs()) == (["a"], ["l", "m"])
+
+    def test_a_megabyte_is_a_value(self, store: MetadataStore) -> None:
+        text = "ü" * 500_000
+        store.put("things", "large", {"text": text}, expected=0)
+        store.append("log", {"text": text})
+        record = store.get("things", "large")
+        assert record is not None
+        assert record.value == store.read("log")[0].value == {"text": text}
+
+    @pytest.mark.parametrize("key", ["", "a\0b", "\ud800", "k" * 513])
+    def test_keys_that_some_store_cannot_keep_are_refused(self, store: MetadataStore, key: str) -> None:
+        with pytest.raises(StoreError):
+            store.put("things", key, {}, expected=0)
+        with pytest.raises(StoreError):
+            store.append(key, {})
+        assert (store.scan("things"), store.logs()) == ([], [])
+
+    @pytest.mark.parametrize(
+        "value", [{"x": float("nan")}, {"x": float("inf")}, {"x": "\ud800"}, {"x": {1}}]
+    )
+    def test_values_that_are_not_json_are_refused(self, store: MetadataStore, value: dict) -> None:
+        with pytest.raises(StoreError):
+            store.put("things", "a", value, expected=0)
+        with pytest.raises(StoreError):
+            store.append("log", value)
+        assert store.get("things", "a") is None
+        assert store.append("log", {}) == 1
+
+    def test_threads_lose_no_update(self, store: MetadataStore) -> None:
+        store.put("things", "count", {"n": 0}, expected=0)
+        in_threads(4, lambda _: _count_up(store, 25))
+        record = store.get("things", "count")
+        assert record is not None
+        assert (record.value, record.revision) == ({"n": 100}, 101)
+
+    def test_of_threads_that_create_one_record_exactly_one_does(self, store: MetadataStore) -> None:
+        together = threading.Barrier(8)
+
+        def create(number: int) -> bool:
+            together.wait()
+            return _creates(store, number)
+
+        assert sorted(in_threads(8, create)) == [False] * 7 + [True]
+
+    def test_threads_append_in_one_order(self, store: MetadataStore) -> None:
+        seqs = in_threads(4, lambda n: [store.append("log", {"writer": n}) for _ in range(25)])
+        assert sorted(seq for mine in seqs for seq in mine) == list(range(1, 101))
+        written = {e.seq: e.value["writer"] for e in store.read("log")}
+        assert all(written[seq] == n for n, mine in enumerate(seqs) for seq in mine)
+
+
+class SharedMetadataLaws(MetadataLaws):
+    """What a store holds besides that lies outside the process: others see it, and it stays."""
+
+    @pytest.fixture
+    def opener(self, url: str) -> Callable[[], MetadataStore]:
+        """Opens the same store again, in any process: it must be picklable."""
+        return Opener(url)
+
+    @pytest.fixture
+    def store(self, opener: Callable[[], MetadataStore]) -> Iterator[MetadataStore]:
+        opened = opener()
+        yield opened
+        opened.close()
+
+    def test_a_second_handle_sees_a_write_at_once(
+        self, store: MetadataStore, opener: Callable[[], MetadataStore]
+    ) -> None:
+        other = opener()
+        record = store.put("things", "a", {"n": 1}, expected=0)
+        assert other.get("things", "a") == record
+        other.append("log", {"from": "other"})
+        assert store.read("log")[0].value == {"from": "other"}
+        other.close()
+
+    def test_everything_is_there_after_reopening(
+        self, store: MetadataStore, opener: Callable[[], MetadataStore]
+    ) -> None:
+        store.put("things", "a", {"n": 1}, expected=0)
+        record = store.put("things", "a", {"n": 2}, expected=1)
+        store.append("log", {})
+        store.append("log", {"n": 2})
+        store.erase("log", 2, 2)
+        store.close()
+        again = opener()
+        assert again.get("things", "a") == record
+        assert again.append("log", {}) == 3
+        again.close()
+
+    def test_processes_lose_no_update_and_no_entry(
+        self, store: MetadataStore, opener: Callable[[], MetadataStore]
+    ) -> None:
+        store.put("things", "count", {"n": 0}, expected=0)
+        in_processes(3, _count_and_append, opener, 20)
+        record = store.get("things", "count")
+        assert record is not None
+        assert record.value == {"n": 60}
+        assert [e.seq for e in store.read("log")] == list(range(1, 61))
+
+    def test_of_processes_that_create_one_record_exactly_one_does(
+        self, opener: Callable[[], MetadataStore]
+    ) -> None:
+        assert sorted(in_processes(3, _create_in_process, opener)) == [False, False, True]
+
+
+class Opener:
+    """Opens a metadata store by its URL, wherever it is called."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __call__(self) -> MetadataStore:
+        return open_metadata(self.url)
+
+
+def _count_up(store: MetadataStore, times: int) -> None:
+    done = 0
+    while done < times:
+        record = store.get("things", "count")
+        assert record is not None
+        try:
+            store.put("things", "count", {"n": record.value["n"] + 1}, expected=record.revision)
+        except Conflict:
+            continue
+        done += 1
+
+
+def _creates(store: MetadataStore, number: int) -> bool:
+    try:
+        store.put("things", "one", {"by": number}, expected=0)
+    except Conflict:
+        return False
+    return True
+
+
+def _count_and_append(number: int, opener: Callable[[], MetadataStore], times: int) -> None:
+    store = opener()
+    _count_up(store, times)
+    for _ in range(times):
+        store.append("log", {"writer": number})
+    store.close()
+
+
+def _create_in_process(number: int, opener: Callable[[], MetadataStore]) -> bool:
+    store = opener()
+    try:
+        return _creates(store, number)
+    finally:
+        store.close()

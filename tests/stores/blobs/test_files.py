@@ -1,0 +1,76 @@
+"""Files keep every law; links are not followed, and what a killed writer leaves does no harm."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ouroboros.domain.errors import StoreError
+from ouroboros.stores.blobs.files import FileBlobs
+from ouroboros.testing.blobs import SharedBlobLaws
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "blobs"
+
+
+@pytest.fixture
+def url(folder: Path) -> str:
+    return f"file://{folder}"
+
+
+class TestFileBlobs(SharedBlobLaws):
+    pass
+
+
+def test_a_blob_is_a_plain_file_under_its_key(folder: Path) -> None:
+    FileBlobs(folder).put("adapters/abc/adapter_config.json", b"{}")
+    assert (folder / "adapters" / "abc" / "adapter_config.json").read_bytes() == b"{}"
+
+
+def test_nothing_temporary_is_left_or_listed(folder: Path) -> None:
+    store = FileBlobs(folder)
+    store.put("a", b"1")
+    store.put("a", b"2")
+    (folder / ".tmp" / "left-by-a-killed-writer").write_bytes(b"half")
+    assert [p.name for p in (folder / ".tmp").iterdir()] == ["left-by-a-killed-writer"]
+    assert list(store.list()) == ["a"]
+
+
+def test_old_leftovers_are_removed_and_young_ones_kept(folder: Path) -> None:
+    FileBlobs(folder)
+    old, young = folder / ".tmp" / "old", folder / ".tmp" / "young"
+    for file in (old, young):
+        file.write_bytes(b"half")
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    FileBlobs(folder)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_folder_with_its_last_blob_deleted_goes_too(folder: Path) -> None:
+    store = FileBlobs(folder)
+    store.put("adapters/abc/one", b"")
+    store.delete("adapters/abc/one")
+    assert not (folder / "adapters" / "abc").exists()
+
+
+@pytest.mark.parametrize("link", ["inside", "inside/file"])
+def test_links_are_never_followed(folder: Path, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"private")
+    store = FileBlobs(folder)
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(outside if link == "inside" else outside / "file")
+    with pytest.raises(StoreError):
+        store.get("inside/file")
+    with pytest.raises(StoreError):
+        store.put("inside/file", b"overwritten")
+    if link == "inside":
+        with pytest.raises(StoreError):
+            store.delete("inside/file")
+    assert list(store.list()) == []
+    assert (outside / "file").read_bytes() == b"private"

@@ -1,0 +1,12 @@
+"""The memory store keeps the laws that need one process."""
+
+import pytest
+
+from ouroboros.stores.blobs.memory import MemoryBlobs
+from ouroboros.testing.blobs import BlobLaws
+
+
+class TestMemoryBlobs(BlobLaws):
+    @pytest.fixture
+    def store(self) -> MemoryBlobs:
+        return MemoryBlobs()

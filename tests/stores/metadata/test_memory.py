@@ -1,0 +1,12 @@
+"""The memory store keeps the laws that need one process."""
+
+import pytest
+
+from ouroboros.stores.metadata.memory import MemoryMetadata
+from ouroboros.testing.metadata import MetadataLaws
+
+
+class TestMemoryMetadata(MetadataLaws):
+    @pytest.fixture
+    def store(self) -> MemoryMetadata:
+        return MemoryMetadata()

@@ -1,0 +1,115 @@
+"""SQLite keeps every law; what is not such a store, or a newer one, is refused and left alone."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ouroboros.domain.errors import StoreError
+from ouroboros.stores.metadata import sql
+from ouroboros.stores.metadata.sql import SqlMetadata
+from ouroboros.stores.open import open_metadata
+from ouroboros.testing.metadata import SharedMetadataLaws
+from ouroboros.testing.processes import in_processes
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/folder/metadata.db"
+
+
+class TestSqlite(SharedMetadataLaws):
+    pass
+
+
+def test_every_commit_is_synced(url: str) -> None:
+    store = SqlMetadata(url)
+    with store._read() as connection:
+        pragmas = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "secure_delete")
+        ]
+    store.close()
+    assert pragmas == ["wal", 2, 1]
+
+
+def test_a_store_of_a_newer_schema_is_refused_and_left_alone(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(sql, "SCHEMA", 7)
+        SqlMetadata(url).close()
+    before = _tables(tmp_path / "folder" / "metadata.db")
+    with pytest.raises(StoreError, match="schema 7; this program knows up to 1") as caught:
+        SqlMetadata(url)
+    assert "newer" in caught.value.hint
+    assert _tables(tmp_path / "folder" / "metadata.db") == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("dear diary, " * 1000)
+    with pytest.raises(StoreError, match="not a database") as caught:
+        SqlMetadata(f"sqlite:///{file}")
+    assert "another --store" in caught.value.hint
+    assert file.read_text() == "dear diary, " * 1000
+
+
+def test_a_folder_in_the_place_of_the_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unable to open"):
+        SqlMetadata(f"sqlite:///{tmp_path}")
+
+
+def test_a_full_disk_is_one_clear_error_and_changes_nothing(url: str) -> None:
+    store = SqlMetadata(url)
+    store.put("things", "a", {"n": 1}, expected=0)
+    with store._read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StoreError, match="full") as caught:
+        store.put("things", "b", {"text": "x" * 100_000}, expected=0)
+    assert "Free some space" in caught.value.hint
+    assert [r.key for r in store.scan("things")] == ["a"]
+    store.close()
+
+
+def test_a_store_that_may_only_be_read_is_read_and_not_written(url: str) -> None:
+    store = SqlMetadata(url)
+    store.put("things", "a", {"n": 1}, expected=0)
+    with store._read() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+    with pytest.raises(StoreError, match="readonly"):
+        store.put("things", "b", {}, expected=0)
+    assert store.get("things", "a") is not None
+    store.close()
+
+
+def test_erased_text_is_in_no_byte_of_the_store(url: str, tmp_path: Path) -> None:
+    store = SqlMetadata(url)
+    store.append("log", {"text": "a secret of mine " * 500})
+    store.append("log", {"text": "other"})
+    store.erase("log", 1, 1)
+    store.close()
+    files = list((tmp_path / "folder").iterdir())
+    assert files
+    assert all(b"a secret of mine" not in file.read_bytes() for file in files)
+
+
+def test_processes_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
+    assert sorted(in_processes(3, _open_and_append, url)) == [1, 2, 3]
+
+
+def _open_and_append(_: int, url: str) -> int:
+    store = open_metadata(url)
+    try:
+        return store.append("log", {})
+    finally:
+        store.close()
+
+
+def _tables(file: Path) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(file)
+    try:
+        return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    finally:
+        connection.close()
