@@ -14,11 +14,12 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress, TrainingReport
 from ouroboros.domain.updates import UpdateConfig
-from ouroboros.domain.weights import AdapterFiles
+from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,25 @@ class TrainOutcome:
 
     files: AdapterFiles
     report: TrainingReport
+
+
+@dataclass(frozen=True, slots=True)
+class MergeJob:
+    """Merge `parents` by `recipe`, cut to `rank`; None is the least that loses nothing and fits."""
+
+    parents: tuple[AdapterFiles, ...]
+    recipe: MergeRecipe
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The merged files and their shape; what the cut in rank lost, and the rank that loses nothing."""
+
+    files: AdapterFiles
+    config: AdapterConfig
+    relative_error: float
+    lossless_rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +177,19 @@ class Backend(Protocol):
         """Log-probabilities of given outputs."""
         ...
 
-    async def validate(self, files: AdapterFiles) -> None:
-        """Raise unless `files` are a sound adapter for this base: keys, shapes, finite values, size."""
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+        """Merge adapters into one; a rank whose file would exceed the size limit is refused first."""
+        ...
+
+    async def validate(self, files: AdapterFiles) -> AdapterConfig:
+        """Raise unless `files` are a sound adapter for this base: keys, shapes, finite values, size.
+
+        Returns its shape; what training needs beyond that (its rate) is the default's.
+        """
+        ...
+
+    async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
+        """The adapter as files, by name, that other programs read."""
         ...
 
     async def close(self) -> None:

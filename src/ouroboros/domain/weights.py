@@ -6,6 +6,7 @@ from enum import Enum
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+GGUF_FILE = "adapter.gguf"
 MAX_BYTES = 10 * 1024 * 1024
 """No adapter's weight file is larger than 10 MiB, header included."""
 
@@ -21,6 +22,13 @@ class Precision(str, Enum):
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
     INT4 = "int4"
+
+
+class ExportForm(str, Enum):
+    """PEFT is the folder that PEFT, vLLM and LoRAX read; GGUF the file of llama.cpp and Ollama."""
+
+    PEFT = "peft"
+    GGUF = "gguf"
 
 
 @dataclass(frozen=True, slots=True)

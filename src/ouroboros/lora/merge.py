@@ -9,7 +9,7 @@ updates.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,14 +44,24 @@ def merge(parents: Sequence[LoraWeights], recipe: MergeRecipe, rank: int | None 
     parents' ranks added. Raises `InvalidConfig` for a recipe that does not fit the parents, and
     `InvalidAdapter` for numbers that are not finite or layers of different widths.
     """
+    return gather(merge_layers(parents, recipe, rank))
+
+
+def merge_layers(
+    parents: Sequence[LoraWeights], recipe: MergeRecipe, rank: int | None = None
+) -> Iterator[tuple[str, Factored]]:
+    """`merge`, layer by layer, for those who want to stop in between."""
     recipe.check()
     weights = torch.tensor(recipe.weights_for(len(parents)), dtype=torch.float64)
     if rank is not None and rank < 1:
         raise InvalidConfig(f"rank is {rank}.", hint="Give 1 or more.")
-    merged = {
-        path: _merge_layer(path, _layer(path, parents), weights, recipe, rank)
-        for path in sorted({path for parent in parents for path in parent})
-    }
+    for path in sorted({path for parent in parents for path in parent}):
+        yield path, _merge_layer(path, _layer(path, parents), weights, recipe, rank)
+
+
+def gather(layers: Iterable[tuple[str, Factored]]) -> MergeOutcome:
+    """The outcome of all layers."""
+    merged = dict(layers)
     whole = math.fsum(layer.norm**2 for layer in merged.values())
     lost = math.fsum(layer.lost**2 for layer in merged.values())
     return MergeOutcome(

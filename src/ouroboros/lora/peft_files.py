@@ -47,12 +47,16 @@ class Adapter:
 
 
 def pack(
-    weights: LoraWeights, config: AdapterConfig, base: BaseModel, precision: Precision | None = None
+    weights: LoraWeights,
+    config: AdapterConfig,
+    base: BaseModel,
+    precision: Precision | None = None,
+    limit: int = MAX_BYTES,
 ) -> AdapterFiles:
     """The files of an adapter on `base`; equal weights give equal bytes.
 
-    Stored in `precision`, by default the best of those `config` allows that stays within 10 MiB. Raises
-    `TooLarge` if none does, `InvalidAdapter` if a number is not finite or a layer is not the base's.
+    Stored in `precision`, by default the best that `config` allows within `limit` bytes. Raises
+    `TooLarge` if none fits, `InvalidAdapter` if a number is not finite or a layer is not the base's.
     """
     shapes = _shapes(weights, base)
     metadata = file_metadata(base.fingerprint)
@@ -61,13 +65,13 @@ def pack(
         layers = [layer_entries(s, weights[s.path].rank, chosen) for s in shapes]
         entries = {name: entry for layer in layers for name, entry in layer.items()}
         size = tensorfile.file_size(entries, metadata)
-        if size <= MAX_BYTES:
+        if size <= limit:
             facts = _facts(weights, config, base, chosen)
             return AdapterFiles(
                 peft_config.write(facts, base), _file(weights, chosen, entries, metadata)
             )
     raise TooLarge(
-        f"The adapter takes {size:,} bytes; the limit is {MAX_BYTES:,} (10 MiB).",
+        f"The adapter takes {size:,} bytes; the limit is {limit:,}.",
         hint="Lower its rank, adapt fewer modules, or store it as int8 or int4.",
     )
 

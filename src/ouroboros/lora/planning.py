@@ -48,7 +48,7 @@ def fit(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
         if _fits(base, candidate):
             return candidate
     raise TooLarge(
-        f"No adapter on {config.target_modules} of {base.name} stays within {MAX_BYTES:,} bytes (10 MiB).",
+        f"No adapter on {config.target_modules} of {base.name} stays within {MAX_BYTES:,} bytes.",
         hint="Adapt fewer modules.",
     )
 

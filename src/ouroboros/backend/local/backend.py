@@ -10,6 +10,8 @@ import torch
 from ouroboros.backend.base import (
     Delta,
     GenerateRequest,
+    Merged,
+    MergeJob,
     Score,
     ScoreRequest,
     TrainJob,
@@ -19,6 +21,7 @@ from ouroboros.backend.base import (
 from ouroboros.backend.local.forward import output_logprobs
 from ouroboros.backend.local.generate import Question, answer
 from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.reshape import export, merge
 from ouroboros.backend.local.step import encode
 from ouroboros.backend.local.train import train
 from ouroboros.backend.local.update import update
@@ -30,7 +33,7 @@ from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
-from ouroboros.domain.weights import AdapterFiles
+from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.lora import peft_files
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
@@ -129,8 +132,14 @@ class LocalBackend:
     ) -> list[Score]:
         return await self._worker.run(self._score(requests), None, cancel)
 
-    async def validate(self, files: AdapterFiles) -> None:
-        await self._call(lambda: self._unpack(files))
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+        return await self._worker.run(merge(self._frozen.base, job), None, cancel)
+
+    async def validate(self, files: AdapterFiles) -> AdapterConfig:
+        return await self._call(lambda: peft_files.unpack(files, self._frozen.base).config)
+
+    async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
+        return await self._call(lambda: export(self._frozen.base, files, form))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)

@@ -1,0 +1,78 @@
+"""Adapters made from adapters without training: merged into one, or written for other programs."""
+
+from collections.abc import Generator
+
+from ouroboros.backend.base import Merged, MergeJob
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.config import MAX_RANK, AdapterConfig
+from ouroboros.domain.errors import TooLarge
+from ouroboros.domain.weights import (
+    CONFIG_FILE,
+    GGUF_FILE,
+    WEIGHTS_FILE,
+    AdapterFiles,
+    ExportForm,
+    Precision,
+)
+from ouroboros.lora.gguf import to_gguf
+from ouroboros.lora.merge import MergeOutcome, gather, merge_layers
+from ouroboros.lora.peft_files import pack, unpack
+from ouroboros.lora.size import check_size, largest_rank
+from ouroboros.lora.targets import select, shortest_names
+from ouroboros.lora.weights import LoraWeights
+
+_ANY_SIZE = 1 << 40
+
+
+def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, Merged]:
+    """Merge a job's parents, one layer a step.
+
+    Without a rank, the result is cut only as far as the size limit demands.
+    """
+    parents = [unpack(files, base).weights for files in job.parents]
+    targets = shortest_names(base, {path for parent in parents for path in parent})
+    if job.rank is not None:
+        check_size(base, _config(job.rank, targets))
+    outcome = yield from _merge(parents, job, job.rank)
+    try:
+        return _packed(base, outcome, targets)
+    except TooLarge:
+        rank = largest_rank(base, select(base, _config(1, targets)), Precision.BFLOAT16)
+        if job.rank is not None or rank == 0:
+            raise
+    outcome = yield from _merge(parents, job, rank)
+    return _packed(base, outcome, targets)
+
+
+def _merge(
+    parents: list[LoraWeights], job: MergeJob, rank: int | None
+) -> Generator[None, None, MergeOutcome]:
+    layers = []
+    for layer in merge_layers(parents, job.recipe, rank):
+        layers.append(layer)
+        yield
+    return gather(layers)
+
+
+def _packed(base: BaseModel, outcome: MergeOutcome, targets: tuple[str, ...]) -> Merged:
+    rank = max(low.rank for low in outcome.weights.values())
+    if rank > MAX_RANK:
+        raise TooLarge(f"The merged adapter has rank {rank}.", hint=f"Give a rank up to {MAX_RANK}.")
+    config = _config(rank, targets)
+    files = pack(outcome.weights, config, base)
+    return Merged(files, config, outcome.relative_error, outcome.lossless_rank)
+
+
+def _config(rank: int, targets: tuple[str, ...]) -> AdapterConfig:
+    """Merged factors carry their scale within them."""
+    return AdapterConfig(rank=rank, alpha=float(rank), target_modules=targets)
+
+
+def export(base: BaseModel, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
+    """An adapter's files for other programs; integer weights become bfloat16 ones, of whatever size."""
+    adapter = unpack(files, base)
+    if form is ExportForm.GGUF:
+        return {GGUF_FILE: to_gguf(adapter.weights, base)}
+    if adapter.config.precision in (Precision.INT8.value, Precision.INT4.value):
+        files = pack(adapter.weights, adapter.config, base, Precision.BFLOAT16, _ANY_SIZE)
+    return {CONFIG_FILE: files.config, WEIGHTS_FILE: files.weights}
