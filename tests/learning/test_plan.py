@@ -1,20 +1,21 @@
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
-from ouroboros.domain.feedback import FeedbackEvent, FeedbackSignal
+from ouroboros.domain.events import FeedbackGiven
+from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.losses import KTO
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.plan import Plan, plan
 
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 FIX = FeedbackSignal.user_correction
 
 
 def _event(
     number: int, signal: FeedbackSignal, *, prompt: str = "p", answer: str = "a", **fields: str
-) -> tuple[int, FeedbackEvent]:
+) -> tuple[int, FeedbackGiven]:
     key = fields.pop("key", f"key-{number}")
     at = START + timedelta(minutes=number)
-    return number, FeedbackEvent(prompt, answer, signal, key=key, at=at, **fields)
+    return number, FeedbackGiven(prompt, answer, signal, key=key, at=at, **fields)
 
 
 def _words(found: Plan) -> dict[int, str]:

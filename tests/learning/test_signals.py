@@ -1,18 +1,19 @@
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.domain.feedback import FeedbackEvent, FeedbackSignal
+from ouroboros.domain.events import FeedbackGiven
+from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.losses import DPO, KTO, APOZero
 from ouroboros.learning.signals import KTO_NEEDS, teach, unpaired_loss
 
-NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def _event(signal: FeedbackSignal, answer: str = "answer") -> FeedbackEvent:
-    return FeedbackEvent("prompt", answer, signal, key="k", at=NOW)
+def _event(signal: FeedbackSignal, answer: str = "answer") -> FeedbackGiven:
+    return FeedbackGiven("prompt", answer, signal, key="k", at=NOW)
 
 
 SIGNALS = st.one_of(
@@ -88,7 +89,7 @@ def test_what_says_nothing_trains_nothing(signal: FeedbackSignal) -> None:
     assert "nothing trained" in teaching.words
 
 
-def _thumbs(up: int, down: int) -> list[FeedbackEvent]:
+def _thumbs(up: int, down: int) -> list[FeedbackGiven]:
     good, bad = _event(FeedbackSignal.success()), _event(FeedbackSignal.failure())
     return [good] * up + [bad] * down
 
@@ -106,5 +107,5 @@ def test_kto_is_chosen_when_the_batch_allows_it_and_balanced_as_its_paper_says(
 
 
 @pytest.mark.parametrize("events", [_thumbs(20, 0), _thumbs(0, 20), []])
-def test_one_kind_of_judgement_alone_has_no_use_for_kto(events: list[FeedbackEvent]) -> None:
+def test_one_kind_of_judgement_alone_has_no_use_for_kto(events: list[FeedbackGiven]) -> None:
     assert unpaired_loss(events) == APOZero()

@@ -2,19 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import Enum
 
 from ouroboros.domain.checks import validated
 from ouroboros.domain.errors import InvalidExample
-from ouroboros.domain.names import AdapterId
-from ouroboros.domain.prompts import Prompt, check_prompt, check_text
-from ouroboros.domain.records import Version
+from ouroboros.domain.prompts import check_text
 from ouroboros.domain.result import Result
-
-
-MAX_TEXT = 100_000
-"""Characters of one text that feedback may carry; whether it fits the model is checked in tokens."""
 
 
 class FeedbackKind(str, Enum):
@@ -107,57 +100,3 @@ class FeedbackSignal:
                     "The chosen and the rejected answer are the same.",
                     hint="Give two different answers.",
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class FeedbackEvent:
-    """One judgement as the journal keeps it.
-
-    key       two events of one adapter with the same key are one event.
-    user      who judged; None is the owner of this program.
-    answered  the version that gave the answer ("tickets@3"), if it is known.
-    logprobs  of the answer's tokens as they were sampled, if they are known.
-    """
-
-    prompt: Prompt
-    generation: str
-    signal: FeedbackSignal
-    key: str
-    at: datetime
-    user: str | None = None
-    answered: str | None = None
-    logprobs: tuple[float, ...] = ()
-
-    def check(self) -> None:
-        """Refuse an event that could not be learned from or whose texts are absurdly long."""
-        check_prompt("prompt", self.prompt)
-        check_text("generation", self.generation)
-        self.signal.check()
-        for what, text in (("generation", self.generation), ("feedback", self.signal.text)):
-            if text is not None and len(text) > MAX_TEXT:
-                raise InvalidExample(
-                    f"The {what} is {len(text):,} characters long.",
-                    hint=f"At most {MAX_TEXT:,} can be learned from at once.",
-                )
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What one event of the journal came to, in words a user reads."""
-
-    event: int
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A journalled event. `lesson` and `version` are there once it has been learned.
-
-    An event that teaches nothing (a critique, a duplicate, one over a limit) gives no new version:
-    `version` is then the head as it was.
-    """
-
-    adapter: AdapterId
-    event: int
-    lesson: Lesson | None = None
-    version: Version | None = None

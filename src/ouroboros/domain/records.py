@@ -7,6 +7,15 @@ from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.training import TrainingReport
+from ouroboros.domain.updates import UpdateConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one event of the journal came to, in words a user reads."""
+
+    event: int
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +23,8 @@ class Version:
     """One immutable set of weights of an adapter, and how it came to be.
 
     `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was trained
-    from, `events` the last journal event it has learned.
+    from, `events` the last journal event it has learned. A version made by feedback has one of `lessons`
+    for each event it took in, and the `update` that worked them in.
     """
 
     adapter: AdapterId
@@ -27,6 +37,8 @@ class Version:
     training: TrainingConfig | None = None
     report: TrainingReport | None = None
     events: int | None = None
+    update: UpdateConfig | None = None
+    lessons: tuple[Lesson, ...] = ()
 
     @property
     def ref(self) -> VersionRef:
@@ -35,7 +47,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A task's named line of versions; `head` is the one being served."""
+    """A task's named line of versions; `head` is the one being served.
+
+    `born` and `applied` are places in the journal: where it stood when the adapter was created, and up to
+    where its feedback has been learned.
+    """
 
     id: AdapterId
     config: AdapterConfig
@@ -43,3 +59,19 @@ class Adapter:
     base_name: str
     head: int
     created_at: datetime
+    born: int = 0
+    applied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A journalled event. `lesson` and `version` are there once it has been learned.
+
+    An event that teaches nothing (a critique, a duplicate, one over a limit) gives no new version:
+    `version` is then the head as it was.
+    """
+
+    adapter: AdapterId
+    event: int
+    lesson: Lesson | None = None
+    version: Version | None = None

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from ouroboros.domain.feedback import FeedbackEvent, FeedbackKind
+from ouroboros.domain.events import FeedbackGiven
+from ouroboros.domain.feedback import FeedbackKind
 from ouroboros.domain.losses import APOZero
 from ouroboros.learning.signals import teach
 
 
-def superseded(events: Sequence[tuple[int, FeedbackEvent]]) -> dict[int, int]:
+def superseded(events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, int]:
     """Events, by number, that a later one of the same prompt contradicts, and the first that does."""
     found: dict[int, int] = {}
     for at, (number, event) in enumerate(events):
@@ -18,7 +19,7 @@ def superseded(events: Sequence[tuple[int, FeedbackEvent]]) -> dict[int, int]:
     return found
 
 
-def contradicts(later: FeedbackEvent, earlier: FeedbackEvent) -> bool:
+def contradicts(later: FeedbackGiven, earlier: FeedbackGiven) -> bool:
     """Whether one wants what the other does not, or both correct the same prompt differently."""
     if later.prompt != earlier.prompt:
         return False

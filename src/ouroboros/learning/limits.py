@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ouroboros.domain.checks import check_int, check_number
-from ouroboros.domain.feedback import FeedbackEvent
+from ouroboros.domain.events import FeedbackGiven
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class UserLimit:
         check_int("feedback_limit", self.events, 0, 1_000_000)
         check_number("feedback_minutes", self.minutes, 1 / 60, 1e6)
 
-    def exceeded(self, events: Sequence[tuple[int, FeedbackEvent]]) -> dict[int, str]:
+    def exceeded(self, events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, str]:
         """The numbers of events over the limit, each with the reason in words; `events` in their order."""
         found = {}
         learned: defaultdict[str, deque[datetime]] = defaultdict(deque)

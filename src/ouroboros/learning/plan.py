@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ouroboros.domain.feedback import FeedbackEvent, Lesson
+from ouroboros.domain.events import FeedbackGiven
+from ouroboros.domain.records import Lesson
 from ouroboros.domain.rows import Row
 from ouroboros.learning.conflicts import contradicts, superseded
 from ouroboros.learning.limits import UserLimit
@@ -19,8 +20,8 @@ class Plan:
 
 
 def plan(
-    pending: Sequence[tuple[int, FeedbackEvent]],
-    learned: Sequence[tuple[int, FeedbackEvent]],
+    pending: Sequence[tuple[int, FeedbackGiven]],
+    learned: Sequence[tuple[int, FeedbackGiven]],
     limit: UserLimit,
 ) -> Plan:
     """Plan one update. Events come with their numbers in the journal; `learned` ones came before.
@@ -46,7 +47,7 @@ def plan(
     return Plan(tuple(rows), tuple(lessons))
 
 
-def _duplicates(events: Sequence[tuple[int, FeedbackEvent]]) -> dict[int, str]:
+def _duplicates(events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, str]:
     first: dict[str, int] = {}
     found = {}
     for number, event in events:
@@ -56,6 +57,6 @@ def _duplicates(events: Sequence[tuple[int, FeedbackEvent]]) -> dict[int, str]:
     return found
 
 
-def _replaces(event: FeedbackEvent, learned: Sequence[tuple[int, FeedbackEvent]]) -> str:
+def _replaces(event: FeedbackGiven, learned: Sequence[tuple[int, FeedbackGiven]]) -> str:
     old = [number for number, earlier in learned if contradicts(event, earlier)]
     return f"; replaces what event {old[-1]} taught" if old else ""

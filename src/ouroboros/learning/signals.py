@@ -17,7 +17,8 @@ is too small for that (`unpaired_loss`).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ouroboros.domain.feedback import FeedbackEvent, FeedbackKind
+from ouroboros.domain.events import FeedbackGiven
+from ouroboros.domain.feedback import FeedbackKind
 from ouroboros.domain.losses import DPO, KTO, APOZero
 from ouroboros.domain.rows import Row
 
@@ -35,12 +36,12 @@ class Teaching:
     row: Row | None = None
 
 
-def teach(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def teach(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     """Look a signal up in the table; `unpaired` is the batch's loss for single judgements."""
     return _TABLE[event.signal.kind](event, unpaired)
 
 
-def unpaired_loss(events: Sequence[FeedbackEvent]) -> Unpaired:
+def unpaired_loss(events: Sequence[FeedbackGiven]) -> Unpaired:
     """The loss for a batch's single judgements, by what the batch is made of.
 
     KTO's weights keep desirable : undesirable mass in [1, 4/3], as its paper advises.
@@ -55,7 +56,7 @@ def unpaired_loss(events: Sequence[FeedbackEvent]) -> Unpaired:
     return KTO(undesirable=round(max(1.0, wanted / unwanted * 3 / 4), 3))
 
 
-def _correction(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def _correction(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     text = event.signal.text or ""
     if text.strip() == event.generation.strip():
         taught = _raise(event, 1.0, unpaired)
@@ -66,39 +67,39 @@ def _correction(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
     return Teaching("correction -> SFT + DPO against the replaced answer", row)
 
 
-def _success(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def _success(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     taught = _raise(event, event.signal.score or 0.0, unpaired)
     return Teaching(f"success -> {taught.words}", taught.row)
 
 
-def _failure(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def _failure(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     taught = _lower(event, -(event.signal.score or 0.0), unpaired)
     return Teaching(f"failure -> {taught.words}", taught.row)
 
 
-def _preference(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def _preference(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     lean = 2 * (event.signal.score or 0.0) - 1
     taught = _raise(event, lean, unpaired) if lean >= 0 else _lower(event, -lean, unpaired)
     return Teaching(f"preference {event.signal.score:g} -> {taught.words}", taught.row)
 
 
-def _pair(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def _pair(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     row = Row(event.prompt, event.signal.text, DPO(), rejected=event.signal.rejected)
     return Teaching("preference pair -> DPO + SFT on the chosen answer", row)
 
 
-def _critique(event: FeedbackEvent, unpaired: Unpaired) -> Teaching:
+def _critique(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
     return Teaching("critique -> kept for the record, nothing trained")
 
 
-def _raise(event: FeedbackEvent, weight: float, loss: Unpaired) -> Teaching:
+def _raise(event: FeedbackGiven, weight: float, loss: Unpaired) -> Teaching:
     if weight == 0:
         return Teaching("a score that says nothing, nothing trained")
     row = Row(event.prompt, event.generation, loss, weight)
     return Teaching(f"{_name(loss)} towards the answer, weight {weight:g}", row)
 
 
-def _lower(event: FeedbackEvent, weight: float, loss: Unpaired) -> Teaching:
+def _lower(event: FeedbackGiven, weight: float, loss: Unpaired) -> Teaching:
     if weight == 0:
         return Teaching("a score that says nothing, nothing trained")
     row = Row(event.prompt, None, loss, weight, rejected=event.generation)
@@ -109,7 +110,7 @@ def _name(loss: Unpaired) -> str:
     return "KTO" if isinstance(loss, KTO) else "APO-zero"
 
 
-_TABLE: dict[FeedbackKind, Callable[[FeedbackEvent, Unpaired], Teaching]] = {
+_TABLE: dict[FeedbackKind, Callable[[FeedbackGiven, Unpaired], Teaching]] = {
     FeedbackKind.CORRECTION: _correction,
     FeedbackKind.SUCCESS: _success,
     FeedbackKind.FAILURE: _failure,

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ouroboros.domain.events import ExamplesGiven
+from ouroboros.domain.errors import StoreError
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
-from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.metadata.base import Json, MetadataStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Journalled:
     """An event and its place in the adapter's journal."""
 
     seq: int
-    event: ExamplesGiven
+    event: Event
 
 
 class Journal:
@@ -27,15 +28,38 @@ class Journal:
 
     def examples(self, adapter: AdapterId, examples: Sequence[TrainingExample]) -> int:
         """Record examples; returns their sequence number once they are durable."""
-        event = ExamplesGiven(tuple(examples), datetime.now(UTC))
+        return self.append(adapter, ExamplesGiven(tuple(examples), datetime.now(UTC)))
+
+    def append(self, adapter: AdapterId, event: Event) -> int:
+        """Record an event; returns its sequence number once it is durable."""
         return self._metadata.append(_log(adapter), encode(event))
 
     def read(self, adapter: AdapterId, after: int = 0, limit: int = 1000) -> list[Journalled]:
         """Events with a sequence number above `after`, in order."""
         return [
-            Journalled(e.seq, decode(ExamplesGiven, e.value, f"event {e.seq} of {adapter}"))
+            Journalled(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
             for e in self._metadata.read(_log(adapter), after=after, limit=limit)
         ]
+
+    def end(self, adapter: AdapterId) -> int:
+        """The last event's sequence number, 0 if there is none."""
+        last = 0
+        while page := self._metadata.read(_log(adapter), after=last):
+            last = page[-1].seq
+        return last
+
+
+_KINDS: dict[str, type[Event]] = {"examples": ExamplesGiven, "feedback": FeedbackGiven}
+
+
+def _decode(value: Json, what: str) -> Event:
+    kind = _KINDS.get(value.get("kind", ""))
+    if kind is None:
+        raise StoreError(
+            f"The store's record of {what} is of the unknown kind {value.get('kind')!r}.",
+            hint="It was written by a newer version of ouroboros.",
+        )
+    return decode(kind, value, what)
 
 
 def _log(adapter: AdapterId) -> str:

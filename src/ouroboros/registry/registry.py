@@ -5,15 +5,16 @@ never a pointer to something missing. A pointer moves by compare-and-set only.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound, StoreError
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, Version
+from ouroboros.domain.records import Adapter, Lesson, Version
 from ouroboros.domain.training import TrainingReport
+from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.journal import Journal
@@ -22,6 +23,16 @@ from ouroboros.stores.metadata.base import MetadataStore, Record
 
 _ADAPTERS, _VERSIONS, _NUMBERS = "adapters", "versions", "numbers"
 _PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Feedback that a version learned: the journal's events after `since`, up to `to`."""
+
+    since: int
+    to: int
+    lessons: tuple[Lesson, ...] = ()
+    update: UpdateConfig | None = None
 
 
 class Registry:
@@ -53,8 +64,16 @@ class Registry:
         """A new adapter whose first version holds `files`."""
         self.require_free(adapter)
         version = self._store(adapter, files, parent=None, cause="created")
+        journal = self.journal.end(adapter)
         record = Adapter(
-            adapter, config, base.fingerprint, base.name, version.number, version.created_at
+            id=adapter,
+            config=config,
+            base=base.fingerprint,
+            base_name=base.name,
+            head=version.number,
+            created_at=version.created_at,
+            born=journal,
+            applied=journal,
         )
         try:
             self._metadata.put(_ADAPTERS, adapter.name, encode(record), expected=0)
@@ -73,18 +92,34 @@ class Registry:
         training: TrainingConfig | None = None,
         report: TrainingReport | None = None,
         events: int | None = None,
+        taught: Taught | None = None,
     ) -> Version:
         """Store a new version made from `parent` and make it the head, if the head is still `parent`.
 
         Otherwise `Conflict`, and the new version stays invisible. `events` is the last journal event
-        that it learned from.
+        that it learned from. With `taught`, head and applied journal position move in one write.
         """
-        self._expect_head(self._find(adapter)[0], parent)
+        self._expect(self._find(adapter)[0], parent, taught)
         version = self._store(
-            adapter, files, parent=parent, cause=cause, training=training, report=report, events=events
+            adapter,
+            files,
+            parent=parent,
+            cause=cause,
+            training=training,
+            report=report,
+            events=events,
+            taught=taught,
         )
-        self._move_head(adapter, parent, version.number)
+        self._move(adapter, parent, version.number, taught)
         return version
+
+    def advance(self, adapter: AdapterId, *, since: int, to: int) -> None:
+        """Mark journal events after `since`, up to `to`, as applied, though they made no new version.
+
+        `Conflict` if others were applied in the meantime.
+        """
+        head = self.get(adapter).head
+        self._move(adapter, head, head, Taught(since, to))
 
     def get(self, adapter: AdapterId) -> Adapter:
         return self._find(adapter)[0]
@@ -146,6 +181,7 @@ class Registry:
         training: TrainingConfig | None = None,
         report: TrainingReport | None = None,
         events: int | None = None,
+        taught: Taught | None = None,
     ) -> Version:
         """Blobs, then the row, under a number nobody else gets."""
         self._blobs.put(_blob(files.digest, WEIGHTS_FILE), files.weights)
@@ -161,6 +197,8 @@ class Registry:
             training=training,
             report=report,
             events=events,
+            update=taught.update if taught else None,
+            lessons=taught.lessons if taught else (),
         )
         self._metadata.put(_VERSIONS, _row(adapter, version.number), encode(version), expected=0)
         return version
@@ -177,22 +215,28 @@ class Registry:
                 continue
             return number
 
-    def _move_head(self, adapter: AdapterId, parent: int, number: int) -> None:
+    def _move(self, adapter: AdapterId, parent: int, number: int, taught: "Taught | None") -> None:
         while True:
             record, revision = self._find(adapter)
-            self._expect_head(record, parent)
+            self._expect(record, parent, taught)
+            applied = taught.to if taught else record.applied
             try:
-                moved = encode(replace(record, head=number))
+                moved = encode(replace(record, head=number, applied=applied))
                 self._metadata.put(_ADAPTERS, adapter.name, moved, expected=revision)
             except Conflict:
                 continue
             return
 
-    def _expect_head(self, adapter: Adapter, parent: int) -> None:
+    def _expect(self, adapter: Adapter, parent: int, taught: "Taught | None") -> None:
         if adapter.head != parent:
             raise Conflict(
                 f"{adapter.id} moved on to version {adapter.head} while a successor of {parent} was made.",
                 hint="Train again: it starts from the new head.",
+            )
+        if taught and adapter.applied != taught.since:
+            raise Conflict(
+                f"{adapter.id} has learned its feedback up to event {adapter.applied} in the meantime.",
+                hint="Nothing is lost: ask again.",
             )
 
     def _find(self, adapter: AdapterId) -> tuple[Adapter, int]:
