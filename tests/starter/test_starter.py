@@ -35,7 +35,10 @@ def model():
 
 
 def rows(task: str, part: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (EXAMPLES / task / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (EXAMPLES / task / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def words(text: str) -> set[str]:
@@ -62,10 +65,17 @@ def test_answer_continues_the_prompt_token_by_token(tokenizer):
     answered = [*question, {"role": "assistant", "content": "Here"}]
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
     whole = tokenizer.apply_chat_template(answered, return_dict=False)
-    assert whole == [*prompt, *tokenizer.encode("Here", add_special_tokens=False), tokenizer.eos_token_id]
+    assert whole == [
+        *prompt,
+        *tokenizer.encode("Here", add_special_tokens=False),
+        tokenizer.eos_token_id,
+    ]
 
 
-@pytest.mark.parametrize("text", ["  two  spaces\n\ttab ", "naïve façade — “quotes”", "日本語 🐍 ελληνικά", "x = {'a': 10_000}"])
+@pytest.mark.parametrize(
+    "text",
+    ["  two  spaces\n\ttab ", "naïve façade — “quotes”", "日本語 🐍 ελληνικά", "x = {'a': 10_000}"],
+)
 def test_any_text_survives_the_tokenizer(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
@@ -83,7 +93,10 @@ def test_example_rows_are_well_formed_and_balanced(task, part, least):
     found = rows(task, part)
     counts = Counter(row["completion"] for row in found)
     assert len(found) >= least
-    assert all(set(row) == {"prompt", "completion"} and row["prompt"].strip() == row["prompt"] != "" for row in found)
+    assert all(
+        set(row) == {"prompt", "completion"} and row["prompt"].strip() == row["prompt"] != ""
+        for row in found
+    )
     assert len(set(counts.values())) == 1
     assert set(counts) == {row["completion"] for row in rows(task, "train")}
 

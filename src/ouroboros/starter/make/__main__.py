@@ -17,7 +17,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ouroboros.starter.make", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the corpora")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
-    parser.add_argument("--checkpoint", type=Path, help="file to save to and resume from (default: OUT/checkpoint.pt)")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="file to save to and resume from (default: OUT/checkpoint.pt)"
+    )
     parser.add_argument("--tokens", type=int, default=25_000_000)
     parser.add_argument("--decay-tokens", type=int, default=5_000_000)
     parser.add_argument("--vocabulary", type=int, default=6144)

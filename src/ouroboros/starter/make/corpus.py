@@ -23,14 +23,23 @@ from ouroboros.starter.make.tasks import Task, all_tasks
 from ouroboros.starter.make.tokenizer import ASSISTANT, END, SYSTEM, USER
 
 ANSWER_WEIGHT, QUESTION_WEIGHT = 4.0, 0.5
-FREE_ANSWERS = ("answer_generation", "generate_next", "summar", "text_generation", "cause_event", "utterance", "outcome")
+WAITING = 64  # documents to choose the next fitting one from
+FREE_ANSWERS = (
+    "answer_generation",
+    "generate_next",
+    "summar",
+    "text_generation",
+    "cause_event",
+    "utterance",
+    "outcome",
+)
 MARKS = re.compile("|".join(re.escape(mark) for mark in (USER, ASSISTANT, SYSTEM, END)))
-DRAWS = {"single": 60.0, "pack": 9.0, "dialogue": 2.0, "task": 2.5, "list": 4.0, "prose": 1.5}
+DRAWS = {"single": 60.0, "pack": 0.8, "dialogue": 1.0, "task": 0.8, "list": 4.0, "prose": 0.6}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """tokens [N, T], weights [N, T] (how much predicting that token counts), documents [N, T] (an id each)."""
+    """tokens, weights (how much predicting that token counts), documents (an id each): all [N, T]."""
 
     tokens: np.ndarray
     weights: np.ndarray
@@ -51,6 +60,8 @@ class Corpus:
         self.seed = seed
         self.tasks = all_tasks(data, rng)
         self.grouped = {task.name: task.by_label for task in self.tasks}
+        self.labels = {name: labels_to_draw(grouped) for name, grouped in self.grouped.items()}
+        self.shares = [task.share for task in self.tasks]
         self.dialogues = sources.dialogues(data)
         self.free = [
             (instruction, rows)
@@ -65,7 +76,12 @@ class Corpus:
         """`blocks` blocks of `length` tokens."""
         rng = random.Random(self.seed * 1_000_003 + number + 1)
         return pack_blocks(
-            encoded(self.documents(rng), tokenizer), encoded(self.prose(rng), tokenizer), tokenizer, blocks, length, rng
+            encoded(self.documents(rng), tokenizer),
+            encoded(self.prose(rng), tokenizer),
+            tokenizer,
+            blocks,
+            length,
+            rng,
         )
 
     def sample_texts(self, count: int) -> list[str]:
@@ -85,11 +101,11 @@ class Corpus:
     # ---- kinds of document
 
     def draw_task(self, rng: random.Random) -> Task:
-        return rng.choices(self.tasks, weights=[task.share for task in self.tasks])[0]
+        return rng.choices(self.tasks, weights=self.shares)[0]
 
     def single(self, rng: random.Random) -> str:
         task = self.draw_task(rng)
-        label = balanced_label(self.grouped[task.name], rng)
+        label = rng.choices(*self.labels[task.name])[0]
         return chat([(varied(rng.choice(self.grouped[task.name][label]), rng), label)])
 
     def pack(self, rng: random.Random) -> str:
@@ -107,7 +123,7 @@ class Corpus:
 
     def renamed(self, labels: list[str], rng: random.Random) -> dict[str, str]:
         """The labels as they are, in another spelling, as arbitrary words, or as codes."""
-        style = rng.choice(("plain", "title", "snake", "upper", "word", "word", "word", "code", "letter"))
+        style = rng.choice(("plain", "plain", "title", "snake", "upper", "word", "code", "letter"))
         if style == "word":
             return dict(zip(labels, rng.sample(self.code_words, k=len(labels)), strict=True))
         if style == "code":
@@ -116,7 +132,12 @@ class Corpus:
             return {label: f"{letter}{number}" for label, number in zip(labels, numbers, strict=True)}
         if style == "letter":
             return dict(zip(labels, rng.sample("ABCDEFGHIJKLMNOP", k=len(labels)), strict=True))
-        spell = {"plain": str, "title": str.title, "snake": lambda x: x.replace(" ", "_"), "upper": str.upper}[style]
+        spell = {
+            "plain": str,
+            "title": str.title,
+            "snake": lambda x: x.replace(" ", "_"),
+            "upper": str.upper,
+        }[style]
         return {label: spell(label) for label in labels}
 
     def dialogue(self, rng: random.Random) -> str:
@@ -138,7 +159,9 @@ class Corpus:
 
     def prose(self, rng: random.Random) -> Iterator[str]:
         while True:
-            texts = rng.choices(self.prose_sources, weights=[share for _, share in self.prose_sources])[0][0]
+            texts = rng.choices(self.prose_sources, weights=[share for _, share in self.prose_sources])[
+                0
+            ][0]
             start = rng.randrange(len(texts))
             yield "\n".join(texts[start : start + 12])[:1500] + END
 
@@ -161,10 +184,10 @@ def prose_sources(data: Path) -> list[tuple[list[str], float]]:
     ]
 
 
-def balanced_label(grouped: dict[str, list[str]], rng: random.Random) -> str:
-    """Between the natural frequency and a uniform draw: square root of the count."""
+def labels_to_draw(grouped: dict[str, list[str]]) -> tuple[list[str], list[float]]:
+    """Labels and weights: the square root of the count, between natural and uniform."""
     labels = sorted(grouped)
-    return rng.choices(labels, weights=[len(grouped[label]) ** 0.5 for label in labels])[0]
+    return labels, [len(grouped[label]) ** 0.5 for label in labels]
 
 
 def varied(text: str, rng: random.Random) -> str:
@@ -181,23 +204,35 @@ def varied(text: str, rng: random.Random) -> str:
 def encoded(documents: Iterator[str], tokenizer: Tokenizer, batch: int = 256) -> Iterator[list[int]]:
     """Token ids, encoded many at a time (the tokenizer runs them in parallel)."""
     while True:
-        for encoding in tokenizer.encode_batch([next(documents) for _ in range(batch)], add_special_tokens=False):
+        for encoding in tokenizer.encode_batch(
+            [next(documents) for _ in range(batch)], add_special_tokens=False
+        ):
             yield encoding.ids
 
 
 def pack_blocks(
-    documents: Iterator[list[int]], prose: Iterator[list[int]], tokenizer: Tokenizer, blocks: int, length: int, rng: random.Random
+    documents: Iterator[list[int]],
+    prose: Iterator[list[int]],
+    tokenizer: Tokenizer,
+    blocks: int,
+    length: int,
+    rng: random.Random,
 ) -> Blocks:
-    """Whole documents side by side; what is left of a block is filled with prose. Blocks are shuffled."""
+    """Whole documents side by side, prose in the little that is left of a block; blocks shuffled."""
     tokens = np.zeros((blocks, length), np.int64)
     ids = np.zeros((blocks, length), np.int32)
-    waiting: list[int] = []
+    waiting = [next(documents)[:length] for _ in range(WAITING)]
     for block in range(blocks):
         filled = number = 0
         while filled < length:
-            waiting = waiting or next(documents)[:length]
-            piece = waiting if filled + len(waiting) <= length else next(prose)[: length - filled]
-            waiting = [] if piece is waiting else waiting
+            fitting = next(
+                (n for n, document in enumerate(waiting) if len(document) <= length - filled), None
+            )
+            if fitting is None:
+                piece = next(prose)[: length - filled]
+            else:
+                piece = waiting.pop(fitting)
+                waiting.append(next(documents)[:length])
             tokens[block, filled : filled + len(piece)] = piece
             ids[block, filled : filled + len(piece)] = number
             filled, number = filled + len(piece), number + 1
@@ -211,7 +246,9 @@ def token_weights(tokens: np.ndarray, documents: np.ndarray, tokenizer: Tokenize
     weights = np.ones(tokens.shape, np.float32)
     mode = np.ones(tokens.shape[0], np.float32)
     for column in range(tokens.shape[1]):
-        new = np.ones(len(mode), bool) if column == 0 else documents[:, column] != documents[:, column - 1]
+        new = (
+            np.ones(len(mode), bool) if column == 0 else documents[:, column] != documents[:, column - 1]
+        )
         mode[new] = 1.0
         now = tokens[:, column]
         weights[:, column] = np.where(new | (now == user) | (now == assistant), 0.0, mode)

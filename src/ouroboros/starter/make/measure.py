@@ -74,14 +74,18 @@ def fit(model: nn.Module, rows: list, pad: int, rate: float, epochs: int, batch:
     parameters = [p for p in model.parameters() if p.requires_grad]
     steps = epochs * -(-len(rows) // batch)
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 8, (steps - step) / steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 8, (steps - step) / steps)
+    )
     rng = random.Random(seed)
     for _ in range(epochs):
         order = rng.sample(rows, len(rows))
         for start in range(0, len(order), batch):
             tokens, labels = padded(order[start : start + batch], pad)
             logits = model(input_ids=tokens, use_cache=False).logits
-            F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED).backward()
+            F.cross_entropy(
+                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+            ).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -92,7 +96,8 @@ def fit(model: nn.Module, rows: list, pad: int, rate: float, epochs: int, batch:
 def exact_match(model: nn.Module, rows: list, pad: int) -> float:
     """Share of rows that greedy decoding gets exactly right, the end of the answer included.
 
-    Greedy decoding writes the expected answer if and only if each of its tokens is the likeliest after the ones before.
+    Greedy decoding writes the expected answer if and only if each of its tokens is the likeliest after
+    the ones before, so one forward pass tells.
     """
     tokens, labels = padded(rows, pad)
     best = model(input_ids=tokens, use_cache=False).logits[:, :-1].argmax(-1)
@@ -103,7 +108,10 @@ def exact_match(model: nn.Module, rows: list, pad: int) -> float:
 def score(folder: Path, task: Path, options: argparse.Namespace, seed: int) -> tuple[float, float]:
     """Accuracy on the held-out rows before and after training."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    train, heldout = ([token_row(tokenizer, row) for row in read_rows(task / f"{part}.jsonl")] for part in ("train", "heldout"))
+    train, heldout = (
+        [token_row(tokenizer, row) for row in read_rows(task / f"{part}.jsonl")]
+        for part in ("train", "heldout")
+    )
     model = with_adapter(folder, options.targets, options.rank, seed)
     before = exact_match(model, heldout, tokenizer.pad_token_id)
     fit(model, train, tokenizer.pad_token_id, options.rate, options.epochs, options.batch, seed)
@@ -111,9 +119,13 @@ def score(folder: Path, task: Path, options: argparse.Namespace, seed: int) -> t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ouroboros.starter.make.measure", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m ouroboros.starter.make.measure", description=__doc__
+    )
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--tasks", type=Path, required=True, help="folder of folders with train.jsonl and heldout.jsonl")
+    parser.add_argument(
+        "--tasks", type=Path, required=True, help="folder of folders with train.jsonl and heldout.jsonl"
+    )
     parser.add_argument("--targets", choices=sorted(LAYERS), default="all")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rate", type=float, default=5e-3)
@@ -127,7 +139,8 @@ def main() -> None:
         scores = [score(options.model, task, options, seed) for seed in range(options.seeds)]
         after = [100 * accuracy for _, accuracy in scores]
         listed = " ".join(f"{accuracy:.0f}" for accuracy in after)
-        print(f"{task.name:10} before {100 * scores[0][0]:3.0f}%  after {statistics.mean(after):5.1f}%  ({listed})", flush=True)
+        before, mean = 100 * scores[0][0], statistics.mean(after)
+        print(f"{task.name:10} before {before:3.0f}%  after {mean:5.1f}%  ({listed})", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """[N, rows, cols] -> nearest semi-orthogonal matrices, by the quintic Newton-Schulz iteration in bfloat16."""
+    """[N, rows, cols] -> nearest semi-orthogonal matrices, by Newton-Schulz steps in bfloat16."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.size(1) > matrices.size(2)
     x = matrices.mT.bfloat16() if tall else matrices.bfloat16()
@@ -17,18 +17,22 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then orthogonalised, all matrices of a shape together; each moves by the same spectral amount."""
+    """Orthogonalised momentum: every matrix moves by the same spectral amount, equal shapes together."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         by_shape: dict[torch.Size, list[nn.Parameter]] = {}
         for parameter in parameters:
             by_shape.setdefault(parameter.shape, []).append(parameter)
-        super().__init__([{"params": group} for group in by_shape.values()], {"lr": lr, "momentum": momentum})
+        super().__init__(
+            [{"params": group} for group in by_shape.values()], {"lr": lr, "momentum": momentum}
+        )
 
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            directions = torch.stack([self.direction(parameter, group["momentum"]) for parameter in group["params"]])
+            directions = torch.stack(
+                [self.direction(parameter, group["momentum"]) for parameter in group["params"]]
+            )
             rows, cols = directions.shape[1:]
             rate = group["lr"] * max(1.0, rows / cols) ** 0.5
             for parameter, update in zip(group["params"], orthogonal(directions), strict=True):
@@ -44,4 +48,7 @@ class Muon(torch.optim.Optimizer):
 def optimizers(model: nn.Module, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
-    return [Muon(matrices, matrix_rate), torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    return [
+        Muon(matrices, matrix_rate),
+        torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]

@@ -16,7 +16,13 @@ SENTENCE_START = re.compile(r"(^|[.!?]\s+)([a-z])")
 def tidy(text: str) -> str:
     """Undo tokenised, lower-cased spelling: `it 's fine , i think .` -> `It's fine, I think.`"""
     text = SPACED_PUNCTUATION.sub(r"\1", re.sub(r"\s+", " ", text.strip()))
-    text = text.replace("( ", "(").replace("-lrb-", "(").replace("-rrb-", ")").replace("[", "").replace("]", "")
+    text = (
+        text.replace("( ", "(")
+        .replace("-lrb-", "(")
+        .replace("-rrb-", ")")
+        .replace("[", "")
+        .replace("]", "")
+    )
     return SENTENCE_START.sub(lambda m: m[1] + m[2].upper(), LONE_I.sub("I", text))
 
 
@@ -24,7 +30,9 @@ def zipped(path: Path, suffix: str = "") -> Iterator[tuple[str, str]]:
     """(name, text) of each member of a zip whose name ends with `suffix`."""
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
-            if name.endswith(suffix) and not name.endswith(("/", "README", "README.txt", ".dtd", ".css")):
+            if name.endswith(suffix) and not name.endswith(
+                ("/", "README", "README.txt", ".dtd", ".css")
+            ):
                 yield name, archive.read(name).decode("utf-8", errors="replace")
 
 
@@ -49,7 +57,12 @@ def novels(data: Path) -> dict[str, list[str]]:
 
 def speeches(data: Path) -> list[str]:
     names = ("state_union", "inaugural")
-    return [line for name in names for _, text in zipped(data / "text" / f"{name}.zip", ".txt") for line in lines(text)]
+    return [
+        line
+        for name in names
+        for _, text in zipped(data / "text" / f"{name}.zip", ".txt")
+        for line in lines(text)
+    ]
 
 
 def plays(data: Path) -> list[str]:
@@ -87,10 +100,15 @@ def product_remarks(data: Path) -> dict[str, list[str]]:
     """positive / negative -> short pros and cons of products."""
     found = dict(zipped(data / "text" / "pros_cons.zip"))
     read = {
-        label: re.findall(rf"<{tag}>(.*?)</{tag}>", html.unescape(found[f"pros_cons/Integrated{tag}.txt"]))
+        label: re.findall(
+            rf"<{tag}>(.*?)</{tag}>", html.unescape(found[f"pros_cons/Integrated{tag}.txt"])
+        )
         for label, tag in (("positive", "Pros"), ("negative", "Cons"))
     }
-    return {label: [re.sub(r"\s+", " ", x).strip() for x in rows if len(x) > 5] for label, rows in read.items()}
+    return {
+        label: [re.sub(r"\s+", " ", x).strip() for x in rows if len(x) > 5]
+        for label, rows in read.items()
+    }
 
 
 def film_reviews(data: Path) -> dict[str, list[list[str]]]:

@@ -42,7 +42,7 @@ def all_tasks(data: Path, rng: random.Random) -> list[Task]:
         *dialogue_tasks(sources.dialogues(data)),
         *opinion_tasks(data, rng),
         *writing_tasks(data, rng),
-        Task("field", field_rows(rng, count=60_000), share=5.0),
+        Task("field", field_rows(rng, count=100_000), share=8.0),
     ]
 
 
@@ -72,12 +72,12 @@ def dialogue_tasks(dialogues: list[dict]) -> list[Task]:
         Task("intent", intents, share=5.0),
         Task("service", services, share=2.0),
         Task("service of a reply", replies, share=1.0),
-        Task("act", acts, share=0.4),
+        Task("act", acts, share=0.2),
     ]
 
 
 def intent_rows(dialogue: dict) -> list[Row]:
-    """User turns that begin a new intent: only there, and not in a short "yes, please", the text alone tells it."""
+    """User turns that begin a new intent: there the text alone tells it, unless it is very short."""
     rows, before = [], None
     for (speaker, text), intents in zip(dialogue["turns"], dialogue["intents"], strict=True):
         if speaker == "user":
@@ -100,19 +100,30 @@ def act_of(text: str) -> str:
 def opinion_tasks(data: Path, rng: random.Random) -> list[Task]:
     superni = sources.instructions(data)
     tweets = superni["sentiment140_classification"][1]
-    films = [(sources.tidy(x), "positive" if y == "POS" else "negative") for x, y in superni["sst2_polarity_classification"][1]]
+    films = [
+        (sources.tidy(x), "positive" if y == "POS" else "negative")
+        for x, y in superni["sst2_polarity_classification"][1]
+    ]
     emotions = [(sources.tidy(x), y) for x, y in superni["emotion_classification"][1]]
     sentences = [(x, y) for y, rows in sources.film_sentences(data).items() for x in rows]
     remarks = [(x, y) for y, rows in sources.product_remarks(data).items() for x in rows]
     return [
         Task("film sentence", sentences + films, share=4.0),
-        Task("product remark", remarks, share=3.0),
-        Task("product review", joined_remarks(remarks, rng), share=1.5),
-        Task("film review", review_windows(sources.film_reviews(data), rng), share=3.0),
+        Task("product remark", remarks, share=2.5),
+        Task("product review", joined_remarks(remarks, rng), share=1.0),
+        Task("film review", review_windows(sources.film_reviews(data), rng), share=2.0),
         Task("tweet", tweets, share=0.5),
         Task("emotion", emotions, share=0.6),
-        Task("plot or opinion", [(x, y) for y, rows in sources.film_remarks(data).items() for x in rows], share=1.5),
-        Task("relation", [relation_row(*row) for row in superni["evalution_relation_extraction"][1]], share=0.2),
+        Task(
+            "plot or opinion",
+            [(x, y) for y, rows in sources.film_remarks(data).items() for x in rows],
+            share=1.0,
+        ),
+        Task(
+            "relation",
+            [relation_row(*row) for row in superni["evalution_relation_extraction"][1]],
+            share=0.2,
+        ),
     ]
 
 
@@ -130,12 +141,17 @@ def joined_remarks(remarks: list[Row], rng: random.Random, count: int = 20_000) 
 
 
 def review_windows(reviews: dict[str, list[list[str]]], rng: random.Random) -> list[Row]:
-    """Four sentences of a long review; the last ones too, where the verdict is."""
+    """Two sentences of a long review, the last two among them: there the verdict is."""
     rows = []
     for label, texts in reviews.items():
         for sentences in texts:
-            starts = {max(0, len(sentences) - 4), *(rng.randrange(max(1, len(sentences) - 3)) for _ in range(4))}
-            rows.extend((" ".join(sentences[start : start + 4])[:600], label) for start in sorted(starts))
+            starts = {
+                max(0, len(sentences) - 2),
+                *(rng.randrange(max(1, len(sentences) - 1)) for _ in range(5)),
+            }
+            rows.extend(
+                (" ".join(sentences[start : start + 2])[:400], label) for start in sorted(starts)
+            )
     return rows
 
 
@@ -158,9 +174,13 @@ def writing_tasks(data: Path, rng: random.Random) -> list[Task]:
         "film": [x for rows in sources.film_remarks(data).values() for x in rows[:700]],
     }
     return [
-        Task("author", [(x, y) for y, rows in novels.items() for x in rows], share=1.0),
-        Task("language", [(x, y) for y, rows in verses.items() for x in excerpts(rows, 800, rng)], share=0.3),
-        Task("kind of text", [(x, y) for y, rows in kinds.items() for x in rows], share=0.6),
+        Task("author", [(x, y) for y, rows in novels.items() for x in rows], share=0.6),
+        Task(
+            "language",
+            [(x, y) for y, rows in verses.items() for x in excerpts(rows, 800, rng)],
+            share=0.15,
+        ),
+        Task("kind of text", [(x, y) for y, rows in kinds.items() for x in rows], share=0.3),
     ]
 
 

@@ -15,24 +15,27 @@ from ouroboros.starter.make.corpus import Blocks, Corpus
 from ouroboros.starter.make.optimizer import optimizers
 from ouroboros.starter.make.tokenizer import END, PAD
 
+SHARD_STEPS = 32
+
 
 @dataclass(frozen=True)
 class Run:
-    """Sizes are in tokens; a shard is 32 steps."""
+    """Short blocks for the stable part, where attention is cheap; longer ones while the rate decays."""
 
     tokens: int
     decay_tokens: int
-    length: int = 256
-    micro_rows: int = 16
-    micro_batches: int = 4
+    stable_length: int = 256
+    decay_length: int = 512
+    micro_tokens: int = 4096
+    micro_batches: int = 2
     matrix_rate: float = 0.02
     other_rate: float = 0.003
     warmup_steps: int = 60
-    save_every: int = 160
+    save_every: int = 32
 
     @property
     def step_tokens(self) -> int:
-        return self.length * self.micro_rows * self.micro_batches
+        return self.micro_tokens * self.micro_batches
 
     @property
     def steps(self) -> int:
@@ -40,11 +43,19 @@ class Run:
 
     def rate(self, step: int) -> float:
         """Share of the full rate at a step."""
-        decay = max(1, self.decay_tokens // self.step_tokens)
-        return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / decay)
+        return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / self.decay_steps)
 
+    @property
+    def decay_steps(self) -> int:
+        return max(1, self.decay_tokens // self.step_tokens)
 
-SHARD_STEPS = 32
+    def length(self, shard: int) -> int:
+        """Of the blocks of a shard."""
+        return (
+            self.decay_length
+            if shard * SHARD_STEPS >= self.steps - self.decay_steps
+            else self.stable_length
+        )
 
 
 def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
@@ -76,20 +87,24 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
 def own_document_mask(documents: Tensor) -> Tensor:
     """[B, T] ids -> additive [B, 1, T, T]: a token sees the earlier tokens of its own document."""
     length = documents.size(1)
-    seen = (documents[:, :, None] == documents[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+    seen = (documents[:, :, None] == documents[:, None, :]) & torch.ones(
+        length, length, dtype=torch.bool
+    ).tril()
     return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, -1e4)[:, None]
 
 
 def chosen_targets(weights: Tensor) -> Tensor:
-    """Indices of half of the [B, T] tokens to predict: every answer, then a draw by weight.
+    """Indices of a quarter of the [B, T] tokens to predict: every answer, then a draw by weight.
 
-    The vocabulary is a third of the arithmetic, and most of a question's words teach little.
+    The vocabulary would be a third of the arithmetic, and most of a question's words teach little.
     """
     keys = torch.where(weights > 1, 10.0, weights * torch.rand(weights.shape))
-    return keys.flatten().topk(weights.numel() // 2, sorted=False).indices.sort().values
+    return keys.flatten().topk(weights.numel() // 4, sorted=False).indices.sort().values
 
 
-def weighted_loss(model: LlamaForCausalLM, tokens: Tensor, weights: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+def weighted_loss(
+    model: LlamaForCausalLM, tokens: Tensor, weights: Tensor, mask: Tensor, targets: Tensor
+) -> Tensor:
     """Sum over the chosen tokens of weight x cross entropy, each predicted from the token before it."""
     hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1)[targets - 1]).float()
@@ -101,38 +116,36 @@ def train(corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path) -> L
     """Run to the end, from `checkpoint` if there is one."""
     model = new_model(tokenizer)
     both = optimizers(model, run.matrix_rate, run.other_rate)
-    first = resume(model, both, checkpoint) if checkpoint.exists() else 0
-    loss_of = torch.compile(weighted_loss)
+    first = resume(model, both, checkpoint) // run.step_tokens if checkpoint.exists() else 0
+    loss_of = torch.compile(weighted_loss, dynamic=False)
     blocks, shard = None, -1
-    began = time.monotonic()
     for step in range(first, run.steps):
         if step // SHARD_STEPS != shard:
             shard = step // SHARD_STEPS
-            rows = SHARD_STEPS * run.micro_rows * run.micro_batches
-            blocks = corpus.shard(shard, tokenizer, rows, run.length)
+            length = run.length(shard)
+            blocks = corpus.shard(shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length)
+        began = time.monotonic()
         loss = one_step(model, loss_of, both, blocks, run, step)
         if step % 10 == 0:
-            speed = (step - first + 1) * run.step_tokens / (time.monotonic() - began)
-            print(f"step {step}/{run.steps} loss {loss:.3f} rate {run.rate(step):.2f} tokens/s {speed:.0f}", flush=True)
+            speed = run.step_tokens / (time.monotonic() - began)
+            where = f"step {step}/{run.steps} rate {run.rate(step):.2f}"
+            print(f"{where} loss {loss:.3f} tokens/s {speed:.0f}", flush=True)
         if (step + 1) % run.save_every == 0:
-            save_checkpoint(model, both, step + 1, checkpoint)
+            save_checkpoint(model, both, (step + 1) * run.step_tokens, checkpoint)
     return model
 
 
 def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float:
     """One optimizer step over `micro_batches`; the mean is over all weights of the step."""
-    size = run.micro_rows * run.micro_batches
-    start = (step % SHARD_STEPS) * size
-    weights = torch.from_numpy(blocks.weights[start : start + size])
-    targets = [chosen_targets(part) for part in weights.split(run.micro_rows)]
-    total = sum(part.flatten()[chosen].sum() for part, chosen in zip(weights.split(run.micro_rows), targets, strict=True))
+    parts = parts_of_step(blocks, run, step)
+    targets = [chosen_targets(weights) for _, weights, _ in parts]
+    total = sum(
+        weights.flatten()[chosen].sum() for (_, weights, _), chosen in zip(parts, targets, strict=True)
+    )
     loss = 0.0
-    for number, chosen in enumerate(targets):
-        part = slice(start + number * run.micro_rows, start + (number + 1) * run.micro_rows)
-        tokens, documents = torch.from_numpy(blocks.tokens[part]), torch.from_numpy(blocks.documents[part])
+    for (tokens, weights, documents), chosen in zip(parts, targets, strict=True):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            mask = own_document_mask(documents)
-            partial = loss_of(model, tokens, torch.from_numpy(blocks.weights[part]), mask, chosen) / total
+            partial = loss_of(model, tokens, weights, own_document_mask(documents), chosen) / total
         partial.backward()
         loss += partial.item()
     if not math.isfinite(loss):
@@ -146,19 +159,34 @@ def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float
     return loss
 
 
-def save_checkpoint(model, both, step: int, path: Path) -> None:
+def parts_of_step(blocks: Blocks, run: Run, step: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """tokens, weights, documents of each micro-batch, all [micro rows, T]."""
+    arrays = [torch.from_numpy(x) for x in (blocks.tokens, blocks.weights, blocks.documents)]
+    rows = run.micro_tokens // blocks.tokens.shape[1]
+    first = (step % SHARD_STEPS) * run.micro_batches
+    return [
+        tuple(x[n * rows : (n + 1) * rows] for x in arrays)
+        for n in range(first, first + run.micro_batches)
+    ]
+
+
+def save_checkpoint(model, both, tokens: int, path: Path) -> None:
     """Beside, then renamed: an interrupted write leaves the last one whole."""
     beside = path.with_suffix(".part")
-    torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in both], "step": step}, beside)
+    torch.save(
+        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in both], "tokens": tokens},
+        beside,
+    )
     beside.rename(path)
 
 
 def resume(model, both, path: Path) -> int:
+    """The tokens seen so far."""
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(both, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
-    return state["step"]
+    return state["tokens"]
 
 
 def export(model: LlamaForCausalLM, folder: Path) -> None:
