@@ -11,12 +11,15 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.prompts import Prompt
-from ouroboros.domain.records import Adapter, Version
+from ouroboros.domain.records import Adapter, Ticket, Version
 from ouroboros.domain.result import Result
 from ouroboros.domain.training import OnProgress
+from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine import AdapterLearningEngine
 
 T = TypeVar("T")
@@ -31,7 +34,9 @@ class SyncEngine:
     def __init__(self, engine: AdapterLearningEngine) -> None:
         self._engine = engine
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ouroboros-sync", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="ouroboros-sync", daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> "SyncEngine":
@@ -70,6 +75,30 @@ class SyncEngine:
             )
         )
 
+    def learn_from_feedback(
+        self,
+        prompt: Prompt,
+        generation: str | Generation,
+        feedback: FeedbackSignal,
+        adapter_id: str | AdapterId,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        wait: bool = True,
+        cancel: CancellationToken | None = None,
+    ) -> Result[Ticket]:
+        return self._run(
+            self._engine.learn_from_feedback(
+                prompt, generation, feedback, adapter_id, user=user, key=key, wait=wait, cancel=cancel
+            )
+        )
+
+    def feedback_outcome(self, ticket: Ticket) -> Result[Ticket]:
+        return self._run(self._engine.feedback_outcome(ticket))
+
+    def learn_pending(self, adapter_id: str | AdapterId | None = None) -> Result[list[Adapter]]:
+        return self._run(self._engine.learn_pending(adapter_id))
+
     def generate_with_adapter(
         self,
         prompt: Prompt,
@@ -78,9 +107,7 @@ class SyncEngine:
         *,
         cancel: CancellationToken | None = None,
     ) -> Result[Generation]:
-        return self._run(
-            self._engine.generate_with_adapter(prompt, adapter_id, config, cancel=cancel)
-        )
+        return self._run(self._engine.generate_with_adapter(prompt, adapter_id, config, cancel=cancel))
 
     def stream_with_adapter(
         self,
@@ -103,6 +130,30 @@ class SyncEngine:
         cancel: CancellationToken | None = None,
     ) -> Result[Evaluation]:
         return self._run(self._engine.evaluate_adapter(adapter_id, examples, cancel=cancel))
+
+    def merge_adapters(
+        self,
+        adapter_ids: Sequence[str | AdapterId | VersionRef],
+        strategy: MergeStrategy | MergeRecipe = MergeStrategy.AVERAGE,
+        *,
+        name: str | AdapterId | None = None,
+        rank: int | None = None,
+        probes: Sequence[TrainingExample] = (),
+        cancel: CancellationToken | None = None,
+    ) -> Result[MergeReport]:
+        return self._run(
+            self._engine.merge_adapters(
+                adapter_ids, strategy, name=name, rank=rank, probes=probes, cancel=cancel
+            )
+        )
+
+    def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Result[Adapter]:
+        return self._run(self._engine.import_adapter(name, files))
+
+    def export_adapter(
+        self, adapter_id: str | AdapterId | VersionRef, form: ExportForm = ExportForm.PEFT
+    ) -> Result[dict[str, bytes]]:
+        return self._run(self._engine.export_adapter(adapter_id, form))
 
     def list_adapters(self) -> Result[list[Adapter]]:
         return self._run(self._engine.list_adapters())

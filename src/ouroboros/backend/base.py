@@ -34,7 +34,7 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class UpdateJob:
-    """Work a few judged `rows` into `start` and leave its answers to the `protect` prompts as they are."""
+    """Work a few judged `rows` into `start`; leave its answers to `protect` as they are."""
 
     start: AdapterFiles
     adapter: AdapterConfig

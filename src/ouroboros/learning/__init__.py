@@ -1,1 +1,1 @@
-"""Policy: what feedback teaches, what is rehearsed with it, and what is held back. No tensors, no stores."""
+"""Policy: what feedback teaches, what an update keeps away from, what is held back. No tensors."""

@@ -24,7 +24,7 @@ class UserLimit:
         check_number("feedback_minutes", self.minutes, 1 / 60, 1e6)
 
     def exceeded(self, events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, str]:
-        """The numbers of events over the limit, each with the reason in words; `events` in their order."""
+        """The events over the limit, by number, each with the reason; `events` in their order."""
         found = {}
         learned: defaultdict[str, deque[datetime]] = defaultdict(deque)
         for number, event in events:
@@ -35,8 +35,9 @@ class UserLimit:
                 times.popleft()
             if len(times) >= self.events:
                 found[number] = (
-                    f"not learned: {event.user} gave {self.events} judgements within {self.minutes:g} minutes,"
-                    " which is the limit for one person (setting feedback_limit)"
+                    f"not learned: {event.user} gave {self.events} judgements within"
+                    f" {self.minutes:g} minutes, which is the limit for one person"
+                    " (setting feedback_limit)"
                 )
             else:
                 times.append(event.at)

@@ -16,10 +16,15 @@ is too small for that (`unpaired_loss`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
 
 from ouroboros.domain.events import FeedbackGiven
-from ouroboros.domain.feedback import FeedbackKind
+from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
+from ouroboros.domain.generation import Generation
 from ouroboros.domain.losses import DPO, KTO, APOZero
+from ouroboros.domain.names import VersionRef
+from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.rows import Row
 
 KTO_NEEDS = 8
@@ -34,6 +39,31 @@ class Teaching:
 
     words: str
     row: Row | None = None
+
+
+def judgement(
+    prompt: Prompt,
+    generation: str | Generation,
+    signal: FeedbackSignal,
+    answered: VersionRef,
+    *,
+    user: str | None = None,
+    key: str | None = None,
+) -> FeedbackGiven:
+    """The event to journal. Without a key, equal judgements of one version's answer are one event."""
+    text = generation if isinstance(generation, str) else generation.text
+    logprobs = () if isinstance(generation, str) else generation.logprobs
+    said = repr((prompt, text, signal, user, str(answered)))
+    return FeedbackGiven(
+        prompt=prompt,
+        generation=text,
+        signal=signal,
+        key=key or f"said:{sha256(said.encode(errors='replace')).hexdigest()}",
+        at=datetime.now(UTC),
+        user=user,
+        answered=str(answered),
+        logprobs=logprobs,
+    )
 
 
 def teach(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:

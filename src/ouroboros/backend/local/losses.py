@@ -27,7 +27,7 @@ class SequenceBatch:
     coefficients  of each row, from `coefficients` over the whole step.
     logprobs [L]  log-probability of each output token, differentiable, in float32.
     owner [L]     the sequence, in 0..Q-1, each token belongs to.
-    reference [Q] log-probability of each sequence under the start adapter; any number where no loss asks.
+    reference [Q] log-probability of each sequence under the start adapter, where a loss asks.
     kl            the step's estimate of the KL to the reference (`kl_estimate`), for losses that ask.
     """
 
@@ -94,7 +94,7 @@ def kto(loss: KTO, rows: Outcome) -> Float[Tensor, "N"]:
 
 
 def apo_zero(loss: APOZero, rows: Outcome) -> Float[Tensor, "N"]:
-    """1 - sigmoid(beta r) for wanted rows, sigmoid(beta r) for unwanted ones: arXiv 2408.06266, unpaired."""
+    """1 - sigmoid(beta r) for wanted rows, sigmoid(beta r) for unwanted: arXiv 2408.06266, unpaired."""
     ratio = loss.beta * (rows.total - rows.reference)
     return torch.sigmoid(torch.where(rows.wanted, -ratio, ratio))
 
@@ -103,7 +103,7 @@ def unlikelihood(loss: Unlikelihood, rows: Outcome) -> Float[Tensor, "N"]:
     """Mean over tokens of -log(1 - p), counting only what lies above its value at p = floor.
 
     arXiv 1908.04319, made to stop: a token at the floor has loss 0 and no gradient, so a bad answer is
-    made unlikely without tearing down what shares tokens with it. Wanted rows take cross-entropy per token.
+    made unlikely without tearing down what shares tokens with it. Wanted rows: cross-entropy per token.
     """
     certain = rows.token_logprobs.clamp(max=-1e-6)  # log(1 - p) has no finite value at p = 1
     per_token = -torch.log(-torch.expm1(certain))
@@ -124,7 +124,7 @@ LOSSES: dict[type[Loss], LossFunction] = {
 def coefficients(rows: Sequence[Row], tokens: Sequence[int]) -> list[float]:
     """What each row of an optimizer step counts for in the step's loss; `tokens` of its first output.
 
-    Rows with the same loss are averaged: supervised ones over weighted tokens, as cross-entropy always is,
+    Rows with the same loss are averaged: supervised ones over weighted tokens, as cross-entropy is,
     others over rows. Different losses in one step share it in proportion to their rows.
     """
     groups = _by_loss(rows)
@@ -152,7 +152,7 @@ def step_loss(batch: SequenceBatch) -> Float[Tensor, ""]:
 
 
 def kl_estimate(policy: Float[Tensor, "M"], reference: Float[Tensor, "M"]) -> float:
-    """KL to the reference from outputs put after other rows' prompts: mean of log p - log p_reference, >= 0.
+    """KL to the reference from outputs put after other rows' prompts: mean log-ratio, at least 0.
 
     arXiv 2402.01306 section 4.1. No gradient flows through it.
     """

@@ -25,7 +25,7 @@ from ouroboros.lora.bank import BankedAdapter
 
 @dataclass(frozen=True)
 class Item:
-    """A row in token ids, one sequence per output, and their log-probabilities under the start adapter."""
+    """A row in token ids, one sequence per output, with their log-probabilities at the start."""
 
     row: Row
     sequences: tuple[Encoded, ...]
@@ -48,7 +48,7 @@ class Found:
 
 
 def encode(frozen: FrozenModel, rows: Sequence[Row]) -> list[Item]:
-    """Rows as token ids; `TooLong` names the first that does not fit, `InvalidExample` one of a wrong form."""
+    """Rows as token ids. Raises `TooLong` for one that does not fit, `InvalidExample` for its form."""
     items = []
     for i, row in enumerate(rows, start=1):
         row.check()

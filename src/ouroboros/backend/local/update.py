@@ -1,7 +1,7 @@
 """The careful update: work a few judged rows into an adapter and leave the rest of it alone.
 
-Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers to
-every other prompt. Here a step follows the gradient itself, normalised to a given length, so that only
+Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers
+to every other prompt. Here a step follows the gradient itself, normalised to a given length, so that only
 what matters to the rows moves; steps start short, lengthen, and end as soon as all rows are learned.
 
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
@@ -51,7 +51,7 @@ CERTAIN = 0.9
 
 @dataclass(frozen=True)
 class Shield:
-    """Takes out of a matrix's rows the directions of protected inputs: X [N, I], K = (X X^T + ridge)^-1."""
+    """Takes the directions of protected inputs X [N, I] out of a matrix's rows."""
 
     x: Float[Tensor, "N I"]
     inverse: Float[Tensor, "N N"]
@@ -65,7 +65,7 @@ class Shield:
         return cls(x, torch.linalg.inv(gram + max(strength, 1e-6) * eye))
 
     def __call__(self, a: Float[Tensor, "R I"]) -> Float[Tensor, "R I"]:
-        """a (1 - X^T K X), which is ridge (X^T X + ridge)^-1 applied to each row of `a`."""
+        """a (1 - X^T (X X^T + ridge)^-1 X), which is a (X^T X + ridge)^-1 ridge."""
         return a - (a @ self.x.T) @ self.inverse @ self.x
 
 
@@ -126,7 +126,7 @@ def _waiting(items: Sequence[Item], found: Found, likely: float) -> int:
 
 
 def _learned(item: Item, totals: Sequence[float], least: float, likely: float) -> bool:
-    """Whether a wanted answer would be said, a better one has gained on the worse, a judged one has moved."""
+    """Whether a wanted answer would be said, a better one gained on the worse, a judged one moved."""
     row, enough = item.row, MOVED * item.row.weight
     moved = [now - before for now, before in zip(totals, item.reference, strict=True)]
     if row.loss.uses_pair:
@@ -198,7 +198,7 @@ def _shield(
     shields: Mapping[str, Shield],
     fresh: frozenset[str],
 ) -> None:
-    """Keep of a gradient, in place, what may move: B in fresh layers, elsewhere A off the protected inputs."""
+    """Keep of a gradient what may move: B in fresh layers, elsewhere A off the protected inputs."""
     for path, (a, b) in adapter.views(gradient).items():
         if path in fresh:
             a.zero_()

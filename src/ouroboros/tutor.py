@@ -1,0 +1,204 @@
+"""`Tutor`: from an adapter's journal to its next version, each event exactly once and in order.
+
+Acknowledging and learning are apart. `give` makes a judgement durable; `learn` takes what is pending in
+the journal, plans one update from it, and commits the result. Head and applied journal position move in
+one compare-and-set, so a crash before it loses no event and one after it applies none twice; another
+process that drains the same journal makes one of the two start over.
+"""
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ouroboros.backend.base import Backend, UpdateJob
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import Conflict, InvalidInput, OuroborosError, TrainingFailed
+from ouroboros.domain.events import FeedbackGiven
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
+from ouroboros.domain.updates import UpdateConfig
+from ouroboros.learning.limits import UserLimit
+from ouroboros.learning.memory import Memory
+from ouroboros.learning.plan import Plan, plan
+from ouroboros.learning.signals import teach, unpaired_loss
+from ouroboros.registry.registry import Registry, Taught
+
+T = TypeVar("T")
+
+BATCH = 32
+"""Events worked in together, at most, when many are pending."""
+
+PROTECTED = 32
+"""Prompts that an update keeps away from."""
+
+REMEMBERED = 4096
+"""Outcomes kept at hand for those who wait; older ones are looked up."""
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **named: Any) -> T:
+    """Run blocking store work in a thread; once begun it is finished, caller cancelled or not."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **named))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+class Tutor:
+    """Learns feedback, adapter by adapter. `writing` holds the locks under which heads move."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        registry: Registry,
+        writing: Mapping[AdapterId, asyncio.Lock],
+        limit: UserLimit,
+    ) -> None:
+        self._backend = backend
+        self._registry = registry
+        self._writing = writing
+        self._limit = limit
+        self._memories: dict[tuple[AdapterId, int], Memory] = {}
+        self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._done: OrderedDict[tuple[AdapterId, int], Ticket] = OrderedDict()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Stop learning in the background; what is pending stays in the journal."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def give(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
+        """Journal an event; one whose key is known already is not journalled again."""
+        row = teach(event, unpaired_loss([event])).row
+        if row is not None:
+            await self._backend.check([row])
+        async with self._reading[adapter.id]:
+            memory = await self._read(adapter)
+            known = memory.keys.get(event.key)
+            if known is None:
+                known = await in_thread(self._registry.journal.append, adapter.id, event)
+                await self._read(adapter)
+        return Ticket(adapter.id, known)
+
+    def learn_later(self, adapter: AdapterId) -> None:
+        """Learn what is pending, in the background. A failure leaves it pending for the next."""
+        task = asyncio.create_task(self._learn_quietly(adapter))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def learn(self, adapter_id: AdapterId, cancel: CancellationToken | None = None) -> None:
+        """Learn everything that is pending for an adapter.
+
+        A batch that cannot be learned is halved; an event that cannot be learned even alone is passed
+        over, with the reason as its lesson.
+        """
+        async with self._writing[adapter_id]:
+            size = BATCH
+            while True:
+                try:
+                    if not await self._learn_batch(adapter_id, size, cancel):
+                        return
+                    size = min(BATCH, 2 * size)
+                except (InvalidInput, TrainingFailed) as error:
+                    if size == 1:
+                        await self._pass_over(adapter_id, error)
+                    size = max(1, size // 2)
+                except Conflict:
+                    continue
+
+    async def outcome(self, ticket: Ticket) -> Ticket:
+        """The ticket with its lesson and version, if its event has been applied; else as it is."""
+        adapter = await in_thread(self._registry.get, ticket.adapter)
+        if adapter.applied < ticket.event:
+            return ticket
+        done = self._done.get((ticket.adapter, ticket.event))
+        return done or await self._look_up(adapter, ticket.event)
+
+    async def _learn_quietly(self, adapter_id: AdapterId) -> None:
+        try:
+            await self.learn(adapter_id)
+        except OuroborosError:
+            return  # nobody waits here; whoever asks for the outcome learns, and is told
+
+    async def _learn_batch(
+        self, adapter_id: AdapterId, size: int, cancel: CancellationToken | None
+    ) -> bool:
+        """Learn the next `size` pending events; False if there are none."""
+        adapter = await in_thread(self._registry.get, adapter_id)
+        base = await self._backend.base()
+        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
+        async with self._reading[adapter_id]:
+            memory = await self._read(adapter)
+        entries = await in_thread(
+            self._registry.journal.read, adapter_id, after=adapter.applied, limit=size
+        )
+        if not entries:
+            return False
+        pending = [(e.seq, e.event) for e in entries if isinstance(e.event, FeedbackGiven)]
+        made = plan(pending, memory.judged(adapter.applied), self._limit)
+        await self._apply(adapter, made, entries[-1].seq, memory, cancel)
+        return True
+
+    async def _apply(
+        self, adapter: Adapter, made: Plan, to: int, memory: Memory, cancel: CancellationToken | None
+    ) -> None:
+        """Train the plan's rows, if there are any, and move the adapter on to `to`."""
+        head = await in_thread(self._registry.version, VersionRef(adapter.id))
+        if not made.rows:
+            await in_thread(self._registry.advance, adapter.id, since=adapter.applied, to=to)
+            return self._remember(adapter.id, made.lessons, head)
+        start = await in_thread(self._registry.files, head)
+        update = UpdateConfig()
+        protect = memory.protect(PROTECTED, adapter.applied, {row.prompt for row in made.rows})
+        job = UpdateJob(start, adapter.config, made.rows, protect, update)
+        outcome = await self._backend.update(job, cancel=cancel)
+        version = await in_thread(
+            self._registry.commit,
+            adapter.id,
+            outcome.files,
+            parent=head.number,
+            cause="feedback",
+            report=outcome.report,
+            events=to,
+            taught=Taught(adapter.applied, to, made.lessons, update),
+        )
+        return self._remember(adapter.id, made.lessons, version)
+
+    async def _pass_over(self, adapter_id: AdapterId, error: InvalidInput | TrainingFailed) -> None:
+        adapter = await in_thread(self._registry.get, adapter_id)
+        (entry,) = await in_thread(
+            self._registry.journal.read, adapter_id, after=adapter.applied, limit=1
+        )
+        head = await in_thread(self._registry.version, VersionRef(adapter_id))
+        await in_thread(self._registry.advance, adapter_id, since=adapter.applied, to=entry.seq)
+        self._remember(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
+
+    def _remember(self, adapter: AdapterId, lessons: tuple[Lesson, ...], version: Version) -> None:
+        for lesson in lessons:
+            self._done[adapter, lesson.event] = Ticket(adapter, lesson.event, lesson, version)
+        while len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
+
+    async def _look_up(self, adapter: Adapter, event: int) -> Ticket:
+        """An outcome from what is durable: a version's lessons, or the journal."""
+        for version in reversed(await in_thread(self._registry.versions, adapter.id)):
+            for lesson in version.lessons:
+                if lesson.event == event:
+                    return Ticket(adapter.id, event, lesson, version)
+        async with self._reading[adapter.id]:
+            judged = (await self._read(adapter)).judged(event)
+        head = await in_thread(self._registry.version, VersionRef(adapter.id))
+        (lesson,) = plan(judged[-1:], judged[:-1], self._limit).lessons or (Lesson(event, "applied"),)
+        return Ticket(adapter.id, event, lesson, head)
+
+    async def _read(self, adapter: Adapter) -> Memory:
+        """The adapter's memory, up to the journal's end."""
+        memory = self._memories.setdefault((adapter.id, adapter.born), Memory(adapter.born))
+        while entries := await in_thread(self._registry.journal.read, adapter.id, after=memory.read_to):
+            for entry in entries:
+                memory.take(entry.seq, entry.event)
+        return memory
