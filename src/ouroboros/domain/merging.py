@@ -1,11 +1,13 @@
 """How adapters are merged into one."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ouroboros.domain.checks import check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Result
 
 
@@ -111,3 +113,22 @@ class MergeRecipe:
                 hint="Give one weight for each adapter, in the same order.",
             )
         return self.weights
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """A merge that was done: the new adapter, and how well it stands for its parents.
+
+    relative_error  norm of what cutting to `rank` lost, over the norm of the merged update.
+    lossless_rank   the rank at which nothing would be lost.
+    accuracy        share of the probes answered exactly, by parent and for the new adapter; empty
+                    without probes.
+    advice          what to do instead, when merging did not help.
+    """
+
+    id: AdapterId
+    rank: int
+    relative_error: float
+    lossless_rank: int
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    advice: str = ""

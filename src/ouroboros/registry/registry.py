@@ -59,11 +59,16 @@ class Registry:
             )
 
     def create(
-        self, adapter: AdapterId, config: AdapterConfig, base: BaseModel, files: AdapterFiles
+        self,
+        adapter: AdapterId,
+        config: AdapterConfig,
+        base: BaseModel,
+        files: AdapterFiles,
+        cause: str = "created",
     ) -> Adapter:
-        """A new adapter whose first version holds `files`."""
+        """A new adapter whose first version holds `files`, and why."""
         self.require_free(adapter)
-        version = self._store(adapter, files, parent=None, cause="created")
+        version = self._store(adapter, files, parent=None, cause=cause)
         journal = self.journal.end(adapter)
         record = Adapter(
             id=adapter,
