@@ -1,0 +1,44 @@
+"""A base as a value from its config.json alone: no weights are read, downloaded or allocated."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ouroboros.backend.local.load import STARTER
+from ouroboros.domain.base_model import BaseModel, Fingerprint
+from ouroboros.domain.errors import ModelError
+from ouroboros.lora.inject import linear_shapes
+from ouroboros.starter import starter_path
+
+_UNREAD = "0" * 64
+"""Stands for the digests of files that are not read; it is as long as one."""
+
+
+def outline(name: str) -> BaseModel:
+    """The layers of `name` ("starter", a folder or a hub id). Its fingerprint stands for none.
+
+    Raises `ModelError` if there is no configuration of a causal language model.
+    """
+    source = str(starter_path()) if name == STARTER else name
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{name!r} has no configuration of a causal language model.",
+            hint="Give a folder with its config.json, or a hub id.",
+        ) from error
+    text = config.get_text_config()
+    return BaseModel(
+        name=Path(source).name if Path(source).exists() else name,
+        fingerprint=Fingerprint(_UNREAD, _UNREAD, _UNREAD, _UNREAD, text.vocab_size),
+        architecture=text.model_type,
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        context=getattr(text, "max_position_embeddings", None) or 0,
+        parameters=model.num_parameters(),
+        linears=linear_shapes(model),
+        heads=text.num_attention_heads,
+    )
