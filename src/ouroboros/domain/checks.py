@@ -1,7 +1,8 @@
 """The few checks that values share. Each returns nothing or raises; `validated` turns that into a Result."""
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from ouroboros.domain.errors import InvalidConfig, OuroborosError
@@ -38,3 +39,10 @@ def check_flag(name: str, value: object) -> None:
     """Refuse anything but True or False."""
     if not isinstance(value, bool):
         raise InvalidConfig(f"{name} is {value!r}.", hint="Give true or false.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the known word closest to a mistyped one, or else all of them."""
+    words = list(known)
+    near = difflib.get_close_matches(name, words, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(words)}."

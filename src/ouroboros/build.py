@@ -1,0 +1,57 @@
+"""The composition root: settings in, engine out. The only place that chooses implementations."""
+
+from pathlib import Path
+from typing import Any
+
+from ouroboros.backend.base import Backend
+from ouroboros.backend.lazy import LazyBackend
+from ouroboros.domain.errors import InvalidConfig
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.registry.registry import Registry
+from ouroboros.settings import Settings
+from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
+from ouroboros.sync import SyncEngine
+
+
+def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLearningEngine:
+    """An engine on the store and the model of `settings`.
+
+    Without `settings` they are read as the command line reads them, and single ones can be given:
+    `open_engine(store="./adapters", model="starter")`. The store is opened, and made if it is not there,
+    at once (raises `StoreError`); the model is loaded by the first verb that needs it.
+    """
+    if settings is None:
+        settings = Settings.load(overrides)
+    elif overrides:
+        raise InvalidConfig(
+            "Both settings and single ones are given.", hint="Use dataclasses.replace(settings, ...)."
+        )
+    return AdapterLearningEngine(LazyBackend(lambda: _open_backend(settings)), _open_registry(settings))
+
+
+def open_sync_engine(settings: Settings | None = None, **overrides: Any) -> SyncEngine:
+    """As `open_engine`, for scripts and notebooks, where nothing is awaited."""
+    return SyncEngine(open_engine(settings, **overrides))
+
+
+def _open_backend(settings: Settings) -> Backend:
+    from ouroboros.backend.local import LocalBackend
+
+    return LocalBackend.open(
+        settings.model, dtype=settings.dtype, threads=settings.threads, device=settings.device
+    )
+
+
+def _open_registry(settings: Settings) -> Registry:
+    if settings.store == MEMORY:
+        return Registry(open_metadata(MEMORY), open_blobs(MEMORY))
+    folder = Path(settings.store).expanduser().absolute()
+    blobs = open_blobs(f"file://{folder / 'blobs'}")
+    return Registry(open_metadata(f"sqlite:///{folder / 'metadata.db'}"), blobs)
+
+
+def store_exists(settings: Settings) -> bool:
+    """Whether there is anything to read, without making it."""
+    if settings.store == MEMORY:
+        return True
+    return (Path(settings.store).expanduser() / "metadata.db").is_file()

@@ -1,0 +1,62 @@
+"""`ouroboros create NAME`."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from typing import Any
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.parser import given
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.settings import Settings
+
+NAME = "create"
+HELP = "make a new adapter, which at first answers exactly as the model does"
+EXAMPLES = """\
+  ouroboros create tickets
+  ouroboros create tickets --rank 16 --targets q_proj,v_proj
+  ouroboros create tickets --model Qwen/Qwen3-0.6B --preset low-rank"""
+
+PRESETS = {
+    "default": AdapterConfig.default,
+    "low-rank": AdapterConfig.low_rank,
+    "high-rank": AdapterConfig.high_rank,
+}
+_FIELDS = {"rank": "rank", "rate": "learning_rate", "targets": "target_modules", "alpha": "alpha"}
+_FIELDS |= {"rslora": "use_rslora", "max_steps": "max_steps"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the task's name")
+    parser.add_argument(
+        "--preset", choices=("auto", *PRESETS), default="auto", help="where the options below start from"
+    )
+    parser.add_argument("--rank", type=int, metavar="N", help="rank of the update")
+    parser.add_argument("--rate", type=float, metavar="RATE", help="learning rate")
+    parser.add_argument("--targets", metavar="NAMES", help='layers: "q_proj,v_proj", auto or all-linear')
+    parser.add_argument("--alpha", type=float, metavar="X", help="the update is scaled by alpha / rank")
+    parser.add_argument("--rslora", action="store_true", default=None, help="or by alpha / sqrt(rank)")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="steps one training may take at most")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    changes = {_FIELDS[k]: v for k, v in given(options, *_FIELDS).items()}
+    async with open_engine(settings) as engine:
+        with out.waiting(f"Loading {settings.model}"):
+            base = (await engine.base()).unwrap()
+        config = adapter_config(options.preset, base, changes)
+        adapter = (await engine.create_adapter(options.name, config)).unwrap()
+    out.result(
+        describe.adapter_json(adapter),
+        f"Created {adapter.id} on {adapter.base_name}: {describe.shape(adapter)}.",
+    )
+    out.next_step("train", adapter.id.name, "FILE.jsonl")
+
+
+def adapter_config(preset: str, base: BaseModel, changes: dict[str, Any]) -> AdapterConfig:
+    """What suits the model, or a preset; `changes` override single fields."""
+    if preset == "auto":
+        return AdapterConfig.auto(base, **changes)
+    return replace(PRESETS[preset](), **changes)

@@ -1,0 +1,125 @@
+"""`ouroboros demo`: the main job on a bundled task, from nothing to an adapter that learned."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.train import train
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.errors import Conflict
+from ouroboros.domain.evaluation import Evaluation
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.records import Version
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.formats import read_examples
+from ouroboros.settings import DEFAULTS, Settings
+from ouroboros.starter import examples_path
+
+NAME = "demo"
+HELP = "see an adapter learn: 100 bundled examples, scored on 60 others before and after"
+EXAMPLES = """\
+  ouroboros demo
+  ouroboros demo --model Qwen/Qwen3-0.6B --store ./qwen-store"""
+
+TASK = "tickets"
+SHOWN = 4
+"""Held-out questions whose answers are printed."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The bundled task: what is learned, and what is only asked."""
+
+    train: list[TrainingExample]
+    heldout: list[TrainingExample]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """It takes none."""
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    folder = examples_path() / TASK
+    data = Data(read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
+    out.note(
+        f"The task: send a customer's message to one of {len({e.output for e in data.train})} teams,"
+        f" learned from {len(data.train)} examples."
+    )
+    async with open_engine(settings) as engine:
+        with out.waiting(f"Loading the model {settings.model}"):
+            (await engine.base()).unwrap()
+        before = await _measure(engine, None, data, out)
+        version = await _learned(engine, data, out)
+        after = await _measure(engine, str(version.ref), data, out)
+    out.result(
+        {
+            "before": describe.evaluation_json(before),
+            "after": describe.evaluation_json(after),
+            "version": describe.version_json(version),
+        },
+        *_answers(data.heldout, before, after),
+        "",
+        _scores(version, before, after, out),
+        "",
+        f"The adapter is kept in {settings.store} ({describe.size(version.size)}).",
+    )
+    where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
+    where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
+    out.next_step("generate", TASK, "My parcel has not come yet", *where)
+
+
+async def _measure(
+    engine: AdapterLearningEngine, adapter: str | None, data: Data, out: Output
+) -> Evaluation:
+    with out.waiting(f"Asking {adapter or 'the bare model'} {len(data.heldout)} held-out questions"):
+        return (await engine.evaluate_adapter(adapter, data.heldout)).unwrap()
+
+
+async def _learned(engine: AdapterLearningEngine, data: Data, out: Output) -> Version:
+    """The head of the demo's adapter: trained now, unless an earlier demo has done so."""
+    names = [a.id.name for a in (await engine.list_adapters()).unwrap()]
+    if TASK not in names:
+        base = (await engine.base()).unwrap()
+        (await engine.create_adapter(TASK, AdapterConfig.auto(base))).unwrap()
+    head = (await engine.get_versions(TASK)).unwrap()[-1]
+    if head.report is None:
+        config = TrainingConfig.auto(len(data.train))
+        return await train(engine, TASK, data.train, config, out)
+    if head.report.rows != len(data.train):
+        raise Conflict(
+            f"The store's adapter {TASK!r} was trained on something else.",
+            hint="Give the demo a store of its own: --store ./demo-store",
+        )
+    out.note(f"{head.ref} has been trained by an earlier demo; it is only asked again.")
+    return head
+
+
+def _answers(asked: Sequence[TrainingExample], before: Evaluation, after: Evaluation) -> list[str]:
+    """A few held-out questions and what was answered, without the adapter and with it."""
+    found = []
+    for example, without, with_it in list(zip(asked, before.answers, after.answers, strict=True))[
+        :SHOWN
+    ]:
+        found += [
+            f'\n"{example.input}"',
+            f"    expected  {example.output}",
+            f"    without   {_one_line(without)}",
+            f"    with      {_one_line(with_it)}",
+        ]
+    return found
+
+
+def _scores(version: Version, before: Evaluation, after: Evaluation, out: Output) -> str:
+    rows = [
+        ("bare model", describe.percent(before), f"{before.mean_logprob:.2f}"),
+        (str(version.ref), describe.percent(after), f"{after.mean_logprob:.2f}"),
+    ]
+    return out.table(("held-out score", "right", "log-probability per token"), rows)
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 70 else f"{line[:69]}…"

@@ -1,0 +1,80 @@
+"""Adapters, versions and answers as words for people and as JSON for programs."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from ouroboros.domain.evaluation import Evaluation
+from ouroboros.domain.generation import Generation
+from ouroboros.domain.records import Adapter, Version
+
+
+def adapter_json(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "name": adapter.id.name,
+        "head": adapter.head,
+        "base": adapter.base_name,
+        "config": asdict(adapter.config),
+        "created_at": adapter.created_at.isoformat(),
+    }
+
+
+def version_json(version: Version) -> dict[str, Any]:
+    return {
+        "version": str(version.ref),
+        "number": version.number,
+        "digest": version.digest,
+        "bytes": version.size,
+        "parent": version.parent,
+        "cause": version.cause,
+        "created_at": version.created_at.isoformat(),
+        "training": asdict(version.training) if version.training else None,
+        "report": asdict(version.report) if version.report else None,
+    }
+
+
+def generation_json(generation: Generation) -> dict[str, Any]:
+    return {
+        "version": generation.version,
+        "text": generation.text,
+        "finish": generation.finish,
+        "prompt_tokens": generation.prompt_tokens,
+        "tokens": len(generation.tokens),
+    }
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    return asdict(evaluation) | {"accuracy": evaluation.accuracy}
+
+
+def shape(adapter: Adapter) -> str:
+    """Like: rank 8 on all-linear, rate 0.005."""
+    config = adapter.config
+    scaling = ", rsLoRA" if config.use_rslora else ""
+    return (
+        f"rank {config.rank} on {','.join(config.target_names)}{scaling}, rate {config.learning_rate:g}"
+    )
+
+
+def trained(version: Version) -> str:
+    """How a version came to be, in a few words."""
+    report = version.report
+    if report is None:
+        return version.cause
+    return (
+        f"{version.cause}: {report.rows} examples, {report.steps} steps in {report.seconds:.1f} s,"
+        f" loss {report.first_loss:.3f} -> {report.final_loss:.3f}"
+    )
+
+
+def size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
+
+
+def when(moment: datetime) -> str:
+    """In the reader's own time zone."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def percent(evaluation: Evaluation) -> str:
+    return f"{evaluation.correct} of {evaluation.rows} ({100 * evaluation.accuracy:.0f}%)"

@@ -1,0 +1,35 @@
+"""`ouroboros evaluate NAME FILE`."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.learning.formats import read_examples
+from ouroboros.settings import Settings
+
+NAME = "evaluate"
+HELP = "count how many examples of a file an adapter answers exactly"
+EXAMPLES = """\
+  ouroboros evaluate tickets heldout.jsonl
+  ouroboros evaluate tickets@1 heldout.jsonl    version 1 answers as the bare model does"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@2")
+    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines, as for train")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    examples = read_examples(options.file)
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        with out.waiting(f"Answering {len(examples)} examples"):
+            found = (await engine.evaluate_adapter(options.name, examples)).unwrap()
+    out.result(
+        describe.evaluation_json(found),
+        f"{options.name}: {describe.percent(found)} right,"
+        f" mean log-probability {found.mean_logprob:.3f} per token.",
+    )

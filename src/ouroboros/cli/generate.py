@@ -1,0 +1,66 @@
+"""`ouroboros generate NAME PROMPT`."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.parser import given
+from ouroboros.cli.store import require_store
+from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.settings import Settings
+
+NAME = "generate"
+HELP = "answer a prompt with an adapter"
+EXAMPLES = """\
+  ouroboros generate tickets "Where is my parcel?"
+  ouroboros generate tickets@1 "Where is my parcel?"    version 1 answers as the bare model does
+  ouroboros generate poems "About autumn" --temperature 0.8 --seed 1 --max-tokens 200
+  ouroboros generate tickets - < question.txt"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@2")
+    parser.add_argument("prompt", metavar="PROMPT", help="what to answer; - reads it from stdin")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="tokens at most (default 64)")
+    parser.add_argument("--temperature", type=float, metavar="X", help="0, the default, is greedy")
+    parser.add_argument("--top-p", type=float, metavar="X", help="sample from the likeliest tokens only")
+    parser.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    parser.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this text; repeatable"
+    )
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    changes = given(options, "max_tokens", "temperature", "top_p", "seed")
+    config = GenerationConfig(stop=tuple(options.stop or ()), **changes)  # type: ignore[arg-type]
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        if out.as_json:
+            answer = (await engine.generate_with_adapter(prompt, options.name, config)).unwrap()
+            out.result(describe.generation_json(answer))
+        else:
+            answer = await _stream(engine, prompt, options.name, config, out)
+    if answer.finish == "length":
+        out.note("(cut at the token limit; --max-tokens raises it)")
+
+
+async def _stream(
+    engine: AdapterLearningEngine, prompt: str, name: str, config: GenerationConfig, out: Output
+) -> Generation:
+    """Print the answer as it comes, and end the line whatever happens."""
+    started = False
+    try:
+        async for piece in engine.stream_with_adapter(prompt, name, config):
+            delta = piece.unwrap()
+            out.piece(delta.text)
+            started = started or bool(delta.text)
+            if delta.generation is not None:
+                return delta.generation
+    finally:
+        if started:
+            out.piece("\n")
+    raise AssertionError("a stream ends with its whole generation")

@@ -1,0 +1,53 @@
+"""`ouroboros import NAME FOLDER`."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.domain.errors import InvalidFile
+from ouroboros.domain.weights import CONFIG_FILE, MAX_BYTES, WEIGHTS_FILE, AdapterFiles
+from ouroboros.settings import Settings
+
+NAME = "import"
+HELP = "take in an adapter that PEFT or another program saved"
+EXAMPLES = """\
+  ouroboros import tickets ./peft-folder
+  ouroboros import tickets ./peft-folder --model Qwen/Qwen3-0.6B"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="what it is called here")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help=f"with {CONFIG_FILE} and {WEIGHTS_FILE}"
+    )
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    files = AdapterFiles(_read(options.folder, CONFIG_FILE), _read(options.folder, WEIGHTS_FILE))
+    async with open_engine(settings) as engine:
+        with out.waiting(f"Checking it against {settings.model}"):
+            adapter = (await engine.import_adapter(options.name, files)).unwrap()
+    out.result(
+        describe.adapter_json(adapter),
+        f"Imported {adapter.id} on {adapter.base_name}: {describe.shape(adapter)}.",
+    )
+    out.next_step("generate", adapter.id.name, "your prompt")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """One file of the folder; never more of it than any adapter could hold."""
+    path = folder / name
+    if name == WEIGHTS_FILE and not path.exists() and (folder / "adapter_model.bin").exists():
+        raise InvalidFile(
+            f"{folder} has its weights as a pickle only, and loading one can run any code.",
+            hint="Save them again, where you trust them, with safe_serialization=True.",
+        )
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InvalidFile(
+            f"{path} cannot be read: {error.strerror}.", hint="Give the folder that PEFT saved."
+        ) from None

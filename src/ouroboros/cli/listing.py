@@ -1,0 +1,44 @@
+"""`ouroboros list`."""
+
+from argparse import ArgumentParser, Namespace
+
+from ouroboros.build import open_engine, store_exists
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.domain.records import Adapter
+from ouroboros.settings import Settings
+
+NAME = "list"
+HELP = "list the adapters of a store"
+EXAMPLES = """\
+  ouroboros list
+  ouroboros list --store ./elsewhere --json"""
+
+_HEADER = ("name", "head", "shape", "base", "created")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """It takes none."""
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    adapters: list[Adapter] = []
+    if store_exists(settings):
+        async with open_engine(settings) as engine:
+            adapters = (await engine.list_adapters()).unwrap()
+    found = [describe.adapter_json(a) for a in adapters]
+    if not adapters:
+        out.result(found, f"No adapters in {settings.store} yet.")
+        out.next_step("create", "NAME")
+        return
+    out.result(found, out.table(_HEADER, [_row(a) for a in adapters]))
+
+
+def _row(adapter: Adapter) -> tuple[str, ...]:
+    return (
+        adapter.id.name,
+        f"@{adapter.head}",
+        describe.shape(adapter),
+        adapter.base_name,
+        describe.when(adapter.created_at),
+    )

@@ -1,0 +1,94 @@
+"""`ouroboros`: parse, run one verb, and turn every failure into one line and an exit code."""
+
+import asyncio
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from ouroboros.cli import (
+    create,
+    delete,
+    demo,
+    evaluate,
+    exporting,
+    generate,
+    importing,
+    listing,
+    merge,
+    plan,
+    show,
+    train,
+)
+from ouroboros.cli.output import Output
+from ouroboros.cli.parser import Parser, build, given
+from ouroboros.domain.errors import STATUS, OuroborosError
+from ouroboros.settings import NAMES, Settings
+
+VERBS = (
+    create,
+    train,
+    generate,
+    evaluate,
+    listing,
+    show,
+    delete,
+    merge,
+    plan,
+    importing,
+    exporting,
+    demo,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code of `domain.errors.STATUS`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    out = Output("--json" in arguments)
+    try:
+        _run(arguments, out)
+        sys.stdout.flush()
+    except OuroborosError as error:
+        return _fail(error, out, arguments)
+    except KeyboardInterrupt:
+        out.note("Stopped.")
+        return STATUS["cancelled"].exit
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter's last flush must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:  # the last line of defence: a bug is no page of Python
+        unexpected = OuroborosError(
+            f"This is a bug in ouroboros: {type(error).__name__}: {error}",
+            hint="Please report it with what --debug shows.",
+        )
+        return _fail(unexpected, out, arguments)
+    return 0
+
+
+def _run(arguments: Sequence[str], out: Output) -> None:
+    parser = build(VERBS)
+    options, extras = parser.parse_known_args(arguments)
+    if extras:
+        found: Parser = getattr(options, "parser", parser)
+        found.refuse_unknown(extras)
+    if options.version:
+        print(f"ouroboros {version('ouroboros-learning')}")
+    elif options.verb is None:
+        parser.print_help()
+    else:
+        asyncio.run(options.run(options, _settings(options), out))
+
+
+def _settings(options: Namespace) -> Settings:
+    file = getattr(options, "config", None)
+    return Settings.load(given(options, *NAMES), file=Path(file) if file else None)
+
+
+def _fail(error: OuroborosError, out: Output, arguments: Sequence[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    out.error(error)
+    return STATUS[error.code].exit

@@ -1,0 +1,73 @@
+"""`ouroboros merge NAME ADAPTER ADAPTER ...`."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+from ouroboros.build import open_engine
+from ouroboros.cli.output import Output
+from ouroboros.cli.parser import given
+from ouroboros.cli.store import require_store
+from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
+from ouroboros.learning.formats import read_examples
+from ouroboros.settings import Settings
+
+NAME = "merge"
+HELP = "merge adapters into a new one; they themselves stay as they are"
+EXAMPLES = """\
+  ouroboros merge support tickets moods
+  ouroboros merge support tickets@3 moods --strategy ties --density 0.3
+  ouroboros merge plain tickets slang --strategy task_arithmetic --weights 1,-0.5
+  ouroboros merge support tickets moods --probes both.jsonl    does it help? ask both"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="what the merged adapter is called")
+    parser.add_argument("parents", metavar="ADAPTER", nargs="+", help="adapters, or versions: tickets@2")
+    parser.add_argument(
+        "--strategy", choices=[s.value for s in MergeStrategy], default=MergeStrategy.AVERAGE.value
+    )
+    parser.add_argument("--weights", type=_numbers, metavar="X,X", help="one for each adapter, in order")
+    parser.add_argument("--density", type=float, metavar="X", help="share of entries ties and dare keep")
+    parser.add_argument("--scale", type=float, metavar="X", help="multiplies the merged update")
+    parser.add_argument(
+        "--space", choices=[s.value for s in MergeSpace], help="where ties and dare work"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="decides what dare drops")
+    parser.add_argument("--rank", type=int, metavar="N", help="cut to it (default: as little as fits)")
+    parser.add_argument("--probes", type=Path, metavar="FILE", help="examples to compare all on")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    changes = given(options, "weights", "density", "scale", "seed")
+    if options.space:
+        changes["space"] = MergeSpace(options.space)
+    recipe = MergeRecipe(MergeStrategy(options.strategy), **changes)  # type: ignore[arg-type]
+    probes = read_examples(options.probes) if options.probes else ()
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        with out.waiting(f"Merging {len(options.parents)} adapters"):
+            report = (
+                await engine.merge_adapters(
+                    options.parents, recipe, name=options.name, rank=options.rank, probes=probes
+                )
+            ).unwrap()
+    out.result(asdict(report) | {"id": report.id.name}, *_lines(report, out))
+    if report.advice:
+        out.note(f"Note: {report.advice}")
+    out.next_step("generate", report.id.name, "your prompt")
+
+
+def _lines(report: MergeReport, out: Output) -> list[str]:
+    lost = "nothing was lost"
+    if report.relative_error >= 1e-5:
+        lost = f"{report.relative_error:.1%} was cut off (nothing would be at {report.lossless_rank})"
+    lines = [f"Merged into {report.id}, at rank {report.rank}: {lost}."]
+    if report.accuracy:
+        rows = [(name, f"{share:.0%}") for name, share in report.accuracy.items()]
+        lines += ["", out.table(("adapter", "probes right"), rows)]
+    return lines
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))

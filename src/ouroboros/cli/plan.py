@@ -1,0 +1,66 @@
+"""`ouroboros plan [MODEL]`."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.checks import check_int
+from ouroboros.domain.config import MAX_RANK
+from ouroboros.domain.weights import MAX_BYTES
+from ouroboros.lora.planning import Plan, plans
+from ouroboros.settings import Settings
+
+NAME = "plan"
+HELP = "show what adapters of a model would weigh, from its config.json alone"
+EXAMPLES = """\
+  ouroboros plan
+  ouroboros plan ./my-model --rank 16
+  ouroboros plan meta-llama/Llama-3.1-8B    reads its config.json, not its weights"""
+
+_HEADER = ("layers", "precision", "size", "fits", "largest rank")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "planned", metavar="MODEL", nargs="?", help="a model folder or hub id (default: --model)"
+    )
+    parser.add_argument("--rank", type=int, default=8, metavar="N", help="the rank to plan for (8)")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    check_int("rank", options.rank, 1, MAX_RANK)
+    model = options.planned or settings.model
+    with out.waiting(f"Reading the configuration of {model}"):
+        from ouroboros.backend.local.outline import outline
+
+        base = outline(model)
+    found = plans(base, options.rank)
+    out.result(
+        {"model": model, "rank": options.rank, "limit": MAX_BYTES, "plans": [_json(p) for p in found]},
+        _title(model, base, options.rank),
+        "",
+        out.table(_HEADER, [_row(p) for p in found]),
+    )
+
+
+def _title(model: str, base: BaseModel, rank: int) -> str:
+    return (
+        f"{model}: {base.architecture}, {base.parameters / 1e6:,.1f} million weights."
+        f" Adapters of rank {rank}; the limit is {describe.size(MAX_BYTES)}."
+    )
+
+
+def _row(plan: Plan) -> tuple[str, ...]:
+    return (
+        f"{plan.layers} ({plan.targets})",
+        plan.precision.value,
+        describe.size(plan.size),
+        "yes" if plan.fits else "no",
+        str(plan.largest_rank or "none"),
+    )
+
+
+def _json(plan: Plan) -> dict[str, object]:
+    return asdict(plan) | {"fits": plan.fits}

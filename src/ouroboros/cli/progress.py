@@ -1,0 +1,50 @@
+"""Training as it goes: a bar for a person at a terminal, a line now and then for a log."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ouroboros.cli.output import Output
+from ouroboros.domain.training import OnProgress, TrainingProgress
+
+
+@contextmanager
+def training_progress(out: Output) -> Iterator[OnProgress]:
+    """What to pass to a training as `on_progress`."""
+    if not out.live:
+        yield _line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(bar_width=30),
+        TextColumn("step {task.completed:.0f}/{task.total:.0f}  {task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=None, start=False, visible=False, figures="")
+
+        def show(now: TrainingProgress) -> None:
+            bar.update(task, completed=now.step, total=now.steps, visible=True, figures=_figures(now))
+
+        yield show
+
+
+def _line(now: TrainingProgress) -> None:
+    """Print the first step, the last, and about ten between."""
+    every = max(1, now.steps // 10)
+    if now.step == 1 or now.step % every == 0 or now.step == now.steps:
+        print(f"step {now.step}/{now.steps}  {_figures(now)}", file=sys.stderr, flush=True)
+
+
+def _figures(now: TrainingProgress) -> str:
+    rate = now.tokens / max(now.seconds, 1e-9)
+    return f"loss {now.loss:.3f}  {rate:,.0f} tokens/s  {clock(now.seconds_left)} left"
+
+
+def clock(seconds: float) -> str:
+    """Like 0:07 or 12:30 or 1:02:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -1,0 +1,46 @@
+"""`ouroboros show NAME`."""
+
+from argparse import ArgumentParser, Namespace
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.domain.records import Version
+from ouroboros.settings import Settings
+
+NAME = "show"
+HELP = "show an adapter and its versions"
+EXAMPLES = """\
+  ouroboros show tickets
+  ouroboros show tickets --json"""
+
+_HEADER = ("version", "from", "size", "when", "how")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        adapter = (await engine.get_adapter(options.name)).unwrap()
+        versions = (await engine.get_versions(options.name)).unwrap()
+    found = describe.adapter_json(adapter) | {"versions": [describe.version_json(v) for v in versions]}
+    out.result(
+        found,
+        f"{adapter.id} on {adapter.base_name}: {describe.shape(adapter)}; serves @{adapter.head}.",
+        "",
+        out.table(_HEADER, [_row(v) for v in versions]),
+    )
+
+
+def _row(version: Version) -> tuple[str, ...]:
+    return (
+        f"@{version.number}",
+        f"@{version.parent}" if version.parent else "",
+        describe.size(version.size),
+        describe.when(version.created_at),
+        describe.trained(version),
+    )

@@ -1,0 +1,14 @@
+"""Verbs that read do not make a store."""
+
+from ouroboros.build import store_exists
+from ouroboros.domain.errors import NotFound
+from ouroboros.settings import Settings
+
+
+def require_store(settings: Settings) -> None:
+    """Raise `NotFound` if there is no store yet."""
+    if not store_exists(settings):
+        raise NotFound(
+            f"There is no store at {settings.store}.",
+            hint="Name it with --store, or make an adapter first: ouroboros create NAME",
+        )

@@ -1,0 +1,91 @@
+"""`ouroboros train NAME FILE`."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.parser import given
+from ouroboros.cli.progress import training_progress
+from ouroboros.cli.store import require_store
+from ouroboros.domain.config import TrainingConfig
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.records import Version
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.formats import read_examples
+from ouroboros.settings import Settings
+
+NAME = "train"
+HELP = "teach an adapter the examples of a file, as a new version"
+EXAMPLES = """\
+  ouroboros train tickets train.jsonl
+  ouroboros train tickets more.jsonl --epochs 2 --incremental
+
+a line of the file is one of
+  {"prompt": "Where is my parcel?", "completion": "delivery"}
+  {"input": "Where is my parcel?", "output": "delivery", "weight": 2.0}
+  {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}"""
+
+PRESETS = {
+    "default": TrainingConfig.default,
+    "fast": TrainingConfig.fast,
+    "thorough": TrainingConfig.thorough,
+}
+_FIELDS = {"epochs": "epochs", "batch_size": "batch_size", "seed": "seed"}
+_FIELDS |= {"incremental": "incremental_update"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter")
+    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines")
+    parser.add_argument(
+        "--preset", choices=("auto", *PRESETS), default="auto", help="where the options below start from"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the examples")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="examples per optimizer step")
+    parser.add_argument("--seed", type=int, metavar="N", help="order of the examples")
+    parser.add_argument(
+        "--incremental",
+        action="store_true",
+        default=None,
+        help="a small addition: the rate does not decay",
+    )
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    changes = {_FIELDS[k]: v for k, v in given(options, *_FIELDS).items()}
+    examples = read_examples(options.file)
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        (await engine.get_adapter(options.name)).unwrap()
+        with out.waiting(f"Loading {settings.model}"):
+            (await engine.base()).unwrap()
+        config = training_config(options.preset, len(examples), changes)
+        version = await train(engine, options.name, examples, config, out)
+    out.result(describe.version_json(version), f"{version.ref} {describe.trained(version)}.")
+    if version.report and version.report.advice:
+        out.note(f"Note: {version.report.advice}")
+    out.next_step("generate", version.adapter.name, "your prompt")
+
+
+async def train(
+    engine: AdapterLearningEngine,
+    name: str,
+    examples: Sequence[TrainingExample],
+    config: TrainingConfig,
+    out: Output,
+) -> Version:
+    """Train with progress shown."""
+    with training_progress(out) as on_progress:
+        return (await engine.train_adapter(name, examples, config, on_progress=on_progress)).unwrap()
+
+
+def training_config(preset: str, examples: int, changes: dict[str, Any]) -> TrainingConfig:
+    """What suits the number of examples, or a preset; `changes` override single fields."""
+    if preset == "auto":
+        return TrainingConfig.auto(examples, **changes)
+    return replace(PRESETS[preset](), **changes)

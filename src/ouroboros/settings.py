@@ -1,0 +1,117 @@
+"""The program's settings: few, frozen, from flags, the environment and a TOML file, in that order."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ouroboros.domain.checks import check_int, nearest
+from ouroboros.domain.errors import InvalidConfig, InvalidFile
+
+PREFIX = "OUROBOROS_"
+CONFIG = "OUROBOROS_CONFIG"
+"""Names the settings file; without it `ouroboros.toml` is read if it is there."""
+
+DEFAULT_FILE = Path("ouroboros.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things are kept and what they run on. docs/settings.md explains each.
+
+    store    a folder, or "memory:" for one that is forgotten at exit.
+    model    "starter", the folder of a Hugging Face causal language model, or its hub id.
+    dtype    what the model computes in: "auto", "float32" or "bfloat16".
+    device   "auto", "cpu" or "cuda".
+    threads  processor threads; None leaves the choice to PyTorch.
+    """
+
+    store: str = "./ouroboros-store"
+    model: str = "starter"
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+
+    @classmethod
+    def load(
+        cls,
+        overrides: Mapping[str, Any] | None = None,
+        *,
+        file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> "Settings":
+        """Each setting from `overrides`, else the environment, else the file, else its default.
+
+        Raises `InvalidConfig` for a name nobody knows or a value of the wrong kind, and `InvalidFile`
+        for a settings file that is missing or is not TOML.
+        """
+        environ = os.environ if environ is None else environ
+        found = _from_file(file or _file_in(environ)) | _from_environment(environ)
+        found |= overrides or {}
+        _refuse_unknown(found, "setting")
+        settings = cls(**found)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        for name in ("store", "model", "dtype", "device"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise InvalidConfig(f"The setting {name} is {value!r}.", hint="Give some text.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InvalidConfig(
+                    f"The setting {name} is {getattr(self, name)!r}.",
+                    hint=f"Use one of {', '.join(choices)}.",
+                )
+        if self.threads is not None:
+            check_int("threads", self.threads, 1, 4096)
+
+
+_CHOICES = {"dtype": ("auto", "float32", "bfloat16"), "device": ("auto", "cpu", "cuda")}
+NAMES = tuple(f.name for f in fields(Settings))
+DEFAULTS = Settings()
+
+
+def _file_in(environ: Mapping[str, str]) -> Path | None:
+    if environ.get(CONFIG):
+        return Path(environ[CONFIG])
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InvalidFile(
+            f"The settings file {path} cannot be read: {error.strerror}.", hint="Check its path."
+        ) from error
+    except ValueError as error:
+        raise InvalidFile(
+            f"{path} is not a TOML file: {error}.", hint='Its lines look like: store = "./my-store"'
+        ) from error
+    _refuse_unknown(found, f"setting in {path}")
+    return found
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    given = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != CONFIG and v}
+    known = {PREFIX + name.upper(): name for name in NAMES}
+    for key in given:
+        if key not in known:
+            raise InvalidConfig(
+                f"There is no environment variable {key}.", hint=nearest(key, [*known, CONFIG])
+            )
+    found: dict[str, Any] = {known[k]: v for k, v in given.items()}
+    threads = found.get("threads", "")
+    return found | ({"threads": int(threads)} if threads.isascii() and threads.isdigit() else {})
+
+
+def _refuse_unknown(found: Mapping[str, Any], what: str) -> None:
+    for name in found:
+        if name not in NAMES:
+            raise InvalidConfig(f"There is no {what} called {name!r}.", hint=nearest(name, NAMES))
