@@ -64,6 +64,19 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadMoved:
+    """Another version was put in service by hand: `after` instead of `before`.
+
+    With `replayed`, feedback learned since `after` was made is to be learned again.
+    """
+
+    before: int
+    after: int
+    at: datetime
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """A journalled event. `lesson` and `version` are there once it has been learned.
 

@@ -1,1 +1,1 @@
-"""What is durable: adapters, versions and the journal, as laws over two simple stores. Never a tensor."""
+"""What is durable: adapters, versions and the journal, as laws over two stores. Never a tensor."""

@@ -1,9 +1,11 @@
-"""Frozen values to JSON and back: strict types, unknown keys refused."""
+"""Frozen values to JSON and back: exact types, unknown keys refused at every depth."""
 
+import json
 from functools import cache
+from types import GenericAlias
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ouroboros.domain.errors import StoreError
 from ouroboros.stores.metadata.base import Json
@@ -13,16 +15,16 @@ T = TypeVar("T")
 
 def encode(value: Any) -> Json:
     """A frozen dataclass as JSON."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python([value], mode="json")[0]
 
 
 def decode(kind: type[T], data: Json, what: str) -> T:
     """JSON as a frozen dataclass; `StoreError` when it was not written by this program."""
     try:
-        return _adapter(kind).validate_python(data)
+        return _adapter(kind).validate_json(json.dumps([data]))[0]
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, first["loc"][1:])) or "it"
         raise StoreError(
             f"The store's record of {what} cannot be read: {where}: {first['msg']}.",
             hint="It was damaged, or written by a newer version of ouroboros.",
@@ -30,5 +32,7 @@ def decode(kind: type[T], data: Json, what: str) -> T:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(with_config(ConfigDict(extra="forbid"))(kind))
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """Of a list, because pydantic takes no config for a dataclass itself."""
+    listed: Any = GenericAlias(list, (kind,))
+    return TypeAdapter(listed, config=ConfigDict(extra="forbid", strict=True))

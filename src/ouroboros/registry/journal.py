@@ -42,11 +42,12 @@ class Journal:
         ]
 
     def end(self, adapter: AdapterId) -> int:
-        """The last event's sequence number, 0 if there is none."""
-        last = 0
-        while page := self._metadata.read(_log(adapter), after=last):
-            last = page[-1].seq
-        return last
+        """The last event's sequence number, erased or not; 0 if there never was one."""
+        return self._metadata.last(_log(adapter))
+
+    def erase(self, adapter: AdapterId, first: int, last: int) -> None:
+        """Remove events for good; what refers to their numbers keeps its meaning."""
+        self._metadata.erase(_log(adapter), first, last)
 
 
 _KINDS: dict[str, type[Event]] = {"examples": ExamplesGiven, "feedback": FeedbackGiven}

@@ -1,28 +1,32 @@
 """The registry: adapters, their versions, and the order in which they become visible.
 
-A write goes blob, version row, pointer. A crash in between leaves a blob or a row that nothing points to,
-never a pointer to something missing. A pointer moves by compare-and-set only.
+A write goes blob, version row, pointer. A crash in between leaves a blob or a row that nothing points
+to, never a pointer to something missing. A pointer moves by compare-and-set only, and is never removed:
+a deleted adapter leaves a mark in its place, so that a name's revisions and numbers only grow.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound, StoreError
+from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, Lesson, Version
+from ouroboros.domain.records import Adapter, HeadMoved, Lesson, Version
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.updates import UpdateConfig
-from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
+from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.journal import Journal
+from ouroboros.registry.pages import entries, records
+from ouroboros.registry.weights import Weights
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.stores.metadata.base import MetadataStore, Record
+from ouroboros.stores.metadata.base import Json, MetadataStore, Record
 
-_ADAPTERS, _VERSIONS, _NUMBERS = "adapters", "versions", "numbers"
-_PAGE = 1000
+ADAPTERS, VERSIONS = "adapters", "versions"
+_NUMBERS = "numbers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Registry:
     def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
         self._metadata = metadata
         self._blobs = blobs
+        self.weights = Weights(metadata, blobs)
         self.journal = Journal(metadata)
 
     def close(self) -> None:
@@ -52,7 +57,8 @@ class Registry:
 
     def require_free(self, adapter: AdapterId) -> None:
         """Raise `AlreadyExists` if the name is taken."""
-        if self._metadata.get(_ADAPTERS, adapter.name) is not None:
+        record = self._metadata.get(ADAPTERS, adapter.name)
+        if record is not None and not _deleted(record):
             raise AlreadyExists(
                 f"There is an adapter {adapter.name!r} already.",
                 hint="Train that one, or choose another name.",
@@ -67,8 +73,12 @@ class Registry:
         cause: str = "created",
     ) -> Adapter:
         """A new adapter whose first version holds `files`, and why."""
+        adapter.check()
         self.require_free(adapter)
-        version = self._store(adapter, files, parent=None, cause=cause)
+        former = self._metadata.get(ADAPTERS, adapter.name)
+        if former is not None and _deleted(former):
+            self._purge(adapter, former.value)  # in case its deletion was cut short
+        version = self._store(_draft(adapter, files, cause), files)
         journal = self.journal.end(adapter)
         record = Adapter(
             id=adapter,
@@ -80,9 +90,11 @@ class Registry:
             born=journal,
             applied=journal,
         )
+        revision = former.revision if former else 0
         try:
-            self._metadata.put(_ADAPTERS, adapter.name, encode(record), expected=0)
+            self._metadata.put(ADAPTERS, adapter.name, encode(record), expected=revision)
         except Conflict:
+            self._withdraw(version)
             self.require_free(adapter)
             raise
         return record
@@ -101,21 +113,26 @@ class Registry:
     ) -> Version:
         """Store a new version made from `parent` and make it the head, if the head is still `parent`.
 
-        Otherwise `Conflict`, and the new version stays invisible. `events` is the last journal event
-        that it learned from. With `taught`, head and applied journal position move in one write.
+        Otherwise `Conflict`, and the new version is withdrawn; its number is not used again. `events` is
+        the last journal event that it learned from. With `taught`, head and applied journal position
+        move in one write.
         """
-        self._expect(self._find(adapter)[0], parent, taught)
-        version = self._store(
-            adapter,
-            files,
+        _expect(self._find(adapter)[0], parent, taught)
+        draft = replace(
+            _draft(adapter, files, cause),
             parent=parent,
-            cause=cause,
             training=training,
             report=report,
             events=events,
-            taught=taught,
+            update=taught.update if taught else None,
+            lessons=taught.lessons if taught else (),
         )
-        self._move(adapter, parent, version.number, taught)
+        version = self._store(draft, files)
+        try:
+            self._move(adapter, parent, version.number, taught)
+        except (Conflict, NotFound):
+            self._withdraw(version)
+            raise
         return version
 
     def advance(self, adapter: AdapterId, *, since: int, to: int) -> None:
@@ -126,31 +143,72 @@ class Registry:
         head = self.get(adapter).head
         self._move(adapter, head, head, Taught(since, to))
 
+    def rollback(self, ref: VersionRef, *, replay: bool = False) -> Adapter:
+        """Serve a version again, older or newer than the head; the way back is the same.
+
+        Feedback learned since then stays in the journal. With `replay` it is pending again, to be
+        learned onto the restored head. The move is recorded before it is made (see `moves`).
+        """
+        version = self.version(ref)
+        while True:
+            adapter, revision = self._find(ref.adapter)
+            if adapter.head == version.number:
+                return adapter
+            moved = replace(adapter, head=version.number)
+            if replay:
+                moved = replace(moved, applied=min(adapter.applied, self._learned_by(version, adapter)))
+            event = HeadMoved(adapter.head, version.number, datetime.now(UTC), replay)
+            seq = self._metadata.append(_moves(ref.adapter), encode(event))
+            try:
+                self._metadata.put(ADAPTERS, ref.adapter.name, encode(moved), expected=revision)
+            except Conflict:
+                self._metadata.erase(_moves(ref.adapter), seq, seq)
+                continue
+            return moved
+
+    def moves(self, adapter: AdapterId) -> list[HeadMoved]:
+        """The rollbacks of an adapter, oldest first.
+
+        One whose process was killed may be among them and not have happened.
+        """
+        self.get(adapter)
+        return [
+            decode(HeadMoved, entry.value, f"a rollback of {adapter}")
+            for entry in entries(self._metadata, _moves(adapter))
+        ]
+
     def get(self, adapter: AdapterId) -> Adapter:
         return self._find(adapter)[0]
 
     def adapters(self) -> list[Adapter]:
         """All adapters, by name."""
-        return [decode(Adapter, r.value, f"adapter {r.key!r}") for r in self._pages(_ADAPTERS)]
+        return [
+            decode(Adapter, record.value, f"adapter {record.key!r}")
+            for record in records(self._metadata, ADAPTERS)
+            if not _deleted(record)
+        ]
 
     def delete(self, adapter: AdapterId) -> None:
-        """Forget an adapter and its versions. Weights that another version shares are kept."""
-        _, revision = self._find(adapter)
-        self._metadata.delete(_ADAPTERS, adapter.name, expected=revision)
-        rows = list(self._pages(_VERSIONS, prefix=f"{adapter}@"))
-        for row in rows:
-            self._metadata.delete(_VERSIONS, row.key, expected=row.revision)
-        used = {r.value["digest"] for r in self._pages(_VERSIONS)}
-        for digest in {r.value["digest"] for r in rows} - used:
-            for file in (CONFIG_FILE, WEIGHTS_FILE):
-                self._blobs.delete(_blob(digest, file))
+        """Forget an adapter, its versions and its journal; weights that others share are kept."""
+        while True:
+            _, revision = self._find(adapter)
+            numbers = self._metadata.get(_NUMBERS, adapter.name)
+            grave = {
+                "deleted": True,
+                "versions": numbers.value["last"] if numbers else 0,
+                "events": self.journal.end(adapter),
+                "moves": self._metadata.last(_moves(adapter)),
+            }
+            with suppress(Conflict):
+                self._metadata.put(ADAPTERS, adapter.name, grave, expected=revision)
+                return self._purge(adapter, grave)
 
     def version(self, ref: VersionRef) -> Version:
         """One version; without a number, the head."""
-        number = self.get(ref.adapter).head if ref.number is None else ref.number
-        record = self._metadata.get(_VERSIONS, _row(ref.adapter, number))
+        head = self.get(ref.adapter).head
+        number = head if ref.number is None else ref.number
+        record = self._metadata.get(VERSIONS, _row(ref.adapter, number))
         if record is None:
-            self.get(ref.adapter)
             raise NotFound(
                 f"Adapter {ref.adapter.name!r} has no version {number}.",
                 hint=f"See them with: ouroboros show {ref.adapter}",
@@ -160,53 +218,48 @@ class Registry:
     def versions(self, adapter: AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
         self.get(adapter)
-        rows = self._pages(_VERSIONS, prefix=f"{adapter}@")
-        return [decode(Version, r.value, f"version {r.key}") for r in rows]
+        return [decode(Version, r.value, f"version {r.key}") for r in self._rows(adapter)]
+
+    def lineage(self, ref: VersionRef) -> list[Version]:
+        """A version and what it was made from, parent by parent, back to the first."""
+        line = [self.version(ref)]
+        while (parent := line[-1].parent) is not None:
+            line.append(self.version(VersionRef(ref.adapter, parent)))
+        return line
 
     def files(self, version: Version) -> AdapterFiles:
         """A version's weights, checked against its digest."""
-        config, weights = (
-            self._blobs.get(_blob(version.digest, f)) for f in (CONFIG_FILE, WEIGHTS_FILE)
-        )
-        files = AdapterFiles(config, weights)
-        if files.digest != version.digest:
-            raise StoreError(
-                f"The stored weights of {version.ref} are damaged: their digest does not match.",
-                hint="Restore them from a backup, or go back to another version.",
-            )
-        return files
+        return self.weights.get(version.digest, str(version.ref))
 
-    def _store(
-        self,
-        adapter: AdapterId,
-        files: AdapterFiles,
-        *,
-        parent: int | None,
-        cause: str,
-        training: TrainingConfig | None = None,
-        report: TrainingReport | None = None,
-        events: int | None = None,
-        taught: Taught | None = None,
-    ) -> Version:
+    def digests(self) -> set[str]:
+        """The digests that any version's row refers to."""
+        return {record.value["digest"] for record in records(self._metadata, VERSIONS)}
+
+    def _store(self, draft: Version, files: AdapterFiles) -> Version:
         """Blobs, then the row, under a number nobody else gets."""
-        self._blobs.put(_blob(files.digest, WEIGHTS_FILE), files.weights)
-        self._blobs.put(_blob(files.digest, CONFIG_FILE), files.config)
-        version = Version(
-            adapter=adapter,
-            number=self._next_number(adapter),
-            digest=files.digest,
-            size=len(files.weights),
-            parent=parent,
-            cause=cause,
-            created_at=datetime.now(UTC),
-            training=training,
-            report=report,
-            events=events,
-            update=taught.update if taught else None,
-            lessons=taught.lessons if taught else (),
-        )
-        self._metadata.put(_VERSIONS, _row(adapter, version.number), encode(version), expected=0)
+        self.weights.put(files)
+        version = replace(draft, number=self._next_number(draft.adapter))
+        row = _row(version.adapter, version.number)
+        self._metadata.put(VERSIONS, row, encode(version), expected=0)
+        self.weights.secure(files)
         return version
+
+    def _withdraw(self, version: Version) -> None:
+        """Remove the row of a version that certainly never became the head."""
+        self._metadata.delete(VERSIONS, _row(version.adapter, version.number), expected=1)
+
+    def _purge(self, adapter: AdapterId, grave: Json) -> None:
+        """Remove what a deleted adapter left; all of it is numbered no higher than its grave says."""
+        rows = [r for r in self._rows(adapter) if r.value["number"] <= grave["versions"]]
+        for row in rows:
+            with suppress(Conflict):  # another process is at the same work
+                self._metadata.delete(VERSIONS, row.key, expected=row.revision)
+        self.journal.erase(adapter, 1, grave["events"])
+        self._metadata.erase(_moves(adapter), 1, grave["moves"])
+        self.weights.sweep({r.value["digest"] for r in rows}, self.digests)
+
+    def _rows(self, adapter: AdapterId) -> Iterator[Record]:
+        return records(self._metadata, VERSIONS, prefix=f"{adapter}@")
 
     def _next_number(self, adapter: AdapterId) -> int:
         """A number for a new version. The counter outlives the adapter, so none is ever given twice."""
@@ -214,50 +267,56 @@ class Registry:
             record = self._metadata.get(_NUMBERS, adapter.name)
             number = record.value["last"] + 1 if record else 1
             revision = record.revision if record else 0
-            try:
+            with suppress(Conflict):
                 self._metadata.put(_NUMBERS, adapter.name, {"last": number}, expected=revision)
-            except Conflict:
-                continue
-            return number
+                return number
 
-    def _move(self, adapter: AdapterId, parent: int, number: int, taught: "Taught | None") -> None:
+    def _move(self, adapter: AdapterId, parent: int, number: int, taught: Taught | None) -> None:
         while True:
             record, revision = self._find(adapter)
-            self._expect(record, parent, taught)
+            _expect(record, parent, taught)
             applied = taught.to if taught else record.applied
-            try:
-                moved = encode(replace(record, head=number, applied=applied))
-                self._metadata.put(_ADAPTERS, adapter.name, moved, expected=revision)
-            except Conflict:
-                continue
-            return
+            moved = encode(replace(record, head=number, applied=applied))
+            with suppress(Conflict):
+                self._metadata.put(ADAPTERS, adapter.name, moved, expected=revision)
+                return
 
-    def _expect(self, adapter: Adapter, parent: int, taught: "Taught | None") -> None:
-        if adapter.head != parent:
-            raise Conflict(
-                f"{adapter.id} moved on to version {adapter.head} while a successor of {parent} was made.",
-                hint="Train again: it starts from the new head.",
-            )
-        if taught and adapter.applied != taught.since:
-            raise Conflict(
-                f"{adapter.id} has learned its feedback up to event {adapter.applied} in the meantime.",
-                hint="Nothing is lost: ask again.",
-            )
+    def _learned_by(self, version: Version, adapter: Adapter) -> int:
+        """Up to where in the journal feedback had been learned when `version` was made."""
+        taught = (v.events for v in self.lineage(version.ref) if v.update is not None)
+        return next(taught, None) or adapter.born
 
     def _find(self, adapter: AdapterId) -> tuple[Adapter, int]:
-        record = self._metadata.get(_ADAPTERS, adapter.name)
-        if record is None:
+        record = self._metadata.get(ADAPTERS, adapter.name)
+        if record is None or _deleted(record):
             raise NotFound(
                 f"There is no adapter {adapter.name!r}.",
                 hint="See those there are with: ouroboros list",
             )
         return decode(Adapter, record.value, f"adapter {adapter.name!r}"), record.revision
 
-    def _pages(self, collection: str, prefix: str = "") -> Iterator[Record]:
-        after = ""
-        while page := self._metadata.scan(collection, prefix=prefix, after=after, limit=_PAGE):
-            yield from page
-            after = page[-1].key
+
+def _draft(adapter: AdapterId, files: AdapterFiles, cause: str) -> Version:
+    """A version that has no number yet."""
+    now = datetime.now(UTC)
+    return Version(adapter, 0, files.digest, len(files.weights), None, cause, now)
+
+
+def _expect(adapter: Adapter, parent: int, taught: Taught | None) -> None:
+    if adapter.head != parent:
+        raise Conflict(
+            f"{adapter.id} moved on to version {adapter.head} while a successor of {parent} was made.",
+            hint="Train again: it starts from the new head.",
+        )
+    if taught and adapter.applied != taught.since:
+        raise Conflict(
+            f"{adapter.id} has learned its feedback up to event {adapter.applied} in the meantime.",
+            hint="Nothing is lost: ask again.",
+        )
+
+
+def _deleted(record: Record) -> bool:
+    return "deleted" in record.value
 
 
 def _row(adapter: AdapterId, number: int) -> str:
@@ -265,5 +324,5 @@ def _row(adapter: AdapterId, number: int) -> str:
     return f"{adapter}@{number:09d}"
 
 
-def _blob(digest: str, file: str) -> str:
-    return f"adapters/{digest}/{file}"
+def _moves(adapter: AdapterId) -> str:
+    return f"moves/{adapter}"

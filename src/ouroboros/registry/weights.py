@@ -1,0 +1,109 @@
+"""Version files as blobs, shared by all versions with the same digest; removing those nobody refers to.
+
+Each digest is a folder of two blobs that PEFT and others read as it lies. The same weights may be stored
+again while they are being removed, so both sides announce themselves first: a sweep marks its digests,
+and only then looks which of them are referred to; a writer writes its version row, and only then looks
+for a mark. Whichever comes second sees the other. The writer waits until the mark is gone and puts its
+blobs once more, which costs next to nothing when they are there.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from ouroboros.domain.errors import Conflict, NotFound, StoreError
+from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
+from ouroboros.stores.blobs.base import BlobStore
+from ouroboros.stores.metadata.base import MetadataStore
+
+SWEEPS = "sweeps"
+_FOLDER = "adapters/"
+_GIVE_UP = timedelta(minutes=1)
+"""After this long a sweep's process is taken for dead."""
+
+
+class Weights:
+    """The files of all versions, by digest."""
+
+    def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
+        self._metadata = metadata
+        self._blobs = blobs
+
+    def put(self, files: AdapterFiles) -> None:
+        """Make both files durable, unless they are there; the config comes last."""
+        digest = files.digest
+        self._blobs.put(_key(digest, WEIGHTS_FILE), files.weights)
+        self._blobs.put(_key(digest, CONFIG_FILE), files.config)
+
+    def secure(self, files: AdapterFiles) -> None:
+        """Call once a row refers to `files`: afterwards no sweep takes them away."""
+        while self._being_swept(files.digest):
+            time.sleep(0.01)
+        self.put(files)
+
+    def get(self, digest: str, what: str) -> AdapterFiles:
+        """The files, checked against their digest; `what` names them in errors."""
+        try:
+            found = [self._blobs.get(_key(digest, file)) for file in (CONFIG_FILE, WEIGHTS_FILE)]
+        except NotFound:
+            raise _damaged(what, "a file is missing") from None
+        files = AdapterFiles(*found)
+        if files.digest != digest:
+            raise _damaged(what, "their digest does not match")
+        return files
+
+    def digests(self) -> Iterator[str]:
+        """The digests under which anything is stored, in order."""
+        last = ""
+        for key in self._blobs.list(_FOLDER):
+            digest = key.split("/")[1]
+            if digest != last:
+                yield digest
+            last = digest
+
+    def sweep(self, digests: Collection[str], used: Callable[[], set[str]]) -> list[str]:
+        """Remove those of `digests` that are not among `used()`; returns the removed ones."""
+        marked = [digest for digest in digests if self._mark(digest)]
+        try:
+            unused = sorted(set(marked) - used())
+            for digest in unused:
+                self._blobs.delete(_key(digest, CONFIG_FILE))
+                self._blobs.delete(_key(digest, WEIGHTS_FILE))
+            return unused
+        finally:
+            for digest in marked:
+                self._unmark(digest)
+
+    def _mark(self, digest: str) -> bool:
+        if self._being_swept(digest):
+            return False
+        try:
+            self._metadata.put(SWEEPS, digest, {"at": datetime.now(UTC).isoformat()}, expected=0)
+        except Conflict:
+            return False
+        return True
+
+    def _unmark(self, digest: str) -> None:
+        with suppress(Conflict):  # taken for dead and cleared by another
+            self._metadata.delete(SWEEPS, digest, expected=1)
+
+    def _being_swept(self, digest: str) -> bool:
+        mark = self._metadata.get(SWEEPS, digest)
+        if mark is None:
+            return False
+        if datetime.now(UTC) - datetime.fromisoformat(mark.value["at"]) < _GIVE_UP:
+            return True
+        self._unmark(digest)
+        return False
+
+
+def _key(digest: str, file: str) -> str:
+    return f"{_FOLDER}{digest}/{file}"
+
+
+def _damaged(what: str, how: str) -> StoreError:
+    return StoreError(
+        f"The stored weights of {what} are damaged: {how}.",
+        hint="Restore them from a backup, or go back to another version.",
+    )

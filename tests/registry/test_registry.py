@@ -1,0 +1,257 @@
+"""Adapters and versions: what is durable in which order, who wins, and what is never used twice."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidName, NotFound, StoreError
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.training import TrainingReport
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.blobs.base import BlobStore
+from ouroboros.testing.processes import in_threads
+
+TICKETS = AdapterId("tickets")
+MakeFiles = Callable[[object], AdapterFiles]
+
+
+@pytest.fixture
+def tickets(registry: Registry, base: BaseModel, make_files: MakeFiles) -> AdapterId:
+    registry.create(TICKETS, AdapterConfig(), base, make_files("fresh"))
+    return TICKETS
+
+
+def test_a_new_adapter_serves_its_first_version(
+    registry: Registry, base: BaseModel, make_files: MakeFiles
+) -> None:
+    files = make_files("fresh")
+    made = registry.create(TICKETS, AdapterConfig(rank=4), base, files)
+    assert (made.head, made.config.rank, made.base) == (1, 4, base.fingerprint)
+    version = registry.version(VersionRef(TICKETS))
+    assert (version.number, version.parent, version.cause) == (1, None, "created")
+    assert (version.digest, version.size) == (files.digest, len(files.weights))
+    assert registry.files(version) == files
+
+
+def test_everything_reads_the_same_after_reopening(
+    registry: Registry, tickets: AdapterId, make_files: MakeFiles, open_registry: Callable[[], Registry]
+) -> None:
+    training = TrainingConfig(epochs=3, seed=7)
+    report = TrainingReport(100, 75, 9000, 2.5, 0.1 + 0.2, 1.25, "rate is low")
+    made = registry.commit(
+        tickets, make_files(2), parent=1, cause="trained", training=training, report=report, events=5
+    )
+    registry.close()
+    again = open_registry()
+    assert again.version(VersionRef(tickets)) == made
+    assert (made.training, made.report, made.events) == (training, report, 5)
+    assert again.get(tickets).head == 2
+    assert again.files(made) == make_files(2)
+    again.close()
+
+
+def test_a_version_is_a_folder_that_others_read(
+    registry: Registry, tickets: AdapterId, make_files: MakeFiles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "blobs" / "adapters" / registry.version(VersionRef(tickets)).digest
+    assert sorted(f.name for f in folder.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert json.loads((folder / "adapter_config.json").read_bytes()) == {"r": 8}
+
+
+def test_a_taken_name_is_refused_and_its_adapter_unchanged(
+    registry: Registry, tickets: AdapterId, base: BaseModel, make_files: MakeFiles
+) -> None:
+    with pytest.raises(AlreadyExists):
+        registry.create(tickets, AdapterConfig(rank=16), base, make_files("other"))
+    assert registry.get(tickets).config.rank == 8
+    assert len(registry.versions(tickets)) == 1
+
+
+def test_a_name_nobody_can_address_is_refused_before_anything_is_stored(
+    registry: Registry, base: BaseModel, make_files: MakeFiles, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidName):
+        registry.create(AdapterId("a@b"), AdapterConfig(), base, make_files(1))
+    assert not (tmp_path / "blobs" / "adapters").exists()
+
+
+def test_of_writers_that_start_from_one_head_one_wins_and_the_others_leave_nothing(
+    registry: Registry, tickets: AdapterId, make_files: MakeFiles
+) -> None:
+    def commit(writer: int) -> int:
+        try:
+            return registry.commit(tickets, make_files(writer), parent=1, cause="trained").number
+        except Conflict:
+            return 0
+
+    won = [number for number in in_threads(6, commit) if number]
+    assert len(won) == 1
+    assert [v.number for v in registry.versions(tickets)] == [1, *won]
+    assert registry.get(tickets).head == won[0]
+
+
+def test_a_losers_number_is_never_used_again(
+    registry: Registry, tickets: AdapterId, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure = registry.weights.secure
+
+    def overtaken(files: AdapterFiles) -> None:
+        secure(files)
+        monkeypatch.setattr(registry.weights, "secure", secure)
+        registry.commit(tickets, make_files("fast"), parent=1, cause="trained")
+
+    monkeypatch.setattr(registry.weights, "secure", overtaken)
+    with pytest.raises(Conflict):
+        registry.commit(tickets, make_files("slow"), parent=1, cause="trained")
+    assert registry.commit(tickets, make_files("next"), parent=3, cause="trained").number == 4
+    with pytest.raises(NotFound):
+        registry.version(VersionRef(tickets, 2))
+
+
+@pytest.mark.parametrize("step", ["put", "_next_number", "_move"])
+def test_a_crash_between_steps_leaves_the_old_head_whole(
+    registry: Registry,
+    tickets: AdapterId,
+    make_files: MakeFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(registry.weights if step == "put" else registry, step, crash)
+        with pytest.raises(KeyboardInterrupt):
+            registry.commit(tickets, make_files(2), parent=1, cause="trained")
+    head = registry.version(VersionRef(tickets))
+    assert (head.number, registry.files(head)) == (1, make_files("fresh"))
+    made = registry.commit(tickets, make_files(2), parent=1, cause="trained")
+    assert registry.files(made) == make_files(2)
+
+
+def test_what_is_not_there_is_not_found(registry: Registry, tickets: AdapterId) -> None:
+    nobody = AdapterId("nobody")
+    for ask in (registry.get, registry.versions, registry.delete, registry.moves):
+        with pytest.raises(NotFound, match="no adapter 'nobody'"):
+            ask(nobody)
+    with pytest.raises(NotFound, match="no adapter 'nobody'"):
+        registry.version(VersionRef(nobody, 1))
+    with pytest.raises(NotFound, match="no version 7"):
+        registry.version(VersionRef(tickets, 7))
+
+
+def test_adapters_are_listed_by_name(registry: Registry, base: BaseModel, make_files: MakeFiles) -> None:
+    for name in ("b", "ä", "a/../b", "a b", "Z"):
+        registry.create(AdapterId(name), AdapterConfig(), base, make_files(name))
+    assert [a.id.name for a in registry.adapters()] == ["Z", "a b", "a/../b", "b", "ä"]
+
+
+def test_a_name_that_starts_another_has_its_own_versions(
+    registry: Registry, tickets: AdapterId, base: BaseModel, make_files: MakeFiles
+) -> None:
+    registry.create(AdapterId("ticketsX"), AdapterConfig(), base, make_files("x"))
+    assert [str(v.ref) for v in registry.versions(tickets)] == ["tickets@1"]
+
+
+def test_a_deleted_adapter_is_gone_and_its_numbers_are_not_used_again(
+    registry: Registry, tickets: AdapterId, base: BaseModel, make_files: MakeFiles, tmp_path: Path
+) -> None:
+    registry.commit(tickets, make_files(2), parent=1, cause="trained")
+    registry.journal.examples(tickets, [])
+    registry.delete(tickets)
+    assert registry.adapters() == []
+    assert not list((tmp_path / "blobs").rglob("*.safetensors"))
+    made = registry.create(tickets, AdapterConfig(), base, make_files("fresh"))
+    assert (made.head, made.born) == (3, 1)
+    assert [v.number for v in registry.versions(tickets)] == [3]
+    assert registry.journal.read(tickets) == []
+    assert registry.files(registry.version(VersionRef(tickets))) == make_files("fresh")
+
+
+def test_a_writer_who_knew_the_former_adapter_of_a_name_loses(
+    registry: Registry, tickets: AdapterId, base: BaseModel, make_files: MakeFiles
+) -> None:
+    registry.delete(tickets)
+    with pytest.raises(NotFound):
+        registry.commit(tickets, make_files("late"), parent=1, cause="trained")
+    registry.create(tickets, AdapterConfig(), base, make_files("new"))
+    with pytest.raises(Conflict):
+        registry.commit(tickets, make_files("late"), parent=1, cause="trained")
+
+
+def test_a_deletion_that_was_cut_short_is_finished_when_the_name_is_used_again(
+    registry: Registry,
+    tickets: AdapterId,
+    base: BaseModel,
+    make_files: MakeFiles,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(registry, "_purge", lambda *_: None)
+        registry.delete(tickets)
+    registry.create(tickets, AdapterConfig(), base, make_files("new"))
+    assert [v.number for v in registry.versions(tickets)] == [2]
+    assert registry.digests() == {make_files("new").digest}
+
+
+def test_weights_that_another_adapter_shares_outlive_a_deletion(
+    registry: Registry, tickets: AdapterId, base: BaseModel, make_files: MakeFiles
+) -> None:
+    other = AdapterId("other")
+    registry.create(other, AdapterConfig(), base, make_files("fresh"))
+    registry.delete(tickets)
+    assert registry.files(registry.version(VersionRef(other))) == make_files("fresh")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damaged_weights_are_never_handed_out(
+    registry: Registry, tickets: AdapterId, tmp_path: Path, damage: str
+) -> None:
+    (file,) = (tmp_path / "blobs").rglob("*.safetensors")
+    data = bytearray(file.read_bytes())
+    data[3] ^= 1
+    file.write_bytes(data if damage == "flip" else data[:-1])
+    if damage == "remove":
+        file.unlink()
+    with pytest.raises(StoreError, match="tickets@1 are damaged") as caught:
+        registry.files(registry.version(VersionRef(tickets)))
+    assert "backup" in caught.value.hint
+
+
+def test_a_record_of_a_newer_program_is_refused_by_name(registry: Registry, tickets: AdapterId) -> None:
+    record = registry._metadata.get("adapters", tickets.name)
+    assert record is not None
+    value = {**record.value, "moods": 3}
+    registry._metadata.put("adapters", tickets.name, value, expected=record.revision)
+    with pytest.raises(StoreError, match=r"adapter 'tickets' cannot be read: moods") as caught:
+        registry.get(tickets)
+    assert "newer" in caught.value.hint
+
+
+def test_weights_come_before_their_config_and_both_before_the_row(
+    registry: Registry, tickets: AdapterId, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    blobs: BlobStore = registry._blobs
+    put_blob, put_record = blobs.put, registry._metadata.put
+    monkeypatch.setattr(blobs, "put", lambda key, data: written.append(key) or put_blob(key, data))
+    monkeypatch.setattr(
+        registry._metadata, "put", lambda c, k, v, **e: written.append(c) or put_record(c, k, v, **e)
+    )
+    registry.commit(tickets, make_files(2), parent=1, cause="trained")
+    order = [w.rpartition("/")[2] for w in dict.fromkeys(written)]
+    assert order == [
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "numbers",
+        "versions",
+        "adapters",
+    ]
