@@ -19,11 +19,11 @@ class UpdateConfig:
     ridge      how freely the update may use directions that protected prompts use: 0 not at all.
     """
 
-    step: float = 0.004
-    growth: float = 1.5
-    max_steps: int = 24
+    step: float = 0.003
+    growth: float = 1.4
+    max_steps: int = 60
     likely: float = 0.6
-    ridge: float = 0.3
+    ridge: float = 0.1
 
     def check(self) -> None:
         check_number("step", self.step, 1e-6, 1.0)

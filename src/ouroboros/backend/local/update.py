@@ -1,14 +1,15 @@
 """The careful update: work a few judged rows into an adapter and leave the rest of it alone.
 
 Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers
-to every other prompt. Here a step follows the gradient itself, normalised to a given length, so that only
-what matters to the rows moves; steps start short, lengthen, and end as soon as all rows are learned.
+to every other prompt. Here steps follow the gradient (by conjugate directions), so that only what matters
+to the rows moves. They start short, lengthen, are taken back when the loss rose, and end as soon as all
+rows are learned.
 
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
 changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
 gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space
 projection (arXiv 2410.02355), applied to the LoRA factor that sees the input. So A moves and B rests.
-Where B is still zero A cannot move the output; there A is shielded once and B moves.
+Only where B is still zero, and A could move nothing, B moves too, behind an A that is shielded first.
 """
 
 import math
@@ -44,6 +45,9 @@ SHIELD_TOKENS = 512
 
 MOVED = math.log(2)
 """How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
+
+SHORTER = 0.4
+"""What a step that raised the loss is shortened by."""
 
 CERTAIN = 0.9
 """A praised answer whose tokens all have this probability needs no more praise."""
@@ -81,42 +85,76 @@ def update(
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """
     started = time.perf_counter()
+
+    # 1. What is to be learned, and what each layer has to keep away from.
     items = yield from with_references(frozen, adapter, encode(frozen, rows))
     start = start_copy(frozen, adapter, items)
     shields = _shields(frozen, adapter, protect, config.ridge)
     length = config.step * _length(adapter)
     fresh = _shield_fresh(adapter, shields)
-    into = torch.zeros_like(adapter.master)
-    tokens = sum(map(len, items))
+
+    # 2. Steps along the shielded gradient: longer after a success, shorter and from the same point again
+    #    when the loss rose.
+    master = adapter.master
+    point, direction = master.clone(), torch.zeros_like(master)
+    gradient, before = torch.zeros_like(master), torch.zeros_like(master)
     losses: list[float] = []
+    tries = 0
     with adapter.training() as grads:
         while True:
-            found = backward(frozen, adapter, start, items, grads, into)
-            losses.append(found.loss)
-            waiting = _waiting(items, found, config.likely)
-            if not waiting or len(losses) > config.max_steps:
+            found = backward(frozen, adapter, start, items, grads, gradient)
+            if losses and found.loss > losses[-1]:
+                length *= SHORTER
+            else:
+                losses.append(found.loss)
+                waiting = _waiting(items, found, config.likely)
+                _shield(adapter, gradient, shields, fresh)
+                norm = float(gradient.norm())
+                require_finite(found.loss, norm, len(losses))
+                point.copy_(master)
+                direction = _conjugate(gradient, before, direction)
+                before.copy_(gradient)
+                length *= config.growth if tries else 1.0
+            gradient.zero_()
+            if not waiting or tries == config.max_steps:
                 break
-            _shield(adapter, into, shields, fresh)
-            norm = float(into.norm())
-            require_finite(found.loss, norm, len(losses))
-            adapter.master.sub_(into, alpha=length / max(norm, 1e-12))
+            tries += 1
+            torch.sub(point, direction, alpha=length / max(float(direction.norm()), 1e-12), out=master)
             adapter.publish()
-            into.zero_()
             yield TrainingProgress(
-                step=len(losses),
+                step=tries,
                 steps=config.max_steps,
-                loss=found.loss,
+                loss=losses[-1],
                 learning_rate=length,
                 grad_norm=norm,
-                tokens=len(losses) * tokens,
+                tokens=tries * sum(map(len, items)),
                 seconds=time.perf_counter() - started,
             )
-            length *= config.growth
-    steps = len(losses) - 1
-    seconds = time.perf_counter() - started
+
+    # 3. The last point at which the loss had not risen.
+    master.copy_(point)
+    adapter.publish()
     return TrainingReport(
-        len(items), steps, steps * tokens, losses[0], losses[-1], seconds, _advice(waiting, steps)
+        rows=len(items),
+        steps=tries,
+        tokens=(tries + 1) * sum(map(len, items)),
+        first_loss=losses[0],
+        final_loss=losses[-1],
+        seconds=time.perf_counter() - started,
+        advice=_advice(waiting, tries),
     )
+
+
+def _conjugate(
+    gradient: Float[Tensor, "P"], before: Float[Tensor, "P"], direction: Float[Tensor, "P"]
+) -> Float[Tensor, "P"]:
+    """The next search direction: Polak and Ribiere's, which does not zigzag along narrow valleys.
+
+    It starts over from the gradient where it would not lead downhill.
+    """
+    turned = float(gradient @ (gradient - before)) / max(float(before @ before), 1e-24)
+    found = gradient + max(turned, 0.0) * direction
+    return found if float(found @ gradient) > 0 else gradient.clone()
 
 
 def _waiting(items: Sequence[Item], found: Found, likely: float) -> int:
@@ -198,12 +236,10 @@ def _shield(
     shields: Mapping[str, Shield],
     fresh: frozenset[str],
 ) -> None:
-    """Keep of a gradient what may move: B in fresh layers, elsewhere A off the protected inputs."""
+    """Keep of a gradient what may move: A off the protected inputs, B in fresh layers only."""
     for path, (a, b) in adapter.views(gradient).items():
-        if path in fresh:
-            a.zero_()
-            continue
-        b.zero_()
+        if path not in fresh:
+            b.zero_()
         if path in shields:
             a.copy_(shields[path](a))
 
