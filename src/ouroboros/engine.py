@@ -272,8 +272,8 @@ class AdapterLearningEngine:
     ) -> MergeReport:
         """Merge adapters' heads, or single versions, into a new adapter; the parents stay as they are.
 
-        It is called `name`, or by its parents' names joined with "+". With `probes`, examples of all that
-        the parents should know, parents and result answer them, and the report says whether merging
+        It is called `name`, or by its parents' names joined with "+". With `probes`, examples of all
+        that the parents should know, parents and result answer them, and the report says whether merging
         helped. A `WEIGHTED` merge without weights then weighs each parent by its share of right answers.
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
@@ -318,8 +318,9 @@ class AdapterLearningEngine:
         adapter_id = AdapterId(str(name))
         adapter_id.check()
         await in_thread(self._registry.require_free, adapter_id)
-        config = await self._backend.validate(files)
+        shape = await self._backend.validate(files)
         base = await self._backend.base()
+        config = replace(shape, learning_rate=AdapterConfig.auto(base).learning_rate)
         return await in_thread(self._registry.create, adapter_id, config, base, files, "imported")
 
     @_result

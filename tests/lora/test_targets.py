@@ -7,7 +7,7 @@ import pytest
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import UnknownTarget
-from ouroboros.lora.targets import select, shortest_names
+from ouroboros.lora.targets import select, shortest_names, targets_of
 
 
 def chosen(base: BaseModel, targets: str | tuple[str, ...]) -> list[str]:
@@ -72,3 +72,8 @@ def test_shortest_names_are_paths_where_only_some_layers_are_meant(base: BaseMod
     names = shortest_names(base, paths)
     assert names == ("q_proj", "model.layers.1.mlp.up_proj")
     assert set(chosen(base, names)) == set(paths)
+
+
+def test_all_layers_are_all_linear(base: BaseModel):
+    assert targets_of(base, chosen(base, "all-linear")) == "all-linear"
+    assert targets_of(base, chosen(base, "q_proj")) == ("q_proj",)

@@ -184,7 +184,7 @@ class Backend(Protocol):
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         """Raise unless `files` are a sound adapter for this base: keys, shapes, finite values, size.
 
-        Returns its shape; what training needs beyond that (its rate) is the default's.
+        Returns its shape; its learning rate, which files do not tell, is the default's.
         """
         ...
 

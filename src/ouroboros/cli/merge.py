@@ -8,6 +8,7 @@ from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.learning.formats import read_examples
 from ouroboros.settings import Settings
@@ -17,7 +18,7 @@ HELP = "merge adapters into a new one; they themselves stay as they are"
 EXAMPLES = """\
   ouroboros merge support tickets moods
   ouroboros merge support tickets@3 moods --strategy ties --density 0.3
-  ouroboros merge plain tickets slang --strategy task_arithmetic --weights 1,-0.5
+  ouroboros merge plain tickets slang --strategy task_arithmetic --weights=1,-0.5
   ouroboros merge support tickets moods --probes both.jsonl    does it help? ask both"""
 
 
@@ -61,7 +62,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 def _lines(report: MergeReport, out: Output) -> list[str]:
     lost = "nothing was lost"
     if report.relative_error >= 1e-5:
-        lost = f"{report.relative_error:.1%} was cut off (nothing would be at {report.lossless_rank})"
+        lost = f"{report.relative_error:.1%} was cut off (nothing at rank {report.lossless_rank})"
     lines = [f"Merged into {report.id}, at rank {report.rank}: {lost}."]
     if report.accuracy:
         rows = [(name, f"{share:.0%}") for name, share in report.accuracy.items()]
@@ -70,4 +71,7 @@ def _lines(report: MergeReport, out: Output) -> list[str]:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidConfig(f"--weights is {text!r}.", hint="Like: --weights=1,-0.5") from None

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from typing import Any
 
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
@@ -62,5 +63,5 @@ def _row(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _json(plan: Plan) -> dict[str, object]:
+def _json(plan: Plan) -> dict[str, Any]:
     return asdict(plan) | {"fits": plan.fits}

@@ -15,7 +15,7 @@ from ouroboros.lora import peft_config, tensorfile
 from ouroboros.lora.peft_config import LoraFacts
 from ouroboros.lora.quantize import decode, encode
 from ouroboros.lora.size import PREFIX, file_metadata, layer_entries, storage_precisions
-from ouroboros.lora.targets import shortest_names
+from ouroboros.lora.targets import shortest_names, targets_of
 from ouroboros.lora.tensorfile import Entry, TensorFile
 from ouroboros.lora.weights import LoraWeights
 
@@ -236,7 +236,7 @@ def _tensor(file: TensorFile, name: str) -> Tensor:
 
 def _config(facts: LoraFacts, weights: LoraWeights, base: BaseModel | None) -> AdapterConfig:
     """The adapter's shape; its targets are the layers that the file really adapts."""
-    targets = facts.target_modules if base is None else shortest_names(base, weights)
+    targets = facts.target_modules if base is None else targets_of(base, weights)
     config = AdapterConfig(
         rank=facts.rank,
         alpha=facts.alpha,

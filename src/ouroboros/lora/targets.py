@@ -53,6 +53,12 @@ def shortest_names(base: BaseModel, paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def targets_of(base: BaseModel, paths: Iterable[str]) -> str | tuple[str, ...]:
+    """`target_modules` that mean exactly `paths`, in as few words as there are."""
+    chosen = set(paths)
+    return ALL_LINEAR if chosen == {s.path for s in base.linears} else shortest_names(base, chosen)
+
+
 def query_value(base: BaseModel) -> tuple[str, ...]:
     """What `base` calls its projections to query and value; empty if that is not known."""
     present = {shape.name for shape in base.linears}

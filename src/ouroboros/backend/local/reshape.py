@@ -18,7 +18,7 @@ from ouroboros.lora.gguf import to_gguf
 from ouroboros.lora.merge import MergeOutcome, gather, merge_layers
 from ouroboros.lora.peft_files import pack, unpack
 from ouroboros.lora.size import check_size, largest_rank
-from ouroboros.lora.targets import select, shortest_names
+from ouroboros.lora.targets import select, targets_of
 from ouroboros.lora.weights import LoraWeights
 
 _ANY_SIZE = 1 << 40
@@ -30,7 +30,7 @@ def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, Merged]:
     Without a rank, the result is cut only as far as the size limit demands.
     """
     parents = [unpack(files, base).weights for files in job.parents]
-    targets = shortest_names(base, {path for parent in parents for path in parent})
+    targets = targets_of(base, {path for parent in parents for path in parent})
     if job.rank is not None:
         check_size(base, _config(job.rank, targets))
     outcome = yield from _merge(parents, job, job.rank)
@@ -54,7 +54,7 @@ def _merge(
     return gather(layers)
 
 
-def _packed(base: BaseModel, outcome: MergeOutcome, targets: tuple[str, ...]) -> Merged:
+def _packed(base: BaseModel, outcome: MergeOutcome, targets: str | tuple[str, ...]) -> Merged:
     rank = max(low.rank for low in outcome.weights.values())
     if rank > MAX_RANK:
         raise TooLarge(f"The merged adapter has rank {rank}.", hint=f"Give a rank up to {MAX_RANK}.")
@@ -63,7 +63,7 @@ def _packed(base: BaseModel, outcome: MergeOutcome, targets: tuple[str, ...]) ->
     return Merged(files, config, outcome.relative_error, outcome.lossless_rank)
 
 
-def _config(rank: int, targets: tuple[str, ...]) -> AdapterConfig:
+def _config(rank: int, targets: str | tuple[str, ...]) -> AdapterConfig:
     """Merged factors carry their scale within them."""
     return AdapterConfig(rank=rank, alpha=float(rank), target_modules=targets)
 
