@@ -22,9 +22,9 @@ class Lesson:
 class Version:
     """One immutable set of weights of an adapter, and how it came to be.
 
-    `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was trained
-    from, `events` the last journal event it has learned. A version made by feedback has one of `lessons`
-    for each event it took in, and the `update` that worked them in.
+    `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was
+    trained from, `events` the last journal event it has learned. A version made by feedback has one of
+    `lessons` for each event it took in, and the `update` that worked them in.
     """
 
     adapter: AdapterId
@@ -49,8 +49,8 @@ class Version:
 class Adapter:
     """A task's named line of versions; `head` is the one being served.
 
-    `born` and `applied` are places in the journal: where it stood when the adapter was created, and up to
-    where its feedback has been learned.
+    `born` and `applied` are places in the journal: where it stood when the adapter was created, and up
+    to where its feedback has been learned.
     """
 
     id: AdapterId

@@ -1,0 +1,233 @@
+"""`FakeBackend`: a backend without a model, to test what is built around one."""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Sequence
+
+from ouroboros.backend.base import (
+    Delta,
+    GenerateRequest,
+    Merged,
+    MergeJob,
+    Score,
+    ScoreRequest,
+    TrainJob,
+    TrainOutcome,
+    UpdateJob,
+)
+from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.errors import InvalidAdapter, NotFound, TooLong
+from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.prompts import Prompt, messages_of
+from ouroboros.domain.rows import Row
+from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
+from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, ExportForm
+
+BASE = BaseModel(
+    name="fake",
+    fingerprint=Fingerprint("fake", "fake", "fake", "fake", vocabulary=256),
+    architecture="none",
+    width=1,
+    layers=1,
+    context=1000,
+    parameters=0,
+    linears=(LinearShape("q_proj", 1, 1), LinearShape("v_proj", 1, 1)),
+)
+_KNOWN, _UNKNOWN = math.log(0.9), math.log(0.001)
+Answers = dict[str, str]
+
+
+class FakeBackend:
+    """Learns by heart: an adapter's "weights" are a JSON table of prompts and their answers.
+
+    A prompt that was trained is answered with its last output; any other, and every prompt without an
+    adapter, with the prompt itself. Words are tokens. Nothing generalises and no loss means anything:
+    test an integration with it (names, versions, errors, progress, cancellation), never learning. Its
+    files are no safetensors, so no other backend takes them.
+
+    `step_seconds` is how long each training step takes; cancellation is checked between steps.
+    """
+
+    def __init__(self, base: BaseModel = BASE, *, step_seconds: float = 0.0) -> None:
+        self._base = base
+        self._step_seconds = step_seconds
+        self._loaded: dict[str, Answers] = {}
+
+    async def base(self) -> BaseModel:
+        return self._base
+
+    async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
+        config.check()
+        return _files(config.rank, {}, seed)
+
+    async def load(self, files: AdapterFiles) -> str:
+        await self.validate(files)
+        self._loaded[files.digest] = _answers(files)
+        return files.digest
+
+    async def loaded(self, digest: str) -> bool:
+        return digest in self._loaded
+
+    async def check(self, rows: Sequence[Row]) -> None:
+        for number, row in enumerate(rows, start=1):
+            longest = max(len(output.split()) for output in row.outputs)
+            words = len(_text(row.prompt).split()) + longest
+            if words > self._base.context:
+                raise TooLong(
+                    f"Row {number} has {words} tokens; the model reads {self._base.context}.",
+                    hint="Shorten it, or split it up.",
+                )
+
+    async def train(
+        self,
+        job: TrainJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        steps = job.training.steps(len(job.rows), job.adapter.max_steps)
+        return await self._learn(job.start, job.rows, steps, on_progress, cancel)
+
+    async def update(
+        self,
+        job: UpdateJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        return await self._learn(job.start, job.rows, 1, on_progress, cancel)
+
+    async def generate(
+        self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
+    ) -> list[Generation]:
+        _raise_if_cancelled(cancel)
+        return [_generation(r.prompt, self._answer(r.prompt, r.adapter), r.config) for r in requests]
+
+    async def stream(
+        self, request: GenerateRequest, cancel: CancellationToken | None = None
+    ) -> AsyncIterator[Delta]:
+        (generation,) = await self.generate([request], cancel)
+        for piece in re.findall(r"\s*\S+|\s+$", generation.text):
+            _raise_if_cancelled(cancel)
+            yield Delta(piece)
+        yield Delta("", generation)
+
+    async def score(
+        self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
+    ) -> list[Score]:
+        _raise_if_cancelled(cancel)
+        return [
+            Score(_logprobs(r.output, known=self._answer(r.prompt, r.adapter) == r.output))
+            for r in requests
+        ]
+
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+        """Know what any parent knows; where they differ, the last one is believed."""
+        job.recipe.check()
+        job.recipe.weights_for(len(job.parents))
+        _raise_if_cancelled(cancel)
+        known = {prompt: answer for files in job.parents for prompt, answer in _answers(files).items()}
+        rank = job.rank or max(_rank(files) for files in job.parents)
+        return Merged(_files(rank, known, 0), AdapterConfig(rank=rank), 0.0, rank)
+
+    async def validate(self, files: AdapterFiles) -> AdapterConfig:
+        _answers(files)
+        return AdapterConfig(rank=_rank(files))
+
+    async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
+        return {CONFIG_FILE: files.config, WEIGHTS_FILE: files.weights}
+
+    async def close(self) -> None:
+        self._loaded.clear()
+
+    async def _learn(
+        self,
+        start: AdapterFiles,
+        rows: Sequence[Row],
+        steps: int,
+        on_progress: OnProgress | None,
+        cancel: CancellationToken | None,
+    ) -> TrainOutcome:
+        await self.check(rows)
+        known = _answers(start)
+        words = sum(len(output.split()) for row in rows for output in row.outputs)
+        for step in range(1, steps + 1):
+            _raise_if_cancelled(cancel)
+            await asyncio.sleep(self._step_seconds)
+            if on_progress is not None:
+                done = TrainingProgress(
+                    step, steps, 1 / step, 0.0, 0.0, words, step * self._step_seconds
+                )
+                on_progress(done)
+        _raise_if_cancelled(cancel)
+        for row in rows:
+            _learn_row(known, row)
+        report = TrainingReport(len(rows), steps, words, 1.0, 1 / steps, steps * self._step_seconds)
+        return TrainOutcome(_files(_rank(start), known, 0), report)
+
+    def _answer(self, prompt: Prompt, adapter: str | None) -> str:
+        if adapter is None:
+            return _text(prompt)
+        if adapter not in self._loaded:
+            raise NotFound(f"No adapter {adapter[:12]} is loaded.", hint="Load its files first.")
+        return self._loaded[adapter].get(_key(prompt), _text(prompt))
+
+
+def _learn_row(known: Answers, row: Row) -> None:
+    key = _key(row.prompt)
+    if row.output is not None:
+        known[key] = row.output
+    elif known.get(key) == row.rejected:
+        del known[key]
+
+
+def _key(prompt: Prompt) -> str:
+    return json.dumps([[m.role, m.content] for m in messages_of(prompt)])
+
+
+def _text(prompt: Prompt) -> str:
+    return messages_of(prompt)[-1].content
+
+
+def _generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Generation:
+    for stop in config.stop:
+        answer = answer.partition(stop)[0]
+    words = answer.split()
+    text = answer if len(words) <= config.max_tokens else " ".join(words[: config.max_tokens])
+    return Generation(
+        text=text,
+        tokens=tuple(range(len(text.split()))),
+        logprobs=_logprobs(text, known=True),
+        finish="stop" if text == answer else "length",
+        prompt_tokens=len(_text(prompt).split()),
+    )
+
+
+def _logprobs(text: str, *, known: bool) -> tuple[float, ...]:
+    return (_KNOWN if known else _UNKNOWN,) * max(1, len(text.split()))
+
+
+def _files(rank: int, known: Answers, seed: int) -> AdapterFiles:
+    config = {"peft_type": "FAKE", "r": rank}
+    weights = {"seed": seed, "answers": known}
+    return AdapterFiles(json.dumps(config).encode(), json.dumps(weights, sort_keys=True).encode())
+
+
+def _answers(files: AdapterFiles) -> Answers:
+    try:
+        return dict(json.loads(files.weights)["answers"])
+    except (ValueError, KeyError, TypeError):
+        raise InvalidAdapter(
+            "These files were not made by the fake backend.", hint="Train them with the same backend."
+        ) from None
+
+
+def _rank(files: AdapterFiles) -> int:
+    return int(json.loads(files.config)["r"])
+
+
+def _raise_if_cancelled(cancel: CancellationToken | None) -> None:
+    if cancel is not None:
+        cancel.raise_if_cancelled()
