@@ -1,7 +1,9 @@
-"""For every test: tensor shapes are checked as annotated, and torch keeps to one thread."""
+"""For every test: tensor shapes are checked as annotated, torch keeps to one thread, nothing is remote."""
 
 import os
+from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +11,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 install_import_hook(("ouroboros.lora", "ouroboros.backend"), "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Llama with a tokenizer and a chat template. Read it, never write it."""
+    from ouroboros.testing.tiny import tiny_model
+
+    return tiny_model(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,110 @@
+"""Each verb's result, for people and for programs."""
+
+import io
+
+import pytest
+
+
+def test_create_chooses_what_suits_the_model(cli):
+    made = cli("create", "tickets", "--json")
+    assert made.code == 0
+    assert made.json["name"] == "tickets"
+    assert made.json["config"]["target_modules"] == "all-linear"
+    assert made.json["config"]["learning_rate"] == 0.01
+
+
+def test_create_takes_single_fields_and_presets(cli):
+    made = cli("create", "t", "--preset", "low-rank", "--rate", "0.001", "--rslora", "--json")
+    assert made.json["config"]["rank"] == 4
+    assert made.json["config"]["target_modules"] == "q_proj,v_proj"
+    assert made.json["config"]["learning_rate"] == 0.001
+    assert made.json["config"]["use_rslora"] is True
+
+
+def test_create_says_what_to_type_next(cli):
+    made = cli("create", "my tickets")
+    assert made.out.splitlines()[0].startswith("Created my tickets on ")
+    assert made.out.splitlines()[-1].endswith(" train 'my tickets' FILE.jsonl")
+
+
+def test_train_makes_a_version_and_shows_its_steps(cli, rows):
+    cli("create", "tickets")
+    trained = cli("train", "tickets", rows, "--epochs", "2", "--batch-size", "2")
+    assert trained.code == 0
+    assert trained.out.startswith("tickets@2 trained: 3 examples, 4 steps")
+    steps = [line for line in trained.err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in steps] == ["1/4", "2/4", "3/4", "4/4"]
+    assert all("loss" in line and "left" in line for line in steps)
+
+
+def test_train_reports_in_json(cli, rows):
+    cli("create", "tickets")
+    found = cli("train", "tickets", rows, "--preset", "thorough", "--seed", "7", "--json").json
+    assert found["version"] == "tickets@2"
+    assert found["training"]["epochs"] == 3
+    assert found["training"]["seed"] == 7
+    assert found["report"]["rows"] == 3
+
+
+def test_generate_streams_the_text_that_json_gives_whole(cli, rows):
+    cli("create", "tickets")
+    cli("train", "tickets", rows)
+    whole = cli("generate", "tickets", "where is my parcel", "--max-tokens", "8", "--json").json
+    assert whole["version"] == "tickets@2"
+    streamed = cli("generate", "tickets", "where is my parcel", "--max-tokens", "8")
+    assert streamed.out.strip() == whole["text"].strip()
+
+
+def test_generate_reads_the_prompt_from_stdin(cli, monkeypatch):
+    cli("create", "tickets")
+    monkeypatch.setattr("sys.stdin", io.StringIO("where is my parcel"))
+    piped = cli("generate", "tickets", "-", "--max-tokens", "4", "--json").json
+    typed = cli("generate", "tickets", "where is my parcel", "--max-tokens", "4", "--json").json
+    assert piped == typed
+
+
+def test_generate_says_when_the_answer_is_cut(cli):
+    cli("create", "tickets")
+    cut = cli("generate", "tickets", "where is my parcel", "--max-tokens", "1")
+    assert "--max-tokens" in cut.err
+
+
+def test_evaluate_counts_right_answers(cli, rows):
+    cli("create", "tickets")
+    found = cli("evaluate", "tickets@1", rows, "--json").json
+    assert found["rows"] == 3
+    assert len(found["answers"]) == 3
+    assert cli("evaluate", "tickets@1", rows).out.startswith(f"tickets@1: {found['correct']} of 3")
+
+
+def test_list_is_empty_without_making_a_store(cli, home):
+    assert cli("list").out.startswith("No adapters in ./ouroboros-store yet.")
+    assert cli("list", "--json").json == []
+    assert not (home / "ouroboros-store").exists()
+
+
+def test_list_and_show_tell_what_there_is(cli, rows):
+    for name in ("b", "a"):
+        cli("create", name)
+    cli("train", "a", rows)
+    assert [a["name"] for a in cli("list", "--json").json] == ["a", "b"]
+    assert cli("list").out.splitlines()[1].split()[:2] == ["a", "@2"]
+    shown = cli("show", "a", "--json").json
+    assert [v["number"] for v in shown["versions"]] == [1, 2]
+    assert shown["head"] == 2
+    assert "serves @2" in cli("show", "a").out
+
+
+def test_delete_forgets_one_adapter(cli):
+    cli("create", "a")
+    cli("create", "b")
+    assert cli("delete", "a").out == "Deleted a and its 1 version.\n"
+    assert [a["name"] for a in cli("list", "--json").json] == ["b"]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_options_of_every_verb_stand_before_or_after_it(cli, home, where):
+    option, verb = ["--store", "./elsewhere"], ["create", "a"]
+    assert cli(*(option + verb if where == "before" else verb + option)).code == 0
+    assert (home / "elsewhere" / "metadata.db").is_file()
+    assert not (home / "ouroboros-store").exists()

@@ -1,0 +1,127 @@
+"""Reading training examples: three shapes, and for each mistake the line it is on."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouroboros.domain.errors import InvalidFile
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.prompts import Message
+from ouroboros.learning import formats
+from ouroboros.learning.formats import read_examples
+
+GOOD = '{"prompt": "a", "completion": "b"}'
+TALK = (Message("system", "Be brief."), Message("user", "Hi"))
+TURNS = [{"role": m.role, "content": m.content} for m in TALK]
+ANSWER = {"role": "assistant", "content": "Hello"}
+
+
+@pytest.fixture
+def read(tmp_path):
+    path = tmp_path / "rows.jsonl"
+
+    def reading(text: str | bytes) -> list[TrainingExample]:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_examples(path)
+
+    return reading
+
+
+@pytest.mark.parametrize(
+    ("row", "example"),
+    [
+        ({"prompt": "a", "completion": "b"}, TrainingExample("a", "b")),
+        ({"input": "a", "output": "b", "weight": 2}, TrainingExample("a", "b", 2)),
+        ({"messages": [*TURNS, ANSWER]}, TrainingExample(TALK, "Hello")),
+        ({"prompt": TURNS, "completion": [ANSWER]}, TrainingExample(TALK, "Hello")),
+        ({"input": TURNS, "output": "Hello"}, TrainingExample(TALK, "Hello")),
+        ({"messages": [TURNS[1], ANSWER]}, TrainingExample("Hi", "Hello")),
+    ],
+)
+def test_each_shape_is_read(read, row, example):
+    assert read(json.dumps(row)) == [example]
+
+
+def test_byte_order_mark_windows_lines_and_blank_lines_do_not_matter(read):
+    text = f"\ufeff{GOOD}\r\n\r\n   \n{GOOD}"
+    assert read(text) == [TrainingExample("a", "b")] * 2
+
+
+def test_only_newlines_end_a_line(read):
+    row = {"prompt": "a\u2028b\u0085c", "completion": "d"}
+    assert read(json.dumps(row, ensure_ascii=False)) == [TrainingExample("a\u2028b\u0085c", "d")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{oops", "not JSON: .* at column 2"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "nested too deeply|not JSON"),
+        ("9" * 5_000, "not JSON"),
+        ("{}", "no input and no output"),
+        ('{"prompt": "a"}', "no 'completion'"),
+        ('{"prompt": "a", "completoin": "b"}', "'completoin' is not known.*Did you mean completion"),
+        ('{"prompt": "a", "completion": "b", "output": "c"}', "mixes two kinds"),
+        ('{"prompt": "a", "completion": ""}', "output is empty"),
+        ('{"prompt": " \\n", "completion": "b"}', "input is empty"),
+        ('{"prompt": 3, "completion": "b"}', "neither text nor a list"),
+        ('{"prompt": "a", "completion": 3}', "neither text nor one message"),
+        ('{"prompt": "a", "completion": "\\ud800"}', "lone surrogate"),
+        ('{"prompt": "a", "completion": "b", "weight": 0}', "weight is 0"),
+        ('{"prompt": "a", "completion": "b", "weight": NaN}', "weight is nan"),
+        ('{"prompt": "a", "completion": "b", "weight": "heavy"}', "weight is 'heavy'"),
+        ('{"messages": []}', "at least two turns"),
+        ('{"messages": "hi"}', "at least two turns"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}',
+            "turn of",
+        ),
+        (
+            '{"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}',
+            "role and a content",
+        ),
+        ('{"prompt": [{"role": "user", "content": "a", "nmae": "b"}], "completion": "c"}', "'nmae'"),
+        ('{"prompt": [{"role": "robot", "content": "a"}], "completion": "c"}', "known role"),
+    ],
+)
+def test_a_mistake_is_reported_with_file_and_line(read, line, said):
+    with pytest.raises(InvalidFile, match=rf"(?s)rows\.jsonl, line 3: .*({said})"):
+        read(f"{GOOD}\n\n{line}\n{GOOD}\n")
+
+
+def test_bytes_that_are_not_utf8_are_reported_by_line(read):
+    with pytest.raises(InvalidFile, match="line 2: The line is not UTF-8"):
+        read(GOOD.encode() + b'\n{"prompt": "\xff"}')
+
+
+def test_an_endless_line_is_not_read_to_its_end(read, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_LINE", 1 << 10)
+    with pytest.raises(InvalidFile, match="line 2 is longer"):
+        read(GOOD + "\n" + "x" * (1 << 12))
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "\ufeff"])
+def test_a_file_without_examples_is_refused(read, text):
+    with pytest.raises(InvalidFile, match="holds no examples"):
+        read(text)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(InvalidFile, match="cannot be read"):
+        read_examples(tmp_path / "absent")
+    with pytest.raises(InvalidFile, match="cannot be read"):
+        read_examples(tmp_path)
+
+
+_text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@given(st.lists(st.tuples(_text, _text), min_size=1, max_size=5), st.booleans())
+def test_what_json_writes_is_read_back(tmp_path_factory, pairs, ascii):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = [json.dumps({"input": i, "output": o}, ensure_ascii=ascii) for i, o in pairs]
+    path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    assert [(e.input, e.output) for e in read_examples(path)] == pairs
