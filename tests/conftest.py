@@ -1,4 +1,4 @@
-"""For every test: tensor shapes are checked as annotated, torch keeps to one thread, nothing is remote."""
+"""For every test: tensor shapes are checked as annotated, one thread, no network."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ install_import_hook(("ouroboros.lora", "ouroboros.backend"), "beartype.beartype"
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny random Llama with a tokenizer and a chat template. Read it, never write it."""
+    """The folder of a tiny random Llama with a tokenizer and a chat template; not to be written to."""
     from ouroboros.testing.tiny import tiny_model
 
     return tiny_model(tmp_path_factory.mktemp("tiny"))

@@ -55,7 +55,8 @@ def cli(
     def run(*arguments: object) -> Ran:
         capsys.readouterr()
         code = main([str(a) for a in arguments])
-        return Ran(code, *capsys.readouterr())
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
 
     return run
 
