@@ -20,6 +20,7 @@ _PEERS = {
 def run(options: Namespace) -> list[Claim]:
     programs = {"empty": _EMPTY, "import": _IMPORT, "help": _HELP, **_PEERS}
     arms = {name: _arm(arguments) for name, arguments in programs.items()}
+    interleave(arms, repeats=1)  # byte-code and disk cache
     found = interleave(arms, repeats=1 if options.quick else 9)
     added = [whole - empty for whole, empty in zip(found["import"], found["empty"], strict=True)]
     return [
