@@ -11,7 +11,7 @@ from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.records import Ticket
+from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.limits import UserLimit
@@ -60,6 +60,16 @@ async def teach(engine, signal, prompt="where is it?", answer="no idea", **how) 
     return (await engine.learn_from_feedback(prompt, answer, signal, "tickets", **how)).unwrap()
 
 
+def words(ticket: Ticket) -> str:
+    assert ticket.lesson is not None
+    return ticket.lesson.words
+
+
+def made(ticket: Ticket) -> Version:
+    assert ticket.version is not None
+    return ticket.version
+
+
 def error_of(result) -> Exception:
     assert isinstance(result, Err), result
     return result.error
@@ -70,9 +80,9 @@ async def test_a_correction_is_what_the_adapter_says_next(engine):
     before = (await engine.generate_with_adapter(prompt, "tickets", SHORT)).unwrap()
     ticket = (await engine.learn_from_feedback(prompt, before, FIX("shipping"), "tickets")).unwrap()
     assert await ask(engine, prompt) == "shipping"
-    assert ticket.lesson.words == "correction -> SFT + DPO against the replaced answer"
-    assert (ticket.version.number, ticket.version.parent, ticket.version.cause) == (2, 1, "feedback")
-    assert ticket.version.lessons == (ticket.lesson,)
+    assert words(ticket) == "correction -> SFT + DPO against the replaced answer"
+    assert (made(ticket).number, made(ticket).parent, made(ticket).cause) == (2, 1, "feedback")
+    assert made(ticket).lessons == (ticket.lesson,)
 
 
 async def test_the_second_correction_keeps_the_first(engine):
@@ -106,7 +116,7 @@ async def test_a_ticket_is_given_at_once_and_kept(engine):
     ticket = await teach(engine, FIX("shipping"), wait=False)
     assert ticket.version is None
     done = (await engine.feedback_outcome(ticket)).unwrap()
-    assert done.version.number == 2
+    assert made(done).number == 2
     assert await ask(engine, "where is it?") == "shipping"
 
 
@@ -117,8 +127,8 @@ async def test_what_arrives_together_is_learned_together_and_in_order(engine):
             for word in ("red", "blue", "green")
         ]
     done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
-    assert {t.version.number for t in done} == {2}
-    assert [lesson.event for lesson in done[0].version.lessons] == [t.event for t in tickets]
+    assert {made(t).number for t in done} == {2}
+    assert [lesson.event for lesson in made(done[0]).lessons] == [t.event for t in tickets]
     assert [await ask(engine, f"say {w}") for w in ("red", "blue", "green")] == ["red", "blue", "green"]
 
 
@@ -127,17 +137,17 @@ async def test_the_latest_of_two_corrections_wins_visibly(engine):
         first = await teach(engine, FIX("red"), wait=False)
         await teach(engine, FIX("blue"), wait=False)
     done = (await engine.feedback_outcome(first)).unwrap()
-    assert "superseded" in done.lesson.words
+    assert "superseded" in words(done)
     assert await ask(engine, "where is it?") == "blue"
     later = await teach(engine, FIX("green"))
-    assert later.lesson.words.endswith("replaces what event 2 taught")
+    assert words(later).endswith("replaces what event 2 taught")
 
 
 async def test_the_same_key_is_learned_once(engine):
     first = await teach(engine, FIX("red"), key="once")
     again = await teach(engine, FIX("red"), key="once")
     assert again.event == first.event
-    assert again.version.number == first.version.number == 2
+    assert made(again).number == made(first).number == 2
     assert len(engine._registry.journal.read(AdapterId("tickets"))) == 1
 
 
@@ -154,13 +164,13 @@ async def test_the_same_click_twice_is_one_event_but_a_new_answer_is_judged_anew
 
 async def test_what_teaches_nothing_makes_no_version(engine):
     ticket = await teach(engine, FeedbackSignal.critique("too curt"))
-    assert ticket.version.number == 1
-    assert "kept for the record" in ticket.lesson.words
+    assert made(ticket).number == 1
+    assert "kept for the record" in words(ticket)
 
 
 async def test_a_correction_equal_to_the_answer_is_recorded_as_success(engine):
     ticket = await teach(engine, FIX("fine"), answer="fine")
-    assert "recorded as success" in ticket.lesson.words
+    assert "recorded as success" in words(ticket)
 
 
 async def test_a_limit_is_said_and_loses_nothing(open_engine):
@@ -169,9 +179,9 @@ async def test_a_limit_is_said_and_loses_nothing(open_engine):
         await teach(engine, FIX("red"), "a", user="mallory")
         held = await teach(engine, FIX("blue"), "b", user="mallory")
         other = await teach(engine, FIX("green"), "c", user="ann")
-        assert "limit for one person" in held.lesson.words
-        assert held.version.number == 2
-        assert other.version.number == 3
+        assert "limit for one person" in words(held)
+        assert made(held).number == 2
+        assert made(other).number == 3
         assert len(engine._registry.journal.read(AdapterId("tickets"))) == 3
 
 
@@ -200,7 +210,7 @@ async def test_a_namesake_does_not_inherit_feedback(engine):
     (await engine.create_adapter("tickets", CONFIG)).unwrap()
     assert (await engine.learn_pending()).unwrap() == []
     ticket = await teach(engine, FIX("blue"))
-    assert "replaces" not in ticket.lesson.words
+    assert "replaces" not in words(ticket)
 
 
 async def test_feedback_waits_for_a_training_and_builds_on_it(engine):

@@ -7,6 +7,7 @@ from ouroboros.backend.base import Backend
 from ouroboros.backend.lazy import LazyBackend
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings
 from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
@@ -26,7 +27,11 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         raise InvalidConfig(
             "Both settings and single ones are given.", hint="Use dataclasses.replace(settings, ...)."
         )
-    return AdapterLearningEngine(LazyBackend(lambda: _open_backend(settings)), _open_registry(settings))
+    return AdapterLearningEngine(
+        LazyBackend(lambda: _open_backend(settings)),
+        _open_registry(settings),
+        UserLimit(events=settings.feedback_limit),
+    )
 
 
 def open_sync_engine(settings: Settings | None = None, **overrides: Any) -> SyncEngine:

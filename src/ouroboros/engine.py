@@ -348,6 +348,16 @@ class AdapterLearningEngine:
         return await in_thread(self._registry.versions, VersionRef.parse(adapter_id).adapter)
 
     @_result
+    async def rollback_adapter(self, version: str | VersionRef, *, replay: bool = False) -> Adapter:
+        """Serve one version ("tickets@3") again, older or newer; the way back is the same.
+
+        With `replay`, feedback learned since that version is pending again and learned with the next.
+        """
+        ref = VersionRef.parse(version)
+        async with self._writing[ref.adapter]:
+            return await in_thread(self._registry.rollback, ref, replay=replay)
+
+    @_result
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
         """Forget an adapter and its versions. Its version numbers are never used again."""
         await in_thread(self._registry.delete, VersionRef.parse(adapter_id).adapter)

@@ -26,6 +26,7 @@ class Settings:
     dtype    what the model computes in: "auto", "float32" or "bfloat16".
     device   "auto", "cpu" or "cuda".
     threads  processor threads; None leaves the choice to PyTorch.
+    feedback_limit  judgements of one named user that an adapter learns within an hour; 0 sets no limit.
     """
 
     store: str = "./ouroboros-store"
@@ -33,6 +34,7 @@ class Settings:
     dtype: str = "auto"
     device: str = "auto"
     threads: int | None = None
+    feedback_limit: int = 60
 
     @classmethod
     def load(
@@ -68,9 +70,11 @@ class Settings:
                 )
         if self.threads is not None:
             check_int("threads", self.threads, 1, 4096)
+        check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
 
 
 _CHOICES = {"dtype": ("auto", "float32", "bfloat16"), "device": ("auto", "cpu", "cuda")}
+_NUMBERS = ("threads", "feedback_limit")
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 
@@ -107,8 +111,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
                 f"There is no environment variable {key}.", hint=nearest(key, [*known, CONFIG])
             )
     found: dict[str, Any] = {known[k]: v for k, v in given.items()}
-    threads = found.get("threads", "")
-    return found | ({"threads": int(threads)} if threads.isascii() and threads.isdigit() else {})
+    numbers = {n: found[n] for n in _NUMBERS if n in found}
+    return found | {n: int(v) for n, v in numbers.items() if v.isascii() and v.isdigit()}
 
 
 def _refuse_unknown(found: Mapping[str, Any], what: str) -> None:

@@ -164,6 +164,9 @@ class SyncEngine:
     def get_versions(self, adapter_id: str | AdapterId) -> Result[list[Version]]:
         return self._run(self._engine.get_versions(adapter_id))
 
+    def rollback_adapter(self, version: str | VersionRef, *, replay: bool = False) -> Result[Adapter]:
+        return self._run(self._engine.rollback_adapter(version, replay=replay))
+
     def delete_adapter(self, adapter_id: str | AdapterId) -> Result[None]:
         return self._run(self._engine.delete_adapter(adapter_id))
 

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
@@ -11,7 +12,7 @@ FIX = FeedbackSignal.user_correction
 
 
 def _event(
-    number: int, signal: FeedbackSignal, *, prompt: str = "p", answer: str = "a", **fields: str
+    number: int, signal: FeedbackSignal, *, prompt: str = "p", answer: str = "a", **fields: Any
 ) -> tuple[int, FeedbackGiven]:
     key = fields.pop("key", f"key-{number}")
     at = START + timedelta(minutes=number)

@@ -30,6 +30,7 @@ def version_json(version: Version) -> dict[str, Any]:
         "created_at": version.created_at.isoformat(),
         "training": asdict(version.training) if version.training else None,
         "report": asdict(version.report) if version.report else None,
+        "lessons": [asdict(lesson) for lesson in version.lessons],
     }
 
 

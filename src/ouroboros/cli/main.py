@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ouroboros.cli import (
+    chat,
     create,
     delete,
     demo,
     evaluate,
     exporting,
+    feedback,
     generate,
     importing,
     listing,
@@ -32,6 +34,8 @@ VERBS = (
     create,
     train,
     generate,
+    feedback,
+    chat,
     evaluate,
     listing,
     show,

@@ -71,6 +71,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--dtype", metavar="TYPE", help="auto, float32 or bfloat16")
     add("--device", metavar="DEVICE", help="auto, cpu or cuda")
     add("--threads", type=int, metavar="N", help="processor threads")
+    add("--feedback-limit", type=int, metavar="N", help="judgements an hour learned from one user")
     add("--config", metavar="FILE", help="a settings file (default ouroboros.toml, if it is there)")
     add("--json", action="store_true", help="print the result as JSON")
     add("--debug", action="store_true", help="show where an error came from")

@@ -11,9 +11,9 @@ message of the assistant.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ouroboros.domain.checks import nearest
 from ouroboros.domain.errors import InvalidExample, InvalidFile
@@ -29,17 +29,32 @@ _SHAPES_HINT = 'Give "prompt" and "completion", "input" and "output", or "messag
 _BOM = b"\xef\xbb\xbf"
 
 
+class Checked(Protocol):
+    """What a line becomes: a value that can say what is wrong with it."""
+
+    def check(self) -> None: ...
+
+
+C = TypeVar("C", bound=Checked)
+
+
 def read_examples(path: Path) -> list[TrainingExample]:
     """Every example of a file; raises `InvalidFile` with the file's name and the line's number."""
+    return read_rows(path, _from_row, f"examples. One JSON object a line. {_SHAPES_HINT}")
+
+
+def read_rows(path: Path, make: Callable[[Mapping[str, Any]], C], wanted: str) -> list[C]:
+    """What `make` makes of every line's object; `wanted` says what the file should hold."""
     try:
         with path.open("rb") as file:
-            found = [_example(line, f"{path}, line {n}") for n, line in _lines(file, path)]
+            found = [_row(line, make, f"{path}, line {n}") for n, line in _lines(file, path)]
     except OSError as error:
         raise InvalidFile(
             f"{path} cannot be read: {error.strerror}.", hint="Give a file of JSON lines."
         ) from error
     if not found:
-        raise InvalidFile(f"{path} holds no examples.", hint=f"One JSON object a line. {_SHAPES_HINT}")
+        what, _, hint = wanted.partition(". ")
+        raise InvalidFile(f"{path} holds no {what}.", hint=hint)
     return found
 
 
@@ -58,13 +73,13 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _example(line: bytes, where: str) -> TrainingExample:
+def _row(line: bytes, make: Callable[[Mapping[str, Any]], C], where: str) -> C:
     try:
-        example = _from_row(_parse(line))
-        example.check()
+        made = make(_parse(line))
+        made.check()
     except InvalidExample as error:
         raise InvalidFile(f"{where}: {error.message}", hint=error.hint) from error
-    return example
+    return made
 
 
 def _parse(line: bytes) -> Mapping[str, Any]:
@@ -85,7 +100,7 @@ def _parse(line: bytes) -> Mapping[str, Any]:
 
 def _from_row(row: Mapping[str, Any]) -> TrainingExample:
     shapes = [shape for shape in _SHAPES if row.keys() & set(shape)]
-    _refuse_unknown(row, _KNOWN)
+    refuse_unknown(row, _KNOWN)
     if len(shapes) != 1:
         problem = "mixes two kinds of keys" if shapes else "has no input and no output"
         raise InvalidExample(f"The example {problem}.", hint=_SHAPES_HINT)
@@ -94,7 +109,7 @@ def _from_row(row: Mapping[str, Any]) -> TrainingExample:
         raise InvalidExample(f"The example has no {missing[0]!r}.", hint=_SHAPES_HINT)
     values = [row[key] for key in shapes[0]]
     prompt, output = _conversation(values[0]) if len(values) == 1 else (values[0], values[1])
-    return TrainingExample(_prompt(prompt), _output(output), row.get("weight", 1.0))
+    return TrainingExample(prompt_of(prompt), _output(output), row.get("weight", 1.0))
 
 
 def _conversation(messages: object) -> tuple[object, object]:
@@ -106,7 +121,7 @@ def _conversation(messages: object) -> tuple[object, object]:
     return messages[:-1], messages[-1:]
 
 
-def _prompt(value: object) -> Prompt:
+def prompt_of(value: object) -> Prompt:
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -134,11 +149,11 @@ def _message(turn: object) -> Message:
             "A message is not an object with a role and a content, both text.",
             hint='Like {"role": "user", "content": "Hello"}.',
         )
-    _refuse_unknown(turn, ("role", "content"))
+    refuse_unknown(turn, ("role", "content"))
     return Message(turn["role"], turn["content"])
 
 
-def _refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in found:
         if key not in known:
             raise InvalidExample(f"The key {key[:80]!r} is not known.", hint=nearest(key, known))

@@ -93,8 +93,8 @@ def update(
     length = config.step * _length(adapter)
     fresh = _shield_fresh(adapter, shields)
 
-    # 2. Steps along the shielded gradient: longer after a success, shorter and from the same point again
-    #    when the loss rose.
+    # 2. Steps along the shielded gradient: longer after a success; shorter, and from the same point
+    #    again, when the loss rose.
     master = adapter.master
     point, direction = master.clone(), torch.zeros_like(master)
     gradient, before = torch.zeros_like(master), torch.zeros_like(master)
@@ -103,7 +103,7 @@ def update(
     with adapter.training() as grads:
         while True:
             found = backward(frozen, adapter, start, items, grads, gradient)
-            if losses and found.loss > losses[-1]:
+            if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
                 length *= SHORTER
             else:
                 losses.append(found.loss)

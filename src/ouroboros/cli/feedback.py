@@ -1,0 +1,144 @@
+"""`ouroboros feedback NAME`."""
+
+import asyncio
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ouroboros.build import open_engine
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidInput
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.records import Ticket
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.judgements import Judgement, read_judgements
+from ouroboros.settings import Settings
+
+NAME = "feedback"
+HELP = "teach an adapter what was right or wrong about its answers"
+EXAMPLES = """\
+  ouroboros feedback tickets "Where is my parcel?" --fix team-parcel
+  ouroboros feedback tickets "Where is my parcel?" --answer team-keys --bad
+  ouroboros feedback tickets "Where is my parcel?" --good 0.8 --user ann
+  ouroboros feedback tickets "Say hello" --chosen "Hi!" --rejected "Greetings."
+  ouroboros feedback tickets --file judgements.jsonl
+  ouroboros feedback tickets --pending             learn what an interrupted run left behind
+
+without --answer the adapter is asked first, and its answer is what is judged; a line of a file is like
+  {"prompt": "Where is my parcel?", "answer": "team-keys", "correction": "team-parcel", "user": "ann"}"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what was asked")
+    parser.add_argument("--answer", metavar="TEXT", help="what was answered")
+    parser.add_argument("--fix", metavar="TEXT", help="the answer should have been this")
+    parser.add_argument("--good", metavar="0..1", type=float, nargs="?", const=1.0, help="it was right")
+    parser.add_argument("--bad", action="store_true", help="it was wrong")
+    parser.add_argument("--score", metavar="0..1", type=float, help="how much it was liked")
+    parser.add_argument("--critique", metavar="TEXT", help="words for the record")
+    parser.add_argument("--chosen", metavar="TEXT", help="of two answers, the better")
+    parser.add_argument("--rejected", metavar="TEXT", help="of two answers, the worse")
+    parser.add_argument("--user", metavar="NAME", help="who judges")
+    parser.add_argument("--key", metavar="KEY", help="two judgements with one key count once")
+    parser.add_argument("--file", metavar="FILE", type=Path, help="many judgements, as JSON lines")
+    parser.add_argument("--pending", action="store_true", help="learn what is journalled already")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    judgements = _judgements(options)
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        (await engine.get_adapter(options.name)).unwrap()
+        with out.waiting(f"Loading {settings.model}"):
+            (await engine.base()).unwrap()
+        if options.pending:
+            return await _learn_pending(engine, options.name, out)
+        answered = [await _answered(engine, options.name, j) for j in judgements]
+        with out.waiting("Learning"):
+            tickets = await _give(engine, options.name, answered)
+    lines = [_line(ticket) for ticket in tickets]
+    return out.result([ticket_json(ticket) for ticket in tickets], *lines)
+
+
+def ticket_json(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "event": ticket.event,
+        "lesson": ticket.lesson.words if ticket.lesson else None,
+        "version": str(ticket.version.ref) if ticket.version else None,
+    }
+
+
+def _judgements(options: Namespace) -> list[Judgement]:
+    """What the options say, once; a judgement without an answer is completed later."""
+    signals = _signals(options)
+    if sum((bool(signals), bool(options.file), options.pending)) != 1 or len(signals) > 1:
+        raise InvalidInput(
+            "Give one judgement, a --file of them, or --pending.",
+            hint="See: ouroboros feedback --help",
+        )
+    if options.pending:
+        return []
+    if options.file:
+        return read_judgements(options.file)
+    if options.prompt is None:
+        raise InvalidInput("The prompt is missing.", hint="Say what was asked.")
+    answer = options.answer or options.rejected or ""
+    return [Judgement(options.prompt, answer, signals[0], options.user, options.key)]
+
+
+def _signals(options: Namespace) -> list[FeedbackSignal]:
+    found = []
+    if options.fix is not None:
+        found.append(FeedbackSignal.user_correction(options.fix))
+    if options.good is not None:
+        found.append(FeedbackSignal.success(options.good))
+    if options.bad:
+        found.append(FeedbackSignal.failure())
+    if options.score is not None:
+        found.append(FeedbackSignal.preference(options.score))
+    if options.critique is not None:
+        found.append(FeedbackSignal.critique(options.critique))
+    if options.chosen is not None or options.rejected is not None:
+        found.append(FeedbackSignal.preference_pair(options.chosen or "", options.rejected or ""))
+    return found
+
+
+async def _answered(
+    engine: AdapterLearningEngine, name: str, judgement: Judgement
+) -> tuple[Judgement, Any]:
+    """A judgement and what it judges: the answer it brings, or the one that the adapter gives now."""
+    if judgement.answer:
+        return judgement, judgement.answer
+    return judgement, (await engine.generate_with_adapter(judgement.prompt, name)).unwrap()
+
+
+async def _give(
+    engine: AdapterLearningEngine, name: str, judgements: Sequence[tuple[Judgement, Any]]
+) -> list[Ticket]:
+    """Journal all, then wait for all: what comes together is learned together."""
+    given = []
+    for j, answer in judgements:
+        result = await engine.learn_from_feedback(
+            j.prompt, answer, j.signal, name, user=j.user, key=j.key, wait=False
+        )
+        given.append(result.unwrap())
+    outcomes = await asyncio.gather(*map(engine.feedback_outcome, given))
+    return [outcome.unwrap() for outcome in outcomes]
+
+
+async def _learn_pending(engine: AdapterLearningEngine, name: str, out: Output) -> None:
+    with out.waiting("Learning"):
+        moved = (await engine.learn_pending(name)).unwrap()
+    lines = [f"{a.id}@{a.head} has learned everything up to event {a.applied}." for a in moved]
+    out.result(
+        [{"adapter": a.id.name, "head": a.head, "applied": a.applied} for a in moved],
+        *(lines or ["Nothing was pending."]),
+    )
+
+
+def _line(ticket: Ticket) -> str:
+    words = ticket.lesson.words if ticket.lesson else "pending"
+    return f"{ticket.version.ref if ticket.version else ticket.adapter}: {words}"

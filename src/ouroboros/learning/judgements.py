@@ -1,0 +1,67 @@
+"""Judgements from JSON lines: what people thought of answers, recorded elsewhere.
+
+One JSON object a line, UTF-8: `prompt`, `answer`, and one of
+
+    "correction": text         "success": 0..1        "failure": -1..0
+    "preference": 0..1         "critique": text       "chosen": text, "rejected": text
+
+and, if known, `user` and `key`. A pair needs no `answer`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ouroboros.domain.errors import InvalidExample
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.prompts import Prompt, check_prompt, check_text
+from ouroboros.learning.formats import prompt_of, read_rows, refuse_unknown
+
+_SIGNALS: dict[str, Callable[[Any], FeedbackSignal]] = {
+    "correction": FeedbackSignal.user_correction,
+    "success": FeedbackSignal.success,
+    "failure": FeedbackSignal.failure,
+    "preference": FeedbackSignal.preference,
+    "critique": FeedbackSignal.critique,
+}
+_KNOWN = ("prompt", "answer", *_SIGNALS, "chosen", "rejected", "user", "key")
+_HINT = f'Give "prompt", "answer" and one of {", ".join(_SIGNALS)}, or "chosen" and "rejected".'
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One line: who thought what of which answer."""
+
+    prompt: Prompt
+    answer: str
+    signal: FeedbackSignal
+    user: str | None = None
+    key: str | None = None
+
+    def check(self) -> None:
+        check_prompt("prompt", self.prompt)
+        check_text("answer", self.answer)
+        self.signal.check()
+        for name, value in (("user", self.user), ("key", self.key)):
+            if value is not None:
+                check_text(name, value)
+
+
+def read_judgements(path: Path) -> list[Judgement]:
+    """Every judgement of a file; raises `InvalidFile` with the file's name and the line's number."""
+    return read_rows(path, _judgement, f"judgements. One JSON object a line. {_HINT}")
+
+
+def _judgement(row: Mapping[str, Any]) -> Judgement:
+    refuse_unknown(row, _KNOWN)
+    signals = [name for name in _SIGNALS if name in row]
+    pair = "chosen" in row or "rejected" in row
+    if "prompt" not in row or len(signals) + pair != 1:
+        raise InvalidExample("The judgement has no prompt, or not exactly one signal.", hint=_HINT)
+    if pair:
+        signal = FeedbackSignal.preference_pair(row.get("chosen", ""), row.get("rejected", ""))
+    else:
+        signal = _SIGNALS[signals[0]](row[signals[0]])
+    answer = row.get("answer", row.get("rejected", ""))
+    return Judgement(prompt_of(row["prompt"]), answer, signal, row.get("user"), row.get("key"))
