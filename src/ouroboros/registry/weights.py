@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 
 from ouroboros.domain.errors import Conflict, NotFound, StoreError
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
+from ouroboros.registry.pages import records
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 
-SWEEPS = "sweeps"
+SWEEPS, CONDEMNED = "sweeps", "condemned"
 _FOLDER = "adapters/"
 _GIVE_UP = timedelta(minutes=1)
 """After this long a sweep's process is taken for dead."""
@@ -74,6 +75,33 @@ class Weights:
         finally:
             for digest in marked:
                 self._unmark(digest)
+
+    def collect(self, used: Callable[[], set[str]], grace: timedelta, now: datetime) -> list[str]:
+        """Remove weights that have been found unused for at least `grace`; returns their digests.
+
+        The time counts from the first call that finds them so: readers get that long to finish.
+        """
+        unused = set(self.digests()) - used()
+        since = self._condemn(unused, now)
+        removed = self.sweep([digest for digest in unused if now - since[digest] >= grace], used)
+        self._pardon(removed)
+        return removed
+
+    def _condemn(self, unused: set[str], now: datetime) -> dict[str, datetime]:
+        """Since when each of `unused` has been so; what is in use again is pardoned."""
+        known = {
+            r.key: datetime.fromisoformat(r.value["since"]) for r in records(self._metadata, CONDEMNED)
+        }
+        self._pardon(known.keys() - unused)
+        for digest in unused - known.keys():
+            with suppress(Conflict):  # another process collects too
+                self._metadata.put(CONDEMNED, digest, {"since": now.isoformat()}, expected=0)
+        return dict.fromkeys(unused, now) | known
+
+    def _pardon(self, digests: Collection[str]) -> None:
+        for digest in digests:
+            with suppress(Conflict):
+                self._metadata.delete(CONDEMNED, digest, expected=1)
 
     def _mark(self, digest: str) -> bool:
         if self._being_swept(digest):

@@ -1,0 +1,176 @@
+"""A whole store in one file, and back.
+
+The file is a zip: `records.jsonl` and `logs.jsonl` hold the metadata, `blobs/` the blobs under their
+keys, `ouroboros.json` what to expect. It is read and written through the stores' own primitives, so it
+moves a store from any kind to any other.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
+from ouroboros.registry.pages import entries, records
+from ouroboros.registry.registry import ADAPTERS, VERSIONS
+from ouroboros.registry.weights import CONDEMNED, SWEEPS
+from ouroboros.stores.blobs.base import BlobStore
+from ouroboros.stores.faults import store_error
+from ouroboros.stores.metadata.base import MetadataStore
+
+FORMAT = 1
+_MANIFEST, _RECORDS, _LOGS, _BLOBS = "ouroboros.json", "records.jsonl", "logs.jsonl", "blobs/"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """How much a backup holds; the digests are SHA-256 of its two metadata files."""
+
+    blobs: int
+    records: int
+    logs: int
+    records_digest: str
+    logs_digest: str
+    format: int = FORMAT
+
+
+def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Contents:
+    """Write everything into a new file, which appears whole or not at all.
+
+    The store may be in use meanwhile. Adapters are read first and weights last, so what the file says
+    was true at the time; `Conflict` if a deletion came in between.
+    """
+    if file.exists():
+        raise AlreadyExists(f"{file} exists already.", hint="Choose a new name for the backup.")
+    with _whole(file) as partial, zipfile.ZipFile(partial, "w") as zipped:
+        kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED})  # adapters come first
+        rows = [(c, r.key, r.value) for c in kept for r in records(metadata, c)]
+        logs = [_log(metadata, name) for name in metadata.logs()]
+        stored = _copy_blobs(blobs, zipped)
+        _require_whole(rows, stored)
+        contents = Contents(
+            blobs=len(stored),
+            records=len(rows),
+            logs=len(logs),
+            records_digest=_write_lines(zipped, _RECORDS, rows),
+            logs_digest=_write_lines(zipped, _LOGS, logs),
+        )
+        zipped.writestr(_MANIFEST, json.dumps(asdict(contents)))
+    return contents
+
+
+def restore(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Contents:
+    """Fill an empty store from a backup: blobs, logs, records, and the adapters' pointers last."""
+    if metadata.collections() or metadata.logs() or next(iter(blobs.list()), None) is not None:
+        raise AlreadyExists(
+            "The store to restore into is not empty.", hint="Restore into a new --store."
+        )
+    with _opened(file) as zipped:
+        if (damaged := zipped.testzip()) is not None:
+            raise _broken(file, f"{damaged} is damaged")
+        contents = _read_manifest(zipped)
+        rows = _read_lines(zipped, _RECORDS, contents.records_digest)
+        logs = _read_lines(zipped, _LOGS, contents.logs_digest)
+        names = sorted(name for name in zipped.namelist() if name.startswith(_BLOBS))
+        if (len(names), len(rows), len(logs)) != (contents.blobs, contents.records, contents.logs):
+            raise _broken(file, "something is missing")
+        for name in names:
+            blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
+    for name, last, kept in logs:
+        _refill(metadata, name, last, dict(kept))
+    for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):
+        metadata.put(collection, key, value, expected=0)
+    return contents
+
+
+def _log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
+    last = metadata.last(name)
+    kept = [(e.seq, e.value) for e in entries(metadata, name) if e.seq <= last]
+    return name, last, kept
+
+
+def _refill(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
+    """Append entries under their old numbers; places that were erased are filled and erased again."""
+    for seq in range(1, last + 1):
+        metadata.append(name, kept.get(seq, {}))
+        if seq not in kept:
+            metadata.erase(name, seq, seq)
+
+
+def _copy_blobs(blobs: BlobStore, zipped: zipfile.ZipFile) -> set[str]:
+    stored = set()
+    for key in blobs.list():
+        try:
+            zipped.writestr(_BLOBS + key, blobs.get(key))
+        except NotFound:
+            continue  # collected since it was listed; `_require_whole` knows whether it matters
+        stored.add(key)
+    return stored
+
+
+def _require_whole(rows: Iterable[tuple[str, str, Any]], stored: set[str]) -> None:
+    digests = {key: value["digest"] for collection, key, value in rows if collection == VERSIONS}
+    heads = [f"{key}@{value['head']:09d}" for c, key, value in rows if c == ADAPTERS and "head" in value]
+    folders = {key.split("/")[1] for key in stored if key.startswith("adapters/")}
+    if not digests.keys() >= set(heads) or not folders >= set(digests.values()):
+        raise Conflict("Something was deleted while the backup was made.", hint="Try again.")
+
+
+def _write_lines(zipped: zipfile.ZipFile, name: str, lines: Iterable[Any]) -> str:
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    zipped.writestr(name, text, compress_type=zipfile.ZIP_DEFLATED)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _read_lines(zipped: zipfile.ZipFile, name: str, digest: str) -> list[Any]:
+    text = zipped.read(name)
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise _broken(Path(str(zipped.filename)), f"{name} is damaged")
+    return [json.loads(line) for line in text.decode().split("\n")[:-1]]
+
+
+def _read_manifest(zipped: zipfile.ZipFile) -> Contents:
+    manifest = json.loads(zipped.read(_MANIFEST))
+    if manifest.get("format") != FORMAT:
+        raise InvalidFile(
+            f"{zipped.filename} has backup format {manifest.get('format')}, not {FORMAT}.",
+            hint="Use the version of ouroboros that wrote it, or a newer one.",
+        )
+    return Contents(**manifest)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(file) as zipped:
+            yield zipped
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise _broken(file, str(error)) from error
+    except OSError as error:
+        raise InvalidFile(
+            f"{file} cannot be read: {error.strerror}.", hint="Name a file that backup wrote."
+        ) from error
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A name to write under; the file gets its own once it is complete and synced."""
+    partial = file.with_name(file.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(file)
+    except OSError as error:
+        raise store_error(f"write {file.name}", file.parent, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _broken(file: Path, how: str) -> InvalidFile:
+    return InvalidFile(f"{file} is no whole backup: {how}.", hint="Use another copy of it.")

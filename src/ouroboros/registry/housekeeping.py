@@ -1,0 +1,92 @@
+"""Looking after a store: is everything in it whole, what can go, and what can be put right."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ouroboros.domain.errors import NotFound, StoreError
+from ouroboros.domain.names import VersionRef
+from ouroboros.domain.records import Adapter, Version
+from ouroboros.registry.registry import Registry
+
+GRACE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with one version, in words; `served` if it is its adapter's head."""
+
+    ref: VersionRef
+    words: str
+    served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What `check` found: how much it read, what is damaged, and weights that no version refers to.
+
+    Unused weights are harmless: a writer died before its version was written, or lost a race.
+    """
+
+    adapters: int
+    versions: int
+    damages: tuple[Damage, ...]
+    unused: tuple[str, ...]
+
+
+def check(registry: Registry) -> Checkup:
+    """Read every version and verify its weights' digest."""
+    adapters = registry.adapters()
+    lines = {adapter: registry.versions(adapter.id) for adapter in adapters}
+    damages = [damage for adapter, line in lines.items() for damage in _damages(registry, adapter, line)]
+    return Checkup(
+        adapters=len(adapters),
+        versions=sum(map(len, lines.values())),
+        damages=tuple(damages),
+        unused=tuple(sorted(set(registry.weights.digests()) - registry.digests())),
+    )
+
+
+def repair(registry: Registry, checkup: Checkup) -> list[Adapter]:
+    """Put adapters with a damaged head back to their newest sound version; returns those moved.
+
+    The move is a rollback like any other. A damaged version itself can only come from a backup.
+    """
+    moved = []
+    for damage in checkup.damages:
+        if damage.served and (sound := _newest_sound(registry, damage.ref)) is not None:
+            moved.append(registry.rollback(sound))
+    return moved
+
+
+def collect(registry: Registry, grace: timedelta = GRACE, now: datetime | None = None) -> list[str]:
+    """Remove weights that no version has referred to for `grace`; returns their digests."""
+    return registry.weights.collect(registry.digests, grace, now or datetime.now(UTC))
+
+
+def _damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Iterator[Damage]:
+    if adapter.head not in [version.number for version in line]:
+        yield Damage(VersionRef(adapter.id, adapter.head), "its record is missing", served=True)
+    for version in line:
+        try:
+            registry.files(version)
+        except StoreError as error:
+            yield Damage(version.ref, error.message, served=version.number == adapter.head)
+
+
+def _newest_sound(registry: Registry, damaged: VersionRef) -> VersionRef | None:
+    """The nearest sound ancestor, or else the newest sound version there is."""
+    for version in [*_ancestors(registry, damaged), *reversed(registry.versions(damaged.adapter))]:
+        try:
+            registry.files(version)
+        except StoreError:
+            continue
+        return version.ref
+    return None
+
+
+def _ancestors(registry: Registry, ref: VersionRef) -> list[Version]:
+    try:
+        return registry.lineage(ref)
+    except NotFound:
+        return []
