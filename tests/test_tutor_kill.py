@@ -1,0 +1,100 @@
+"""Killed between acknowledgement and promotion: no event is lost and none is applied twice."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+
+NAME = AdapterId("tickets")
+
+TEACHER = """
+import asyncio, sys
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+
+folder, model, round = sys.argv[1:]
+if model == "fake":
+    from ouroboros.testing.backend import FakeBackend
+    backend = FakeBackend(step_seconds=0.005)
+else:
+    from ouroboros.backend.local import LocalBackend
+    backend = LocalBackend.open(model, dtype="float32", threads=1)
+
+async def main():
+    registry = Registry(open_metadata(f"sqlite:///{folder}/m.db"), open_blobs(f"file://{folder}/blobs"))
+    async with AdapterLearningEngine(backend, registry) as engine:
+        await engine.create_adapter("tickets", AdapterConfig())
+        print("ready", flush=True)
+        (await engine.learn_pending()).unwrap()
+        for step in range(500 if round != "last" else 0):
+            given = await engine.learn_from_feedback(
+                f"prompt {round}.{step}", "wrong", FeedbackSignal.user_correction(f"right {step}"),
+                "tickets", key=f"{round}.{step}", wait=step % 3 == 2,
+            )
+            print(given.unwrap().event, f"{round}.{step}", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def _teach(folder: Path, model: str, round: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", TEACHER, str(folder), model, round], stdout=subprocess.PIPE, text=True
+    )
+
+
+def _killed(folder: Path, model: str, round: str, seconds: float) -> dict[int, str]:
+    """What a teacher acknowledged before it was killed, `seconds` after it was ready."""
+    with _teach(folder, model, round) as teacher:
+        assert teacher.stdout is not None
+        assert teacher.stdout.readline() == "ready\n"
+        time.sleep(seconds)
+        teacher.kill()
+        said = teacher.stdout.read().splitlines(keepends=True)
+    lines = [line.split() for line in said if line.endswith("\n")]
+    return {int(event): key for event, key in lines}
+
+
+def _check(folder: Path, acknowledged: dict[int, str]) -> None:
+    registry = Registry(open_metadata(f"sqlite:///{folder}/m.db"), open_blobs(f"file://{folder}/blobs"))
+    journal = {entry.seq: entry.event for entry in registry.journal.read(NAME, limit=100_000)}
+    kept = {seq: event.key for seq, event in journal.items() if event.kind == "feedback"}
+    assert kept.items() >= acknowledged.items()
+    adapter = registry.get(NAME)
+    assert adapter.applied == max(kept)
+    line = registry.lineage(VersionRef(NAME))
+    learned = [lesson.event for version in line for lesson in version.lessons]
+    assert sorted(learned) == sorted(kept)
+    registry.files(line[0])
+    registry.close()
+
+
+def _survive(folder: Path, model: str, kills: int, longest: float) -> None:
+    chance = random.Random(3)
+    acknowledged: dict[int, str] = {}
+    for round in range(kills):
+        acknowledged |= _killed(folder, model, str(round), chance.uniform(0.0, longest))
+    last = _teach(folder, model, "last")
+    last.communicate()
+    assert last.returncode == 0
+    assert acknowledged
+    _check(folder, acknowledged)
+
+
+def test_feedback_survives_being_killed(tmp_path: Path) -> None:
+    _survive(tmp_path, "fake", kills=6, longest=0.6)
+
+
+@pytest.mark.slow
+def test_feedback_survives_being_killed_with_a_real_model(tmp_path: Path, tiny: Path) -> None:
+    _survive(tmp_path, str(tiny), kills=12, longest=4.0)
