@@ -50,7 +50,9 @@ def open_engine(model_folder, tmp_path):
             open_metadata(f"sqlite:///{tmp_path}/store/metadata.db"),
             open_blobs(f"file://{tmp_path}/store/blobs"),
         )
-        return AdapterLearningEngine(LocalBackend.open(str(folder), dtype="float32", threads=1), registry)
+        return AdapterLearningEngine(
+            LocalBackend.open(str(folder), dtype="float32", threads=1), registry
+        )
 
     return opened
 

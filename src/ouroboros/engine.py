@@ -40,7 +40,7 @@ EVALUATION_BATCH = 32
 def _result(
     method: Callable[Concatenate[E, P], Awaitable[T]],
 ) -> Callable[Concatenate[E, P], Coroutine[Any, Any, Result[T]]]:
-    """Hand out what a verb returns as `Ok`, and one of our errors as `Err`; anything else is a bug and raises."""
+    """Hand out what a verb returns as `Ok`, our errors as `Err`; anything else is a bug and raises."""
 
     @functools.wraps(method)
     async def verb(self: E, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
@@ -57,8 +57,8 @@ class AdapterLearningEngine:
 
     Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`
     and honour asyncio cancellation as well: a cancelled training stops within one optimizer step and
-    leaves the adapter as it was. (A cancellation that comes while the finished version is being committed
-    is too late: the version exists.)
+    leaves the adapter as it was. (A cancellation that comes while the finished version is being
+    committed is too late: the version exists.)
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     """The folder of a tiny model of an architecture."""
     made: dict[tuple, Path] = {}
 
-    def folder(architecture: str = "llama", **changes: object) -> Path:
+    def folder(architecture: str = "llama", **changes: Any) -> Path:
         key = (architecture, *sorted(changes.items()))
         if key not in made:
             made[key] = tiny_model(tmp_path_factory.mktemp(architecture), architecture, **changes)

@@ -19,7 +19,7 @@ class Fingerprint:
     vocabulary: int
 
     def require(self, other: "Fingerprint", what: str) -> None:
-        """Raise `BaseMismatch` in plain words unless `other`, which `what` was made for, is this base."""
+        """Raise `BaseMismatch`, in plain words, unless `other`, the base of `what`, is this one."""
         if self == other:
             return
         raise BaseMismatch(

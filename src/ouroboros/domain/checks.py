@@ -1,4 +1,4 @@
-"""The few checks that values share. Each returns nothing or raises; `validated` turns that into a Result."""
+"""The few checks that values share: each raises or does nothing; `validated` makes that a Result."""
 
 import difflib
 import math
@@ -23,9 +23,7 @@ def validated(value: T, check: Callable[[], None]) -> Result[T]:
 def check_int(name: str, value: object, low: int, high: int) -> None:
     """Refuse anything but an int in [low, high]; True and 8.0 are not ints here."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidConfig(
-            f"{name} is {value!r}.", hint=f"Give a whole number from {low} to {high}."
-        )
+        raise InvalidConfig(f"{name} is {value!r}.", hint=f"Give a whole number from {low} to {high}.")
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:

@@ -53,8 +53,8 @@ class AdapterConfig:
     def auto(cls, base: BaseModel, **changes: object) -> "AdapterConfig":
         """A config that learns well on this model: every linear layer, rate falling with width.
 
-        The rule is rate = 1.28 / width, kept in [1e-5, 1e-2]: 5e-3 at width 256, 3e-4 at 4096. How it was
-        measured stands in docs/decisions/0002-auto-rates.md. `changes` override single fields.
+        The rule is rate = 1.28 / width, kept in [1e-5, 1e-2]: 5e-3 at width 256, 3e-4 at 4096. How it
+        was measured stands in docs/decisions/0002-auto-rates.md. `changes` override single fields.
         """
         rate = min(max(1.28 / base.width, 1e-5), 1e-2)
         config = cls(learning_rate=float(f"{rate:.2g}"), target_modules=ALL_LINEAR)

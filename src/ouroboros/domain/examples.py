@@ -12,7 +12,7 @@ MAX_WEIGHT = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """`input` should be answered with `output`; `weight` scales its share of the loss (0 < weight <= 1000)."""
+    """`input` should be answered with `output`; `weight`, 0 to 1000, scales its share of the loss."""
 
     input: Prompt
     output: str

@@ -50,7 +50,7 @@ class AdapterId:
 
 @dataclass(frozen=True, slots=True)
 class VersionRef:
-    """One version of an adapter: `tickets` and `tickets@head` are what is served, `tickets@7` is the seventh."""
+    """A version of an adapter: `tickets` and `tickets@head` are served, `tickets@7` is the seventh."""
 
     adapter: AdapterId
     number: int | None = None

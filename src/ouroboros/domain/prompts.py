@@ -40,7 +40,8 @@ def check_text(what: str, text: object) -> None:
 def check_prompt(what: str, prompt: object) -> None:
     """Refuse a prompt that is blank or whose conversation cannot be answered."""
     if not isinstance(prompt, tuple):
-        return check_text(what, prompt)
+        check_text(what, prompt)
+        return
     for message in prompt:
         if not isinstance(message, Message) or message.role not in ROLES:
             raise InvalidExample(
@@ -49,4 +50,6 @@ def check_prompt(what: str, prompt: object) -> None:
             )
         check_text(f"{what}'s {message.role} turn", message.content)
     if not prompt or prompt[-1].role != "user":
-        raise InvalidExample(f"The {what} does not end with a user turn.", hint="Let the user speak last.")
+        raise InvalidExample(
+            f"The {what} does not end with a user turn.", hint="Let the user speak last."
+        )

@@ -27,7 +27,7 @@ OnProgress: TypeAlias = Callable[[TrainingProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """A finished training in numbers: losses are means per labelled token, over the first and the last pass."""
+    """A finished training. Losses are means over the first and over the last tenth of the steps."""
 
     rows: int
     steps: int

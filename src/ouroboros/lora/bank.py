@@ -1,8 +1,8 @@
 """The adapter bank: many LoRA adapters in one model, chosen token by token.
 
-Each adapter in memory is one flat float32 row, its master: A [R, I] and B^T [R, O] of every adapted layer,
-one after the other. A copy in the model's dtype is what the layers multiply with. So an optimizer step, a
-cast or an upload is one operation, however many layers there are; adapters of different rank and layers
+Each adapter in memory is one flat float32 row, its master: A [R, I] and B^T [R, O] of every adapted
+layer, one after the other. A copy in the model's dtype is what the layers multiply with. So an optimizer
+step, a cast or an upload is one operation, however many layers there are; adapters of different rank and layers
 stand beside each other without padding; and a row gives the same bits whatever else is in the bank.
 
 Which adapter a token belongs to travels with each call as a `Route`; nothing is ever "active". Within a
@@ -217,7 +217,7 @@ def _stacked(
 
 
 class Bank:
-    """The adapted layers of one model. Holds the route of the forward pass in progress, and nothing else."""
+    """A model's adapted layers ask here. It holds the route of the forward pass in progress, no more."""
 
     def __init__(self) -> None:
         self._route: Route | None = None

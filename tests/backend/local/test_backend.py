@@ -20,13 +20,16 @@ ROWS = (
     Row("I was charged twice", "billing"),
     Row("play some music", "media"),
 )
+OUTPUTS = ("shipping", "billing", "media")
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
 SHORT = GenerationConfig(max_tokens=12)
 
 
 async def trained(backend, epochs=40):
     start = await backend.initialize(CONFIG, seed=0)
-    return await backend.train(TrainJob(start, CONFIG, TrainingConfig(batch_size=3, epochs=epochs), ROWS))
+    return await backend.train(
+        TrainJob(start, CONFIG, TrainingConfig(batch_size=3, epochs=epochs), ROWS)
+    )
 
 
 async def test_a_fresh_adapter_answers_as_the_base(backend):
@@ -47,7 +50,9 @@ async def test_training_makes_the_rows_the_answers(backend):
 
 async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder):
     outcome = await trained(backend, epochs=5)
-    scores = [ScoreRequest(r.prompt, r.output, outcome.files.digest) for r in ROWS]
+    scores = [
+        ScoreRequest(r.prompt, o, outcome.files.digest) for r, o in zip(ROWS, OUTPUTS, strict=True)
+    ]
     before = await backend.score(scores)
     other = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=1)
     await other.load(outcome.files)
@@ -56,7 +61,7 @@ async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder):
 
 
 async def test_the_base_is_untouched_bit_for_bit(backend):
-    request = [ScoreRequest(r.prompt, r.output) for r in ROWS]
+    request = [ScoreRequest(r.prompt, o) for r, o in zip(ROWS, OUTPUTS, strict=True)]
     before = await backend.score(request)
     await trained(backend)
     assert await backend.score(request) == before
@@ -65,7 +70,7 @@ async def test_the_base_is_untouched_bit_for_bit(backend):
 async def test_training_does_not_change_its_start(backend):
     start = await backend.initialize(CONFIG, seed=0)
     digest = await backend.load(start)
-    request = [ScoreRequest(ROWS[0].prompt, ROWS[0].output, digest)]
+    request = [ScoreRequest(ROWS[0].prompt, OUTPUTS[0], digest)]
     before = await backend.score(request)
     await backend.train(TrainJob(start, CONFIG, TrainingConfig(epochs=3), ROWS))
     assert await backend.score(request) == before

@@ -62,7 +62,9 @@ def test_a_batch_answers_as_each_would_alone(frozen):
 
 def test_sampling_repeats_with_its_seed_and_varies_without(frozen):
     def sample(seed):
-        return run(frozen, ask(frozen, PROMPTS[0], temperature=1.5, seed=seed, max_tokens=12))[0][0].tokens
+        return run(frozen, ask(frozen, PROMPTS[0], temperature=1.5, seed=seed, max_tokens=12))[0][
+            0
+        ].tokens
 
     assert sample(3) == sample(3)
     assert len({sample(seed) for seed in range(5)}) > 1
@@ -70,7 +72,9 @@ def test_sampling_repeats_with_its_seed_and_varies_without(frozen):
 
 def test_a_tiny_nucleus_is_greedy(frozen):
     (greedy,), _ = run(frozen, ask(frozen, PROMPTS[0], max_tokens=8))
-    (nucleus,), _ = run(frozen, ask(frozen, PROMPTS[0], temperature=1.0, top_p=1e-6, seed=1, max_tokens=8))
+    (nucleus,), _ = run(
+        frozen, ask(frozen, PROMPTS[0], temperature=1.0, top_p=1e-6, seed=1, max_tokens=8)
+    )
     assert nucleus.tokens == greedy.tokens
 
 

@@ -25,9 +25,17 @@ def test_the_chat_template_frames_a_prompt(codec, tokenizer):
 
 
 def test_a_conversation_keeps_its_turns(codec, tokenizer):
-    turns = (Message("system", "be brief"), Message("user", "hi"), Message("assistant", "yes"), Message("user", "why?"))
+    turns = (
+        Message("system", "be brief"),
+        Message("user", "hi"),
+        Message("assistant", "yes"),
+        Message("user", "why?"),
+    )
     text = tokenizer.decode(codec.prompt_ids(turns))
-    assert text == "<|system|>be brief<|end|><|user|>hi<|end|><|assistant|>yes<|end|><|user|>why?<|end|><|assistant|>"
+    assert (
+        text == "<|system|>be brief<|end|><|user|>hi<|end|>"
+        "<|assistant|>yes<|end|><|user|>why?<|end|><|assistant|>"
+    )
 
 
 def test_an_output_ends_with_the_template_s_end(codec, tokenizer):

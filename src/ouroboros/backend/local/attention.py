@@ -1,8 +1,8 @@
 """Attention within the sequences of a packed row, and only there.
 
 PyTorch's attention over a packed row [1, T] costs T^2 however many sequences share it, and its bfloat16
-backward pass on a CPU is slow: 7 ms for four sequences of 67 tokens, where the plain matrix products below,
-on the sequences side by side, take 1.4 ms. Everywhere else the standard implementation answers.
+backward pass on a CPU is slow: 7 ms for four sequences of 67 tokens, where the plain matrix products
+below, on the sequences side by side, take 1.4 ms. Everywhere else the standard implementation answers.
 """
 
 from collections.abc import Sequence

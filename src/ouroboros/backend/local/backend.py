@@ -126,6 +126,8 @@ class LocalBackend:
         finally:
             token.cancel()
             await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()  # whoever left early does not want to hear of it
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
@@ -207,7 +209,9 @@ class LocalBackend:
     def _admit(self, digest: str, weights: LoraWeights) -> None:
         """Keep an adapter in memory, and let go of those used least recently."""
         self._resident[digest] = self._banked(weights)
-        while len(self._resident) > 1 and sum(a.nbytes for a in self._resident.values()) > RESIDENT_BYTES:
+        while (
+            len(self._resident) > 1 and sum(a.nbytes for a in self._resident.values()) > RESIDENT_BYTES
+        ):
             self._resident.popitem(last=False)
 
     def _banked(self, weights: LoraWeights) -> BankedAdapter:

@@ -1,4 +1,4 @@
-"""One forward pass over many sequences: packing them, routing them to adapters, reading log-probabilities.
+"""One forward pass over many sequences: packed, routed to adapters, read as log-probabilities.
 
 Sequences are laid end to end in one row [1, T] with positions that restart, so no token is padding and
 the result equals running each alone. Architectures whose attention does not go by positions (ALiBi,
@@ -21,8 +21,8 @@ from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter, Route, Segment
 
 _PACKABLE = frozenset(
-    "cohere cohere2 gemma gemma2 gemma3_text gpt2 gpt_neox gptj granite llama mistral mixtral olmo olmo2 "
-    "phi phi3 qwen2 qwen3 qwen3_moe smollm3 stablelm starcoder2".split()
+    "cohere cohere2 gemma gemma2 gemma3_text gpt2 gpt_neox gptj granite llama mistral mixtral olmo "
+    "olmo2 phi phi3 qwen2 qwen3 qwen3_moe smollm3 stablelm starcoder2".split()
 )
 """Model types whose packed and separate runs are shown equal by tests/backend/local/test_forward.py."""
 
@@ -124,7 +124,7 @@ def token_logprobs(
 def output_logprobs(
     frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
-    """Per sequence, the log-probabilities of its output's tokens. No gradients; a step per forward pass."""
+    """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
     found: list[Tensor] = []
     for run in cut([len(s) for s in sequences], frozen.token_budget):
         chosen = [sequences[i] for i in run]

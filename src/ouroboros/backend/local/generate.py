@@ -27,9 +27,7 @@ class Question:
     adapter: BankedAdapter | None
 
 
-def answer(
-    frozen: FrozenModel, questions: Sequence[Question]
-) -> Steps[list[Delta], list[Generation]]:
+def answer(frozen: FrozenModel, questions: Sequence[Question]) -> Steps[list[Delta], list[Generation]]:
     """Answer all questions in one batch. Yields, after each token, one piece of text per question."""
     model, device = frozen.model, frozen.device
     answers = [_Answer(q, frozen.codec) for q in questions]
@@ -49,7 +47,9 @@ def answer(
                 logits_to_keep=torch.tensor([ids.shape[1] - 1], device=device),
             ).logits[:, -1]
         tokens, logprobs = _choose(logits.float(), answers)
-        pieces = [a.push(*step) for a, step in zip(answers, zip(tokens, logprobs, strict=True), strict=True)]
+        pieces = [
+            a.push(*step) for a, step in zip(answers, zip(tokens, logprobs, strict=True), strict=True)
+        ]
         yield pieces
         if all(a.finish for a in answers):
             return [a.generation() for a in answers]

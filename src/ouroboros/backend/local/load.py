@@ -1,4 +1,4 @@
-"""Loading a base model: a folder, a hub id, or the bundled starter; never a pickle, never remote code."""
+"""Loading a base: a folder, a hub id or the bundled starter; never a pickle, never remote code."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> FrozenModel:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"The base model {name!r} cannot be loaded: {_first_line(error)}",
-            hint="Give the folder of a Hugging Face causal language model with safetensors weights, or its id.",
+            hint="Give a Hugging Face causal language model with safetensors weights: a folder, or an id.",
         ) from error
     model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
     freeze(model)
@@ -120,7 +120,8 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"There is no model folder at {folder}.", hint="Check the path.")
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder} holds no config.json.", hint="Give the folder of a Hugging Face causal language model."
+            f"{folder} holds no config.json.",
+            hint="Give the folder of a Hugging Face causal language model.",
         )
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.glob("*.bin")) or sorted(
@@ -128,10 +129,12 @@ def _check_folder(folder: Path) -> None:
         )
         if pickled:
             raise ModelError(
-                f"{folder} has its weights as a pickle only ({pickled[0]}), and loading one can run any code.",
+                f"{folder} has its weights as a pickle only ({pickled[0]}); loading one can run any code.",
                 hint="Convert them once, where you trust them: model.save_pretrained(folder).",
             )
-        raise ModelError(f"{folder} holds no *.safetensors weights.", hint="Save the model's weights there.")
+        raise ModelError(
+            f"{folder} holds no *.safetensors weights.", hint="Save the model's weights there."
+        )
     if not any((folder / f).is_file() for f in _TOKENIZER_FILES):
         raise ModelError(
             f"{folder} has no tokenizer.", hint="Save it there: tokenizer.save_pretrained(folder)."
@@ -158,9 +161,7 @@ def _describe(
     return BaseModel(
         name=name,
         fingerprint=Fingerprint(
-            config=_digest(
-                {k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}
-            ),
+            config=_digest({k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}),
             tokenizer=_digest(_tokenizer_facts(tokenizer)),
             template=_digest(tokenizer.chat_template or ""),
             weights=_weights_digest(source),

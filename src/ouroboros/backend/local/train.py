@@ -1,8 +1,8 @@
 """The training loop.
 
 One optimizer step: `batch_size` rows are packed into as few forward passes as the token budget allows,
-the gradient is gathered over them in float32, clipped, and applied to the whole adapter at once, since an
-adapter is one flat row. The gradient does not depend on how the rows were packed.
+the gradient is gathered over them in float32, clipped, and applied to the whole adapter at once, since
+an adapter is one flat row. The gradient does not depend on how the rows were packed.
 """
 
 import math
@@ -29,7 +29,7 @@ def train(
     config: AdapterConfig,
     training: TrainingConfig,
 ) -> Steps[TrainingProgress, TrainingReport]:
-    """Train `adapter` in place on `rows`; yields its progress after each optimizer step, None before the first.
+    """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """

@@ -1,8 +1,8 @@
 """The careful update: work a few judged rows into an adapter and leave the rest of it alone.
 
 Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers
-to every other prompt. Here steps follow the gradient (by conjugate directions), so that only what matters
-to the rows moves. They start short, lengthen, are taken back when the loss rose, and end as soon as all
+to every other prompt. Here steps follow the gradient (by conjugate directions), so that only what
+matters to the rows moves. They start short, lengthen, are taken back when the loss rose, and end as soon as all
 rows are learned.
 
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update

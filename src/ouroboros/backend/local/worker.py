@@ -20,7 +20,7 @@ from ouroboros.domain.errors import BackendError
 E = TypeVar("E")
 T = TypeVar("T")
 Steps: TypeAlias = Generator[E | None, None, T]
-"""Work that yields after each step, an event `E` or None when there is nothing to tell, and returns a `T`."""
+"""Work: yields after each step, an event `E` or None if there is nothing to tell; returns a `T`."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Worker:
                 turns.append(work)
         for work in turns:
             work.steps.close()
-            work.done.set_exception(BackendError("The backend was closed.", hint="Open the engine again."))
+            work.done.set_exception(
+                BackendError("The backend was closed.", hint="Open the engine again.")
+            )
 
     def _receive(self, turns: "deque[_Work[Any, Any]]") -> bool:
         """Take in new work, waiting when there is nothing else to do; False once closed."""

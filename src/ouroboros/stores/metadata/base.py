@@ -70,7 +70,7 @@ class MetadataStore(Protocol):
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
-        """Records whose key starts with `prefix` and sorts after `after`, in code point order of keys."""
+        """Records whose key starts with `prefix` and sorts after `after`, by code point."""
         ...
 
     def append(self, log: str, value: Json) -> int:
