@@ -2,8 +2,8 @@
 
 Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers
 to every other prompt. Here steps follow the gradient (by conjugate directions), so that only what
-matters to the rows moves. They start short, lengthen, are taken back when the loss rose, and end as soon as all
-rows are learned.
+matters to the rows moves. They start short, lengthen, are taken back when the loss rose, and end as soon
+as all rows are learned.
 
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
 changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
