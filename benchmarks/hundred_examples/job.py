@@ -1,6 +1,7 @@
 """The work that every arm is given: a model, rows, an adapter's shape and how to train it."""
 
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +72,25 @@ def build_model(folder: str, small: bool) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **special, bos_token_id=None))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return {"folder": folder, "parameters": model.num_parameters()}
+    return {"folder": folder}
+
+
+def plain_copy(source: str, folder: str) -> dict[str, Any]:
+    """Write a model without its chat template into `folder`: then every arm sees the same token ids."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(source, folder)
+    Path(folder, "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return {"folder": folder}
+
+
+def labelled(tokenizer: Any, prompt: str, output: str) -> tuple[list[int], list[int]]:
+    """The ids of a prompt, and of its output with the end token."""
+    after = tokenizer.encode(output, add_special_tokens=False)
+    return tokenizer.encode(prompt), [*after, tokenizer.eos_token_id]
 
 
 def _tokenizer():

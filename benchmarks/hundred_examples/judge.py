@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hundred_examples.job import Job, folder_of
+from benchmarks.hundred_examples.job import Job, folder_of, labelled
 
 
 def judge(job: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Any]:
@@ -39,8 +39,7 @@ def _nll(job: Job, folder: str) -> float:
     model = PeftModel.from_pretrained(base, folder).eval()
     total, tokens = 0.0, 0
     for prompt, output in job.rows:
-        before = tokenizer.encode(prompt)
-        after = [*tokenizer.encode(output), tokenizer.eos_token_id]
+        before, after = labelled(tokenizer, prompt, output)
         with torch.no_grad():
             logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
         total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(after), reduction="sum"))

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
-from ouroboros.domain.config import AdapterConfig
+from ouroboros.backend.base import Backend, TrainJob
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 
 
-def ours(job: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """Train once cold and once warm; seconds of each, and the folder of the first."""
+def ours(job: Mapping[str, Any], times: int, dtype: str) -> dict[str, Any]:
+    """Run the job `times` times, cold and then warm; the seconds of each, and the adapter's folder."""
     from ouroboros.backend.local import LocalBackend
 
     work = Job.of(job)
     backend = LocalBackend.open(work.model, dtype=dtype)
     folder = folder_of(work, f"ours-{dtype}")
-    return asyncio.run(_twice(backend, work, folder))
+    return {"seconds": asyncio.run(_repeat(backend, work, folder, times)), "folder": str(folder)}
 
 
 def start(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,18 +34,13 @@ def start(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder)}
 
 
-async def _twice(backend: Any, job: Job, folder: Path) -> dict[str, Any]:
-    cold = await _train(backend, job, folder)
-    warm = await _train(backend, job, folder)
+async def _repeat(backend: Backend, job: Job, folder: Path, times: int) -> list[float]:
+    seconds = [await _train(backend, job, folder) for _ in range(times)]
     await backend.close()
-    return {"seconds": cold, "warm_seconds": warm, "folder": str(folder)}
+    return seconds
 
 
-async def _train(backend: Any, job: Job, folder: Path) -> float:
-    from ouroboros.backend.base import TrainJob
-    from ouroboros.domain.config import TrainingConfig
-    from ouroboros.domain.rows import Row
-
+async def _train(backend: Backend, job: Job, folder: Path) -> float:
     started = time.perf_counter()
     adapter = _adapter(job)
     training = TrainingConfig(BATCH, job.epochs, seed=SEED, warmup=0.0)

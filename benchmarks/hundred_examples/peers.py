@@ -35,11 +35,10 @@ PEERS = {
 }
 
 
-def peer(job: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Train once cold and once warm; seconds of each, and the folder of the adapter."""
+def peer(job: Mapping[str, Any], times: int, name: str) -> dict[str, Any]:
+    """Run the job `times` times, cold and then warm; the seconds of each, and the adapter's folder."""
     from benchmarks.hundred_examples.trainers import train
 
     work = Job.of(job)
     folder = folder_of(work, name.replace(", ", "-"))
-    cold, warm = (train(work, PEERS[name], folder) for _ in range(2))
-    return {"seconds": cold, "warm_seconds": warm, "folder": str(folder)}
+    return {"seconds": [train(work, PEERS[name], folder) for _ in range(times)], "folder": str(folder)}

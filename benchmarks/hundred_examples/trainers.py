@@ -22,7 +22,7 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
+from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of, labelled
 from benchmarks.hundred_examples.peers import Setup
 from ouroboros.backend.local.train import order
 from ouroboros.domain.config import TrainingConfig
@@ -87,8 +87,7 @@ def _sft_trainer(
 
 def _labelled(tokenizer: PreTrainedTokenizerBase, prompt: str, output: str) -> dict[str, list[int]]:
     """A row as ids, with labels on the output and its end."""
-    before = tokenizer.encode(prompt)
-    after = [*tokenizer.encode(output), tokenizer.eos_token_id]
+    before, after = labelled(tokenizer, prompt, output)
     ids = before + after
     return {"input_ids": ids, "labels": [-100] * len(before) + after, "attention_mask": [1] * len(ids)}
 
