@@ -44,23 +44,21 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             out.result(describe.generation_json(answer))
         else:
             answer = await _stream(engine, prompt, options.name, config, out)
-    if answer.finish == "length":
+    if answer is not None and answer.finish == "length":
         out.note("(cut at the token limit; --max-tokens raises it)")
 
 
 async def _stream(
     engine: AdapterLearningEngine, prompt: str, name: str, config: GenerationConfig, out: Output
-) -> Generation:
+) -> Generation | None:
     """Print the answer as it comes, and end the line whatever happens."""
-    started = False
+    answer, started = None, False
     try:
         async for piece in engine.stream_with_adapter(prompt, name, config):
             delta = piece.unwrap()
             out.piece(delta.text)
-            started = started or bool(delta.text)
-            if delta.generation is not None:
-                return delta.generation
+            answer, started = delta.generation, True
     finally:
         if started:
             out.piece("\n")
-    raise AssertionError("a stream ends with its whole generation")
+    return answer

@@ -1,0 +1,29 @@
+"""The demo's words, on a tiny model; what it shows of learning is tested on the starter."""
+
+from ouroboros.cli.demo import TASK
+
+
+def test_the_demo_trains_once_and_says_what_to_type_next(cli, tiny):
+    first = cli("demo")
+    assert first.code == 0
+    assert "learned from 100 examples" in first.err
+    assert "step 130/130" in first.err
+    lines = first.out.splitlines()
+    assert f"generate {TASK} " in lines[-1]
+    assert lines[-1].endswith(f"--model {tiny}")
+    assert any(line.startswith("bare model  ") and " of 60 " in line for line in lines)
+    assert any(line.startswith("tickets@2 ") and " of 60 " in line for line in lines)
+
+    again = cli("demo", "--json")
+    assert "trained by an earlier demo" in again.err
+    assert "step " not in again.err
+    assert again.json["version"]["number"] == 2
+
+
+def test_the_demo_leaves_somebody_elses_adapter_alone(cli, rows):
+    cli("create", TASK)
+    cli("train", TASK, rows)
+    ran = cli("demo")
+    assert ran.code == 4
+    assert "--store" in ran.error
+    assert cli("show", TASK, "--json").json["head"] == 2

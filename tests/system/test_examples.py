@@ -1,0 +1,33 @@
+"""The examples run as they lie there."""
+
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_quickstart(python):
+    ran = python(EXAMPLES / "01_quickstart.py")
+    assert ran.returncode == 0, ran.stderr
+    version, _, taught = ran.stdout.splitlines()
+    assert version.startswith("quickstart@2: loss ")
+    assert taught.startswith("quickstart: ")
+
+
+def test_merge(python):
+    ran = python(EXAMPLES / "04_merge.py")
+    assert ran.returncode == 0, ran.stderr
+    scores = ran.stdout.splitlines()[::2]
+    assert [line.split(":")[0] for line in scores[:2]] == ["rank 16, 0.0% cut off"] * 2
+
+
+def test_import_export(python):
+    ran = python(EXAMPLES / "05_import_export.py")
+    assert ran.returncode == 0, ran.stderr
+    *written, gguf, imported, refused = ran.stdout.splitlines()
+    assert [line.split(",")[0] for line in written] == [
+        "wrote adapter_config.json",
+        "wrote adapter_model.safetensors",
+    ]
+    assert gguf.startswith("as GGUF, ")
+    assert imported == "imported from elsewhere, rank 8"
+    assert refused.startswith("refused: The weight file is not a sound adapter")

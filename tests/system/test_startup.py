@@ -1,0 +1,39 @@
+"""What is not imported: the program answers at once when no model is needed."""
+
+import json
+
+import pytest
+
+PROBE = """
+import json, sys
+from ouroboros.cli.main import main
+sys.argv = ["ouroboros", *json.loads(sys.argv[1])]
+try:
+    main()
+except SystemExit:
+    pass
+print("\\n" + json.dumps([m for m in ("torch", "transformers", "rich", "sqlalchemy") if m in sys.modules]))
+"""
+
+
+def imported(python, arguments: list[str]) -> list[str]:
+    """Which of the heavy libraries a command imports."""
+    return json.loads(python("-c", PROBE, json.dumps(arguments)).stdout.splitlines()[-1])
+
+
+def test_importing_the_package_imports_nothing_heavy(python):
+    probe = (
+        "import ouroboros, sys; print({'torch', 'transformers', 'pydantic', 'rich'} & set(sys.modules))"
+    )
+    assert python("-c", probe).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list"], ["--version"]])
+def test_words_alone_import_nothing_heavy(python, arguments):
+    assert imported(python, arguments) == []
+
+
+def test_reading_the_store_imports_no_torch(python, ouroboros):
+    assert ouroboros("create", "tickets").returncode == 0
+    for arguments in (["list"], ["show", "tickets"], ["delete", "tickets"]):
+        assert imported(python, arguments) == ["sqlalchemy"]
