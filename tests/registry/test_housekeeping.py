@@ -116,15 +116,15 @@ def test_weights_stored_again_while_they_are_swept_are_there_in_the_end(
     """The sweep runs at the worst moments of a commit of the same weights."""
     files = make_files("orphan")
     registry.weights.put(files)
-    step = "_next_number" if moment.startswith("before") else "_move"
-    original = getattr(registry, step)
+    part, step = (registry.rows, "add") if moment.startswith("before") else (registry, "_move")
+    original = getattr(part, step)
 
     def swept_first(*args: object) -> object:
-        monkeypatch.setattr(registry, step, original)
+        monkeypatch.setattr(part, step, original)
         collect(registry, timedelta(0), NOW)
         return original(*args)
 
-    monkeypatch.setattr(registry, step, swept_first)
+    monkeypatch.setattr(part, step, swept_first)
     made = registry.commit(tickets, files, parent=3, cause="trained")
     assert registry.files(made) == files
     assert check(registry).damages == ()

@@ -98,6 +98,46 @@ def test_of_writers_that_start_from_one_head_one_wins_and_the_others_leave_nothi
     assert registry.get(tickets).head == won[0]
 
 
+@pytest.mark.parametrize("deleted_before", [False, True])
+def test_of_writers_that_create_one_name_one_wins_and_its_adapter_is_whole(
+    registry: Registry, base: BaseModel, make_files: MakeFiles, deleted_before: bool
+) -> None:
+    if deleted_before:
+        registry.create(TICKETS, AdapterConfig(), base, make_files("old"))
+        registry.delete(TICKETS)
+
+    def create(writer: int) -> int:
+        try:
+            return registry.create(
+                TICKETS, AdapterConfig(rank=writer + 1), base, make_files(writer)
+            ).head
+        except AlreadyExists:
+            return 0
+
+    won = [number for number in in_threads(6, create) if number]
+    assert won == [registry.get(TICKETS).head]
+    assert [v.number for v in registry.versions(TICKETS)] == won
+    winner = registry.get(TICKETS).config.rank - 1
+    assert registry.files(registry.version(VersionRef(TICKETS))) == make_files(winner)
+
+
+def test_a_creator_who_is_overtaken_just_after_looking_is_refused(
+    registry: Registry, base: BaseModel, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = registry._metadata.get
+
+    def overtaken(collection: str, key: str) -> object:
+        seen = get(collection, key)
+        monkeypatch.setattr(registry._metadata, "get", get)
+        registry.create(TICKETS, AdapterConfig(rank=4), base, make_files("first"))
+        return seen
+
+    monkeypatch.setattr(registry._metadata, "get", overtaken)
+    with pytest.raises(AlreadyExists):
+        registry.create(TICKETS, AdapterConfig(rank=8), base, make_files("second"))
+    assert registry.get(TICKETS).config.rank == 4
+
+
 def test_a_losers_number_is_never_used_again(
     registry: Registry, tickets: AdapterId, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +156,7 @@ def test_a_losers_number_is_never_used_again(
         registry.version(VersionRef(tickets, 2))
 
 
-@pytest.mark.parametrize("step", ["put", "_next_number", "_move"])
+@pytest.mark.parametrize("step", ["put", "add", "_move"])
 def test_a_crash_between_steps_leaves_the_old_head_whole(
     registry: Registry,
     tickets: AdapterId,
@@ -128,7 +168,8 @@ def test_a_crash_between_steps_leaves_the_old_head_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(registry.weights if step == "put" else registry, step, crash)
+        part = {"put": registry.weights, "add": registry.rows, "_move": registry}[step]
+        broken.setattr(part, step, crash)
         with pytest.raises(KeyboardInterrupt):
             registry.commit(tickets, make_files(2), parent=1, cause="trained")
     head = registry.version(VersionRef(tickets))
@@ -199,7 +240,7 @@ def test_a_deletion_that_was_cut_short_is_finished_when_the_name_is_used_again(
         registry.delete(tickets)
     registry.create(tickets, AdapterConfig(), base, make_files("new"))
     assert [v.number for v in registry.versions(tickets)] == [2]
-    assert registry.digests() == {make_files("new").digest}
+    assert registry.rows.digests() == {make_files("new").digest}
 
 
 def test_weights_that_another_adapter_shares_outlive_a_deletion(

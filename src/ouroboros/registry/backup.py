@@ -17,7 +17,8 @@ from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
 from ouroboros.registry.pages import entries, records
-from ouroboros.registry.registry import ADAPTERS, VERSIONS
+from ouroboros.registry.registry import ADAPTERS
+from ouroboros.registry.rows import VERSIONS
 from ouroboros.registry.weights import CONDEMNED, SWEEPS
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.faults import store_error

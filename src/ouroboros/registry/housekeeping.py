@@ -43,7 +43,7 @@ def check(registry: Registry) -> Checkup:
         adapters=len(adapters),
         versions=sum(map(len, lines.values())),
         damages=tuple(damages),
-        unused=tuple(sorted(set(registry.weights.digests()) - registry.digests())),
+        unused=tuple(sorted(set(registry.weights.digests()) - registry.rows.digests())),
     )
 
 
@@ -61,7 +61,7 @@ def repair(registry: Registry, checkup: Checkup) -> list[Adapter]:
 
 def collect(registry: Registry, grace: timedelta = GRACE, now: datetime | None = None) -> list[str]:
     """Remove weights that no version has referred to for `grace`; returns their digests."""
-    return registry.weights.collect(registry.digests, grace, now or datetime.now(UTC))
+    return registry.weights.collect(registry.rows.digests, grace, now or datetime.now(UTC))
 
 
 def _damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Iterator[Damage]:

@@ -5,7 +5,6 @@ to, never a pointer to something missing. A pointer moves by compare-and-set onl
 a deleted adapter leaves a mark in its place, so that a name's revisions and numbers only grow.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,12 +20,12 @@ from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.pages import entries, records
+from ouroboros.registry.rows import VersionRows
 from ouroboros.registry.weights import Weights
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
 
-ADAPTERS, VERSIONS = "adapters", "versions"
-_NUMBERS = "numbers"
+ADAPTERS = "adapters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,7 @@ class Registry:
         self._metadata = metadata
         self._blobs = blobs
         self.weights = Weights(metadata, blobs)
+        self.rows = VersionRows(metadata)
         self.journal = Journal(metadata)
 
     def close(self) -> None:
@@ -57,12 +57,7 @@ class Registry:
 
     def require_free(self, adapter: AdapterId) -> None:
         """Raise `AlreadyExists` if the name is taken."""
-        record = self._metadata.get(ADAPTERS, adapter.name)
-        if record is not None and not _deleted(record):
-            raise AlreadyExists(
-                f"There is an adapter {adapter.name!r} already.",
-                hint="Train that one, or choose another name.",
-            )
+        self._free_place(adapter)
 
     def create(
         self,
@@ -74,10 +69,9 @@ class Registry:
     ) -> Adapter:
         """A new adapter whose first version holds `files`, and why."""
         adapter.check()
-        self.require_free(adapter)
-        former = self._metadata.get(ADAPTERS, adapter.name)
-        if former is not None and _deleted(former):
-            self._purge(adapter, former.value)  # in case its deletion was cut short
+        grave = self._free_place(adapter)
+        if grave is not None:
+            self._purge(adapter, grave.value)  # in case the deletion was cut short
         version = self._store(_draft(adapter, files, cause), files)
         journal = self.journal.end(adapter)
         record = Adapter(
@@ -90,11 +84,11 @@ class Registry:
             born=journal,
             applied=journal,
         )
-        revision = former.revision if former else 0
+        revision = grave.revision if grave else 0
         try:
             self._metadata.put(ADAPTERS, adapter.name, encode(record), expected=revision)
         except Conflict:
-            self._withdraw(version)
+            self.rows.withdraw(version)
             self.require_free(adapter)
             raise
         return record
@@ -131,7 +125,7 @@ class Registry:
         try:
             self._move(adapter, parent, version.number, taught)
         except (Conflict, NotFound):
-            self._withdraw(version)
+            self.rows.withdraw(version)
             raise
         return version
 
@@ -192,10 +186,9 @@ class Registry:
         """Forget an adapter, its versions and its journal; weights that others share are kept."""
         while True:
             _, revision = self._find(adapter)
-            numbers = self._metadata.get(_NUMBERS, adapter.name)
             grave = {
                 "deleted": True,
-                "versions": numbers.value["last"] if numbers else 0,
+                "versions": self.rows.last(adapter),
                 "events": self.journal.end(adapter),
                 "moves": self._metadata.last(_moves(adapter)),
             }
@@ -207,18 +200,18 @@ class Registry:
         """One version; without a number, the head."""
         head = self.get(ref.adapter).head
         number = head if ref.number is None else ref.number
-        record = self._metadata.get(VERSIONS, _row(ref.adapter, number))
-        if record is None:
+        version = self.rows.get(ref.adapter, number)
+        if version is None:
             raise NotFound(
                 f"Adapter {ref.adapter.name!r} has no version {number}.",
                 hint=f"See them with: ouroboros show {ref.adapter}",
             )
-        return decode(Version, record.value, f"version {ref}")
+        return version
 
     def versions(self, adapter: AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
         self.get(adapter)
-        return [decode(Version, r.value, f"version {r.key}") for r in self._rows(adapter)]
+        return self.rows.of(adapter)
 
     def lineage(self, ref: VersionRef) -> list[Version]:
         """A version and what it was made from, parent by parent, back to the first."""
@@ -231,45 +224,19 @@ class Registry:
         """A version's weights, checked against its digest."""
         return self.weights.get(version.digest, str(version.ref))
 
-    def digests(self) -> set[str]:
-        """The digests that any version's row refers to."""
-        return {record.value["digest"] for record in records(self._metadata, VERSIONS)}
-
     def _store(self, draft: Version, files: AdapterFiles) -> Version:
         """Blobs, then the row, under a number nobody else gets."""
         self.weights.put(files)
-        version = replace(draft, number=self._next_number(draft.adapter))
-        row = _row(version.adapter, version.number)
-        self._metadata.put(VERSIONS, row, encode(version), expected=0)
+        version = self.rows.add(draft)
         self.weights.secure(files)
         return version
 
-    def _withdraw(self, version: Version) -> None:
-        """Remove the row of a version that certainly never became the head."""
-        self._metadata.delete(VERSIONS, _row(version.adapter, version.number), expected=1)
-
     def _purge(self, adapter: AdapterId, grave: Json) -> None:
         """Remove what a deleted adapter left; all of it is numbered no higher than its grave says."""
-        rows = [r for r in self._rows(adapter) if r.value["number"] <= grave["versions"]]
-        for row in rows:
-            with suppress(Conflict):  # another process is at the same work
-                self._metadata.delete(VERSIONS, row.key, expected=row.revision)
+        digests = self.rows.purge(adapter, grave["versions"])
         self.journal.erase(adapter, 1, grave["events"])
         self._metadata.erase(_moves(adapter), 1, grave["moves"])
-        self.weights.sweep({r.value["digest"] for r in rows}, self.digests)
-
-    def _rows(self, adapter: AdapterId) -> Iterator[Record]:
-        return records(self._metadata, VERSIONS, prefix=f"{adapter}@")
-
-    def _next_number(self, adapter: AdapterId) -> int:
-        """A number for a new version. The counter outlives the adapter, so none is ever given twice."""
-        while True:
-            record = self._metadata.get(_NUMBERS, adapter.name)
-            number = record.value["last"] + 1 if record else 1
-            revision = record.revision if record else 0
-            with suppress(Conflict):
-                self._metadata.put(_NUMBERS, adapter.name, {"last": number}, expected=revision)
-                return number
+        self.weights.sweep(digests, self.rows.digests)
 
     def _move(self, adapter: AdapterId, parent: int, number: int, taught: Taught | None) -> None:
         while True:
@@ -285,6 +252,16 @@ class Registry:
         """Up to where in the journal feedback had been learned when `version` was made."""
         taught = (v.events for v in self.lineage(version.ref) if v.update is not None)
         return next(taught, None) or adapter.born
+
+    def _free_place(self, adapter: AdapterId) -> Record | None:
+        """Where a new adapter of this name goes: None, or the grave of a former one."""
+        record = self._metadata.get(ADAPTERS, adapter.name)
+        if record is not None and not _deleted(record):
+            raise AlreadyExists(
+                f"There is an adapter {adapter.name!r} already.",
+                hint="Train that one, or choose another name.",
+            )
+        return record
 
     def _find(self, adapter: AdapterId) -> tuple[Adapter, int]:
         record = self._metadata.get(ADAPTERS, adapter.name)
@@ -317,11 +294,6 @@ def _expect(adapter: Adapter, parent: int, taught: Taught | None) -> None:
 
 def _deleted(record: Record) -> bool:
     return "deleted" in record.value
-
-
-def _row(adapter: AdapterId, number: int) -> str:
-    """Version rows sort by number; "@" cannot occur in a name."""
-    return f"{adapter}@{number:09d}"
 
 
 def _moves(adapter: AdapterId) -> str:
