@@ -228,6 +228,19 @@ def test_a_writer_who_knew_the_former_adapter_of_a_name_loses(
         registry.commit(tickets, make_files("late"), parent=1, cause="trained")
 
 
+def test_an_adapter_deleted_during_a_commit_stays_deleted(
+    registry: Registry, tickets: AdapterId, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure = registry.weights.secure
+    monkeypatch.setattr(
+        registry.weights, "secure", lambda files: registry.delete(tickets) or secure(files)
+    )
+    with pytest.raises(NotFound):
+        registry.commit(tickets, make_files("late"), parent=1, cause="trained")
+    assert registry.adapters() == []
+    assert registry.rows.digests() == set()
+
+
 def test_a_deletion_that_was_cut_short_is_finished_when_the_name_is_used_again(
     registry: Registry,
     tickets: AdapterId,

@@ -30,7 +30,8 @@ class VersionRows:
 
     def withdraw(self, version: Version) -> None:
         """Remove the row of a version that certainly never became the head."""
-        self._metadata.delete(VERSIONS, row_key(version.adapter, version.number), expected=1)
+        with suppress(Conflict):  # the whole adapter was deleted meanwhile
+            self._metadata.delete(VERSIONS, row_key(version.adapter, version.number), expected=1)
 
     def get(self, adapter: AdapterId, number: int) -> Version | None:
         record = self._metadata.get(VERSIONS, row_key(adapter, number))
