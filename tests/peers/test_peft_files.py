@@ -143,3 +143,9 @@ def test_what_peft_can_do_and_we_cannot_is_refused_by_name(options: dict, tmp_pa
     get_peft_model(model, config).save_pretrained(str(tmp_path / "theirs"))
     with pytest.raises(InvalidAdapter, match=next(iter(options))):
         unpack(read(tmp_path / "theirs"))
+
+
+def test_the_documented_architectures_are_those_that_are_tested():
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
+    table = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert table == list(ARCHITECTURES)
