@@ -3,7 +3,7 @@
 Each adapter in memory is one flat float32 row, its master: A [R, I] and B^T [R, O] of every adapted
 layer, one after the other. A copy in the model's dtype is what the layers multiply with. So an optimizer
 step, a cast or an upload is one operation, however many layers there are; adapters of different rank
-and layers stand side by side without padding; and a row gives the same bits whatever else is in the bank.
+and layers stand side by side without padding; and a row gives the same bits whatever the bank holds.
 
 Which adapter a token belongs to travels with each call as a `Route`; nothing is ever "active". Within a
 route, slot 0 is the base model, so that base and adapter rows share one batch.
