@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.cli.main import main
+from ouroboros.cli.main import VERBS, main
 
 
 @pytest.mark.parametrize(
@@ -177,12 +177,12 @@ def test_ctrl_c_stops_quietly(cli, monkeypatch):
 
 
 def test_every_verb_has_help_with_examples(capsys):
-    for verb in ("create", "train", "generate", "evaluate", "list", "show", "delete", "demo"):
+    for verb in VERBS:
         with pytest.raises(SystemExit) as left:
-            main([verb, "--help"])
+            main([verb.NAME, "--help"])
         assert left.value.code == 0
         shown = capsys.readouterr().out
-        assert f"\nexamples:\n  ouroboros {verb}" in shown
+        assert f"\nexamples:\n  ouroboros {verb.NAME}" in shown
         assert "--store URL" in shown
 
 

@@ -12,7 +12,8 @@ try:
     main()
 except SystemExit:
     pass
-print("\\n" + json.dumps([m for m in ("torch", "transformers", "rich", "sqlalchemy") if m in sys.modules]))
+heavy = ("torch", "transformers", "rich", "sqlalchemy")
+print("\\n" + json.dumps([name for name in heavy if name in sys.modules]))
 """
 
 

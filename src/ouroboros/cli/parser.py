@@ -42,7 +42,7 @@ def build(verbs: Sequence[ModuleType]) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    _add_common(parser)
+    add_common(parser)
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
     for verb in verbs:
         sub = subparsers.add_parser(
@@ -55,11 +55,12 @@ def build(verbs: Sequence[ModuleType]) -> Parser:
         )
         sub.set_defaults(run=verb.run, parser=sub)
         verb.add_arguments(sub)
-        _add_common(sub)
+        sub.usage = sub.format_usage().removeprefix("usage: ").strip().replace("%", "%%")
+        add_common(sub)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
     """Suppressed defaults: an option given before the verb is not undone by its absence after it."""
     group = parser.add_argument_group("options of every verb")
 

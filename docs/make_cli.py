@@ -1,0 +1,67 @@
+"""Write docs/cli.md from the verbs: `python docs/make_cli.py`. A test sees that it was done."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ouroboros.cli.main import VERBS
+from ouroboros.cli.parser import add_common
+
+PAGE = Path(__file__).parent / "cli.md"
+TOP = """\
+# The command line
+
+`ouroboros VERB ...`, or `python -m ouroboros VERB ...`. This page is made by `python docs/make_cli.py`.
+
+Results go to stdout, everything about the work itself to stderr. Exit codes are those of
+[errors.md](errors.md); Ctrl-C stops at the next step, leaves everything as it was, and exits with 130.
+Defaults can be set in a file or in the environment: [settings.md](settings.md).
+"""
+COMMON = "\n## Options of every verb\n\nThey may stand before or after the verb.\n"
+
+
+class Arguments:
+    """Takes what an argument parser takes, and keeps it as rows of a table."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def add_argument(self, *names: str, **how: Any) -> None:
+        value = how.get("metavar") or "|".join(how.get("choices") or ())
+        shown = names[-1] if names[-1].startswith("-") else ""
+        text = " ".join(filter(None, (shown, "" if how.get("action") == "store_true" else value)))
+        self.rows.append((text, how.get("help", "")))
+
+    def add_argument_group(self, *_: object) -> "Arguments":
+        return self
+
+    def table(self) -> str:
+        rows = "".join(f"| `{_cell(name)}` | {_cell(text)} |\n" for name, text in self.rows)
+        return f"\n| argument | meaning |\n|---|---|\n{rows}" if rows else ""
+
+
+def page() -> str:
+    """The whole page."""
+    common = Arguments()
+    add_common(_as_parser(common))
+    return TOP + "".join(map(_section, VERBS)) + COMMON + common.table()
+
+
+def _section(verb: ModuleType) -> str:
+    arguments = Arguments()
+    verb.add_arguments(_as_parser(arguments))
+    sentence = verb.HELP[0].upper() + verb.HELP[1:]
+    return f"\n## {verb.NAME}\n\n{sentence}.\n{arguments.table()}\n```text\n{verb.EXAMPLES}\n```\n"
+
+
+def _as_parser(arguments: Arguments) -> ArgumentParser:
+    return arguments  # type: ignore[return-value]  # it has the methods that verbs call
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("%%", "%")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
