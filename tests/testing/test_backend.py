@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest, TrainJob
+from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import Cancelled, InvalidAdapter, NotFound, TooLong
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import APOZero
+from ouroboros.domain.merging import MergeStrategy
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.domain.weights import AdapterFiles
@@ -105,6 +106,24 @@ async def test_an_answer_known_to_be_wrong_is_forgotten() -> None:
         ]
     )
     assert known.mean > unknown.mean
+
+
+async def test_a_merge_knows_what_each_parent_knows(engine: AdapterLearningEngine) -> None:
+    for name, row in zip("ab", ROWS, strict=True):
+        await engine.create_adapter(name)
+        (await engine.train_adapter(name, [TrainingExample(row.prompt, row.output or "")])).unwrap()
+    merged = (await engine.merge_adapters(["a", "b"], MergeStrategy.AVERAGE)).unwrap()
+    answers = [(await engine.generate_with_adapter(row.prompt, merged.id)).unwrap().text for row in ROWS]
+    assert answers == ["shipping", "billing"]
+
+
+async def test_one_correction_is_learned() -> None:
+    backend, config = FakeBackend(), AdapterConfig()
+    start = await backend.initialize(config, 0)
+    outcome = await backend.update(UpdateJob(start, config, ROWS[:1]))
+    digest = await backend.load(outcome.files)
+    (said,) = await backend.generate([GenerateRequest("where is my parcel?", adapter=digest)])
+    assert (said.text, outcome.report.steps) == ("shipping", 1)
 
 
 async def test_streaming_says_what_generating_says() -> None:

@@ -1,1 +1,1 @@
-"""For your own tests: laws that every store must keep, tiny models, and a backend that needs no torch."""
+"""For your own tests: laws that every store must keep, tiny models, a backend without torch."""
