@@ -7,10 +7,10 @@ import pytest
 import ouroboros
 
 PUBLIC = """
-    Adapter AdapterConfig AdapterId AdapterLearningEngine CancellationToken Err Evaluation FeedbackSignal
-    Generation GenerationConfig MergeStrategy Message Ok OuroborosError Result Settings SyncEngine
-    TrainingConfig TrainingExample TrainingProgress TrainingReport Version VersionRef open_engine
-    open_sync_engine
+    Adapter AdapterConfig AdapterFiles AdapterId AdapterLearningEngine CancellationToken Err
+    Evaluation ExportForm FeedbackSignal Generation GenerationConfig MergeRecipe MergeReport
+    MergeSpace MergeStrategy Message Ok OuroborosError Result Settings SyncEngine TrainingConfig
+    TrainingExample TrainingProgress TrainingReport Version VersionRef open_engine open_sync_engine
 """
 
 
