@@ -3,8 +3,14 @@
 import tempfile
 from pathlib import Path
 
-from ouroboros import AdapterConfig, Err, TrainingExample, open_sync_engine
-from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, ExportForm
+from ouroboros import (
+    AdapterConfig,
+    AdapterFiles,
+    Err,
+    ExportForm,
+    TrainingExample,
+    open_sync_engine,
+)
 
 with open_sync_engine(store="memory:") as engine, tempfile.TemporaryDirectory() as temporary:
     base = engine.base().unwrap()
@@ -22,7 +28,10 @@ with open_sync_engine(store="memory:") as engine, tempfile.TemporaryDirectory() 
     print(f"as GGUF, {len(gguf):,} bytes")
 
     # In: checked byte by byte, and refused unless it fits this base.
-    files = AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
+    files = AdapterFiles(
+        config=(folder / "adapter_config.json").read_bytes(),
+        weights=(folder / "adapter_model.safetensors").read_bytes(),
+    )
     adapter = engine.import_adapter("from elsewhere", files).unwrap()
     print(f"imported {adapter.id}, rank {adapter.config.rank}")
 

@@ -22,12 +22,13 @@ from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
-from ouroboros.domain.merging import MergeStrategy
+from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.prompts import Message
 from ouroboros.domain.records import Adapter, Version
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.training import TrainingProgress, TrainingReport
+from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 if TYPE_CHECKING:
     from ouroboros.build import open_engine, open_sync_engine
@@ -38,14 +39,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter",
     "AdapterConfig",
+    "AdapterFiles",
     "AdapterId",
     "AdapterLearningEngine",
     "CancellationToken",
     "Err",
     "Evaluation",
+    "ExportForm",
     "FeedbackSignal",
     "Generation",
     "GenerationConfig",
+    "MergeRecipe",
+    "MergeReport",
+    "MergeSpace",
     "MergeStrategy",
     "Message",
     "Ok",

@@ -25,7 +25,7 @@ from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.learning.limits import UserLimit
-from ouroboros.learning.merging import check_distinct, merge_advice
+from ouroboros.learning.merging import check_distinct, merge_advice, weigh
 from ouroboros.learning.signals import judgement
 from ouroboros.registry.registry import Registry
 from ouroboros.tutor import Tutor, in_thread
@@ -278,6 +278,7 @@ class AdapterLearningEngine:
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
+        weigh(recipe, [1.0] * len(refs) if probes else []).check()
         recipe.weights_for(len(refs))
         merged_id = AdapterId(str(name or "+".join(r.adapter.name for r in refs)))
         merged_id.check()
@@ -288,9 +289,7 @@ class AdapterLearningEngine:
         versions = [await in_thread(self._registry.version, r) for r in refs]
         check_distinct(versions)
         scores = {str(v.ref): await self._accuracy(v.ref, probes, cancel) for v in versions if probes}
-        if probes and recipe.strategy is MergeStrategy.WEIGHTED and recipe.weights is None:
-            recipe = replace(recipe, weights=tuple(scores.values()))
-        recipe.check()
+        recipe = weigh(recipe, list(scores.values()))
         files = [await in_thread(self._registry.files, v) for v in versions]
         merged = await self._backend.merge(MergeJob(tuple(files), recipe, rank), cancel)
         _raise_if_cancelled(cancel)

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Version
-from ouroboros.learning.merging import check_distinct, merge_advice
+from ouroboros.learning.merging import check_distinct, merge_advice, weigh
 
 
 def version(name: str, number: int) -> Version:
@@ -37,3 +38,11 @@ def test_there_is_no_advice_when_merging_was_as_good_as_the_best(merged: float):
 
 def test_there_is_no_advice_without_probes():
     assert merge_advice(0.0, {}) == ""
+
+
+def test_performance_weighs_only_where_weights_are_wanted_and_missing():
+    plain = MergeRecipe(MergeStrategy.WEIGHTED)
+    assert weigh(plain, [0.5, 0.25]).weights == (0.5, 0.25)
+    assert weigh(plain, []) == plain
+    for recipe in (MergeRecipe(), MergeRecipe(MergeStrategy.WEIGHTED, (1.0, 2.0))):
+        assert weigh(recipe, [0.5, 0.25]) == recipe

@@ -1,8 +1,10 @@
 """What may be merged, and whether it was worth it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.records import Version
 
 
@@ -13,6 +15,13 @@ def check_distinct(parents: Sequence[Version]) -> None:
             raise InvalidConfig(
                 f"{version.ref} is named twice.", hint="Name each adapter once, and weigh it."
             )
+
+
+def weigh(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
+    """A weighted recipe without weights weighs each parent by its accuracy, where that is known."""
+    if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not accuracies:
+        return recipe
+    return replace(recipe, weights=tuple(accuracies))
 
 
 def merge_advice(merged: float, parents: Mapping[str, float]) -> str:

@@ -1,5 +1,6 @@
 """Merging and exporting through the backend."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from ouroboros.backend.base import Merged, MergeJob, ScoreRequest
+from ouroboros.backend.base import Merged, MergeJob, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.reshape import merge
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import Cancelled, InvalidConfig, TooLarge
 from ouroboros.domain.merging import MergeRecipe
+from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import MAX_BYTES, WEIGHTS_FILE, AdapterFiles, ExportForm
 from ouroboros.lora.peft_files import pack
 from ouroboros.lora.targets import select
@@ -148,3 +150,31 @@ async def test_export_as_gguf_is_one_file(backend: LocalBackend):
     exported = await backend.export(await adapter(backend, 0), ExportForm.GGUF)
     assert list(exported) == ["adapter.gguf"]
     assert exported["adapter.gguf"].startswith(b"GGUF")
+
+
+async def test_merged_files_are_right_for_readers_that_know_no_patterns(backend: LocalBackend):
+    """Some scale every layer by lora_alpha / r: that is 1, whatever the layers' own ranks."""
+    one = await adapter(backend, 0, target_modules="q_proj,v_proj")
+    other = await adapter(backend, 1, target_modules="v_proj,up_proj")
+    document = json.loads((await backend.merge(MergeJob((one, other), MergeRecipe()))).files.config)
+    assert document["rank_pattern"]
+    assert document["lora_alpha"] == document["r"]
+    assert all(document["alpha_pattern"][p] == r for p, r in document["rank_pattern"].items())
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+async def test_integer_adapters_learn_and_are_served_as_they_are_stored(
+    backend: LocalBackend, precision: str
+):
+    config = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", precision=precision)
+    prompt, output = "where is my parcel?", "it has not arrived"
+    start = await backend.initialize(config, 0)
+    trained = await backend.train(
+        TrainJob(start, config, TrainingConfig(epochs=30), (Row(prompt, output),))
+    )
+    requests = [
+        ScoreRequest(prompt, output, await backend.load(files)) for files in (start, trained.files)
+    ]
+    before, after = await backend.score(requests)
+    assert after.mean > before.mean + 1.0
+    assert f"OUROBOROS_{precision.upper()}".encode() in trained.files.config
