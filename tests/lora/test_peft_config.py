@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.errors import InvalidAdapter
@@ -126,3 +128,23 @@ def test_patterns_are_looked_up_as_names(pattern: str):
     assert facts.rank_of(path) == 2
     assert facts.scale_of(path) == 1.5
     assert facts.rank_of("model.v_proj") == 8
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = [*json.loads(document()), "rank_pattern", "alpha_pattern", "use_rslora", "bias", "use_dora"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS) | st.text(), ANYTHING, min_size=1, max_size=3))
+@settings(max_examples=500, deadline=None)
+def test_whatever_stands_in_a_config_it_is_read_or_refused(changes: dict[str, Any]):
+    try:
+        facts = read(document(**changes))
+    except InvalidAdapter as error:
+        assert error.hint
+    else:
+        assert 1 <= facts.rank_of("model.layers.0.q_proj") <= 256
+        assert facts.scale_of("model.layers.0.q_proj") > 0
