@@ -14,6 +14,8 @@ from ouroboros.cli.main import VERBS, main
     [
         (["tran"], "Did you mean train?"),
         (["train", "a", "b", "--epohs", "3"], "Did you mean --epochs?"),
+        (["--stoer", "x", "list"], "Did you mean --store?"),
+        (["--modle=x", "list"], "Did you mean --model?"),
         (["generate", "a", "where", "is", "it"], "Put quotes around"),
         (["train", "a"], "Missing: FILE"),
         (["create", "a", "--rank", "eight"], "eight"),

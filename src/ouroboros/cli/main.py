@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str], out: Output) -> None:
     parser = build(VERBS)
+    parser.check_first(arguments)
     options, extras = parser.parse_known_args(arguments)
     if extras:
         found: Parser = getattr(options, "parser", parser)

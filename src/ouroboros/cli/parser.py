@@ -21,6 +21,12 @@ class Parser(argparse.ArgumentParser):
         message = message.replace("the following arguments are required", "missing")
         raise InvalidInput(f"{message[0].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
 
+    def check_first(self, arguments: Sequence[str]) -> None:
+        """Refuse a mistyped option before the verb: argparse would take its value for the verb."""
+        name = arguments[0].partition("=")[0] if arguments else ""
+        if name.startswith("-") and name not in self._option_string_actions:
+            self.refuse_unknown([name])
+
     def refuse_unknown(self, extras: Sequence[str]) -> Never:
         """Name the first argument that nothing takes, and the option it may have meant."""
         extra = extras[0].partition("=")[0]
