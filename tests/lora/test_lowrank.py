@@ -46,4 +46,3 @@ def test_a_dense_update_is_cut_as_a_full_decomposition_cuts_it(shape: tuple[int,
     singular = torch.linalg.svdvals(dense.double())
     best = float(singular[8:].norm())
     assert found.lost == pytest.approx(best, rel=2e-3, abs=1e-3)
-    assert float((dense - found.low.delta()).norm()) == pytest.approx(found.lost, rel=1e-3, abs=1e-3)

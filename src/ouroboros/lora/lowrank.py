@@ -85,7 +85,5 @@ def best_rank(
     u, s, vh = torch.linalg.svd(basis.T @ update, full_matrices=False)
     root = s[:rank].sqrt()
     low = LowRank(a=root[:, None] * vh[:rank], b=basis @ (u[:, :rank] * root), scale=1.0)
-    norm = float(update.double().norm())
-    kept = float(s[:rank].double().norm())
-    lost = max(norm**2 - kept**2, 0.0) ** 0.5
-    return Factored(low, norm, lost, min(update.shape))
+    lost = float((update - low.delta()).norm())
+    return Factored(low, float(update.norm()), lost, min(update.shape))
