@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="file to save to and resume from (default: OUT/checkpoint.pt)"
     )
-    parser.add_argument("--tokens", type=int, default=25_000_000)
-    parser.add_argument("--decay-tokens", type=int, default=5_000_000)
+    parser.add_argument("--tokens", type=int, default=5_505_024)
+    parser.add_argument("--decay-tokens", type=int, default=0, help="the last of them, at a falling rate")
     parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
