@@ -21,7 +21,7 @@ def main() -> None:
         "--checkpoint", type=Path, help="file to save to and resume from (default: OUT/checkpoint.pt)"
     )
     parser.add_argument("--tokens", type=int, default=5_505_024)
-    parser.add_argument("--decay-tokens", type=int, default=0, help="the last of them, at a falling rate")
+    parser.add_argument("--decay-tokens", type=int, default=0, help="the last ones, at a falling rate")
     parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

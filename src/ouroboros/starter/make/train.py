@@ -1,4 +1,4 @@
-"""The run: warm-up, a long stable part, a linear decay to zero if one is wanted; checkpoints to resume from.
+"""The run: warm-up, a stable part, a linear decay if one is wanted; checkpoints to resume from.
 
 The shipped model has no decay: it lowers the loss of the text, and adapters learn no better on it.
 """
