@@ -1,0 +1,41 @@
+"""One judgement: does it take, does the rest stay, and how long until the new version serves?
+
+Effects are measured on the starter model: an adapter is trained on each of the bundled tasks, and every
+judgement is given to a fresh copy of it, through the engine, with the task's examples in its journal.
+A correction names another label than the adapter's answer (the right one if the answer was wrong). Its
+paraphrases are the prompt greeted, thanked, in small letters, and asked politely; unrelated prompts are
+others of the task that the adapter was not trained on. Speed is a call of `learn_from_feedback` on a
+warm engine with SQLite and files, beside PEFT and `transformers.Trainer` taking as many optimizer steps
+on the same row.
+
+With `--stream FOLDER` (the HWU64 intents of github.com/jianguoz/Few-Shot-Intent-Detection: train and
+test, each with seq.in and label) a simulated user teaches an adapter in four ways, and the curves are
+drawn to a PNG (that needs matplotlib).
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from benchmarks.feedback import effects, speed, stream
+from benchmarks.harness import Claim
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", default="starter", help="the model of all arms")
+    parser.add_argument("--cases", type=int, default=100, help="judgements of each kind")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of the speed arms")
+    parser.add_argument("--stream", type=Path, metavar="FOLDER", help="the HWU64 intents")
+    parser.add_argument("--events", type=int, default=120, help="judgements of the simulated user")
+    parser.add_argument(
+        "--plot", type=Path, default=Path("feedback.png"), help="where to draw the curves"
+    )
+
+
+def run(options: Namespace) -> list[Claim]:
+    if options.quick:
+        options.cases, options.repeats, options.events = 3, 1, 8
+    claims = effects.claims(options.model, options.cases)
+    claims += speed.claims(options.model, options.repeats)
+    if options.stream:
+        claims += stream.claims(options.model, options.stream, options.events, options.plot)
+    return claims

@@ -1,0 +1,184 @@
+"""What one judgement does to its prompt, to paraphrases of it, and to everything else."""
+
+import asyncio
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+
+from benchmarks.harness import Claim, Spread
+from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest, TrainJob
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.generation import GenerationConfig
+from ouroboros.domain.names import AdapterId
+from ouroboros.domain.rows import Row
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.formats import read_examples
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
+TASKS = ("tickets", "commands", "reviews")
+SHORT = GenerationConfig(max_tokens=12)
+UNRELATED = 20
+NAME = AdapterId("task")
+
+
+@dataclass(frozen=True)
+class Task:
+    """An adapter that was trained on a task, and how it answers prompts that it was not trained on."""
+
+    config: AdapterConfig
+    files: AdapterFiles
+    examples: tuple[TrainingExample, ...]
+    answers: dict[str, str]
+    right: dict[str, str]
+
+
+@dataclass
+class Tally:
+    """Successes and trials by name."""
+
+    found: dict[str, list[bool]] = field(default_factory=dict)
+
+    def add(self, name: str, *outcomes: bool) -> None:
+        self.found.setdefault(name, []).extend(outcomes)
+
+    def percent(self, name: str) -> Spread:
+        outcomes = self.found[name]
+        return Spread.of([100 * sum(outcomes) / len(outcomes)])
+
+
+def claims(model: str, cases: int) -> list[Claim]:
+    return asyncio.run(_claims(model, cases))
+
+
+async def _claims(model: str, cases: int) -> list[Claim]:
+    from ouroboros.backend.local import LocalBackend
+
+    backend = LocalBackend.open(model)
+    tasks = [await prepare(backend, name) for name in TASKS]
+    tally = Tally()
+    kinds = {"correction": _correct, "failure": _blame, "pair": _prefer}
+    for kind, judge in kinds.items():
+        print(f"  {cases} of {kind}", file=sys.stderr, flush=True)
+        for task, prompt, other in _cases(tasks, cases):
+            await judge(backend, task, prompt, other, tally)
+    await backend.close()
+    return _judged(tally)
+
+
+def _judged(tally: Tally) -> list[Claim]:
+    rows = (
+        ("a corrected prompt gives the corrected answer", "corrected", 95),
+        ("a paraphrase of it does", "paraphrased", 60),
+        ("an unrelated prompt keeps its answer", "kept by a correction", 98),
+        ("a failed answer's probability falls", "fell", 100),
+        ("an unrelated prompt keeps its answer after a failure", "kept by a failure", 98),
+        ("a preference pair's margin rises", "rose", 100),
+        ("an unrelated prompt keeps its answer after a pair", "kept by a pair", 98),
+    )
+    return [Claim(text, tally.percent(name), at_least=bound, unit="%") for text, name, bound in rows]
+
+
+async def prepare(backend: Backend, name: str) -> Task:
+    """Train an adapter on a bundled task, as `ouroboros train` would."""
+    examples = tuple(read_examples(DATA / name / "train.jsonl"))
+    held = read_examples(DATA / name / "heldout.jsonl")
+    config = AdapterConfig.auto(await backend.base())
+    start = await backend.initialize(config, 0)
+    job = TrainJob(start, config, TrainingConfig.auto(len(examples)), tuple(map(Row.of, examples)))
+    files = (await backend.train(job)).files
+    right = {str(e.input): e.output for e in held}
+    answers = await answer(backend, files, list(right))
+    return Task(config, files, examples, dict(zip(right, answers, strict=True)), right)
+
+
+async def answer(backend: Backend, files: AdapterFiles, prompts: list[str]) -> list[str]:
+    digest = await backend.load(files)
+    found = await backend.generate([GenerateRequest(p, SHORT, digest) for p in prompts])
+    return [g.text.strip() for g in found]
+
+
+def _cases(tasks: list[Task], count: int) -> Iterator[tuple[Task, str, str]]:
+    """A task, a prompt of it, and another answer than the one that the adapter gives."""
+    chance = random.Random(0)
+    left = {id(task): chance.sample(sorted(task.answers), len(task.answers)) for task in tasks}
+    for _, task in zip(range(count), cycle(tasks), strict=False):
+        prompts = left[id(task)]
+        prompt = prompts.pop() if prompts else chance.choice(sorted(task.answers))
+        said, right = task.answers[prompt], task.right[prompt]
+        others = sorted(set(task.right.values()) - {said})
+        yield task, prompt, right if right != said else chance.choice(others)
+
+
+async def taught(
+    backend: Backend, task: Task, prompt: str, generation: str, signal: FeedbackSignal
+) -> AdapterFiles:
+    """The adapter after one judgement, given to a copy of its own."""
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+    registry.create(NAME, task.config, await backend.base(), task.files)
+    registry.journal.examples(NAME, task.examples)
+    engine = AdapterLearningEngine(backend, registry)
+    ticket = (await engine.learn_from_feedback(prompt, generation, signal, NAME)).unwrap()
+    assert ticket.version is not None
+    return registry.files(ticket.version)
+
+
+async def _correct(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
+    signal = FeedbackSignal.user_correction(other)
+    files = await taught(backend, task, prompt, task.answers[prompt], signal)
+    first, *rest = await answer(backend, files, [prompt, *paraphrases(prompt)])
+    tally.add("corrected", first == other)
+    tally.add("paraphrased", *(text == other for text in rest))
+    await _kept(backend, task, files, prompt, tally, "kept by a correction")
+
+
+async def _blame(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
+    said = task.answers[prompt]
+    files = await taught(backend, task, prompt, said, FeedbackSignal.failure())
+    tally.add(
+        "fell",
+        await _total(backend, files, prompt, said) < await _total(backend, task.files, prompt, said),
+    )
+    await _kept(backend, task, files, prompt, tally, "kept by a failure")
+
+
+async def _prefer(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
+    said = task.answers[prompt]
+    files = await taught(backend, task, prompt, said, FeedbackSignal.preference_pair(other, said))
+    before, after = [
+        await _total(backend, f, prompt, other) - await _total(backend, f, prompt, said)
+        for f in (task.files, files)
+    ]
+    tally.add("rose", after > before)
+    await _kept(backend, task, files, prompt, tally, "kept by a pair")
+
+
+async def _total(backend: Backend, files: AdapterFiles, prompt: str, text: str) -> float:
+    (score,) = await backend.score([ScoreRequest(prompt, text, await backend.load(files))])
+    return score.total
+
+
+async def _kept(
+    backend: Backend, task: Task, files: AdapterFiles, prompt: str, tally: Tally, name: str
+) -> None:
+    others = [p for p in task.answers if p != prompt]
+    chosen = random.Random(prompt).sample(others, min(UNRELATED, len(others)))
+    found = await answer(backend, files, chosen)
+    tally.add(name, *(text == task.answers[p] for text, p in zip(found, chosen, strict=True)))
+
+
+def paraphrases(prompt: str) -> list[str]:
+    plain = prompt.rstrip(".?! ")
+    return [
+        f"Hello, {prompt[0].lower()}{prompt[1:]}",
+        f"{plain}, thanks.",
+        plain.lower(),
+        f"Could you help me? {prompt}",
+    ]

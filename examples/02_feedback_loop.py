@@ -1,0 +1,34 @@
+"""Correct an adapter, praise it, take a lesson back: learning from one judgement at a time."""
+
+from ouroboros import AdapterConfig, FeedbackSignal, TrainingConfig, TrainingExample, open_sync_engine
+
+EXAMPLES = [
+    TrainingExample("Where is my parcel?", "delivery"),
+    TrainingExample("The courier never came.", "delivery"),
+    TrainingExample("I was charged twice.", "billing"),
+    TrainingExample("Please send me an invoice.", "billing"),
+    TrainingExample("I forgot my password.", "account"),
+    TrainingExample("I cannot log in any more.", "account"),
+]
+QUESTION = "Can I pay after the parcel has come?"
+
+with open_sync_engine(store="memory:") as engine:
+    base = engine.base().unwrap()
+    engine.create_adapter("desk", AdapterConfig.auto(base)).unwrap()
+    engine.train_adapter("desk", EXAMPLES, TrainingConfig.auto(len(EXAMPLES))).unwrap()
+
+    said = engine.generate_with_adapter(QUESTION, "desk").unwrap()
+    right = FeedbackSignal.user_correction("billing" if said.text != "billing" else "delivery")
+    ticket = engine.learn_from_feedback(QUESTION, said, right, "desk", user="ann").unwrap()
+    if ticket.lesson and ticket.version:
+        print(f"{ticket.version.ref}: {ticket.lesson.words}")
+
+    now = engine.generate_with_adapter(QUESTION, "desk").unwrap()
+    print(f"before: {said.text}\nafter:  {now.text}")
+
+    praised = engine.learn_from_feedback(QUESTION, now, FeedbackSignal.success(), "desk").unwrap()
+    if praised.lesson:
+        print(praised.lesson.words)
+
+    engine.rollback_adapter("desk@2").unwrap()
+    print(f"undone: {engine.generate_with_adapter(QUESTION, 'desk').unwrap().text}")

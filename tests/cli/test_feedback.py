@@ -1,0 +1,104 @@
+"""`ouroboros feedback` and `ouroboros chat`, in this process, on a tiny model."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from ouroboros.cli.main import main
+
+
+@pytest.fixture
+def run(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    common = ["--store", str(tmp_path / "store"), "--model", str(tiny), "--dtype", "float32"]
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments, *common])
+        return code, *capsys.readouterr()
+
+    assert call("create", "tickets")[0] == 0
+    return call
+
+
+def test_a_correction_makes_a_version_and_says_why(run) -> None:
+    code, out, _ = run("feedback", "tickets", "where is it?", "--answer", "no idea", "--fix", "shipping")
+    assert code == 0
+    assert out == "tickets@2: correction -> SFT + DPO against the replaced answer\n"
+
+
+def test_a_file_of_judgements_is_learned_together(run, tmp_path: Path) -> None:
+    file = tmp_path / "judgements.jsonl"
+    rows = [
+        {"prompt": "a", "answer": "x", "correction": "y", "user": "ann", "key": "1"},
+        {"prompt": "b", "answer": "x", "failure": -1},
+        {"prompt": "c", "chosen": "y", "rejected": "x"},
+        {"prompt": "d", "answer": "x", "critique": "hm"},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = run("feedback", "tickets", "--file", str(file), "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [ticket["event"] for ticket in found] == [1, 2, 3, 4]
+    assert [ticket["lesson"].split()[0] for ticket in found] == [
+        "correction",
+        "failure",
+        "preference",
+        "critique",
+    ]
+    assert run("feedback", "tickets", "--file", str(file), "--json")[1] == out
+
+
+def test_nothing_pending_is_said(run) -> None:
+    assert run("feedback", "tickets", "--pending")[1] == "Nothing was pending.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["tickets", "p"], 2),
+        (["tickets", "p", "--good", "--bad"], 2),
+        (["tickets", "--fix", "x"], 2),
+        (["tickets", "p", "--answer", "a", "--fix", " "], 2),
+        (["tickets", "p", "--answer", "a", "--good", "nan"], 2),
+        (["nobody", "p", "--answer", "a", "--good"], 3),
+    ],
+)
+def test_mistakes_are_one_line(run, arguments: list[str], code: int) -> None:
+    found, out, error = run("feedback", *arguments)
+    assert (found, out) == (code, "")
+    assert "Error: " in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"prompt": "a", "answer": "b"}', "not exactly one signal"),
+        ('{"prompt": "a", "answer": "b", "sucess": 1}', "'sucess' is not known"),
+        ('{"prompt": "a", "answer": "b", "success": "yes"}', "score is 'yes'"),
+        ('{"prompt": " ", "answer": "b", "success": 1}', "prompt is empty"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_learned(
+    run, tmp_path: Path, line: str, problem: str
+) -> None:
+    file = tmp_path / "judgements.jsonl"
+    file.write_text('{"prompt": "a", "answer": "x", "correction": "y"}\n' + line + "\n")
+    code, _, error = run("feedback", "tickets", "--file", str(file))
+    assert code == 2
+    assert "line 2" in error
+    assert problem in error
+    assert run("feedback", "tickets", "--pending")[1] == "Nothing was pending.\n"
+
+
+def test_a_conversation_teaches_and_takes_back(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "/good\nwhere is it?\n/fix shipping\n/undo\n/fix\n/what\n/quit\nnever read\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    code, out, error = run("chat", "tickets", "--max-tokens", "12")
+    assert code == 0
+    assert "after:  shipping   (tickets@2)" in out
+    assert "tickets serves @1 again." in out
+    assert "Ask something first." in error
+    assert "The correction is empty." in error
