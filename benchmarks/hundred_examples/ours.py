@@ -1,26 +1,25 @@
 """Our arm: the local backend, as the engine calls it."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
+from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, Times, folder_of
 from ouroboros.backend.base import Backend, TrainJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 
 
-def ours(job: Mapping[str, Any], times: int, dtype: str) -> dict[str, Any]:
-    """Run the job `times` times, cold and then warm; the seconds of each, and the adapter's folder."""
+def ours(job: Mapping[str, Any], runs: int, dtype: str) -> dict[str, Any]:
+    """Run the job `runs` times, cold and then warm; what each took, and the adapter's folder."""
     from ouroboros.backend.local import LocalBackend
 
     work = Job.of(job)
     backend = LocalBackend.open(work.model, dtype=dtype)
     folder = folder_of(work, f"ours-{dtype}")
-    return {"seconds": asyncio.run(_repeat(backend, work, folder, times)), "folder": str(folder)}
+    return {"times": asyncio.run(_repeat(backend, work, folder, runs)), "folder": str(folder)}
 
 
 def start(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,20 +33,20 @@ def start(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder)}
 
 
-async def _repeat(backend: Backend, job: Job, folder: Path, times: int) -> list[float]:
-    seconds = [await _train(backend, job, folder) for _ in range(times)]
+async def _repeat(backend: Backend, job: Job, folder: Path, runs: int) -> list[Times]:
+    found = [await _train(backend, job, folder) for _ in range(runs)]
     await backend.close()
-    return seconds
+    return found
 
 
-async def _train(backend: Backend, job: Job, folder: Path) -> float:
-    started = time.perf_counter()
+async def _train(backend: Backend, job: Job, folder: Path) -> Times:
+    started = Times.now()
     adapter = _adapter(job)
     training = TrainingConfig(BATCH, job.epochs, seed=SEED, warmup=0.0)
     first = await backend.initialize(adapter, SEED)
     rows = tuple(Row(prompt, output) for prompt, output in job.rows)
     _save((await backend.train(TrainJob(first, adapter, training, rows))).files, folder)
-    return time.perf_counter() - started
+    return started.since()
 
 
 def _adapter(job: Job) -> AdapterConfig:

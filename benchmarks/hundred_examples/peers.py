@@ -35,10 +35,10 @@ PEERS = {
 }
 
 
-def peer(job: Mapping[str, Any], times: int, name: str) -> dict[str, Any]:
-    """Run the job `times` times, cold and then warm; the seconds of each, and the adapter's folder."""
+def peer(job: Mapping[str, Any], runs: int, name: str) -> dict[str, Any]:
+    """Run the job `runs` times, cold and then warm; what each took, and the adapter's folder."""
     from benchmarks.hundred_examples.trainers import train
 
     work = Job.of(job)
     folder = folder_of(work, name.replace(", ", "-"))
-    return {"seconds": [train(work, PEERS[name], folder) for _ in range(times)], "folder": str(folder)}
+    return {"times": [train(work, PEERS[name], folder) for _ in range(runs)], "folder": str(folder)}

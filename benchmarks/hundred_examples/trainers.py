@@ -1,6 +1,5 @@
 """Building the peers' trainers and running them."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,33 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of, labelled
+from benchmarks.hundred_examples.job import (
+    ALPHA,
+    BATCH,
+    RANK,
+    SEED,
+    TARGETS,
+    Job,
+    Times,
+    folder_of,
+    labelled,
+)
 from benchmarks.hundred_examples.peers import Setup
 from ouroboros.backend.local.train import order
 from ouroboros.domain.config import TrainingConfig
 
 
-def train(job: Job, setup: Setup, folder: Path) -> float:
-    """Run the job once and save its adapter; seconds from the loaded model to the saved files."""
+def train(job: Job, setup: Setup, folder: Path) -> Times:
+    """Run the job once and save its adapter; what it took from the loaded model to the saved files."""
     base = AutoModelForCausalLM.from_pretrained(job.model, dtype=getattr(torch, setup.dtype))
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    started = time.perf_counter()
+    started = Times.now()
     model = _with_adapter(base, job)
     make = _sft_trainer if setup.sft else _plain_trainer
     trainer = make(job, setup, model, tokenizer, str(folder / "work"))
     trainer.train()
     trainer.save_model(str(folder))
-    return time.perf_counter() - started
+    return started.since()
 
 
 def _with_adapter(base: Any, job: Job) -> PeftModel:
