@@ -26,16 +26,19 @@ def test_every_strategy_has_a_rule():
 
 
 def test_the_largest_entries_stay():
-    kept = keep_largest(stack([1, -4, 3, 2], [0.1, 0.2, 0.3, -0.4]), 0.5, dice())
+    entries = stack([1, -4, 3, 2], [0.1, 0.2, 0.3, -0.4])
+    kept = keep_largest(entries, 0.5, dice())(entries)
     assert torch.equal(kept, stack([0, -4, 3, 0], [0, 0, 0.3, -0.4]))
 
 
 def test_at_least_one_entry_stays():
-    assert keep_largest(stack([1, 2, 3]), 0.001, dice()).count_nonzero() == 1
+    entries = stack([1, 2, 3])
+    assert keep_largest(entries, 0.001, dice())(entries).count_nonzero() == 1
 
 
 def test_dropping_at_random_keeps_the_mean():
-    thinned = drop_random(torch.ones(1, 100, 100), 0.25, dice())
+    entries = torch.ones(1, 100, 100)
+    thinned = drop_random(entries, 0.25, dice())(entries)
     assert set(thinned.unique().tolist()) == {0.0, 4.0}
     assert float(thinned.mean()) == pytest.approx(1.0, abs=0.05)
 

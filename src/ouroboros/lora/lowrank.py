@@ -85,5 +85,9 @@ def best_rank(
     u, s, vh = torch.linalg.svd(basis.T @ update, full_matrices=False)
     root = s[:rank].sqrt()
     low = LowRank(a=root[:, None] * vh[:rank], b=basis @ (u[:, :rank] * root), scale=1.0)
-    lost = float((update - low.delta()).norm())
-    return Factored(low, float(update.norm()), lost, min(update.shape))
+    return Factored(low, _norm(update), _norm(update - low.delta()), min(update.shape))
+
+
+def _norm(matrix: Float[Tensor, "O I"]) -> float:
+    """Summed in float64: millions of squares lose four digits in float32."""
+    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64))

@@ -100,8 +100,10 @@ def _merge_layer(
         core = apply(rule, space.cores, weights, recipe.density, generator) * recipe.scale
         return factorise(space, core, rank)
     there = [low for low in layer if low is not None]
-    nothing = torch.zeros(there[0].b.shape[0], there[0].a.shape[1])
-    stack = torch.stack([nothing if low is None else low.delta().float() for low in layer])
+    stack = torch.zeros(len(layer), there[0].b.shape[0], there[0].a.shape[1])
+    for update, low in zip(stack, layer, strict=True):
+        if low is not None:
+            torch.matmul(low.b.float() * low.scale, low.a.float(), out=update)
     update = apply(rule, stack, weights.float(), recipe.density, generator) * recipe.scale
     return best_rank(update, rank or sum(low.rank for low in there), generator)
 

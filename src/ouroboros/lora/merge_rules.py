@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ouroboros.domain.merging import MergeStrategy
 
-Sparsify: TypeAlias = Callable[[Tensor, float, torch.Generator], Tensor]
+Thin: TypeAlias = Callable[[Tensor], Tensor]
+Sparsify: TypeAlias = Callable[[Tensor, float, torch.Generator], Thin]
 Consensus: TypeAlias = Callable[[Tensor], Tensor | None]
 Normalise: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
 
@@ -25,7 +25,7 @@ Normalise: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
 class Rule:
     """How a stack of updates becomes one.
 
-    sparsify   thins out each parent's entries.
+    sparsify   looks at a stack and says how any rows of it are thinned out.
     consensus  says which weighted entries count [T, M, N]; None counts all.
     normalise  gives what the sum of weighted entries is divided by.
     """
@@ -43,9 +43,8 @@ def apply(
     generator: torch.Generator,
 ) -> Float[Tensor, "M N"]:
     """Merge a stack by a rule."""
-    sparse = rule.sparsify(stack, density, generator)
-    merged = [_agree(rule, rows, weights) for rows in sparse.split(_ROWS, dim=1)]
-    return torch.cat(merged)
+    thin = rule.sparsify(stack, density, generator)
+    return torch.cat([_agree(rule, thin(rows), weights) for rows in stack.split(_ROWS, dim=1)])
 
 
 def _agree(
@@ -62,30 +61,30 @@ _ROWS = 64
 """Rows are merged a few at a time: they stay in the processor's cache, which is several times faster."""
 
 
-def keep_all(
-    stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator
-) -> Float[Tensor, "T M N"]:
-    return stack
+def keep_all(stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator) -> Thin:
+    """Every entry."""
+    return lambda rows: rows
 
 
-def keep_largest(
-    stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator
-) -> Float[Tensor, "T M N"]:
+def keep_largest(stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator) -> Thin:
     """Of each parent, the `density` share of entries with the largest magnitude."""
-    flat = stack.abs().flatten(1)
-    drop = flat.shape[1] - math.ceil(density * flat.shape[1])
+    drop = stack[0].numel() - math.ceil(density * stack[0].numel())
     if drop == 0:
-        return stack
-    threshold = torch.from_numpy(np.partition(flat.numpy(), drop - 1)[:, drop - 1])
-    return stack * (stack.abs() > threshold[:, None, None])
+        return lambda rows: rows
+    thresholds = torch.tensor([_nth_smallest(parent, drop) for parent in stack], dtype=stack.dtype)
+    return lambda rows: rows * (rows.abs() > thresholds[:, None, None])
 
 
-def drop_random(
-    stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator
-) -> Float[Tensor, "T M N"]:
+def _nth_smallest(entries: Float[Tensor, "M N"], n: int) -> float:
+    """The n-th smallest magnitude, from 1."""
+    magnitudes = entries.abs().flatten().numpy()
+    magnitudes.partition(n - 1)
+    return float(magnitudes[n - 1])
+
+
+def drop_random(stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator) -> Thin:
     """Each entry survives with probability `density`, scaled up so that the mean stays."""
-    kept = torch.rand(stack.shape, generator=generator) < density
-    return stack * kept / density
+    return lambda rows: rows * (torch.rand(rows.shape, generator=generator) < density) / density
 
 
 def everyone(weighted: Float[Tensor, "T M N"]) -> None:
