@@ -15,7 +15,8 @@ def run(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = main([*arguments, *common])
-        return code, *capsys.readouterr()
+        said = capsys.readouterr()
+        return code, said.out, said.err
 
     assert call("create", "tickets")[0] == 0
     return call

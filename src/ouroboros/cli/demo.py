@@ -64,7 +64,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         "",
         _scores(version, before, after, out),
         "",
-        f"The adapter is kept in {settings.store} ({describe.size(version.size)}).",
+        f"{version.ref} learned {_learning(version)}; it is kept in {settings.store}.",
     )
     where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
     where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
@@ -118,6 +118,12 @@ def _scores(version: Version, before: Evaluation, after: Evaluation, out: Output
         (str(version.ref), describe.percent(after), f"{after.mean_logprob:.2f}"),
     ]
     return out.table(("held-out score", "right", "log-probability per token"), rows)
+
+
+def _learning(version: Version) -> str:
+    """Like: 100 examples in 17 s (845 KiB)."""
+    took = f"{version.report.rows} examples in {version.report.seconds:.0f} s" if version.report else ""
+    return f"{took} ({describe.size(version.size)})"
 
 
 def _one_line(text: str) -> str:

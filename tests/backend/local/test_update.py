@@ -13,6 +13,7 @@ from ouroboros.domain.errors import Cancelled, InvalidConfig, InvalidExample, To
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, APOZero, Supervised
+from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.rows import Row
 from ouroboros.domain.updates import UpdateConfig
 
@@ -25,13 +26,13 @@ async def start(backend):
     return await backend.initialize(CONFIG, 0)
 
 
-async def total(backend, files, prompt: str, output: str) -> float:
+async def total(backend, files, prompt: Prompt, output: str) -> float:
     digest = await backend.load(files)
     (score,) = await backend.score([ScoreRequest(prompt, output, digest)])
     return score.total
 
 
-async def answer(backend, files, prompt: str) -> str:
+async def answer(backend, files, prompt: Prompt) -> str:
     request = GenerateRequest(prompt, GenerationConfig(max_tokens=12), await backend.load(files))
     return (await backend.generate([request]))[0].text
 
@@ -94,10 +95,10 @@ async def test_a_protected_prompt_moves_less(backend, start):
         drift[name] = sum(
             [
                 abs(
-                    await total(backend, files, r.prompt, r.output)
-                    - await total(backend, taught, r.prompt, r.output)
+                    await total(backend, files, r.input, r.output)
+                    - await total(backend, taught, r.input, r.output)
                 )
-                for r in known
+                for r in protect
             ]
         )
         assert await answer(backend, files, FIX.prompt) == "shipping"

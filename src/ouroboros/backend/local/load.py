@@ -12,8 +12,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from ouroboros.backend.local.attention import install
 from ouroboros.backend.local.tokens import Codec
@@ -73,7 +73,7 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> FrozenModel:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"The base model {name!r} cannot be loaded: {_first_line(error)}",
-            hint="Give a Hugging Face causal language model with safetensors weights: a folder, or an id.",
+            hint="Give a Hugging Face causal language model with safetensors weights: folder or id.",
         ) from error
     model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
     freeze(model)
@@ -129,7 +129,7 @@ def _check_folder(folder: Path) -> None:
         )
         if pickled:
             raise ModelError(
-                f"{folder} has its weights as a pickle only ({pickled[0]}); loading one can run any code.",
+                f"{folder} has pickled weights only ({pickled[0]}); loading those can run any code.",
                 hint="Convert them once, where you trust them: model.save_pretrained(folder).",
             )
         raise ModelError(

@@ -33,7 +33,7 @@ class Codec:
         self.tokenizer = tokenizer
         self.context = context
         known = dict.fromkeys([*ends, tokenizer.eos_token_id])
-        self.ends: frozenset[int] = frozenset(i for i in known if i is not None)
+        self.ends = frozenset(i for i in known if isinstance(i, int))
         self.end = self._taught_end()
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:

@@ -99,7 +99,7 @@ def update(
     point, direction = master.clone(), torch.zeros_like(master)
     gradient, before = torch.zeros_like(master), torch.zeros_like(master)
     losses: list[float] = []
-    tries = 0
+    tries, waiting, norm = 0, False, 0.0
     with adapter.training() as grads:
         while True:
             found = backward(frozen, adapter, start, items, grads, gradient)

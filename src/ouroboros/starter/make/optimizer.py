@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure: it is never given one
         for group in self.param_groups:
             directions = torch.stack(
                 [self.direction(parameter, group["momentum"]) for parameter in group["params"]]
@@ -40,9 +40,10 @@ class Muon(torch.optim.Optimizer):
 
     def direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
         """Nesterov momentum."""
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-        momentum.lerp_(parameter.grad, 1 - beta)
-        return parameter.grad.lerp(momentum, beta)
+        momentum.lerp_(gradient, 1 - beta)
+        return gradient.lerp(momentum, beta)
 
 
 def optimizers(model: nn.Module, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
