@@ -32,9 +32,9 @@ def test_a_file_of_judgements_is_learned_together(run, tmp_path: Path) -> None:
     file = tmp_path / "judgements.jsonl"
     rows = [
         {"prompt": "a", "answer": "x", "correction": "y", "user": "ann", "key": "1"},
-        {"prompt": "b", "answer": "x", "failure": -1},
-        {"prompt": "c", "chosen": "y", "rejected": "x"},
-        {"prompt": "d", "answer": "x", "critique": "hm"},
+        {"prompt": "b", "answer": "x", "failure": -1, "key": "2"},
+        {"prompt": "c", "chosen": "y", "rejected": "x", "key": "3"},
+        {"prompt": "d", "answer": "x", "critique": "hm", "key": "4"},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, _ = run("feedback", "tickets", "--file", str(file), "--json")
