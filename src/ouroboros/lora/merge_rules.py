@@ -53,7 +53,7 @@ def _agree(
     weighted = sparse * weights[:, None, None]
     counts = rule.consensus(weighted)
     if counts is not None:
-        weighted = weighted * counts
+        weighted = torch.where(counts, weighted, 0.0)
     return weighted.sum(0) / rule.normalise(weighted, weights)
 
 
@@ -72,7 +72,7 @@ def keep_largest(stack: Float[Tensor, "T M N"], density: float, generator: torch
     if drop == 0:
         return lambda rows: rows
     thresholds = torch.tensor([_nth_smallest(parent, drop) for parent in stack], dtype=stack.dtype)
-    return lambda rows: rows * (rows.abs() > thresholds[:, None, None])
+    return lambda rows: torch.where(rows.abs() > thresholds[:, None, None], rows, 0.0)
 
 
 def _nth_smallest(entries: Float[Tensor, "M N"], n: int) -> float:
@@ -103,7 +103,7 @@ def by_all(weighted: Float[Tensor, "T M N"], weights: Float[Tensor, "T"]) -> flo
 
 def by_present(weighted: Float[Tensor, "T M N"], weights: Float[Tensor, "T"]) -> Float[Tensor, "M N"]:
     """At each entry, the weights of the parents that still have one there."""
-    present = torch.einsum("tmn,t->mn", (weighted != 0).to(weighted.dtype), weights.abs())
+    present = torch.tensordot(weights.abs(), (weighted != 0).to(weighted.dtype), 1)
     return torch.where(present > 0, present, 1.0)
 
 
