@@ -25,7 +25,7 @@ from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.prompts import Message
-from ouroboros.domain.records import Adapter, Version
+from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -49,6 +49,7 @@ __all__ = [
     "FeedbackSignal",
     "Generation",
     "GenerationConfig",
+    "Lesson",
     "MergeRecipe",
     "MergeReport",
     "MergeSpace",
@@ -59,6 +60,7 @@ __all__ = [
     "Result",
     "Settings",
     "SyncEngine",
+    "Ticket",
     "TrainingConfig",
     "TrainingExample",
     "TrainingProgress",
