@@ -33,7 +33,14 @@ def test_an_interrupted_training_leaves_the_adapter_as_it_was(ouroboros, rows, t
     ouroboros("create", "tickets")
     command = [sys.executable, "-m", "ouroboros", "train", "tickets", str(rows), "--epochs", "9999"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has them ignore this signal, and so their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as training:
         assert training.stderr is not None
         for line in training.stderr:
