@@ -8,10 +8,29 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
+
+
+class Times(NamedTuple):
+    """What something took: seconds on the wall's clock, and of processor time on all cores.
+
+    With one thread on an idle machine the two are equal; on a busy one only the second means something.
+    """
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> "Times":
+        return cls(time.perf_counter(), sum(os.times()[:4]))
+
+    def since(self) -> "Times":
+        """What has passed since these times."""
+        now = Times.now()
+        return Times(now.wall - self.wall, now.processor - self.processor)
 
 
 def interleave(arms: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
@@ -33,15 +52,15 @@ def fresh(function: Callable[..., dict[str, Any]], **arguments: Any) -> Callable
     return lambda: _call(f"{function.__module__}:{function.__qualname__}", arguments)
 
 
-def seconds_of(command: Sequence[str]) -> float:
-    """Wall seconds of a command, which must succeed; its output goes nowhere.
+def times_of(command: Sequence[str]) -> Times:
+    """What a command took, which must succeed; its output goes nowhere.
 
     Python may keep its byte-code, as it does on anyone's machine after the first call.
     """
     environment = {k: v for k, v in _environment().items() if k != "PYTHONDONTWRITEBYTECODE"}
-    started = time.perf_counter()
+    started = Times.now()
     subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    return started.since()
 
 
 def _call(target: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from benchmarks.harness import Claim, Spread, fresh, interleave, ratios
-from benchmarks.hundred_examples.job import Job, Times, build_model, examples, plain_copy
+from benchmarks.harness import Claim, Spread, Times, fresh, interleave, ratios
+from benchmarks.hundred_examples.job import Job, build_model, examples, plain_copy
 from benchmarks.hundred_examples.judge import judge
 from benchmarks.hundred_examples.ours import ours, start
 from benchmarks.hundred_examples.peers import peer

@@ -2,11 +2,10 @@
 
 import random
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "v_proj")
 BATCH, SEED = 4, 0
@@ -22,25 +21,6 @@ SHAPE: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 """A Llama of 24M random weights."""
-
-
-class Times(NamedTuple):
-    """What one run of the job took: seconds on the wall's clock, and of processor time on all cores.
-
-    With one thread on an idle machine the two are equal; on a busy one only the second means something.
-    """
-
-    wall: float
-    processor: float
-
-    @classmethod
-    def now(cls) -> "Times":
-        return cls(time.perf_counter(), time.process_time())
-
-    def since(self) -> "Times":
-        """What has passed since these times."""
-        now = Times.now()
-        return Times(now.wall - self.wall, now.processor - self.processor)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, Times, folder_of
+from benchmarks.harness import Times
+from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
 from ouroboros.backend.base import Backend, TrainJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.rows import Row

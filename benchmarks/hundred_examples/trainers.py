@@ -21,6 +21,7 @@ from transformers import (
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from benchmarks.harness import Times
 from benchmarks.hundred_examples.job import (
     ALPHA,
     BATCH,
@@ -28,7 +29,6 @@ from benchmarks.hundred_examples.job import (
     SEED,
     TARGETS,
     Job,
-    Times,
     folder_of,
     labelled,
 )
