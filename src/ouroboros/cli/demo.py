@@ -68,7 +68,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     )
     where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
     where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
-    out.next_step("generate", TASK, data.heldout[0].input, *where)
+    out.next_step("generate", TASK, str(data.heldout[0].input), *where)
 
 
 async def _measure(
