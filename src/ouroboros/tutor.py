@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 from ouroboros.backend.base import Backend, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.errors import Conflict, InvalidInput, OuroborosError, TrainingFailed
+from ouroboros.domain.errors import (
+    Conflict,
+    InvalidExample,
+    OuroborosError,
+    TooLong,
+    TrainingFailed,
+)
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
@@ -34,6 +40,10 @@ PROTECTED = 32
 
 REMEMBERED = 4096
 """Outcomes kept at hand for those who wait; older ones are looked up."""
+
+
+_FAULTS = (InvalidExample, TooLong, TrainingFailed)
+"""What an event can be at fault for; anything else leaves it pending."""
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **named: Any) -> T:
@@ -103,7 +113,7 @@ class Tutor:
                     if not await self._learn_batch(adapter_id, size, cancel):
                         return
                     size = min(BATCH, 2 * size)
-                except (InvalidInput, TrainingFailed) as error:
+                except _FAULTS as error:
                     if size == 1:
                         await self._pass_over(adapter_id, error)
                     size = max(1, size // 2)
@@ -168,7 +178,7 @@ class Tutor:
         )
         return self._remember(adapter.id, made.lessons, version)
 
-    async def _pass_over(self, adapter_id: AdapterId, error: InvalidInput | TrainingFailed) -> None:
+    async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:
         adapter = await in_thread(self._registry.get, adapter_id)
         (entry,) = await in_thread(
             self._registry.journal.read, adapter_id, after=adapter.applied, limit=1
