@@ -6,7 +6,7 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.errors import InvalidExample, NotFound, TooLong
+from ouroboros.domain.errors import BackendError, InvalidExample, NotFound, TooLong, TrainingFailed
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
@@ -279,3 +279,33 @@ async def test_a_thousand_events_at_once_are_all_kept_in_order(engine):
     assert sorted(t.event for t in tickets) == list(range(1, 1001))
     await engine.feedback_outcome(tickets[-1])
     assert (await engine.get_adapter("tickets")).unwrap().applied == 1000
+
+
+async def test_an_event_that_cannot_be_learned_is_passed_over_alone(engine, monkeypatch):
+    """A loss that is not finite, for one of three prompts."""
+    update = engine._backend.update
+
+    async def fragile(job, *arguments, **named):
+        if any(row.prompt == "poison" for row in job.rows):
+            raise TrainingFailed("The loss was nan.")
+        return await update(job, *arguments, **named)
+
+    monkeypatch.setattr(engine._backend, "update", fragile)
+    async with engine._writing[AdapterId("tickets")]:
+        tickets = [await teach(engine, FIX("x"), p, wait=False) for p in ("a", "poison", "b")]
+    done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
+    assert words(done[1]) == "not learned: The loss was nan."
+    assert [words(done[i]).partition(" ")[0] for i in (0, 2)] == ["correction"] * 2
+    assert (await engine.get_adapter("tickets")).unwrap().applied == 3
+
+
+async def test_a_fault_that_is_not_the_events_leaves_it_pending(engine, monkeypatch):
+    async def broken(job, *arguments, **named):
+        raise BackendError("Out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._backend, "update", broken)
+        result = await engine.learn_from_feedback("p", "a", FIX("b"), "tickets")
+    assert isinstance(error_of(result), BackendError)
+    (moved,) = (await engine.learn_pending()).unwrap()
+    assert (moved.head, moved.applied) == (2, 1)
