@@ -35,6 +35,7 @@ class Run:
     other_rate: float = 0.003
     warmup_steps: int = 60
     save_every: int = 32
+    first_shard: int = 0
 
     @property
     def step_tokens(self) -> int:
@@ -115,9 +116,13 @@ def weighted_loss(
     return (losses * weights.flatten()[targets]).sum()
 
 
-def train(corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path) -> LlamaForCausalLM:
-    """Run to the end, from `checkpoint` if there is one."""
+def train(
+    corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path, start: Path | None = None
+) -> LlamaForCausalLM:
+    """Run to the end, from `checkpoint` if there is one, else from the finished model in `start`."""
     model = new_model(tokenizer)
+    if start is not None:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
     both = optimizers(model, run.matrix_rate, run.other_rate)
     first = resume(model, both, checkpoint) // run.step_tokens if checkpoint.exists() else 0
     loss_of = torch.compile(weighted_loss, dynamic=False)
@@ -126,7 +131,7 @@ def train(corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path) -> L
         if step // SHARD_STEPS != shard:
             shard = step // SHARD_STEPS
             length = run.length(shard)
-            blocks = corpus.shard(shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length)
+            blocks = corpus.shard(run.first_shard + shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length)
         began = time.monotonic()
         loss = one_step(model, loss_of, both, blocks, run, step)  # type: ignore[arg-type]  # read in the first round
         if step % 10 == 0:
