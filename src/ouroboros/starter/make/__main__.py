@@ -22,7 +22,9 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, default=5_505_024)
     parser.add_argument("--decay-tokens", type=int, default=0, help="the last ones, at a falling rate")
-    parser.add_argument("--start", type=Path, help="a finished model to go on from, with its tokenizer in OUT")
+    parser.add_argument(
+        "--start", type=Path, help="a finished model to go on from, with its tokenizer in OUT"
+    )
     parser.add_argument("--first-shard", type=int, default=0, help="where in the diet to begin")
     parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--threads", type=int, default=2)
@@ -31,9 +33,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     corpus = Corpus(options.data)
     tokenizer = the_tokenizer(corpus, options.out, options.vocabulary)
-    run = Run(
-        tokens=options.tokens, decay_tokens=options.decay_tokens, first_shard=options.first_shard
-    )
+    run = Run(tokens=options.tokens, decay_tokens=options.decay_tokens, first_shard=options.first_shard)
     checkpoint = options.checkpoint or options.out / "checkpoint.pt"
     model = train(corpus, tokenizer, run, checkpoint, options.start)
     export(model, options.out)

@@ -131,7 +131,9 @@ def train(
         if step // SHARD_STEPS != shard:
             shard = step // SHARD_STEPS
             length = run.length(shard)
-            blocks = corpus.shard(run.first_shard + shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length)
+            blocks = corpus.shard(
+                run.first_shard + shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length
+            )
         began = time.monotonic()
         loss = one_step(model, loss_of, both, blocks, run, step)  # type: ignore[arg-type]  # read in the first round
         if step % 10 == 0:

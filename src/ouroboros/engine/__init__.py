@@ -1,0 +1,20 @@
+"""`AdapterLearningEngine`: the one place that puts backend, learning and registry in sequence."""
+
+from ouroboros.engine.adapters import Adapters
+from ouroboros.engine.answers import Answers
+from ouroboros.engine.feedback import Feedback
+from ouroboros.engine.merging import Merging
+from ouroboros.engine.training import Training
+from ouroboros.engine.versions import Versions
+
+__all__ = ["AdapterLearningEngine"]
+
+
+class AdapterLearningEngine(Adapters, Training, Feedback, Merging, Answers, Versions):
+    """Create, train, ask and keep adapters on one frozen base model.
+
+    Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`
+    and honour asyncio cancellation as well: a cancelled training stops within one optimizer step and
+    leaves the adapter as it was. (A cancellation that comes while the finished version is being
+    committed is too late: the version exists.)
+    """

@@ -1,0 +1,71 @@
+"""Making adapters, from nothing or from files, finding them in the registry, and letting them go."""
+
+from dataclasses import replace
+
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.records import Adapter
+from ouroboros.domain.weights import AdapterFiles, ExportForm
+from ouroboros.engine.core import Core, raise_if_cancelled, verb
+from ouroboros.tutor import in_thread
+
+
+class Adapters(Core):
+    @verb
+    async def create_adapter(
+        self,
+        task_name: str | AdapterId,
+        config: AdapterConfig | None = None,
+        *,
+        seed: int = 0,
+        cancel: CancellationToken | None = None,
+    ) -> Adapter:
+        """A new adapter whose version 1 answers exactly as the base does."""
+        adapter_id = task_name if isinstance(task_name, AdapterId) else AdapterId(task_name)
+        config = config or AdapterConfig.default()
+        adapter_id.check()
+        config.check()
+        await in_thread(self._registry.require_free, adapter_id)
+        files = await self._backend.initialize(config, seed)
+        raise_if_cancelled(cancel)
+        base = await self._backend.base()
+        return await in_thread(self._registry.create, adapter_id, config, base, files)
+
+    @verb
+    async def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Adapter:
+        """A new adapter from the files of a PEFT folder, kept byte for byte.
+
+        Refused unless they are sound through and through and fit this base.
+        """
+        adapter_id = AdapterId(str(name))
+        adapter_id.check()
+        await in_thread(self._registry.require_free, adapter_id)
+        shape = await self._backend.validate(files)
+        base = await self._backend.base()
+        config = replace(shape, learning_rate=AdapterConfig.auto(base).learning_rate)
+        return await in_thread(self._registry.create, adapter_id, config, base, files, "imported")
+
+    @verb
+    async def export_adapter(
+        self, adapter_id: str | AdapterId | VersionRef, form: ExportForm = ExportForm.PEFT
+    ) -> dict[str, bytes]:
+        """A version as files, by name, for other programs."""
+        ref = VersionRef.parse(adapter_id)
+        await self._adapter(ref.adapter)
+        version = await in_thread(self._registry.version, ref)
+        return await self._backend.export(await in_thread(self._registry.files, version), form)
+
+    @verb
+    async def list_adapters(self) -> list[Adapter]:
+        """All adapters, by name."""
+        return await in_thread(self._registry.adapters)
+
+    @verb
+    async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:
+        return await in_thread(self._registry.get, VersionRef.parse(adapter_id).adapter)
+
+    @verb
+    async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
+        """Forget an adapter and its versions. Its version numbers are never used again."""
+        await in_thread(self._registry.delete, VersionRef.parse(adapter_id).adapter)

@@ -1,0 +1,95 @@
+"""What every verb stands on: backend, registry, the locks under which heads move, and `Result`."""
+
+import asyncio
+import functools
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from ouroboros.backend.base import Backend
+from ouroboros.domain.base_model import BaseModel
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import InvalidExample, OuroborosError
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.records import Adapter
+from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.learning.limits import UserLimit
+from ouroboros.registry.registry import Registry
+from ouroboros.tutor import Tutor, in_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C", bound="Core")
+
+
+def verb(
+    method: Callable[Concatenate[C, P], Awaitable[T]],
+) -> Callable[Concatenate[C, P], Coroutine[Any, Any, Result[T]]]:
+    """Hand out what a verb returns as `Ok`, our errors as `Err`; anything else is a bug and raises."""
+
+    @functools.wraps(method)
+    async def call(self: C, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
+        try:
+            return Ok(await method(self, *args, **kwargs))
+        except OuroborosError as error:
+            return Err(error)
+
+    return call
+
+
+class Core:
+    """Holds the parts; puts nothing in sequence itself."""
+
+    def __init__(
+        self, backend: Backend, registry: Registry, feedback_limit: UserLimit | None = None
+    ) -> None:
+        self._backend = backend
+        self._registry = registry
+        self._writing: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._tutor = Tutor(backend, registry, self._writing, feedback_limit or UserLimit())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release the model, threads and stores. Feedback not learned yet stays in the journal."""
+        await self._tutor.close()
+        await self._backend.close()
+        await asyncio.to_thread(self._registry.close)
+
+    @verb
+    async def base(self) -> BaseModel:
+        """The frozen base as a value; `AdapterConfig.auto` takes it."""
+        return await self._backend.base()
+
+    async def _adapter(self, adapter_id: AdapterId) -> Adapter:
+        """The adapter, if it was made for this base."""
+        adapter = await in_thread(self._registry.get, adapter_id)
+        base = await self._backend.base()
+        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
+        return adapter
+
+    async def _adapters(self, adapter_id: str | AdapterId | None) -> list[Adapter]:
+        if adapter_id is None:
+            return await in_thread(self._registry.adapters)
+        return [await self._adapter(VersionRef.parse(adapter_id).adapter)]
+
+
+def check_examples(examples: Sequence[TrainingExample]) -> None:
+    """Raise `InvalidExample`, naming the first that is wrong, if any is."""
+    if not examples:
+        raise InvalidExample("There are no examples.", hint="Give at least one.")
+    for i, example in enumerate(examples, start=1):
+        try:
+            example.check()
+        except InvalidExample as error:
+            raise InvalidExample(f"Example {i}: {error.message}", hint=error.hint) from None
+
+
+def raise_if_cancelled(cancel: CancellationToken | None) -> None:
+    if cancel is not None:
+        cancel.raise_if_cancelled()

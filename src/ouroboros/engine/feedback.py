@@ -1,0 +1,80 @@
+"""Learning from what people say of an answer."""
+
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import InvalidExample
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.generation import Generation
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.records import Adapter, Ticket
+from ouroboros.engine.core import Core, raise_if_cancelled, verb
+from ouroboros.learning.signals import judgement
+from ouroboros.tutor import in_thread
+
+
+class Feedback(Core):
+    @verb
+    async def learn_from_feedback(
+        self,
+        prompt: Prompt,
+        generation: str | Generation,
+        feedback: FeedbackSignal,
+        adapter_id: str | AdapterId,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+        wait: bool = True,
+        cancel: CancellationToken | None = None,
+    ) -> Ticket:
+        """Teach the adapter what somebody thinks of an answer; the ticket says what it came to.
+
+        The judgement is journalled first. With `wait` the ticket holds the lesson and the new version;
+        without, learning goes on in the background and `feedback_outcome` tells. Once journalled it will
+        be learned, even if the caller is cancelled or the program killed. Giving it again under the same
+        `key` changes nothing; without a key, the same words on the same answer of the same version are
+        the same judgement. How much one `user` can teach in a while is limited.
+        """
+        adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
+        answered = await self._answered(adapter, generation)
+        event = judgement(prompt, generation, feedback, answered, user=user, key=key)
+        event.check()
+        raise_if_cancelled(cancel)
+        ticket = await self._tutor.give(adapter, event)
+        if not wait:
+            self._tutor.learn_later(adapter.id)
+            return ticket
+        await self._tutor.learn(adapter.id, cancel)
+        return await self._tutor.outcome(ticket)
+
+    @verb
+    async def feedback_outcome(
+        self, ticket: Ticket, *, cancel: CancellationToken | None = None
+    ) -> Ticket:
+        """Wait until a judgement has been learned; its ticket with lesson and version."""
+        await self._tutor.learn(ticket.adapter, cancel)
+        return await self._tutor.outcome(ticket)
+
+    @verb
+    async def learn_pending(
+        self, adapter_id: str | AdapterId | None = None, *, cancel: CancellationToken | None = None
+    ) -> list[Adapter]:
+        """Learn feedback left pending by an earlier run, of one adapter or all; those that moved on."""
+        moved = []
+        for adapter in await self._adapters(adapter_id):
+            await self._tutor.learn(adapter.id, cancel)
+            now = await in_thread(self._registry.get, adapter.id)
+            if now.applied > adapter.applied:
+                moved.append(now)
+        return moved
+
+    async def _answered(self, adapter: Adapter, generation: str | Generation) -> VersionRef:
+        """The version of this adapter that gave an answer; the head if nothing says otherwise."""
+        if isinstance(generation, str) or generation.version is None:
+            return VersionRef(adapter.id, adapter.head)
+        ref = VersionRef.parse(generation.version)
+        if ref.adapter != adapter.id:
+            raise InvalidExample(
+                f"The answer came from {ref}, not from {adapter.id}.",
+                hint=f"Give the feedback to {ref.adapter}.",
+            )
+        return (await in_thread(self._registry.version, ref)).ref
