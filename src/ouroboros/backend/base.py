@@ -81,18 +81,29 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """How likely is `output` after `prompt`, under the adapter of digest `adapter` (None: the base)?"""
+    """How likely is `output` after `prompt`, under the adapter of digest `adapter` (None: the base)?
+
+    With `drift`, how far the adapter is from the base there is asked too.
+    """
 
     prompt: Prompt
     output: str
     adapter: str | None = None
+    drift: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Log-probability of each token of an output, its end token included. [T]"""
+    """An output token by token, its end token included: T tokens.
+
+    logprobs [T]  log-probability of each.
+    said          whether greedy decoding answers with exactly this output.
+    drift         KL(base || adapter), mean over the tokens' positions, in nats; 0 if it was not asked.
+    """
 
     logprobs: tuple[float, ...]
+    said: bool
+    drift: float = 0.0
 
     @property
     def total(self) -> float:
@@ -179,6 +190,17 @@ class Backend(Protocol):
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
         """Merge adapters into one; a rank whose file would exceed the size limit is refused first."""
+        ...
+
+    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        """The point at `share` of the way from one adapter to another of the same line and shape."""
+        ...
+
+    async def strength(self, files: AdapterFiles) -> float:
+        """How far an adapter moves its base: norm of all its updates over that of the layers it adapts.
+
+        0 for one that answers as the base does. Raises as `validate` does.
+        """
         ...
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:

@@ -86,6 +86,12 @@ class LazyBackend:
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
         return await (await self._opened()).merge(job, cancel)
 
+    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        return await (await self._opened()).blend(start, end, share)
+
+    async def strength(self, files: AdapterFiles) -> float:
+        return await (await self._opened()).strength(files)
+
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         return await (await self._opened()).validate(files)
 

@@ -118,9 +118,10 @@ class FakeBackend:
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
     ) -> list[Score]:
         _raise_if_cancelled(cancel)
+        said = [self._answer(r.prompt, r.adapter) == r.output for r in requests]
         return [
-            Score(_logprobs(r.output, known=self._answer(r.prompt, r.adapter) == r.output))
-            for r in requests
+            Score(_logprobs(r.output, known=known), known)
+            for r, known in zip(requests, said, strict=True)
         ]
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
@@ -131,6 +132,14 @@ class FakeBackend:
         known = {prompt: answer for files in job.parents for prompt, answer in _answers(files).items()}
         rank = job.rank or max(_rank(files) for files in job.parents)
         return Merged(_files(rank, known, 0), AdapterConfig(rank=rank), 0.0, rank)
+
+    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        """Know what `end` does from half of the way on, and what `start` does before."""
+        return end if share >= 0.5 else start
+
+    async def strength(self, files: AdapterFiles) -> float:
+        """A hundredth for each answer known by heart."""
+        return len(_answers(files)) / 100
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         _answers(files)

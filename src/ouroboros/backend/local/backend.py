@@ -18,10 +18,10 @@ from ouroboros.backend.base import (
     TrainOutcome,
     UpdateJob,
 )
-from ouroboros.backend.local.forward import output_logprobs
 from ouroboros.backend.local.generate import Question, answer
 from ouroboros.backend.local.load import FrozenModel, load
-from ouroboros.backend.local.reshape import export, merge
+from ouroboros.backend.local.reshape import blend, export, merge
+from ouroboros.backend.local.score import Asked, score, strength
 from ouroboros.backend.local.step import encode
 from ouroboros.backend.local.train import train
 from ouroboros.backend.local.update import update
@@ -137,6 +137,12 @@ class LocalBackend:
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
         return await self._worker.run(merge(self._frozen.base, job), None, cancel)
 
+    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        return await self._call(lambda: blend(self._frozen.base, start, end, share))
+
+    async def strength(self, files: AdapterFiles) -> float:
+        return await self._call(lambda: strength(self._frozen, self._unpack(files)))
+
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         return await self._call(lambda: peft_files.unpack(files, self._frozen.base).config)
 
@@ -192,10 +198,11 @@ class LocalBackend:
 
     def _score(self, requests: Sequence[ScoreRequest]) -> Steps[Any, list[Score]]:
         codec = self._frozen.codec
-        sequences = [codec.sequence(r.prompt, r.output) for r in requests]
-        adapters = [self._adapter(r.adapter) for r in requests]
-        found = yield from output_logprobs(self._frozen, sequences, adapters)
-        return [Score(tuple(row.tolist())) for row in found]
+        asked = [
+            Asked(codec.sequence(r.prompt, r.output), self._adapter(r.adapter), r.drift)
+            for r in requests
+        ]
+        return (yield from score(self._frozen, asked))
 
     def _adapter(self, digest: str | None) -> BankedAdapter | None:
         if digest is None:

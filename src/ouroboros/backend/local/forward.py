@@ -99,10 +99,10 @@ def lay_out(
     )
 
 
-def token_logprobs(
+def labelled_logits(
     frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
-) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
-    """Log-probability, in float32, of every output token of the sequences, and the sequence it is in.
+) -> tuple[Float[Tensor, "L V"], Batch]:
+    """What the model says, in float32, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
     gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
@@ -118,7 +118,15 @@ def token_logprobs(
             input_ids=batch.ids, logits_to_keep=batch.keep, use_cache=False, **extra
         ).logits
     labelled = logits[0] if batch.positions is not None else logits[batch.rows, batch.columns]
-    return -cross_entropy(labelled.float(), batch.targets, reduction="none"), batch.owner
+    return labelled.float(), batch
+
+
+def token_logprobs(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
+    """Log-probability of every output token of the sequences, and the sequence it is in."""
+    logits, batch = labelled_logits(frozen, sequences, adapters)
+    return -cross_entropy(logits, batch.targets, reduction="none"), batch.owner
 
 
 def output_logprobs(

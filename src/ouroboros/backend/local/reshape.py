@@ -2,10 +2,12 @@
 
 from collections.abc import Generator
 
+import torch
+
 from ouroboros.backend.base import Merged, MergeJob
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import MAX_RANK, AdapterConfig
-from ouroboros.domain.errors import TooLarge
+from ouroboros.domain.errors import InvalidAdapter, TooLarge
 from ouroboros.domain.weights import (
     CONFIG_FILE,
     GGUF_FILE,
@@ -19,7 +21,7 @@ from ouroboros.lora.merge import MergeOutcome, gather, merge_layers
 from ouroboros.lora.peft_files import pack, unpack
 from ouroboros.lora.size import check_size, largest_rank
 from ouroboros.lora.targets import select, targets_of
-from ouroboros.lora.weights import LoraWeights
+from ouroboros.lora.weights import LoraWeights, LowRank
 
 _ANY_SIZE = 1 << 40
 
@@ -66,6 +68,24 @@ def _packed(base: BaseModel, outcome: MergeOutcome, targets: str | tuple[str, ..
 def _config(rank: int, targets: str | tuple[str, ...]) -> AdapterConfig:
     """Merged factors carry their scale within them."""
     return AdapterConfig(rank=rank, alpha=float(rank), target_modules=targets)
+
+
+def blend(base: BaseModel, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+    """The factors `share` of the way from `start` to `end`, stored as `end` is."""
+    here, there = unpack(start, base), unpack(end, base)
+    if {p: low.a.shape for p, low in here.weights.items()} != {
+        p: low.a.shape for p, low in there.weights.items()
+    }:
+        raise InvalidAdapter("Adapters of different shapes have no way between them.")
+    weights = {
+        path: LowRank(
+            torch.lerp(low.a, there.weights[path].a, share),
+            torch.lerp(low.b, there.weights[path].b, share),
+            there.weights[path].scale,
+        )
+        for path, low in here.weights.items()
+    }
+    return pack(weights, there.config, base)
 
 
 def export(base: BaseModel, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:

@@ -1,0 +1,97 @@
+"""What an adapter makes of given outputs: their likelihood, whether it would say them, its drift."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from ouroboros.backend.base import Score
+from ouroboros.backend.local.forward import cut, labelled_logits
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.tokens import Encoded
+from ouroboros.backend.local.worker import Steps
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.weights import LoraWeights, LowRank
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sequence, the adapter to run it under (None: the base), and whether its drift is asked."""
+
+    sequence: Encoded
+    adapter: BankedAdapter | None
+    drift: bool = False
+
+
+def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]]:
+    """One score for each; one step per forward pass.
+
+    Greedy decoding says exactly the output if, and only if, each of its tokens is the likeliest after
+    the ones before it: no token need be generated to know.
+    """
+    found: list[Score] = []
+    for run in cut([_cost(a) for a in asked], frozen.token_budget):
+        found += _score(frozen, [asked[i] for i in run])
+        yield None
+    return found
+
+
+def strength(frozen: FrozenModel, weights: LoraWeights) -> float:
+    """Frobenius norm of all updates over that of the layers they are added to."""
+    base = sum(
+        float(frozen.model.get_submodule(path).weight.float().square().sum())  # type: ignore[union-attr]
+        for path in weights
+    )
+    return math.sqrt(sum(map(_energy, weights.values())) / max(base, 1e-12))
+
+
+@torch.no_grad()
+def _score(frozen: FrozenModel, asked: Sequence[Asked]) -> list[Score]:
+    again = [a for a in asked if a.drift]
+    logits, _ = labelled_logits(
+        frozen,
+        [a.sequence for a in (*asked, *again)],
+        [*(a.adapter for a in asked), *(None for _ in again)],
+    )
+    logprobs = logits.log_softmax(-1)
+    lengths = [len(a.sequence.output) for a in (*asked, *again)]
+    tables = logprobs.split(lengths)
+    bases = iter(tables[len(asked) :])
+    return [
+        Score(
+            logprobs=tuple(table.gather(1, _ids(a, table)[:, None])[:, 0].tolist()),
+            said=_said(table, a.sequence.output, frozen.codec.ends),
+            drift=_drift(table, next(bases)) if a.drift else 0.0,
+        )
+        for a, table in zip(asked, tables, strict=False)
+    ]
+
+
+def _cost(asked: Asked) -> int:
+    return len(asked.sequence) * (2 if asked.drift else 1)
+
+
+def _ids(asked: Asked, like: Tensor) -> Tensor:
+    return torch.tensor(asked.sequence.output, device=like.device)
+
+
+def _said(table: Float[Tensor, "T V"], output: Sequence[int], ends: frozenset[int]) -> bool:
+    """Whether the likeliest tokens are the output's; whatever ends an answer will do as its end."""
+    likeliest = table.argmax(-1).tolist()
+    return likeliest[:-1] == list(output[:-1]) and likeliest[-1] in ends | {output[-1]}
+
+
+def _drift(table: Float[Tensor, "T V"], base: Float[Tensor, "T V"]) -> float:
+    """KL(base || adapter) in nats, mean over T positions."""
+    return float(kl_div(table, base, log_target=True, reduction="sum")) / len(table)
+
+
+def _energy(low: LowRank) -> float:
+    """|BA|^2, from two small matrices: trace((B^T B)(A A^T))."""
+    inner = (low.b.T @ low.b) * (low.a @ low.a.T)
+    return low.scale**2 * max(float(inner.double().sum()), 0.0)
