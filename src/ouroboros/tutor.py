@@ -8,8 +8,8 @@ process that drains the same journal makes one of the two start over.
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
 
 from ouroboros.backend.base import Backend, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
@@ -17,6 +17,7 @@ from ouroboros.domain.errors import (
     Conflict,
     InvalidExample,
     OuroborosError,
+    Refused,
     TooLong,
     TrainingFailed,
 )
@@ -24,13 +25,13 @@ from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.updates import UpdateConfig
+from ouroboros.gatekeeper import Candidate, Gatekeeper
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.memory import Memory
 from ouroboros.learning.plan import Plan, plan
 from ouroboros.learning.signals import teach, unpaired_loss
 from ouroboros.registry.registry import Registry, Taught
-
-T = TypeVar("T")
+from ouroboros.registry.threads import in_thread
 
 BATCH = 32
 """Events worked in together, at most, when many are pending."""
@@ -42,18 +43,8 @@ REMEMBERED = 4096
 """Outcomes kept at hand for those who wait; older ones are looked up."""
 
 
-_FAULTS = (InvalidExample, TooLong, TrainingFailed)
+_FAULTS = (InvalidExample, TooLong, TrainingFailed, Refused)
 """What an event can be at fault for; anything else leaves it pending."""
-
-
-async def in_thread(function: Callable[..., T], *args: Any, **named: Any) -> T:
-    """Run blocking store work in a thread; once begun it is finished, caller cancelled or not."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **named))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
 
 
 class Tutor:
@@ -63,11 +54,13 @@ class Tutor:
         self,
         backend: Backend,
         registry: Registry,
+        gatekeeper: Gatekeeper,
         writing: Mapping[AdapterId, asyncio.Lock],
         limit: UserLimit,
     ) -> None:
         self._backend = backend
         self._registry = registry
+        self._gatekeeper = gatekeeper
         self._writing = writing
         self._limit = limit
         self._memories: dict[tuple[AdapterId, int], Memory] = {}
@@ -150,13 +143,23 @@ class Tutor:
             return False
         pending = [(e.seq, e.event) for e in entries if isinstance(e.event, FeedbackGiven)]
         made = plan(pending, memory.judged(adapter.applied), self._limit)
-        await self._apply(adapter, made, entries[-1].seq, memory, cancel)
+        await self._apply(adapter, made, entries[-1].seq, memory, size == 1, cancel)
         return True
 
     async def _apply(
-        self, adapter: Adapter, made: Plan, to: int, memory: Memory, cancel: CancellationToken | None
+        self,
+        adapter: Adapter,
+        made: Plan,
+        to: int,
+        memory: Memory,
+        alone: bool,
+        cancel: CancellationToken | None,
     ) -> None:
-        """Train the plan's rows, if there are any, and move the adapter on to `to`."""
+        """Train the plan's rows, if there are any, and move the adapter on to `to`.
+
+        If the gate refuses the result, `Refused`: the events are to be tried one by one. That of an
+        event `alone` is kept instead, unserved, with the reason as the event's lesson.
+        """
         head = await in_thread(self._registry.version, VersionRef(adapter.id))
         if not made.rows:
             await in_thread(self._registry.advance, adapter.id, since=adapter.applied, to=to)
@@ -166,17 +169,31 @@ class Tutor:
         protect = memory.protect(PROTECTED, adapter.applied, {row.prompt for row in made.rows})
         job = UpdateJob(start, adapter.config, made.rows, protect, update)
         outcome = await self._backend.update(job, cancel=cancel)
+        probes = (await self._gatekeeper.knowledge(adapter)).probes()
+        candidate = Candidate(start, outcome, made.rows, probes, small=True)
+        judged = await self._gatekeeper.judge(adapter.id, candidate, cancel=cancel)
+        lessons = made.lessons
+        if not judged.verdict.promoted:
+            if not alone:
+                raise Refused("Together these events would make the adapter worse.")
+            lessons = tuple(
+                replace(of, words=f"refused by the gate, not learned: {of.words}", learned=False)
+                for of in lessons
+            )
         version = await in_thread(
             self._registry.commit,
             adapter.id,
-            outcome.files,
+            judged.outcome.files,
             parent=head.number,
             cause="feedback",
-            report=outcome.report,
+            report=judged.outcome.report,
             events=to,
-            taught=Taught(adapter.applied, to, made.lessons, update),
+            taught=Taught(adapter.applied, to, lessons, update),
+            verdict=judged.verdict,
         )
-        return self._remember(adapter.id, made.lessons, version)
+        if not version.refused:
+            await self._gatekeeper.promoted(adapter.id, judged)
+        return self._remember(adapter.id, lessons, head if version.refused else version)
 
     async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:
         adapter = await in_thread(self._registry.get, adapter_id)

@@ -24,12 +24,16 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Train `start` on `rows`; the result is new files, `start` stays as it is."""
+    """Train `start` on `rows`; the result is new files, `start` stays as it is.
+
+    Rows of `replay`, what the adapter knows already, join each step as `training.replay` says.
+    """
 
     start: AdapterFiles
     adapter: AdapterConfig
     training: TrainingConfig
     rows: tuple[Row, ...]
+    replay: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ class TrainingConfig:
     """How one training goes.
 
     batch_size          examples per optimizer step; the gradient does not depend on how they are packed.
+    replay              rows of what the adapter knows already that join each step, per example of it.
     epochs              passes over the examples.
     incremental_update  a small addition to what the adapter knows: the rate stays flat after its
                         warm-up instead of decaying to zero.
@@ -116,6 +117,7 @@ class TrainingConfig:
     warmup: float = 0.1
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
+    replay: float = 0.5
 
     @classmethod
     def default(cls) -> "TrainingConfig":
@@ -153,3 +155,4 @@ class TrainingConfig:
         check_number("warmup", self.warmup, 0.0, 1.0)
         check_number("max_grad_norm", self.max_grad_norm, 1e-6, 1e6)
         check_number("weight_decay", self.weight_decay, 0.0, 1.0)
+        check_number("replay", self.replay, 0.0, 16.0)

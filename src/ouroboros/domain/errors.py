@@ -20,6 +20,7 @@ The tree::
       StoreError          the store is full, unwritable, damaged or newer than this program
       Cancelled           the caller asked to stop; nothing was changed
       TrainingFailed      the loss or a gradient stopped being finite
+      Refused             the new version would have been worse at what the adapter knows
       BackendError        the backend broke or ran out of memory
       MissingExtra        an optional library is not installed
 
@@ -119,6 +120,10 @@ class TrainingFailed(OuroborosError):
     code = "training_failed"
 
 
+class Refused(OuroborosError):
+    code = "refused"
+
+
 class BackendError(OuroborosError):
     code = "backend_error"
 
@@ -153,6 +158,7 @@ STATUS: dict[str, Status] = {
     "store_error": Status(503, 7),
     "cancelled": Status(499, 130),
     "training_failed": Status(500, 8),
+    "refused": Status(422, 11),
     "backend_error": Status(500, 9),
     "missing_extra": Status(501, 10),
 }

@@ -55,4 +55,22 @@ class FeedbackGiven:
                 )
 
 
-Event: TypeAlias = ExamplesGiven | FeedbackGiven
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Answers that must never be lost. They are asked at every update, and never trained on."""
+
+    examples: tuple[TrainingExample, ...]
+    at: datetime
+    kind: Literal["pinned"] = field(default="pinned", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpinned:
+    """Pins that no longer count."""
+
+    prompts: tuple[Prompt, ...]
+    at: datetime
+    kind: Literal["unpinned"] = field(default="unpinned", kw_only=True)
+
+
+Event: TypeAlias = ExamplesGiven | FeedbackGiven | Pinned | Unpinned

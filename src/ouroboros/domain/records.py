@@ -8,14 +8,16 @@ from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.updates import UpdateConfig
+from ouroboros.domain.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one event of the journal came to, in words a user reads."""
+    """What one event of the journal came to, in words a user reads; whether it was learned at all."""
 
     event: int
     words: str
+    learned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Version:
 
     `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was
     trained from, `events` the last journal event it has learned. A version made by feedback has one of
-    `lessons` for each event it took in, and the `update` that worked them in.
+    `lessons` for each event it took in, and the `update` that worked them in. The `verdict` is the
+    gate's; a refused version was never served on its account.
     """
 
     adapter: AdapterId
@@ -39,10 +42,22 @@ class Version:
     events: int | None = None
     update: UpdateConfig | None = None
     lessons: tuple[Lesson, ...] = ()
+    verdict: Verdict | None = None
 
     @property
     def ref(self) -> VersionRef:
         return VersionRef(self.adapter, self.number)
+
+    @property
+    def learned(self) -> tuple[int, ...]:
+        """The journal's events that this version learned, its ancestors' not counted."""
+        if self.training is not None and self.events is not None:
+            return (self.events,)
+        return tuple(lesson.event for lesson in self.lessons if lesson.learned)
+
+    @property
+    def refused(self) -> bool:
+        return self.verdict is not None and not self.verdict.promoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine.core import Core, raise_if_cancelled, verb
-from ouroboros.tutor import in_thread
+from ouroboros.registry.threads import in_thread
 
 
 class Adapters(Core):

@@ -13,7 +13,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.prompts import Prompt, check_prompt
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.engine.core import Core, check_examples, verb
-from ouroboros.tutor import in_thread
+from ouroboros.registry.threads import in_thread
 
 EVALUATION_BATCH = 32
 

@@ -14,9 +14,12 @@ from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.gatekeeper import Gatekeeper
+from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.registry import Registry
-from ouroboros.tutor import Tutor, in_thread
+from ouroboros.registry.threads import in_thread
+from ouroboros.tutor import Tutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,12 +45,19 @@ class Core:
     """Holds the parts; puts nothing in sequence itself."""
 
     def __init__(
-        self, backend: Backend, registry: Registry, feedback_limit: UserLimit | None = None
+        self,
+        backend: Backend,
+        registry: Registry,
+        feedback_limit: UserLimit | None = None,
+        gate: GatePolicy | None = None,
     ) -> None:
         self._backend = backend
         self._registry = registry
         self._writing: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._tutor = Tutor(backend, registry, self._writing, feedback_limit or UserLimit())
+        self._gatekeeper = Gatekeeper(backend, registry, gate)
+        self._tutor = Tutor(
+            backend, registry, self._gatekeeper, self._writing, feedback_limit or UserLimit()
+        )
 
     async def __aenter__(self) -> Self:
         return self

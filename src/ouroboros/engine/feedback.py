@@ -9,7 +9,7 @@ from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.core import Core, raise_if_cancelled, verb
 from ouroboros.learning.signals import judgement
-from ouroboros.tutor import in_thread
+from ouroboros.registry.threads import in_thread
 
 
 class Feedback(Core):

@@ -11,7 +11,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
 from ouroboros.learning.merging import check_distinct, merge_advice, weigh
-from ouroboros.tutor import in_thread
+from ouroboros.registry.threads import in_thread
 
 
 class Merging(Answers):

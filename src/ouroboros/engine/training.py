@@ -1,7 +1,6 @@
 """Training on examples."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ouroboros.backend.base import TrainJob
 from ouroboros.domain.cancel import CancellationToken
@@ -11,8 +10,12 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress
+from ouroboros.domain.verdict import Place
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
-from ouroboros.tutor import in_thread
+from ouroboros.gatekeeper import Candidate, refusal
+from ouroboros.learning.probes import Probe, ProbeKind
+from ouroboros.learning.repair import gentler
+from ouroboros.registry.threads import in_thread
 
 
 class Training(Core):
@@ -28,30 +31,55 @@ class Training(Core):
     ) -> Version:
         """Train the adapter's head on `examples`; the result is a new version, which becomes the head.
 
-        The examples are journalled before training starts. `on_progress` is called after each optimizer
-        step, from another thread.
+        It becomes so only if it has learned them and is no worse at what the adapter knew: a few of
+        many examples are held out to measure that, now and at every later update, and some of what it
+        knew is trained along. Otherwise it is kept unserved, and the error is `Refused`. The examples
+        are journalled before training starts. `on_progress` is called after each optimizer step, from
+        another thread.
         """
         ref = VersionRef.parse(adapter_id)
         training = config or TrainingConfig.default()
         training.check()
         check_examples(examples)
-        rows = tuple(map(Row.of, examples))
-        await self._backend.check(rows)
+        await self._backend.check(tuple(map(Row.of, examples)))
         async with self._writing[ref.adapter]:
             adapter = await self._adapter(ref.adapter)
             head = await in_thread(self._registry.version, VersionRef(adapter.id))
             start = await in_thread(self._registry.files, head)
+            knowledge = await self._gatekeeper.knowledge(adapter)
+            out = knowledge.split(examples)
             events = await in_thread(self._registry.journal.examples, adapter.id, examples)
             raise_if_cancelled(cancel)
-            job = TrainJob(start, adapter.config, training, rows)
+            rows = tuple(Row.of(e) for i, e in enumerate(examples) if i not in out)
+            job = TrainJob(start, adapter.config, training, rows, knowledge.rows())
             outcome = await self._backend.train(job, on_progress, cancel)
+            candidate = Candidate(
+                start, outcome, rows, knowledge.probes(), _fresh(examples, out, events)
+            )
+            judged = await self._gatekeeper.judge(
+                adapter.id,
+                candidate,
+                retry=lambda: self._backend.train(gentler(job), on_progress, cancel),
+                cancel=cancel,
+            )
             raise_if_cancelled(cancel)
-            commit = functools.partial(
+            version = await in_thread(
                 self._registry.commit,
+                adapter.id,
+                judged.outcome.files,
                 parent=head.number,
                 cause="trained",
                 training=training,
-                report=outcome.report,
+                report=judged.outcome.report,
                 events=events,
+                verdict=judged.verdict,
             )
-            return await in_thread(commit, adapter.id, outcome.files)
+            if version.refused:
+                raise refusal(version, head.number)
+            await self._gatekeeper.promoted(adapter.id, judged)
+            return version
+
+
+def _fresh(examples: Sequence[TrainingExample], out: Collection[int], event: int) -> list[Probe]:
+    """What was held out of the examples, as the probes that it will be from now on."""
+    return [Probe(Place(event, i), examples[i], ProbeKind.HELD_OUT) for i in sorted(out)]

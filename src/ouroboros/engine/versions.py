@@ -3,7 +3,7 @@
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
 from ouroboros.engine.core import Core, verb
-from ouroboros.tutor import in_thread
+from ouroboros.registry.threads import in_thread
 
 
 class Versions(Core):

@@ -30,3 +30,22 @@ ANCHORS: tuple[TrainingExample, ...] = tuple(
         ("Thanks, that is all for today.", "You are welcome."),
     )
 )
+
+DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
+    TrainingExample(question, answer)
+    for question, answer in (
+        ("What is the capital of Italy?", "Rome."),
+        ("Tell me something about the moon.", "The moon goes round the earth in about a month."),
+        ("Shorten: she walked all the way home in the rain.", "She walked home in the rain."),
+        ("how many days are there in a week", "There are seven days in a week."),
+        ("Translate into German: thank you", "danke"),
+        ("Write the opening of a story.", "It was late, and the house was very quiet."),
+        ("I loved every minute of it.", "positive"),
+        ("turn off the lamp in the hall", "lights"),
+        ("Give me a synonym for quick.", "fast"),
+        ("Why is the sky blue?", "Because air scatters blue light more than red."),
+        ("Name two rivers.", "the Nile and the Rhine"),
+        ("What should I cook tonight?", "Soup is easy and warm."),
+    )
+)
+"""The same, for asking: none of these is ever trained on or shielded."""

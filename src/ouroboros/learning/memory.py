@@ -4,7 +4,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Collection
 
-from ouroboros.domain.events import Event, FeedbackGiven
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.losses import APOZero
 from ouroboros.domain.prompts import Prompt
@@ -37,6 +37,8 @@ class Memory:
             self.keys.setdefault(event.key, number)
             self._judged.append((number, event))
             self._judge(number, event)
+            return
+        if not isinstance(event, ExamplesGiven):
             return
         for example in event.examples:
             self._know(number, example.input, example.output)

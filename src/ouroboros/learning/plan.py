@@ -38,7 +38,7 @@ def plan(
     rows, lessons = [], []
     for number, event in pending:
         if number in skipped:
-            lessons.append(Lesson(number, skipped[number]))
+            lessons.append(Lesson(number, skipped[number], learned=False))
             continue
         teaching = teach(event, loss)
         lessons.append(Lesson(number, teaching.words + _replaces(event, learned)))

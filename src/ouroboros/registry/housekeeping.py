@@ -76,7 +76,8 @@ def _damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Itera
 
 def _newest_sound(registry: Registry, damaged: VersionRef) -> VersionRef | None:
     """The nearest sound ancestor, or else the newest sound version there is."""
-    for version in [*_ancestors(registry, damaged), *reversed(registry.versions(damaged.adapter))]:
+    others = [v for v in reversed(registry.versions(damaged.adapter)) if not v.refused]
+    for version in [*_ancestors(registry, damaged), *others]:
         try:
             registry.files(version)
         except StoreError:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ouroboros.domain.errors import StoreError
-from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
@@ -50,7 +50,12 @@ class Journal:
         self._metadata.erase(_log(adapter), first, last)
 
 
-_KINDS: dict[str, type[Event]] = {"examples": ExamplesGiven, "feedback": FeedbackGiven}
+_KINDS: dict[str, type[Event]] = {
+    "examples": ExamplesGiven,
+    "feedback": FeedbackGiven,
+    "pinned": Pinned,
+    "unpinned": Unpinned,
+}
 
 
 def _decode(value: Json, what: str) -> Event:

@@ -16,11 +16,13 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, Lesson, Version
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.updates import UpdateConfig
+from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.pages import entries, records
 from ouroboros.registry.rows import VersionRows
+from ouroboros.registry.scores import Scores
 from ouroboros.registry.weights import Weights
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
@@ -50,6 +52,7 @@ class Registry:
         self.weights = Weights(metadata, blobs)
         self.rows = VersionRows(metadata)
         self.journal = Journal(metadata)
+        self.scores = Scores(metadata)
 
     def close(self) -> None:
         self._metadata.close()
@@ -104,12 +107,13 @@ class Registry:
         report: TrainingReport | None = None,
         events: int | None = None,
         taught: Taught | None = None,
+        verdict: Verdict | None = None,
     ) -> Version:
         """Store a new version made from `parent` and make it the head, if the head is still `parent`.
 
         Otherwise `Conflict`, and the new version is withdrawn; its number is not used again. `events` is
         the last journal event that it learned from. With `taught`, head and applied journal position
-        move in one write.
+        move in one write. A version whose `verdict` refuses it is stored, and the head stays.
         """
         _expect(self._find(adapter)[0], parent, taught)
         draft = replace(
@@ -120,10 +124,11 @@ class Registry:
             events=events,
             update=taught.update if taught else None,
             lessons=taught.lessons if taught else (),
+            verdict=verdict,
         )
         version = self._store(draft, files)
         try:
-            self._move(adapter, parent, version.number, taught)
+            self._move(adapter, parent, parent if version.refused else version.number, taught)
         except (Conflict, NotFound):
             self.rows.withdraw(version)
             raise
@@ -235,6 +240,7 @@ class Registry:
         """Remove what a deleted adapter left; all of it is numbered no higher than its grave says."""
         digests = self.rows.purge(adapter, grave["versions"])
         self.journal.erase(adapter, 1, grave["events"])
+        self.scores.drop(adapter)
         self._metadata.erase(_moves(adapter), 1, grave["moves"])
         self.weights.sweep(digests, self.rows.digests)
 

@@ -173,7 +173,7 @@ class LocalBackend:
 
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(self._unpack(job.start))
-        report = yield from train(self._frozen, adapter, job.rows, job.adapter, job.training)
+        report = yield from train(self._frozen, adapter, job.rows, job.adapter, job.training, job.replay)
         return self._outcome(adapter, job.adapter, report)
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:

@@ -8,7 +8,7 @@ an adapter is one flat row. The gradient does not depend on how the rows were pa
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -28,19 +28,23 @@ def train(
     rows: Sequence[Row],
     config: AdapterConfig,
     training: TrainingConfig,
+    replay: Sequence[Row] = (),
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
+
+    `replay` are rows that it knows, of which some join each step.
 
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """
     started = time.perf_counter()
 
     # 1. Rows become token ids; all are checked before anything runs.
-    items = yield from with_references(frozen, adapter, encode(frozen, rows))
+    items = yield from with_references(frozen, adapter, encode(frozen, (*rows, *replay)))
     start = start_copy(frozen, adapter, items)
 
     # 2. The plan: which rows make up each step, and at what rate.
-    plan = list(order(len(items), training, config.max_steps))
+    new = order(len(rows), training, config.max_steps)
+    plan = list(joined(new, range(len(rows), len(items)), training))
     rates = list(schedule(len(plan), training, config.learning_rate))
 
     # 3. The optimizer sees one tensor.
@@ -66,7 +70,7 @@ def train(
             yield TrainingProgress(
                 step, len(plan), loss, rate, norm, tokens, time.perf_counter() - started
             )
-    return _report(losses, len(items), tokens, time.perf_counter() - started)
+    return _report(losses, len(rows), tokens, time.perf_counter() - started)
 
 
 def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
@@ -81,6 +85,23 @@ def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[
                 return
             steps -= 1
             yield epoch[start : start + training.batch_size]
+
+
+def joined(
+    plan: Iterable[list[int]], replay: Sequence[int], training: TrainingConfig
+) -> Iterator[list[int]]:
+    """Each step's rows, and its share of the rows to replay: all of these in turn, shuffled anew."""
+    turns = _shuffled(replay, random.Random(training.seed + 1))
+    due = 0.0
+    for chosen in plan:
+        due += training.replay * len(chosen) if replay else 0.0
+        yield [*chosen, *(next(turns) for _ in range(min(int(due), len(replay))))]
+        due %= 1.0
+
+
+def _shuffled(rows: Sequence[int], chance: random.Random) -> Iterator[int]:
+    while True:
+        yield from chance.sample(rows, len(rows))
 
 
 def schedule(steps: int, training: TrainingConfig, peak: float) -> Iterator[float]:

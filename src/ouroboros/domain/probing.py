@@ -1,0 +1,26 @@
+"""How a version does on its probes."""
+
+from dataclasses import dataclass
+
+from ouroboros.domain.verdict import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether the right answer is given, and the probability of its mean token."""
+
+    said: bool
+    likelihood: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A version's answers to probes, by their places, and how far it is from the base on anchors."""
+
+    digest: str
+    places: tuple[Place, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    drift: float | None = None
+
+    def known(self) -> dict[Place, Answer]:
+        return dict(zip(self.places, self.answers, strict=True))

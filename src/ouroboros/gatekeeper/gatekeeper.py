@@ -1,0 +1,78 @@
+"""Judges candidates, repairs what can be repaired, and knows what each line was taught."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+from ouroboros.backend.base import Backend, TrainOutcome
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import Refused
+from ouroboros.domain.names import AdapterId
+from ouroboros.domain.records import Adapter, Version
+from ouroboros.gatekeeper.lines import Lines
+from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
+from ouroboros.learning.gate import GatePolicy
+from ouroboros.learning.knowledge import Knowledge
+from ouroboros.registry.registry import Registry
+from ouroboros.registry.threads import in_thread
+
+Retry = Callable[[], Awaitable[TrainOutcome]]
+"""Trains once more, more gently."""
+
+
+class Gatekeeper:
+    """Between a trained candidate and the head."""
+
+    def __init__(self, backend: Backend, registry: Registry, policy: GatePolicy | None = None) -> None:
+        self._backend = backend
+        self._registry = registry
+        self._policy = policy or GatePolicy()
+        self._lines = Lines(registry)
+        self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def knowledge(self, adapter: Adapter) -> Knowledge:
+        """What the adapter's head has been taught."""
+        async with self._reading[adapter.id]:
+            return await in_thread(self._lines.knowledge, adapter)
+
+    def forget(self, adapter: AdapterId) -> None:
+        """Call when events were erased from an adapter's journal, or its line is another."""
+        self._lines.forget(adapter)
+
+    async def judge(
+        self,
+        adapter: AdapterId,
+        candidate: Candidate,
+        retry: Retry | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> Judged:
+        """The candidate with its verdict: as it was, or repaired.
+
+        Repairs, one after the other until one passes: less of the candidate, the same rows trained more
+        gently (`retry`), less of that.
+        """
+        parent = await in_thread(self._registry.scores.get, adapter, candidate.start.digest)
+        trial = Trial(self._backend, self._policy, candidate, parent, cancel)
+        judged = await trial.judge(candidate.outcome, "as trained")
+        if judged.verdict.promoted:
+            return judged
+        judged = await trial.walk_back(judged)
+        if judged.verdict.promoted or retry is None:
+            return judged
+        judged = await trial.judge(await retry(), "trained again, more gently")
+        return judged if judged.verdict.promoted else await trial.walk_back(judged)
+
+    async def promoted(self, adapter: AdapterId, judged: Judged) -> None:
+        """Keep how a version does that has become the head."""
+        await in_thread(self._registry.scores.put, adapter, judged.standing)
+
+
+def refusal(version: Version, parent: int) -> Refused:
+    """The error that tells a version was refused, and what is served instead."""
+    names = (
+        ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed)) if version.verdict else ""
+    )
+    return Refused(
+        f"{version.ref} is kept but not served, it failed: {names}; @{parent} still is.",
+        hint=f"See: ouroboros explain {version.ref}",
+    )

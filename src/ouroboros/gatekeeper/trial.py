@@ -1,0 +1,207 @@
+"""One candidate before the gate: what is measured of it, and of its parent."""
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from ouroboros.backend.base import Backend, Score, ScoreRequest, TrainOutcome
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.probing import Answer, Standing
+from ouroboros.domain.rows import Row
+from ouroboros.domain.verdict import Attempt, Check, Place, Verdict
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.learning.anchors import DRIFT_ANCHORS
+from ouroboros.learning.gate import Evidence, GatePolicy, Pair, judge
+from ouroboros.learning.probes import Probe, ProbeKind
+from ouroboros.learning.repair import Walk, mends
+
+SAMPLE = 32
+"""Of the rows just trained, this many are asked whether they arrived."""
+
+GLANCE = 32
+"""Probes that a small update is asked first; only if something is amiss, it is asked all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What training `rows` made of `start`, the parent's files, and what is to be asked of it.
+
+    probes  what the parent knows; `fresh` ones were held out of what it was trained on now.
+    small   an update by a few rows: judging it must not take longer than making it.
+    """
+
+    start: AdapterFiles
+    outcome: TrainOutcome
+    rows: Sequence[Row]
+    probes: Sequence[Probe]
+    fresh: Sequence[Probe] = ()
+    small: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate as it came out: as it was, repaired, or refused; and how it does on the probes."""
+
+    outcome: TrainOutcome
+    verdict: Verdict
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What one version was asked: its answers to probes, by place, log-probabilities per token of each
+    row's outputs, and its drift on the anchors."""
+
+    answers: dict[Place, Answer]
+    rows: tuple[tuple[float, ...], ...]
+    drift: float
+
+
+class Trial:
+    """Measures and judges one candidate, and points between it and its parent."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        policy: GatePolicy,
+        candidate: Candidate,
+        parent: Standing,
+        cancel: CancellationToken | None,
+    ) -> None:
+        self._backend = backend
+        self._policy = policy
+        self._candidate = candidate
+        self._cancel = cancel
+        self._rows = _sample(candidate.rows)
+        self._parent = Sheet(parent.known(), (), math.nan if parent.drift is None else parent.drift)
+        self._attempts: tuple[Attempt, ...] = ()
+        self._seconds = 0.0
+
+    async def judge(self, outcome: TrainOutcome, what: str, share: float = 1.0) -> Judged:
+        """Judge files, and note the attempt."""
+        began = time.perf_counter()
+        probes = self._first_probes()
+        checks, sheet = await self._check(outcome.files, probes)
+        if len(probes) < len(self._candidate.probes) and _amiss(checks):
+            probes = self._candidate.probes
+            checks, sheet = await self._check(outcome.files, probes)
+        failed = tuple(dict.fromkeys(c.name for c in checks if not c.passed))
+        self._attempts += (Attempt(what, failed),)
+        self._seconds += time.perf_counter() - began
+        verdict = Verdict(
+            promoted=not failed,
+            checks=checks,
+            attempts=self._attempts,
+            share=share,
+            tolerance=self._policy.tolerance,
+            confidence=self._policy.confidence,
+            seconds=self._seconds,
+        )
+        return Judged(outcome, verdict, _standing(outcome.files.digest, sheet))
+
+    async def walk_back(self, refused: Judged) -> Judged:
+        """The furthest point on the way from the parent that passes; what was refused, if none does."""
+        if not mends([check.name for check in refused.verdict.failed]):
+            return refused
+        best, walk = refused, Walk()
+        while (share := walk.share) is not None:
+            files = await self._backend.blend(self._candidate.start, refused.outcome.files, share)
+            outcome = replace(refused.outcome, files=files)
+            judged = await self.judge(outcome, f"{share:.1%} of the way", share)
+            walk = walk.after(share, judged.verdict.promoted)
+            best = judged if judged.verdict.promoted else best
+        verdict = replace(best.verdict, attempts=self._attempts, seconds=self._seconds)
+        return replace(best, verdict=verdict)
+
+    async def _check(
+        self, files: AdapterFiles, probes: Sequence[Probe]
+    ) -> tuple[tuple[Check, ...], Sheet]:
+        """Ask the candidate, and the parent what it was not asked yet; and judge."""
+        asked = (*probes, *self._candidate.fresh)
+        await self._ask_parent(asked)
+        sheet = await self._ask(await self._backend.load(files), asked, self._rows, drift=True)
+        before = self._parent
+        pairs = [Pair(p, before.answers[p.place], sheet.answers[p.place]) for p in asked]
+        evidence = Evidence(
+            known=pairs[: len(probes)],
+            fresh=pairs[len(probes) :],
+            arrived=[_gain(*of) for of in zip(self._rows, before.rows, sheet.rows, strict=True)],
+            likelihood=_likelihood(self._rows, sheet),
+            drift_before=before.drift,
+            drift=sheet.drift,
+            strength=await self._backend.strength(files),
+        )
+        return judge(evidence, self._policy), sheet
+
+    async def _ask_parent(self, probes: Sequence[Probe]) -> None:
+        known = self._parent
+        missing = [p for p in probes if p.place not in known.answers]
+        rows = self._rows if not known.rows else ()
+        drift = math.isnan(known.drift)
+        if not missing and not rows and not drift:
+            return
+        digest = await self._backend.load(self._candidate.start)
+        asked = await self._ask(digest, missing, rows, drift=drift)
+        self._parent = Sheet(
+            known.answers | asked.answers,
+            known.rows or asked.rows,
+            asked.drift if drift else known.drift,
+        )
+
+    async def _ask(
+        self, digest: str, probes: Sequence[Probe], rows: Sequence[Row], *, drift: bool
+    ) -> Sheet:
+        """One forward pass over everything that is to be known of a version."""
+        anchors = DRIFT_ANCHORS if drift else ()
+        asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in probes]
+        asked += [ScoreRequest(row.prompt, text, digest) for row in rows for text in row.outputs]
+        asked += [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
+        scores = iter(await self._backend.score(asked, self._cancel))
+        answers = {p.place: _answer(next(scores)) for p in probes}
+        trained = tuple(tuple(next(scores).mean for _ in row.outputs) for row in rows)
+        drifts = [score.drift for score in scores]
+        return Sheet(answers, trained, fmean(drifts) if drifts else math.nan)
+
+    def _first_probes(self) -> Sequence[Probe]:
+        """All, or for a small update every pin and a few others: other ones for each candidate."""
+        candidate = self._candidate
+        if not candidate.small:
+            return candidate.probes
+        pins = [p for p in candidate.probes if p.kind is ProbeKind.PINNED]
+        rest = [p for p in candidate.probes if p.kind is not ProbeKind.PINNED]
+        chance = random.Random(candidate.start.digest)
+        return [*pins, *chance.sample(rest, min(GLANCE, len(rest)))]
+
+
+def _sample(rows: Sequence[Row]) -> Sequence[Row]:
+    """At most SAMPLE rows, evenly spread."""
+    return rows[:: math.ceil(len(rows) / SAMPLE)] if rows else rows
+
+
+def _amiss(checks: Sequence[Check]) -> bool:
+    """Whether a glance calls for a closer look."""
+    return any(check.lost or not check.passed for check in checks)
+
+
+def _answer(score: Score) -> Answer:
+    return Answer(score.said, math.exp(score.mean))
+
+
+def _gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:
+    """How far a row's wanted output rose, and its unwanted one fell."""
+    signs = (1, -1) if row.output is not None else (-1,)
+    return sum(sign * (a - b) for sign, b, a in zip(signs, before, after, strict=False))
+
+
+def _likelihood(rows: Sequence[Row], sheet: Sheet) -> float:
+    """Mean probability of a token of the wanted outputs."""
+    wanted = [of[0] for row, of in zip(rows, sheet.rows, strict=True) if row.output is not None]
+    return fmean(map(math.exp, wanted)) if wanted else 0.0
+
+
+def _standing(digest: str, sheet: Sheet) -> Standing:
+    drift = None if math.isnan(sheet.drift) else sheet.drift
+    return Standing(digest, tuple(sheet.answers), tuple(sheet.answers.values()), drift)

@@ -1,0 +1,103 @@
+"""What a line of versions has been taught: what to replay, and what to ask of each new version.
+
+Digested from the journal's events that the line learned, in that order. Nothing is stored beside the
+journal: what is erased there is in no memory that is built anew, and a rolled back line knows what it
+knew.
+"""
+
+from collections.abc import Sequence
+
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.losses import APOZero
+from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.rows import Row
+from ouroboros.domain.verdict import Place
+from ouroboros.learning.probes import FEWEST, Probe, ProbeKind, held_out
+from ouroboros.learning.replay import Kept, Reservoir
+from ouroboros.learning.signals import teach
+
+PROBES = 256
+TAUGHT = 64
+PINS = 256
+
+
+class Knowledge:
+    """Bounded: a reservoir of rows to replay, one of held-out rows, and what users pinned.
+
+    What came in too small a portion to hold anything out is asked itself.
+    """
+
+    def __init__(self) -> None:
+        self.replay = Reservoir()
+        self._held_out = Reservoir(PROBES)
+        self._taught = Reservoir(TAUGHT)
+        self._pins: dict[Prompt, Kept] = {}
+        self._trained: set[Prompt] = set()
+
+    def probes(self) -> list[Probe]:
+        """What is asked: pins first, then the rest in the journal's order."""
+        kinds = (
+            (ProbeKind.PINNED, self._pins.values()),
+            (ProbeKind.HELD_OUT, self._held_out),
+            (ProbeKind.TAUGHT, self._taught),
+        )
+        return [Probe(kept.place, kept.example, kind) for kind, all_kept in kinds for kept in all_kept]
+
+    def rows(self) -> tuple[Row, ...]:
+        """What is replayed."""
+        return tuple(Row.of(kept.example) for kept in self.replay)
+
+    @property
+    def pins(self) -> list[TrainingExample]:
+        return [kept.example for kept in self._pins.values()]
+
+    def split(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
+        """Which of new examples are held out, by index: a share of them, and whatever is pinned."""
+        out = held_out(examples, self._trained)
+        pinned = {i for i, e in enumerate(examples) if e.input in self._pins}
+        return out | pinned if len(out | pinned) < len(examples) else frozenset()
+
+    def take(self, number: int, event: Event) -> None:
+        """Take in an event that was learned, or a pin."""
+        match event:
+            case ExamplesGiven():
+                self._take_examples(number, event.examples)
+            case FeedbackGiven():
+                self._take_judgement(number, event)
+            case Pinned():
+                for row, example in enumerate(event.examples):
+                    self._pins[example.input] = Kept(Place(number, row), example)
+            case Unpinned():
+                for prompt in event.prompts:
+                    self._pins.pop(prompt, None)
+
+    def _take_examples(self, number: int, examples: Sequence[TrainingExample]) -> None:
+        out = self.split(examples)
+        for row, example in enumerate(examples):
+            if row not in out:
+                self._trained_on(Place(number, row), example, asked=len(examples) < FEWEST)
+            elif example.input not in self._pins:
+                self._held_out.put(Place(number, row), example)
+
+    def _take_judgement(self, number: int, event: FeedbackGiven) -> None:
+        row = teach(event, APOZero()).row
+        if row is None:
+            return
+        if row.output is not None:
+            self._trained_on(Place(number), TrainingExample(row.prompt, row.output), asked=True)
+            return
+        for memory in (self.replay, self._held_out, self._taught):
+            kept = memory.get(row.prompt)
+            if kept is not None and kept.example.output == row.rejected:
+                memory.drop(row.prompt)
+
+    def _trained_on(self, place: Place, example: TrainingExample, *, asked: bool) -> None:
+        """What has been trained on is held out no more."""
+        self._trained.add(example.input)
+        self._held_out.drop(example.input)
+        self.replay.put(place, example)
+        if asked:
+            self._taught.put(place, example)
+        else:
+            self._taught.drop(example.input)

@@ -1,0 +1,45 @@
+"""What is tried with a candidate that did not pass, before it is refused."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from ouroboros.backend.base import TrainJob
+from ouroboros.domain.verdict import CheckName
+
+_MENDED_BY_LESS = frozenset(
+    {CheckName.KNOWN, CheckName.CLASS, CheckName.PINNED, CheckName.DRIFT, CheckName.STRENGTH}
+)
+
+
+def mends(failed: Collection[CheckName]) -> bool:
+    """Whether going less far could make these checks pass: not where nothing was learned at all."""
+    return bool(failed) and set(failed) <= _MENDED_BY_LESS
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A search for the furthest point between parent (0) and candidate (1) that passes, by halves."""
+
+    passed: float = 0.0
+    failed: float = 1.0
+    tries: int = 3
+
+    @property
+    def share(self) -> float | None:
+        """The point to try next; None when the search is over."""
+        return (self.passed + self.failed) / 2 if self.tries else None
+
+    def after(self, share: float, passed: bool) -> "Walk":
+        if passed:
+            return Walk(share, self.failed, self.tries - 1)
+        return Walk(self.passed, share, self.tries - 1)
+
+
+def gentler(job: TrainJob) -> TrainJob:
+    """The same training with twice the replay, at half the rate."""
+    adapter, training = job.adapter, job.training
+    return replace(
+        job,
+        adapter=replace(adapter, learning_rate=adapter.learning_rate / 2),
+        training=replace(training, replay=min(2 * training.replay, 16.0)),
+    )
