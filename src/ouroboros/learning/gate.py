@@ -33,7 +33,7 @@ class GatePolicy:
     tolerance: float = 0.02
     erosion: float = 0.05
     confidence: float = 0.8
-    drift: float = 4.0
+    drift: float = 8.0
     strength: float = 1.0
 
     def check(self) -> None:
