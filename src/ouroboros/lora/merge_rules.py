@@ -6,6 +6,7 @@ the full updates, or of their small cores) is the caller's choice.
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -71,7 +72,9 @@ def keep_largest(stack: Float[Tensor, "T M N"], density: float, generator: torch
     drop = stack[0].numel() - math.ceil(density * stack[0].numel())
     if drop == 0:
         return lambda rows: rows
-    thresholds = torch.tensor([_nth_smallest(parent, drop) for parent in stack], dtype=stack.dtype)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # NumPy selects without the GIL
+        found = list(threads.map(lambda parent: _nth_smallest(parent, drop), stack))
+    thresholds = torch.tensor(found, dtype=stack.dtype)
     return lambda rows: torch.where(rows.abs() > thresholds[:, None, None], rows, 0.0)
 
 
