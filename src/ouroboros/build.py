@@ -43,7 +43,11 @@ def _open_backend(settings: Settings) -> Backend:
     from ouroboros.backend.local import LocalBackend
 
     return LocalBackend.open(
-        settings.model, dtype=settings.dtype, threads=settings.threads, device=settings.device
+        settings.model,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        device=settings.device,
+        quantize=settings.quantize,
     )
 
 

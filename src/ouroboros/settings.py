@@ -25,6 +25,7 @@ class Settings:
     model    "starter", the folder of a Hugging Face causal language model, or its hub id.
     dtype    what the model computes in: "auto", "float32" or "bfloat16".
     device   "auto", "cpu" or "cuda".
+    quantize  keep the model's linear layers in fewer bits: "none", "int8" or "nf4".
     threads  processor threads; None leaves the choice to PyTorch.
     feedback_limit  judgements of one named user that an adapter learns within an hour; 0 sets no limit.
     """
@@ -33,6 +34,7 @@ class Settings:
     model: str = "starter"
     dtype: str = "auto"
     device: str = "auto"
+    quantize: str = "none"
     threads: int | None = None
     feedback_limit: int = 60
 
@@ -58,7 +60,7 @@ class Settings:
         return settings
 
     def check(self) -> None:
-        for name in ("store", "model", "dtype", "device"):
+        for name in ("store", "model", "dtype", "device", "quantize"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise InvalidConfig(f"The setting {name} is {value!r}.", hint="Give some text.")
@@ -73,7 +75,11 @@ class Settings:
         check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
 
 
-_CHOICES = {"dtype": ("auto", "float32", "bfloat16"), "device": ("auto", "cpu", "cuda")}
+_CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16"),
+    "device": ("auto", "cpu", "cuda"),
+    "quantize": ("none", "int8", "nf4"),
+}
 _NUMBERS = ("threads", "feedback_limit")
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()

@@ -62,10 +62,16 @@ class LocalBackend:
 
     @classmethod
     def open(
-        cls, model: str, *, dtype: str = "auto", threads: int | None = None, device: str = "auto"
+        cls,
+        model: str,
+        *,
+        dtype: str = "auto",
+        threads: int | None = None,
+        device: str = "auto",
+        quantize: str = "none",
     ) -> "LocalBackend":
         """Load a base: "starter", a folder, or a hub id. Blocks; raises `ModelError`."""
-        return cls(load(model, dtype, device), threads)
+        return cls(load(model, dtype, device, quantize), threads)
 
     async def base(self) -> BaseModel:
         return self._frozen.base

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from ouroboros.backend.local.attention import install
+from ouroboros.backend.local.quantized import keep_differentiable, quantization
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
@@ -52,13 +53,17 @@ class FrozenModel:
         return max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
 
 
-def load(name: str, dtype: str = "auto", device: str = "auto") -> FrozenModel:
+def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "none") -> FrozenModel:
     """Load `name` ("starter", a folder or a hub id) frozen, in `dtype`, on `device`.
+
+    `quantize` keeps its linear layers in fewer bits (see `quantized`).
 
     Raises `ModelError` when the folder is missing, has no tokenizer, or has pickled weights only.
     """
     source = str(starter_path()) if name == STARTER else name
     where = _device(device)
+    computes = compute_dtype(dtype, where)
+    bits = quantization(quantize, computes)
     if _looks_local(source):
         _check_folder(Path(source))
     transformers_logging.disable_progress_bar()
@@ -66,7 +71,9 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> FrozenModel:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=compute_dtype(dtype, where),
+            dtype=computes,
+            quantization_config=bits,
+            device_map=None if bits is None else {"": where},
             use_safetensors=True,
             trust_remote_code=False,
         )
@@ -75,7 +82,9 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> FrozenModel:
             f"The base model {name!r} cannot be loaded: {_first_line(error)}",
             hint="Give a Hugging Face causal language model with safetensors weights: folder or id.",
         ) from error
-    model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
+    if bits is None:
+        model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
+    keep_differentiable(model)
     freeze(model)
     install(model)
     base = _describe(name, source, model, tokenizer)
