@@ -62,8 +62,18 @@ class SyncEngine:
     list_adapters = _blocking(AdapterLearningEngine.list_adapters)
     get_adapter = _blocking(AdapterLearningEngine.get_adapter)
     get_versions = _blocking(AdapterLearningEngine.get_versions)
+    get_version = _blocking(AdapterLearningEngine.get_version)
+    get_moves = _blocking(AdapterLearningEngine.get_moves)
+    get_lineage = _blocking(AdapterLearningEngine.get_lineage)
+    get_events = _blocking(AdapterLearningEngine.get_events)
+    compare_versions = _blocking(AdapterLearningEngine.compare_versions)
     rollback_adapter = _blocking(AdapterLearningEngine.rollback_adapter)
     delete_adapter = _blocking(AdapterLearningEngine.delete_adapter)
+    check_store = _blocking(AdapterLearningEngine.check_store)
+    repair_store = _blocking(AdapterLearningEngine.repair_store)
+    collect_garbage = _blocking(AdapterLearningEngine.collect_garbage)
+    backup_store = _blocking(AdapterLearningEngine.backup_store)
+    restore_store = _blocking(AdapterLearningEngine.restore_store)
 
     def __init__(self, engine: AdapterLearningEngine) -> None:
         self._engine = engine

@@ -1,12 +1,13 @@
 """Adapters, versions and answers as words for people and as JSON for programs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.generation import Generation
-from ouroboros.domain.records import Adapter, Version
+from ouroboros.domain.records import Adapter, HeadMoved, Version
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:
@@ -26,12 +27,23 @@ def version_json(version: Version) -> dict[str, Any]:
         "digest": version.digest,
         "bytes": version.size,
         "parent": version.parent,
+        "parents": [str(p) for p in version.parents],
+        "since": version.since,
+        "events": version.events,
         "cause": version.cause,
         "created_at": version.created_at.isoformat(),
         "training": asdict(version.training) if version.training else None,
         "report": asdict(version.report) if version.report else None,
         "lessons": [asdict(lesson) for lesson in version.lessons],
+        "replaces": version.replaces,
+        "origin": asdict(version.origin) | {"software": dict(version.origin.software)}
+        if version.origin
+        else None,
     }
+
+
+def move_json(move: HeadMoved) -> dict[str, Any]:
+    return asdict(move) | {"at": move.at.isoformat()}
 
 
 def generation_json(generation: Generation) -> dict[str, Any]:
@@ -66,6 +78,43 @@ def trained(version: Version) -> str:
         f"{version.cause}: {report.rows} examples, {report.steps} steps in {report.seconds:.1f} s,"
         f" loss {report.first_loss:.3f} -> {report.final_loss:.3f}"
     )
+
+
+def parents(version: Version) -> str:
+    """Like @3, or tickets@3, moods@2 for a merge."""
+    if version.parent is not None:
+        return f"@{version.parent}"
+    return ", ".join(str(p) for p in version.parents)
+
+
+def events(version: Version) -> str:
+    """The events a version learned, like: event 4, or events 5-9."""
+    if version.events is None:
+        return ""
+    first = version.lessons[0].event if version.lessons else version.events
+    return numbers((first,)) if first == version.events else f"events {first}-{version.events}"
+
+
+def numbers(found: Sequence[int]) -> str:
+    """Like: events 1, 3-5."""
+    runs: list[list[int]] = []
+    for n in found:
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    parts = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
+    return f"{'event' if len(found) == 1 else 'events'} {', '.join(parts)}" if parts else ""
+
+
+def count(number: int, what: str) -> str:
+    """Like: 1 adapter, 2 adapters."""
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def one_line(text: str, limit: int = 70) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def size(count: int) -> str:

@@ -10,20 +10,28 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ouroboros.cli import (
+    backup,
     chat,
     create,
     delete,
     demo,
+    diff,
     evaluate,
     exporting,
     feedback,
+    fsck,
+    gc,
     generate,
     importing,
+    lineage,
     listing,
     merge,
     plan,
+    restore,
+    rollback,
     show,
     train,
+    versions,
 )
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import Parser, build, given
@@ -39,11 +47,19 @@ VERBS = (
     evaluate,
     listing,
     show,
+    versions,
+    rollback,
+    diff,
+    lineage,
     delete,
     merge,
     plan,
     importing,
     exporting,
+    fsck,
+    gc,
+    backup,
+    restore,
     demo,
 )
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.updates import UpdateConfig
@@ -21,13 +22,34 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
+class MergedFrom:
+    """The versions that a merge was made from, in their order, and how."""
+
+    versions: tuple[VersionRef, ...]
+    recipe: MergeRecipe
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a version was made on and with: the adapter's shape, the base, releases of software."""
+
+    config: AdapterConfig
+    base: Fingerprint
+    base_name: str
+    software: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One immutable set of weights of an adapter, and how it came to be.
 
     `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was
-    trained from, `events` the last journal event it has learned. A version made by feedback has one of
-    `lessons` for each event it took in, and the `update` that worked them in. The `verdict` is the
-    gate's; a refused version was never served on its account.
+    trained from; a merge has its parents in `merged`. It learned from the journal's events after
+    `since`, up to `events`: a training from its examples there, an update from the judgements, with one
+    of `lessons` for each and the `update` that worked them in. `replaces` is the version in whose place
+    it was made again, without what was to be forgotten.
+    The `verdict` is the gate's; a refused version was never served on its account.
     """
 
     adapter: AdapterId
@@ -43,6 +65,17 @@ class Version:
     update: UpdateConfig | None = None
     lessons: tuple[Lesson, ...] = ()
     verdict: Verdict | None = None
+    since: int | None = None
+    merged: MergedFrom | None = None
+    origin: Origin | None = None
+    replaces: int | None = None
+
+    @property
+    def parents(self) -> tuple[VersionRef, ...]:
+        """What it was made from: none, one, or those of a merge."""
+        if self.parent is not None:
+            return (VersionRef(self.adapter, self.parent),)
+        return self.merged.versions if self.merged else ()
 
     @property
     def ref(self) -> VersionRef:
@@ -80,15 +113,17 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class HeadMoved:
-    """Another version was put in service by hand: `after` instead of `before`.
+    """Another version was put in service: `after` instead of `before`.
 
-    With `replayed`, feedback learned since `after` was made is to be learned again.
+    With `replayed`, feedback learned since `after` was made is to be learned again. `reason` is empty
+    when somebody asked for it.
     """
 
     before: int
     after: int
     at: datetime
     replayed: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

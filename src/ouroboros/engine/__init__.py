@@ -1,16 +1,16 @@
 """`AdapterLearningEngine`: the one place that puts backend, learning and registry in sequence."""
 
 from ouroboros.engine.adapters import Adapters
-from ouroboros.engine.answers import Answers
 from ouroboros.engine.feedback import Feedback
 from ouroboros.engine.merging import Merging
 from ouroboros.engine.training import Training
+from ouroboros.engine.upkeep import Upkeep
 from ouroboros.engine.versions import Versions
 
 __all__ = ["AdapterLearningEngine"]
 
 
-class AdapterLearningEngine(Adapters, Training, Feedback, Merging, Answers, Versions):
+class AdapterLearningEngine(Adapters, Training, Feedback, Merging, Versions, Upkeep):
     """Create, train, ask and keep adapters on one frozen base model.
 
     Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`

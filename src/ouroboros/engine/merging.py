@@ -8,6 +8,7 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.records import MergedFrom
 from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
 from ouroboros.learning.merging import check_distinct, merge_advice, weigh
@@ -53,7 +54,8 @@ class Merging(Answers):
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
         cause = f"merged {', '.join(str(v.ref) for v in versions)} ({recipe.strategy.value})"
         base = await self._backend.base()
-        await in_thread(self._registry.create, merged_id, config, base, merged.files, cause)
+        origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank)
+        await in_thread(self._registry.create, merged_id, config, base, merged.files, cause, origin)
         own = await self._accuracy(VersionRef(merged_id), probes, cancel) if probes else 0.0
         return MergeReport(
             id=merged_id,

@@ -13,7 +13,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, HeadMoved, Lesson, Version
+from ouroboros.domain.records import Adapter, HeadMoved, Lesson, MergedFrom, Origin, Version
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
@@ -23,6 +23,7 @@ from ouroboros.registry.journal import Journal
 from ouroboros.registry.pages import entries, records
 from ouroboros.registry.rows import VersionRows
 from ouroboros.registry.scores import Scores
+from ouroboros.registry.software import software
 from ouroboros.registry.weights import Weights
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
@@ -49,6 +50,7 @@ class Registry:
     def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
         self._metadata = metadata
         self._blobs = blobs
+        self.stores = (metadata, blobs)
         self.weights = Weights(metadata, blobs)
         self.rows = VersionRows(metadata)
         self.journal = Journal(metadata)
@@ -69,13 +71,16 @@ class Registry:
         base: BaseModel,
         files: AdapterFiles,
         cause: str = "created",
+        merged: MergedFrom | None = None,
     ) -> Adapter:
         """A new adapter whose first version holds `files`, and why."""
         adapter.check()
         grave = self._free_place(adapter)
         if grave is not None:
             self._purge(adapter, grave.value)  # in case the deletion was cut short
-        version = self._store(_draft(adapter, files, cause), files)
+        origin = Origin(config, base.fingerprint, base.name, software())
+        draft = replace(_draft(adapter, files, cause), origin=origin, merged=merged)
+        version = self._store(draft, files)
         journal = self.journal.end(adapter)
         record = Adapter(
             id=adapter,
@@ -115,7 +120,8 @@ class Registry:
         the last journal event that it learned from. With `taught`, head and applied journal position
         move in one write. A version whose `verdict` refuses it is stored, and the head stays.
         """
-        _expect(self._find(adapter)[0], parent, taught)
+        record = self.get(adapter)
+        _expect(record, parent, taught)
         draft = replace(
             _draft(adapter, files, cause),
             parent=parent,
@@ -125,6 +131,8 @@ class Registry:
             update=taught.update if taught else None,
             lessons=taught.lessons if taught else (),
             verdict=verdict,
+            since=taught.since if taught else events and events - 1,
+            origin=Origin(record.config, record.base, record.base_name, software()),
         )
         version = self._store(draft, files)
         try:
@@ -142,7 +150,7 @@ class Registry:
         head = self.get(adapter).head
         self._move(adapter, head, head, Taught(since, to))
 
-    def rollback(self, ref: VersionRef, *, replay: bool = False) -> Adapter:
+    def rollback(self, ref: VersionRef, *, replay: bool = False, reason: str = "") -> Adapter:
         """Serve a version again, older or newer than the head; the way back is the same.
 
         Feedback learned since then stays in the journal. With `replay` it is pending again, to be
@@ -156,7 +164,7 @@ class Registry:
             moved = replace(adapter, head=version.number)
             if replay:
                 moved = replace(moved, applied=min(adapter.applied, self._learned_by(version, adapter)))
-            event = HeadMoved(adapter.head, version.number, datetime.now(UTC), replay)
+            event = HeadMoved(adapter.head, version.number, datetime.now(UTC), replay, reason)
             seq = self._metadata.append(_moves(ref.adapter), encode(event))
             try:
                 self._metadata.put(ADAPTERS, ref.adapter.name, encode(moved), expected=revision)

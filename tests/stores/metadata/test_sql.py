@@ -113,3 +113,35 @@ def _tables(file: Path) -> list[tuple[str, str]]:
         return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
     finally:
         connection.close()
+
+
+def test_scrubbing_leaves_no_trace_of_what_was_removed(url: str, tmp_path: Path) -> None:
+    store = SqlMetadata(url)
+    for n in range(200):
+        store.append("log", {"text": f"a secret, number {n}, " * 50})
+        store.put("c", f"{n}", {"text": "a secret " * n}, expected=0)
+    store.erase("log", 1, 199)
+    for n in range(200):
+        store.put("c", f"{n}", {"text": "plain"}, expected=1)
+    for n in range(0, 200, 2):
+        store.delete("c", f"{n}", expected=2)
+    store.erase("log", 200, 200)
+    store.scrub()
+    found = b"".join(f.read_bytes() for f in (tmp_path / "folder").iterdir())
+    assert b"secret" not in found
+    assert found.count(b"plain") == 100
+    assert store.append("log", {}) == 201
+    store.close()
+
+
+def test_scrubbing_while_somebody_reads_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ouroboros.stores.metadata.connect.BUSY_SECONDS", 0.1)
+    store = SqlMetadata(url)
+    store.append("log", {})
+    with store._read() as reading:
+        reading.exec_driver_sql("SELECT * FROM entries").fetchone()
+        store.append("log", {})
+        with pytest.raises(StoreError, match="locked"):
+            store.scrub()
+    store.scrub()
+    store.close()

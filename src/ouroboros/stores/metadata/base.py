@@ -85,6 +85,10 @@ class MetadataStore(Protocol):
         """Remove the entries `first` to `last` for good; their sequence numbers are not used again."""
         ...
 
+    def scrub(self) -> None:
+        """See that the store's own files hold no trace of what was erased, deleted or overwritten."""
+        ...
+
     def collections(self) -> list[str]:
         """Names of the collections that hold a record, in order."""
         ...

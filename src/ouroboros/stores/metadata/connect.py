@@ -1,5 +1,6 @@
 """Database engines, configured so that a committed write is on disk."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,16 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def scrub(engine: Engine) -> None:
+    """Rewrite the database without what was removed from it, its write-ahead log included."""
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("VACUUM")
+        (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.close()
+    if busy:
+        raise OSError(errno.EBUSY, "database is locked")

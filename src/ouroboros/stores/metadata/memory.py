@@ -62,6 +62,9 @@ class MemoryMetadata:
             kept = {s: t for s, t in self._logs[log].items() if not first <= s <= last}
             self._logs[log] = kept
 
+    def scrub(self) -> None:
+        """Nothing is kept."""
+
     def collections(self) -> list[str]:
         with self._lock:
             return sorted(name for name, records in self._records.items() if records)

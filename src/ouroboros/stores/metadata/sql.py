@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.stores.metadata.base import MAX_KEY, Entry, Json, Record, check_key, dump
-from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, connect
+from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, connect, scrub
 
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """Both can insert unless the key is taken."""
@@ -143,6 +143,10 @@ class SqlMetadata:
         between = _entries.c.seq.between(first, last)
         with self._write() as connection:
             connection.execute(delete(_entries).where(_entries.c.log == log, between))
+
+    def scrub(self) -> None:
+        with self._errors():
+            scrub(self._engine)
 
     def collections(self) -> list[str]:
         with self._read() as connection:

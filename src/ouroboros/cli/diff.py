@@ -1,0 +1,81 @@
+"""`ouroboros diff NAME@N NAME@M`."""
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.domain.comparison import Comparison
+from ouroboros.learning.formats import read_examples
+from ouroboros.settings import Settings
+
+NAME = "diff"
+HELP = "show what changed from one version to another: events, weights, answers"
+EXAMPLES = """\
+  ouroboros diff tickets@2 tickets@5
+  ouroboros diff tickets@2 tickets --probes heldout.jsonl    answers before and after"""
+
+SHOWN = 10
+"""Changed answers that are printed; --json has them all."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("before", metavar="BEFORE", help="a version: tickets@2")
+    parser.add_argument("after", metavar="AFTER", help="another: tickets@5, or tickets for the head")
+    parser.add_argument("--probes", type=Path, metavar="FILE", help="examples that both answer")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    probes = read_examples(options.probes) if options.probes else []
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        with out.waiting(f"Comparing {options.before} and {options.after}"):
+            found = (await engine.compare_versions(options.before, options.after, probes)).unwrap()
+    out.result(_json(found), *_lines(found, out))
+
+
+def _json(found: Comparison) -> dict[str, Any]:
+    return {
+        "before": describe.version_json(found.before),
+        "after": describe.version_json(found.after),
+        "distance": found.distance,
+        "strengths": list(found.strengths),
+        "learned": list(found.learned),
+        "answers": [asdict(a) for a in found.answers],
+        "scores": [describe.evaluation_json(s) for s in found.scores or ()],
+    }
+
+
+def _lines(found: Comparison, out: Output) -> list[str]:
+    versions = (found.before, found.after)
+    rows = [
+        ("made", *(describe.trained(v) for v in versions)),
+        ("when", *(describe.when(v.created_at) for v in versions)),
+        ("size", *(describe.size(v.size) for v in versions)),
+        ("update, of the layers' weight", *(f"{s:.3%}" for s in found.strengths)),
+    ]
+    if found.scores:
+        rows.append(("probes right", *map(describe.percent, found.scores)))
+        rows.append(("log-probability per token", *(f"{s.mean_logprob:.3f}" for s in found.scores)))
+    return [
+        out.table(("", *(str(v.ref) for v in versions)), rows),
+        "",
+        f"They are {found.distance:.3%} of the layers' weight apart.",
+        f"Learned on the way: {describe.numbers(found.learned) or 'nothing'}.",
+        *_answers(found),
+    ]
+
+
+def _answers(found: Comparison) -> list[str]:
+    changed = [a for a in found.answers if a.before != a.after]
+    if not found.answers:
+        return []
+    lines = ["", f"{len(changed)} of {len(found.answers)} answers changed."]
+    for a in changed[:SHOWN]:
+        lines += [f'  "{describe.one_line(a.prompt)}"  (expected {describe.one_line(a.expected)})']
+        lines += [f"    {describe.one_line(a.before)}  ->  {describe.one_line(a.after)}"]
+    return lines

@@ -1,0 +1,99 @@
+"""`ouroboros lineage NAME`."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.picture import picture
+from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidFile
+from ouroboros.domain.events import ExamplesGiven
+from ouroboros.domain.names import VersionRef
+from ouroboros.domain.prompts import messages_of
+from ouroboros.domain.records import Version
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.registry.journal import Journalled
+from ouroboros.settings import Settings
+
+NAME = "lineage"
+HELP = "show what a version was made from: versions, and the events it learned"
+EXAMPLES = """\
+  ouroboros lineage tickets@5            one version, back to its beginnings
+  ouroboros lineage tickets              all versions of an adapter
+  ouroboros lineage tickets --svg tickets.svg"""
+
+SHOWN = 5
+"""Events that are printed for each version; --json has them all."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@5")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw it")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        found = (await engine.get_lineage(options.name)).unwrap()
+        events = {v.ref: (await engine.get_events(v.ref)).unwrap() for v in found}
+        heads = await _heads(engine, found)
+    if options.svg:
+        _write(options.svg, picture(found, heads))
+    out.result(
+        [
+            describe.version_json(v)
+            | {"head": v.ref in heads, "learned": [_event_json(e) for e in events[v.ref]]}
+            for v in found
+        ],
+        *(line for v in reversed(found) for line in _lines(v, events[v.ref], v.ref in heads)),
+    )
+
+
+async def _heads(engine: AdapterLearningEngine, found: list[Version]) -> set[VersionRef]:
+    adapters = [(await engine.get_adapter(n)).unwrap() for n in {v.adapter for v in found}]
+    return {VersionRef(a.id, a.head) for a in adapters}
+
+
+def _lines(version: Version, events: list[Journalled], served: bool) -> list[str]:
+    """A version, newest first, with what it came from and what it learned below it."""
+    parents = ", ".join(str(p) for p in version.parents)
+    lines = [
+        f"{'*' if served else 'o'} {version.ref}  {describe.when(version.created_at)}"
+        f"  {describe.trained(version)}{f'  from {parents}' if parents else ''}"
+    ]
+    lines += [f"|   event {e.seq}: {_words(e)}" for e in events[:SHOWN]]
+    if len(events) > SHOWN:
+        lines.append(f"|   and {len(events) - SHOWN} more")
+    return lines
+
+
+def _words(entry: Journalled) -> str:
+    event = entry.event
+    if isinstance(event, ExamplesGiven):
+        return describe.count(len(event.examples), "example")
+    asked = describe.one_line(messages_of(event.prompt)[-1].content)
+    return f'{event.signal.kind.value} of "{asked}"' + (f" by {event.user}" if event.user else "")
+
+
+def _event_json(entry: Journalled) -> dict[str, object]:
+    event = entry.event
+    found: dict[str, object] = {"event": entry.seq, "kind": event.kind, "at": event.at.isoformat()}
+    if isinstance(event, ExamplesGiven):
+        return found | {"examples": len(event.examples)}
+    return found | {
+        "signal": event.signal.kind.value,
+        "prompt": messages_of(event.prompt)[-1].content,
+        "user": event.user,
+        "answered": event.answered,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidFile(
+            f"{path} cannot be written: {error.strerror}.", hint="Give another file."
+        ) from None

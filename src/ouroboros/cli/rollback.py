@@ -1,0 +1,37 @@
+"""`ouroboros rollback NAME@N`."""
+
+from argparse import ArgumentParser, Namespace
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.settings import Settings
+
+NAME = "rollback"
+HELP = "serve another version of an adapter, at once; undone the same way"
+EXAMPLES = """\
+  ouroboros rollback tickets@2
+  ouroboros rollback tickets@2 --replay    what was learned since is to be learned again"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME@N", help="the version to serve, older or newer")
+    parser.add_argument(
+        "--replay", action="store_true", help="learn feedback given since onto it, with the next"
+    )
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        before = (await engine.get_version(options.name.partition("@")[0])).unwrap()
+        adapter = (await engine.rollback_adapter(options.name, replay=options.replay)).unwrap()
+    moved = adapter.head != before.number
+    said = f"{adapter.id} serves @{adapter.head} {'again' if moved else 'already'}"
+    out.result(
+        describe.adapter_json(adapter) | {"before": before.number},
+        f"{said}, instead of @{before.number}." if moved else f"{said}.",
+    )
+    if moved:
+        out.next_step("rollback", str(before.ref))

@@ -1,0 +1,37 @@
+"""Looking after the store: is it whole, what can go, and a copy of it all."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from ouroboros.domain.records import Adapter
+from ouroboros.engine.core import Core, verb
+from ouroboros.registry.backup import Contents, backup, restore
+from ouroboros.registry.housekeeping import GRACE, Checkup, check, collect, repair
+from ouroboros.registry.threads import in_thread
+
+
+class Upkeep(Core):
+    @verb
+    async def check_store(self) -> Checkup:
+        """Read every version, verify its digest, and look for what dangles or is used by nobody."""
+        return await in_thread(check, self._registry)
+
+    @verb
+    async def repair_store(self, checkup: Checkup) -> list[Adapter]:
+        """Serve a sound version where the head is damaged; returns the adapters that were moved."""
+        return await in_thread(repair, self._registry, checkup)
+
+    @verb
+    async def collect_garbage(self, grace: timedelta = GRACE) -> list[str]:
+        """Remove weights that no version has used for `grace`; returns their digests."""
+        return await in_thread(collect, self._registry, grace)
+
+    @verb
+    async def backup_store(self, file: Path) -> Contents:
+        """Write the whole store into one new file, which appears whole or not at all."""
+        return await in_thread(backup, *self._registry.stores, file)
+
+    @verb
+    async def restore_store(self, file: Path) -> Contents:
+        """Fill this store, which must be empty, from a backup."""
+        return await in_thread(restore, file, *self._registry.stores)

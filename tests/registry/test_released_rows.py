@@ -1,0 +1,24 @@
+"""Rows that an earlier release wrote can be read, and mean what they meant."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ouroboros.domain.records import Adapter, HeadMoved, Version
+from ouroboros.registry.codec import decode, encode
+
+ROWS = json.loads((Path(__file__).parent / "released_rows.json").read_text())
+KINDS = {"version": Version, "adapter": Adapter, "moved": HeadMoved}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['release']} {row['kind']}")
+def test_a_released_row_is_read_and_keeps_its_values(row) -> None:
+    found = decode(KINDS[row["kind"]], row["value"], "a released row")
+    assert encode(found).items() >= row["value"].items()
+    assert decode(KINDS[row["kind"]], encode(found), "the same row, written again") == found
+
+
+def test_a_released_version_has_parents() -> None:
+    versions = [decode(Version, r["value"], "it") for r in ROWS if r["kind"] == "version"]
+    assert [[str(p) for p in v.parents] for v in versions] == [["tickets@1"]] * len(versions)
