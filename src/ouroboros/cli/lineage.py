@@ -9,7 +9,7 @@ from ouroboros.cli.output import Output
 from ouroboros.cli.picture import picture
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidFile
-from ouroboros.domain.events import ExamplesGiven
+from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.prompts import messages_of
 from ouroboros.domain.records import Version
@@ -71,8 +71,8 @@ def _lines(version: Version, events: list[Journalled], served: bool) -> list[str
 
 def _words(entry: Journalled) -> str:
     event = entry.event
-    if isinstance(event, ExamplesGiven):
-        return describe.count(len(event.examples), "example")
+    if not isinstance(event, FeedbackGiven):
+        return describe.count(len(event.examples), "example") if event.kind == "examples" else event.kind
     asked = describe.one_line(messages_of(event.prompt)[-1].content)
     return f'{event.signal.kind.value} of "{asked}"' + (f" by {event.user}" if event.user else "")
 
@@ -80,8 +80,8 @@ def _words(entry: Journalled) -> str:
 def _event_json(entry: Journalled) -> dict[str, object]:
     event = entry.event
     found: dict[str, object] = {"event": entry.seq, "kind": event.kind, "at": event.at.isoformat()}
-    if isinstance(event, ExamplesGiven):
-        return found | {"examples": len(event.examples)}
+    if not isinstance(event, FeedbackGiven):
+        return found | ({"examples": len(event.examples)} if event.kind == "examples" else {})
     return found | {
         "signal": event.signal.kind.value,
         "prompt": messages_of(event.prompt)[-1].content,

@@ -48,8 +48,8 @@ class Version:
     trained from; a merge has its parents in `merged`. It learned from the journal's events after
     `since`, up to `events`: a training from its examples there, an update from the judgements, with one
     of `lessons` for each and the `update` that worked them in. `replaces` is the version in whose place
-    it was made again, without what was to be forgotten.
-    The `verdict` is the gate's; a refused version was never served on its account.
+    it was made again, without what was to be forgotten. The `verdict` is the gate's; a refused version
+    was never served on its account.
     """
 
     adapter: AdapterId

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from ouroboros.domain.errors import NotFound
-from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.registry.journal import Journalled
@@ -39,28 +38,19 @@ def in_order(versions: Iterable[Version]) -> list[Version]:
 
 
 def learned(registry: Registry, version: Version) -> list[Journalled]:
-    """The events that made this version from its parents: its examples, or the judgements it took in."""
-    if version.events is None:
+    """The events that made this version from its parent, as far as they have not been erased."""
+    numbers = version.learned
+    if not numbers:
         return []
-    kind = ExamplesGiven if version.training else FeedbackGiven
-    since = version.events - 1 if version.since is None else version.since
-    if version.lessons:
-        since = min(since, version.lessons[0].event - 1)
-    found = registry.journal.read(version.adapter, after=since, limit=version.events - since)
-    return [e for e in found if e.seq <= version.events and isinstance(e.event, kind)]
+    after = numbers[0] - 1
+    found = registry.journal.read(version.adapter, after=after, limit=numbers[-1] - after)
+    return [entry for entry in found if entry.seq in numbers]
 
 
 def events_between(line: Sequence[Version], other: Sequence[Version]) -> tuple[int, ...]:
     """Numbers of the events that versions of `line` learned and those of `other` did not."""
     shared = {v.ref for v in other}
-    numbers: set[int] = set()
-    for version in line:
-        if version.ref in shared or version.events is None:
-            continue
-        numbers.add(version.events) if version.training else numbers.update(
-            lesson.event for lesson in version.lessons
-        )
-    return tuple(sorted(numbers))
+    return tuple(sorted({n for v in line if v.ref not in shared for n in v.learned}))
 
 
 def _present(registry: Registry, refs: Sequence[VersionRef]) -> list[Version]:
