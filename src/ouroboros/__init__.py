@@ -33,6 +33,7 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 if TYPE_CHECKING:
     from ouroboros.build import open_engine, open_sync_engine
     from ouroboros.engine import AdapterLearningEngine
+    from ouroboros.lora.planning import fit
     from ouroboros.settings import Settings
     from ouroboros.sync import SyncEngine
 
@@ -67,6 +68,7 @@ __all__ = [
     "TrainingReport",
     "Version",
     "VersionRef",
+    "fit",
     "open_engine",
     "open_sync_engine",
 ]
@@ -75,6 +77,7 @@ _LATER = {
     "AdapterLearningEngine": "ouroboros.engine",
     "Settings": "ouroboros.settings",
     "SyncEngine": "ouroboros.sync",
+    "fit": "ouroboros.lora.planning",
     "open_engine": "ouroboros.build",
     "open_sync_engine": "ouroboros.build",
 }

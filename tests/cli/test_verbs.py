@@ -21,6 +21,12 @@ def test_create_takes_single_fields_and_presets(cli):
     assert made.json["config"]["use_rslora"] is True
 
 
+def test_create_makes_the_least_change_that_fits_when_asked(cli):
+    fitting = ("create", "wide", "--rank", "256", "--precision", "float32")
+    assert cli(*fitting, "--fit", "--json").json["config"]["precision"] == "float32"
+    assert "kept in float32" in cli("show", "wide").out
+
+
 def test_create_says_what_to_type_next(cli):
     made = cli("create", "my tickets")
     assert made.out.splitlines()[0].startswith("Created my tickets on ")

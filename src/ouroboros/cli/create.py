@@ -10,6 +10,7 @@ from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.lora.planning import fit
 from ouroboros.settings import Settings
 
 NAME = "create"
@@ -17,7 +18,8 @@ HELP = "make a new adapter, which at first answers exactly as the model does"
 EXAMPLES = """\
   ouroboros create tickets
   ouroboros create tickets --rank 16 --targets q_proj,v_proj
-  ouroboros create tickets --model Qwen/Qwen3-0.6B --preset low-rank"""
+  ouroboros create tickets --model Qwen/Qwen3-0.6B --preset low-rank
+  ouroboros create tickets --model ./llama-2-7b --rank 64 --fit"""
 
 PRESETS = {
     "default": AdapterConfig.default,
@@ -25,7 +27,7 @@ PRESETS = {
     "high-rank": AdapterConfig.high_rank,
 }
 _FIELDS = {"rank": "rank", "rate": "learning_rate", "targets": "target_modules", "alpha": "alpha"}
-_FIELDS |= {"rslora": "use_rslora", "max_steps": "max_steps"}
+_FIELDS |= {"rslora": "use_rslora", "max_steps": "max_steps", "precision": "precision"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,6 +40,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--targets", metavar="NAMES", help='layers: "q_proj,v_proj", auto or all-linear')
     parser.add_argument("--alpha", type=float, metavar="X", help="the update is scaled by alpha / rank")
     parser.add_argument("--rslora", action="store_true", default=None, help="or by alpha / sqrt(rank)")
+    parser.add_argument("--precision", metavar="TYPE", help="stored as float32, bfloat16, int8 or int4")
+    parser.add_argument(
+        "--fit", action="store_true", help="if it exceeds 10 MiB, the least change that fits"
+    )
     parser.add_argument("--max-steps", type=int, metavar="N", help="steps one training may take at most")
 
 
@@ -47,6 +53,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         with out.waiting(f"Loading {settings.model}"):
             base = (await engine.base()).unwrap()
         config = adapter_config(options.preset, base, changes)
+        config = fit(base, config) if options.fit else config
         adapter = (await engine.create_adapter(options.name, config)).unwrap()
     out.result(
         describe.adapter_json(adapter),

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from ouroboros.domain.config import AUTO
 from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
@@ -64,9 +65,9 @@ def shape(adapter: Adapter) -> str:
     """Like: rank 8 on all-linear, rate 0.005."""
     config = adapter.config
     scaling = ", rsLoRA" if config.use_rslora else ""
-    return (
-        f"rank {config.rank} on {','.join(config.target_names)}{scaling}, rate {config.learning_rate:g}"
-    )
+    kept = "" if config.precision == AUTO else f", kept in {config.precision}"
+    targets = ",".join(config.target_names)
+    return f"rank {config.rank} on {targets}{scaling}, rate {config.learning_rate:g}{kept}"
 
 
 def trained(version: Version) -> str:
