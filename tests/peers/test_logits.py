@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import order, schedule
@@ -153,17 +153,10 @@ def _banked(frozen: FrozenModel, folder: Path) -> BankedAdapter:
 def _logits(
     frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
 ) -> list[Tensor]:
-    """What the model computes on the way to the log-probabilities of a batch, sequence by sequence."""
-    seen: list[Tensor] = []
-    hook = frozen.model.register_forward_hook(lambda _, __, out: seen.append(out.logits))
+    """What log-probabilities of a batch are computed from, sequence by sequence."""
     with torch.no_grad():
-        token_logprobs(frozen, sequences, adapters)
-    hook.remove()
-    (logits,) = seen
-    lengths = [len(s.output) for s in sequences]
-    if len(logits) == 1:  # packed end to end
-        return list(logits[0].split(lengths))
-    return [row[:length] for row, length in zip(logits, lengths, strict=True)]
+        logits, _ = labelled_logits(frozen, sequences, adapters)
+    return list(logits.split([len(s.output) for s in sequences]))
 
 
 def _peft_logits(base: Path, adapter: Path | None, sequence: Encoded) -> Tensor:

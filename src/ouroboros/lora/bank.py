@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ouroboros.lora.delta import Delta
 from ouroboros.lora.weights import LowRank
 
 Factors = tuple[Tensor, Tensor]
@@ -147,12 +148,14 @@ class Route:
 
     `segments` serves packed rows and training. `slot_of_row [B]` serves batches whose rows each have one
     adapter: row i is answered by `slots[slot_of_row[i]]`, and slot 0 is the base. `sole` is set when one
-    adapter has the whole batch, or none.
+    adapter has the whole batch, or none. `inputs`, where given, is filled with what each layer that the
+    batch adapts saw, by path.
     """
 
     slots: tuple[BankedAdapter | None, ...]
     slot_of_row: Int[Tensor, "B"] | None = None
     segments: tuple[Segment, ...] = ()
+    inputs: dict[str, Tensor] | None = None
     _stacks: dict[str, tuple[Factors, Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -165,14 +168,17 @@ class Route:
         return cls(slots, slot_of_row=rows)
 
     @classmethod
-    def of_segments(cls, segments: Iterable[Segment]) -> "Route":
+    def of_segments(
+        cls, segments: Iterable[Segment], inputs: dict[str, Tensor] | None = None
+    ) -> "Route":
         """Neighbouring segments of one adapter are joined."""
         joined: list[Segment] = []
         for s in segments:
             if joined and joined[-1].adapter is s.adapter and joined[-1].stop == s.start:
                 s = Segment(s.adapter, joined.pop().start, s.stop)
             joined.append(s)
-        return cls(tuple(dict.fromkeys([None, *(s.adapter for s in joined)])), segments=tuple(joined))
+        slots = tuple(dict.fromkeys([None, *(s.adapter for s in joined)]))
+        return cls(slots, segments=tuple(joined), inputs=inputs)
 
     @cached_property
     def sole(self) -> BankedAdapter | None:
@@ -185,6 +191,25 @@ class Route:
     def touches(self, path: str) -> bool:
         """Whether any adapter of the batch adapts this layer."""
         return any(a is not None and a.rank(path) for a in self.slots)
+
+    def deltas(self, path: str) -> tuple[Delta, ...]:
+        """What the layer at `path` is to add, segment by segment."""
+        found = []
+        for s in self.segments:
+            factors = s.adapter.factors(path) if s.adapter is not None else None
+            if s.adapter is not None and factors is not None:
+                found.append(Delta(slice(s.start, s.stop), *factors, s.adapter.scale(path)))
+        return tuple(found)
+
+    def at(self, tokens: Int[Tensor, "K"]) -> "Route":
+        """The route of some of the tokens, which are in order."""
+        bounds = torch.tensor(
+            [b for s in self.segments for b in (s.start, s.stop)], device=tokens.device
+        )
+        cuts = torch.searchsorted(tokens, bounds).tolist()
+        spans = zip(self.segments, cuts[::2], cuts[1::2], strict=True)
+        kept = tuple(Segment(s.adapter, a, b) for s, a, b in spans if a < b)
+        return Route(self.slots, segments=kept, inputs=self.inputs)
 
     def stack(self, path: str) -> tuple[Factors, Float[Tensor, "B 1 1"]]:
         """Each row's A [B, R, I], B^T [B, R, O] and scale, padded with zeros to the largest rank.
@@ -238,6 +263,8 @@ class Bank:
         route = self._route
         if route is None or not route.touches(path):
             return y
+        if route.inputs is not None:
+            route.inputs[path] = x
         if route.slot_of_row is not None and route.sole is None:
             (a, b), scale = route.stack(path)
             by_row = (len(a), -1)

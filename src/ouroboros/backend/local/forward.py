@@ -40,7 +40,7 @@ class Batch:
     keep            [K] token positions whose logits are wanted.
     rows, columns   [L] where the logits of each labelled token are, in [B, K].
     targets         [L] the labelled tokens, `owner [L]` the sequence each belongs to.
-    packing         where packed sequences lie, when attention is to keep to each.
+    lengths         of the sequences.
     """
 
     ids: Int[Tensor, "B T"]
@@ -51,8 +51,8 @@ class Batch:
     columns: Int[Tensor, "L"]
     targets: Int[Tensor, "L"]
     owner: Int[Tensor, "L"]
+    lengths: list[int]
     route: Route
-    packing: Packing | None
 
 
 def lay_out(
@@ -60,8 +60,9 @@ def lay_out(
     adapters: Sequence[BankedAdapter | None],
     packed: bool,
     device: torch.device,
+    inputs: dict[str, Tensor] | None = None,
 ) -> Batch:
-    """Lay sequences out; sequence i belongs to adapters[i]."""
+    """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`."""
     width = max(map(len, sequences))
     starts = [0] * len(sequences)
     if packed:
@@ -94,38 +95,55 @@ def lay_out(
         columns=columns.to(device),
         targets=torch.tensor([t for s in sequences for t in s.output]).to(device),
         owner=owner.to(device),
-        route=Route.of_segments(segments),
-        packing=Packing.of([len(s) for s in sequences], device) if packed else None,
+        lengths=[len(s) for s in sequences],
+        route=Route.of_segments(segments, inputs),
     )
 
 
 def labelled_logits(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+    frozen: FrozenModel,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    inputs: dict[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "L V"], Batch]:
     """What the model says, in float32, where each output token of the sequences stands.
 
-    Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
-    gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
+    Sequence i is run under adapters[i]; what the adapted layers see goes to `inputs`, where given. The
+    vocabulary projection runs at the labelled positions only, gathered into one contiguous block: on a
+    CPU in bfloat16 a strided slice there is ten times slower.
     """
-    batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device)
-    extra: dict[str, Any] = (
-        {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
-    )
-    if batch.packing is not None and installed(frozen.model):
-        extra["packing"] = batch.packing
-    with frozen.bank.routed(batch.route):
-        logits = frozen.model(
-            input_ids=batch.ids, logits_to_keep=batch.keep, use_cache=False, **extra
-        ).logits
+    packed = packable(frozen.base.architecture)
+    batch = lay_out(sequences, adapters, packed, frozen.device, inputs)
+    decoder = frozen.decoder
+    if decoder is not None and batch.positions is not None and decoder.reaches(batch.lengths):
+        hidden = decoder.hidden(batch.ids[0], batch.positions[0], batch.lengths, batch.route, batch.keep)
+        return decoder.head(hidden).float(), batch
+    logits = _model_logits(frozen, batch)
     labelled = logits[0] if batch.positions is not None else logits[batch.rows, batch.columns]
     return labelled.float(), batch
 
 
+def _model_logits(frozen: FrozenModel, batch: Batch) -> Float[Tensor, "B K V"]:
+    """The logits of the model's own forward pass, at `batch.keep` of every row."""
+    extra: dict[str, Any] = (
+        {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
+    )
+    if batch.positions is not None and installed(frozen.model):
+        extra["packing"] = Packing.of(batch.lengths, frozen.device)
+    with frozen.bank.routed(batch.route):
+        return frozen.model(
+            input_ids=batch.ids, logits_to_keep=batch.keep, use_cache=False, **extra
+        ).logits
+
+
 def token_logprobs(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+    frozen: FrozenModel,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    inputs: dict[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
     """Log-probability of every output token of the sequences, and the sequence it is in."""
-    logits, batch = labelled_logits(frozen, sequences, adapters)
+    logits, batch = labelled_logits(frozen, sequences, adapters, inputs)
     return -cross_entropy(logits, batch.targets, reduction="none"), batch.owner
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from ouroboros.backend.local import decoder
 from ouroboros.backend.local.attention import install
+from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.quantized import keep_differentiable, quantization
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
@@ -45,6 +48,13 @@ class FrozenModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @cached_property
+    def decoder(self) -> Decoder | None:
+        """Our own passes over the model's layers, where they are of the kind that it knows."""
+        known = self.base.architecture in decoder.ARCHITECTURES and self.device.type == "cpu"
+        quantized = getattr(self.model, "is_quantized", False)
+        return Decoder(self.model) if known and not quantized else None
 
     @property
     def token_budget(self) -> int:

@@ -14,13 +14,12 @@ Only where B is still zero, and A could move nothing, B moves too, behind an A t
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ouroboros.backend.local.forward import cut, token_logprobs
 from ouroboros.backend.local.load import FrozenModel
@@ -38,7 +37,7 @@ from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.domain.updates import UpdateConfig
-from ouroboros.lora.bank import BankedAdapter, BankedLinear
+from ouroboros.lora.bank import BankedAdapter
 
 SHIELD_TOKENS = 512
 """Protected tokens at most: the shield's cost grows with their square."""
@@ -185,30 +184,14 @@ def _shields(
     if not run:
         return {}
     chosen = [sequences[i] for i in run]
-    with torch.no_grad(), _captured(frozen, adapter.paths) as inputs:
-        token_logprobs(frozen, chosen, [adapter] * len(chosen))
+    inputs: dict[str, Tensor] = {}
+    with torch.no_grad():
+        token_logprobs(frozen, chosen, [adapter] * len(chosen), inputs)
     made: dict[int, Shield] = {}
     for x in inputs.values():
         if id(x) not in made:
             made[id(x)] = Shield.against(x.reshape(-1, x.shape[-1]).float(), ridge)
     return {path: made[id(x)] for path, x in inputs.items()}
-
-
-@contextmanager
-def _captured(frozen: FrozenModel, paths: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """The inputs that layers see while the context is open, by path."""
-    inputs: dict[str, Tensor] = {}
-
-    def keep(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, BankedLinear)
-        inputs[layer.path] = args[0]
-
-    hooks = [frozen.model.get_submodule(p).register_forward_pre_hook(keep) for p in paths]
-    try:
-        yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _length(adapter: BankedAdapter) -> float:

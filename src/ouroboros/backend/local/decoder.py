@@ -1,0 +1,266 @@
+"""A Llama-like decoder, run by our own forward and backward pass over the weights of the loaded model.
+
+It computes what `transformers` computes, with a third of the operations: each layer is two blocks whose
+derivatives are written out. No gradient is formed for a frozen weight, nothing is kept below the first
+adapted layer, and after the last attention only the positions whose logits are wanted go on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ouroboros.backend.local.formulas import (
+    attend,
+    attend_back,
+    gated,
+    gated_back,
+    norm,
+    norm_back,
+    rotate,
+)
+from ouroboros.backend.local.together import Together, regroup, together
+from ouroboros.lora.bank import BankedLinear, Route
+from ouroboros.lora.delta import Delta, trained
+
+ARCHITECTURES = frozenset(["llama", "mistral", "qwen2", "qwen3"])
+"""Model types that are this decoder: RMS norms, rotary positions by halves, a gated SiLU."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all layers of a run share: positions, neighbours, and the adapter of each token."""
+
+    cos: Float[Tensor, "T 1 C"]
+    sin: Float[Tensor, "T 1 C"]
+    groups: tuple[Together, ...]
+    route: Route
+
+
+class Decoder:
+    """The layers of a model between its embedding and its head."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        body: Any = model.get_decoder()
+        name = next(path for path, module in model.named_modules() if module is body)
+        self._embed, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, _Norm(body.norm)
+        self._layers = [Layer(f"{name}.layers.{i}", layer) for i, layer in enumerate(body.layers)]
+        self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
+        self._window = getattr(model.config, "sliding_window", None)
+
+    def reaches(self, lengths: Sequence[int]) -> bool:
+        """Whether no sequence is longer than a sliding window, which these passes do not know."""
+        return self._window is None or max(lengths) <= self._window
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "T"],
+        positions: Int[Tensor, "T"],
+        lengths: Sequence[int],
+        route: Route,
+        keep: Int[Tensor, "K"],
+    ) -> Float[Tensor, "K D"]:
+        """What the head sees at the positions `keep`, for sequences of these lengths end to end."""
+        h = self._embed(ids)
+        cos, sin = self._rotary(h[None], positions[None])
+        half = cos.shape[-1] // 2
+        frame = Frame(cos[0, :, None, :half], sin[0, :, None, :half], together(lengths), route)
+        for layer in self._layers:
+            mixed = _mix(h, layer.trained_mix(route), layer, frame)
+            if layer is self._layers[-1]:
+                h, mixed, route = h.index_select(0, keep), mixed.index_select(0, keep), route.at(keep)
+            h = _think(h, mixed, layer.trained_think(route), layer, route)
+        return self._norm(h)[0]
+
+
+class Layer:
+    """One layer: `mix` looks at other tokens, `think` at each by itself."""
+
+    def __init__(self, path: str, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._depth = attention.head_dim
+        self._scale = attention.scaling
+        self._before, self._between = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        self._q, self._k, self._v, self._o = (
+            _Linear(f"{path}.self_attn.{n}", getattr(attention, n))
+            for n in ("q_proj", "k_proj", "v_proj", "o_proj")
+        )
+        self._gate, self._up, self._down = (
+            _Linear(f"{path}.mlp.{n}", getattr(mlp, n)) for n in ("gate_proj", "up_proj", "down_proj")
+        )
+        self._q_norm = _Norm(attention.q_norm) if hasattr(attention, "q_norm") else None
+        self._k_norm = _Norm(attention.k_norm) if hasattr(attention, "k_norm") else None
+        self._key_heads = self._k.outputs // self._depth
+
+    def mix(self, h: Float[Tensor, "T D"], frame: Frame) -> tuple[Float[Tensor, "T A"], Any]:
+        """What attention brings to each token, before its output projection."""
+        x, inverse = self._before(h)
+        (q, for_q), (k, for_k), (v, for_v) = (p(x, frame.route) for p in (self._q, self._k, self._v))
+        q, turned_q = self._turn(q, self._q_norm, frame)
+        k, turned_k = self._turn(k, self._k_norm, frame)
+        v = v.view_as(k)
+        parts, kept = [], []
+        for group in frame.groups:
+            own_q, own_k, own_v = (group.spread(t, self._key_heads) for t in (q, k, v))
+            out, weights = attend(own_q, own_k, own_v, self._scale)
+            parts.append(group.gather(out, self._key_heads))
+            kept.append((own_q, own_k, own_v, weights))
+        out = regroup(parts, frame.groups, len(h))
+        return out, (h, inverse, for_q, for_k, for_v, turned_q, turned_k, kept)
+
+    def mix_back(self, d: Tensor, kept: Any, frame: Frame, wanted: bool) -> Tensor | None:
+        """The derivative with respect to h, if `wanted`; the adapters' factors get theirs."""
+        h, inverse, for_q, for_k, for_v, turned_q, turned_k, groups = kept
+        d = d.view(len(d), -1, self._depth)
+        parts = []
+        for group, (own_q, own_k, own_v, weights) in zip(frame.groups, groups, strict=True):
+            placed = group.place(d, self._key_heads)
+            found = attend_back(placed, own_q, own_k, own_v, weights, self._scale)
+            parts.append([group.gather(t, self._key_heads) for t in found])
+        dq, dk, dv = (regroup(p, frame.groups, len(h)) for p in zip(*parts, strict=True))
+        dq = self._turn_back(dq, self._q_norm, turned_q, frame)
+        dk = self._turn_back(dk, self._k_norm, turned_k, frame)
+        if not wanted:
+            self._q.teach(dq, for_q)
+            self._k.teach(dk, for_k)
+            self._v.teach(dv, for_v)
+            return None
+        dx = self._q.back(dq, for_q)
+        self._k.back(dk, for_k, onto=dx)
+        self._v.back(dv, for_v, onto=dx)
+        return self._before.back(dx, h, inverse)
+
+    def think(
+        self, h: Float[Tensor, "T D"], mixed: Float[Tensor, "T A"], route: Route
+    ) -> tuple[Float[Tensor, "T D"], Any]:
+        """The rest of the layer."""
+        h, for_o = self._o(mixed, route, onto=h)
+        x, inverse = self._between(h)
+        (gate, for_gate), (up, for_up) = self._gate(x, route), self._up(x, route)
+        inner, opened = gated(gate, up)
+        out, for_down = self._down(inner, route, onto=h)
+        return out, (h, inverse, gate, up, opened, for_o, for_gate, for_up, for_down)
+
+    def think_back(self, d: Tensor, kept: Any) -> tuple[Tensor, Tensor]:
+        """The derivatives with respect to h and mixed."""
+        h, inverse, gate, up, opened, for_o, for_gate, for_up, for_down = kept
+        dinner = self._down.back(d, for_down)
+        dgate, dup = gated_back(dinner, gate, up, opened)
+        dx = self._up.back(dup, for_up, onto=self._gate.back(dgate, for_gate))
+        dh = self._between.back(dx, h, inverse).add_(d)
+        return dh, self._o.back(dh, for_o)
+
+    def trained_mix(self, route: Route) -> Tensor | None:
+        return self._trained(route, self._q, self._k, self._v)
+
+    def trained_think(self, route: Route) -> Tensor | None:
+        return self._trained(route, self._o, self._gate, self._up, self._down)
+
+    def _trained(self, route: Route, *linears: "_Linear") -> Tensor | None:
+        """A factor that wants a gradient, if one does: autograd then asks for the way back."""
+        return next(
+            (t for linear in linears if (t := trained(route.deltas(linear.path))) is not None), None
+        )
+
+    def _turn(self, x: Tensor, normed: "_Norm | None", frame: Frame) -> tuple[Tensor, Any]:
+        heads = x.view(len(x), -1, self._depth)
+        found, inverse = normed(heads) if normed else (heads, None)
+        return rotate(found, frame.cos, frame.sin), (heads, inverse)
+
+    def _turn_back(self, d: Tensor, normed: "_Norm | None", kept: Any, frame: Frame) -> Tensor:
+        heads, inverse = kept
+        d = rotate(d.view_as(heads), frame.cos, -frame.sin)
+        return (normed.back(d, heads, inverse) if normed else d).flatten(1)
+
+
+class _Mix(torch.autograd.Function):
+    """`Layer.mix` with its derivative. `trained` is there so that autograd asks for it; it is written
+    into the factors themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, trained: Tensor | None, layer: "Layer", frame: Frame) -> Any:
+        out, ctx.kept = layer.mix(h, frame)
+        ctx.layer, ctx.frame = layer, frame
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        dh = ctx.layer.mix_back(*grad_outputs, ctx.kept, ctx.frame, ctx.needs_input_grad[0])
+        return dh, None, None, None
+
+
+class _Think(torch.autograd.Function):
+    """`Layer.think` with its derivative, likewise."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, mixed: Tensor, trained: Tensor | None, layer: Layer, route: Route
+    ) -> Any:
+        out, ctx.kept = layer.think(h, mixed, route)
+        ctx.layer = layer
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        return *ctx.layer.think_back(*grad_outputs, ctx.kept), None, None, None
+
+
+_mix: Callable[..., Any] = _Mix.apply
+_think: Callable[..., Any] = _Think.apply
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a linear layer's adapters want on the way back."""
+
+    x: Tensor
+    deltas: Sequence[Delta]
+    lows: Sequence[Tensor]
+
+
+class _Linear:
+    """A frozen linear layer of the model, and its name in the bank."""
+
+    def __init__(self, path: str, layer: nn.Module) -> None:
+        plain: Any = layer.layer if isinstance(layer, BankedLinear) else layer
+        self.path, self._weight, self._bias = path, plain.weight, plain.bias
+        self.outputs = len(self._weight)
+
+    def __call__(self, x: Tensor, route: Route, onto: Tensor | None = None) -> tuple[Tensor, _Kept]:
+        """The output with its adapters, added to `onto` where that is given."""
+        start = self._bias if onto is None else onto
+        y = torch.mm(x, self._weight.T) if start is None else torch.addmm(start, x, self._weight.T)
+        if onto is not None and self._bias is not None:
+            y.add_(self._bias)
+        deltas = route.deltas(self.path)
+        if deltas and route.inputs is not None:
+            route.inputs[self.path] = x
+        return y, _Kept(x, deltas, [d.add(x, y) for d in deltas])
+
+    def back(self, dy: Tensor, kept: _Kept, onto: Tensor | None = None) -> Tensor:
+        """The derivative with respect to x, added to `onto` where that is given."""
+        dx = torch.mm(dy, self._weight) if onto is None else onto.addmm_(dy, self._weight)
+        self.teach(dy, kept, dx)
+        return dx
+
+    def teach(self, dy: Tensor, kept: _Kept, dx: Tensor | None = None) -> None:
+        """The adapters' part of it alone."""
+        for delta, low in zip(kept.deltas, kept.lows, strict=True):
+            delta.back(low, kept.x, dy, dx)
+
+
+class _Norm:
+    """A frozen RMS norm of the model."""
+
+    def __init__(self, module: Any) -> None:
+        self._weight, self._eps = module.weight.detach(), module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return norm(x, self._weight, self._eps)
+
+    def back(self, d: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
+        return norm_back(d, x, self._weight, inverse)

@@ -1,0 +1,121 @@
+"""The parts of a Llama-like layer as pairs of a function and its derivative, each in few operations.
+
+On a small model most of a step is dispatch and passes over memory, not matrix products: automatic
+differentiation of the plain formulas makes some three times as many. Tokens are rows of a flat [T, D].
+"""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LONG = 1024
+"""Sequences from here on are attended without keeping their T x T weights, which is slower on a CPU."""
+
+
+def norm(
+    x: Float[Tensor, "*T D"], weight: Float[Tensor, "D"], eps: float
+) -> tuple[Float[Tensor, "*T D"], Float[Tensor, "*T 1"]]:
+    """x / rms(x) * weight (arXiv 1910.07467), and 1 / rms(x) in float32."""
+    wide = x.float()
+    inverse = torch.linalg.vecdot(wide, wide)[..., None].div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (wide * inverse).to(x.dtype) * weight, inverse
+
+
+def norm_back(
+    dy: Float[Tensor, "*T D"],
+    x: Float[Tensor, "*T D"],
+    weight: Float[Tensor, "D"],
+    inverse: Float[Tensor, "*T 1"],
+) -> Float[Tensor, "*T D"]:
+    scaled, g = x.float() * inverse, (dy * weight).float()
+    along = torch.linalg.vecdot(g, scaled)[..., None].div_(x.shape[-1])
+    return torch.addcmul(g, scaled, along, value=-1.0).mul_(inverse).to(x.dtype)
+
+
+def rotate(
+    x: Float[Tensor, "T H D"], cos: Float[Tensor, "T 1 C"], sin: Float[Tensor, "T 1 C"]
+) -> Float[Tensor, "T H D"]:
+    """Rotary positions (arXiv 2104.09864) by halves; the derivative is the turn by -sin."""
+    (one, two), out = x.chunk(2, -1), torch.empty_like(x)
+    first, second = out.chunk(2, -1)
+    torch.mul(one, cos, out=first)
+    torch.mul(two, cos, out=second)
+    first.addcmul_(two, sin, value=-1.0)
+    second.addcmul_(one, sin)
+    return out
+
+
+def gated(gate: Float[Tensor, "T F"], up: Float[Tensor, "T F"]) -> tuple[Tensor, Tensor]:
+    """silu(gate) * up (arXiv 2002.05202), and silu(gate)."""
+    opened = torch.nn.functional.silu(gate)
+    return opened * up, opened
+
+
+def gated_back(
+    d: Float[Tensor, "T F"],
+    gate: Float[Tensor, "T F"],
+    up: Float[Tensor, "T F"],
+    opened: Float[Tensor, "T F"],
+) -> tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]]:
+    """The derivatives with respect to gate and up."""
+    return torch.ops.aten.silu_backward(d * up, gate), d * opened
+
+
+@lru_cache(maxsize=64)
+def _causal(width: int, share: int, dtype: torch.dtype) -> Float[Tensor, "Q W"]:
+    """0 where a query may look and -inf ahead of it; each position has `share` queries in a row."""
+    ahead = torch.full((width, width), float("-inf"), dtype=dtype).triu(1)
+    return ahead.repeat_interleave(share, 0)
+
+
+def attend(
+    q: Float[Tensor, "N Q D"], k: Float[Tensor, "N W D"], v: Float[Tensor, "N W D"], scale: float
+) -> tuple[Float[Tensor, "N Q D"], tuple[Tensor, ...]]:
+    """Causal softmax(scale q k^T) v, and what `attend_back` wants.
+
+    A position's Q / W queries, which share its key head, are neighbours.
+    """
+    if k.shape[1] > LONG:
+        out, sums = _flash(*_by_head(q, k, v), 0.0, True, scale=scale)
+        return _by_position(out), (out, sums)
+    bias = _causal(k.shape[1], q.shape[1] // k.shape[1], q.dtype)
+    weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+    return torch.bmm(weights, v), (weights,)
+
+
+def attend_back(
+    d: Float[Tensor, "N Q D"],
+    q: Float[Tensor, "N Q D"],
+    k: Float[Tensor, "N W D"],
+    v: Float[Tensor, "N W D"],
+    kept: tuple[Tensor, ...],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The derivatives with respect to q, k and v."""
+    if k.shape[1] > LONG:
+        heads = _by_head(q, k, v)
+        d = d.view_as(q).unflatten(1, (k.shape[1], -1)).transpose(1, 2)
+        dq, dk, dv = _flash_back(d, *heads, *kept, 0.0, True, scale=scale)
+        return _by_position(dq), dk.sum(1), dv.sum(1)
+    (weights,) = kept
+    dv = torch.bmm(weights.transpose(1, 2), d)
+    dweights = torch.bmm(d, v.transpose(1, 2))
+    scores = _softmax_back(dweights, weights, -1, weights.dtype).mul_(scale)
+    return torch.bmm(scores, k), torch.bmm(scores.transpose(1, 2), q), dv
+
+
+_softmax_back = torch.ops.aten._softmax_backward_data
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _by_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[N, W G, D] and [N, W, D] as [N, G, W, D] each."""
+    q = q.unflatten(1, (k.shape[1], -1)).transpose(1, 2)
+    return q, k[:, None].expand_as(q), v[:, None].expand_as(q)
+
+
+def _by_position(x: Float[Tensor, "N G W D"]) -> Float[Tensor, "N Q D"]:
+    return x.transpose(1, 2).flatten(1, 2)
