@@ -1,0 +1,141 @@
+"""What all arms share: the base, one training loop with hooks, and one way of judging an adapter."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ouroboros.backend.local.forward import output_logprobs
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.score import Asked, score
+from ouroboros.backend.local.step import Item, backward, encode, with_references
+from ouroboros.backend.local.tokens import Encoded
+from ouroboros.backend.local.train import joined, order, schedule
+from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.rows import Row
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.inject import inject
+from ouroboros.lora.targets import select
+from ouroboros.lora.weights import LoraWeights, LowRank
+
+Change = Callable[[Float[Tensor, "P"], Float[Tensor, "P"]], None]
+"""Given the weights and their gradient, changes the gradient in place."""
+
+PROSE_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The base, how adapters on it are shaped and trained, and plain text that no task is about."""
+
+    frozen: FrozenModel
+    config: AdapterConfig
+    training: TrainingConfig
+    prose: tuple[Encoded, ...]
+
+    def fresh(self, seed: int) -> LoraWeights:
+        """PEFT's initial factors: A uniform, B zero."""
+        chance = torch.Generator().manual_seed(seed)
+        found = {}
+        for shape in select(self.frozen.base, self.config):
+            bound = shape.inputs**-0.5
+            a = torch.empty(self.config.rank, shape.inputs).uniform_(-bound, bound, generator=chance)
+            b = torch.zeros(shape.outputs, self.config.rank)
+            found[shape.path] = LowRank(a, b, self.config.scale)
+        return found
+
+    def adapter(self, weights: LoraWeights) -> BankedAdapter:
+        adapter = BankedAdapter(weights, self.frozen.dtype, self.frozen.device)
+        inject(self.frozen.model, adapter.paths, self.frozen.bank)
+        return adapter
+
+    def fit(
+        self,
+        weights: LoraWeights,
+        examples: Sequence[TrainingExample],
+        replay: Sequence[TrainingExample] = (),
+        change: Change = lambda weights, gradient: None,
+        training: TrainingConfig | None = None,
+    ) -> LoraWeights:
+        """Train on `examples` as the engine does, with `replay` along, each gradient through `change`."""
+        training = training or self.training
+        adapter = self.adapter(weights)
+        items = self._items(adapter, (*examples, *replay))
+        plan = list(
+            joined(
+                order(len(examples), training, self.config.max_steps),
+                range(len(examples), len(items)),
+                training,
+            )
+        )
+        rates = schedule(len(plan), training, self.config.learning_rate)
+        master = adapter.master
+        master.grad = torch.zeros_like(master)
+        optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
+        with adapter.training() as grads:
+            for chosen, rate in zip(plan, rates, strict=True):
+                backward(self.frozen, adapter, None, [items[i] for i in chosen], grads, master.grad)
+                change(master, master.grad)
+                torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm)
+                optimizer.param_groups[0]["lr"] = rate
+                optimizer.step()
+                adapter.publish()
+                master.grad.zero_()
+        return adapter.weights()
+
+    def fisher(self, weights: LoraWeights, examples: Sequence[TrainingExample]) -> Float[Tensor, "P"]:
+        """Mean square of the gradient over single rows: the diagonal of the empirical Fisher matrix."""
+        adapter = self.adapter(weights)
+        found, one = torch.zeros_like(adapter.master), torch.zeros_like(adapter.master)
+        with adapter.training() as grads:
+            for item in self._items(adapter, examples):
+                backward(self.frozen, adapter, None, [item], grads, one.zero_())
+                found += one.square() / len(examples)
+        return found
+
+    def _items(self, adapter: BankedAdapter, examples: Sequence[TrainingExample]) -> list[Item]:
+        rows = encode(self.frozen, [Row.of(example) for example in examples])
+        return _finish(with_references(self.frozen, adapter, rows))
+
+    def accuracy(self, weights: LoraWeights | None, examples: Sequence[TrainingExample]) -> float:
+        """Share of examples whose output greedy decoding says exactly."""
+        adapter = None if weights is None else self.adapter(weights)
+        codec = self.frozen.codec
+        asked = [Asked(codec.sequence(e.input, e.output), adapter) for e in examples]
+        return fmean(s.said for s in _finish(score(self.frozen, asked)))
+
+    def perplexity(self, weights: LoraWeights | None) -> float:
+        """On the plain text."""
+        adapter = None if weights is None else self.adapter(weights)
+        found = _finish(output_logprobs(self.frozen, self.prose, [adapter] * len(self.prose)))
+        return math.exp(-float(torch.cat(found).mean()))
+
+
+def prose(frozen: FrozenModel, folder: Path, pieces: int = 40) -> tuple[Encoded, ...]:
+    """Pieces of the folder's text files, evenly spread, as tokens to be predicted one by one."""
+    ids: list[int] = []
+    for file in sorted(folder.glob("*.txt")):
+        if file.stem.isupper():
+            continue
+        text = file.read_text(errors="replace")
+        at = len(text) // 2
+        ids += frozen.codec.tokenizer(text[at : at + 4000], add_special_tokens=False)["input_ids"]
+    step = max(PROSE_TOKENS, len(ids) // pieces)
+    runs = [ids[i : i + PROSE_TOKENS] for i in range(0, len(ids) - PROSE_TOKENS, step)]
+    return tuple(Encoded(tuple(run[:1]), tuple(run[1:])) for run in runs[:pieces])
+
+
+def _finish(steps: Steps) -> list:
+    """Run work to its end, here."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -1,0 +1,140 @@
+"""Streams of tasks: labelled rows cut into stages, under labels that tell a model nothing."""
+
+import csv
+import json
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ouroboros.domain.examples import TrainingExample
+
+Rows = list[tuple[str, str]]
+"""Text and label."""
+
+LONGEST_LABEL = 12
+"""Letters; a SuperNI task with longer outputs is no task of labels."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One task of a stream: what is taught, and what it is judged by afterwards."""
+
+    name: str
+    train: tuple[TrainingExample, ...]
+    test: tuple[TrainingExample, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a stream is cut: stages, classes in each, rows of each class to train and to test by."""
+
+    stages: int
+    classes: int
+    train: int
+    test: int
+
+
+def stream(source: str, cut: Cut, seed: int) -> tuple[Stage, ...]:
+    """The stages of `source`: a folder in the form of BANKING77, HWU64 or SuperNI, or a JSONL file.
+
+    A JSONL file has its own tasks and outputs: `{"task": ..., "input": ..., "output": ...}`.
+    """
+    path = Path(source)
+    chance = random.Random(seed)
+    if path.is_file():
+        return _own_tasks(path, cut, chance)
+    if (path / "train.csv").is_file():
+        return _intents(_read_csv(path / "train.csv"), _read_csv(path / "test.csv"), cut, chance)
+    if (path / "train" / "seq.in").is_file():
+        return _intents(_read_lines(path / "train"), _read_lines(path / "test"), cut, chance)
+    return _instructions(path, cut, chance)
+
+
+def _intents(train: Rows, test: Rows, cut: Cut, chance: random.Random) -> tuple[Stage, ...]:
+    """Classes drawn at random, in the order drawn, each under a code that means nothing."""
+    taught, asked = _by_label(train), _by_label(test)
+    fit = sorted(k for k in taught if len(taught[k]) >= cut.train and len(asked[k]) >= cut.test)
+    labels = chance.sample(fit, cut.stages * cut.classes)
+    codes = dict(zip(labels, _codes(len(labels), chance), strict=True))
+    return tuple(
+        Stage(
+            f"stage {i + 1}",
+            _draw(taught, labels[i * cut.classes : (i + 1) * cut.classes], codes, cut.train, chance),
+            _draw(asked, labels[i * cut.classes : (i + 1) * cut.classes], codes, cut.test, chance),
+        )
+        for i in range(cut.stages)
+    )
+
+
+def _draw(
+    rows: dict[str, list[str]],
+    labels: Sequence[str],
+    codes: dict[str, str],
+    count: int,
+    chance: random.Random,
+) -> tuple[TrainingExample, ...]:
+    return tuple(
+        TrainingExample(text, codes[label])
+        for label in labels
+        for text in chance.sample(rows[label], count)
+    )
+
+
+def _codes(count: int, chance: random.Random) -> list[str]:
+    """Names that no text suggests, which differ from the first letter on: "KOBA", "TUFI"."""
+    consonants, vowels = "BDFGKLMNPRSTVZ", "AEIOU"
+    heads = [c + v for c in consonants for v in vowels]
+    tails = [c + v for c in consonants for v in vowels]
+    return [
+        head + tail
+        for head, tail in zip(chance.sample(heads, count), chance.sample(tails, count), strict=True)
+    ]
+
+
+def _instructions(folder: Path, cut: Cut, chance: random.Random) -> tuple[Stage, ...]:
+    """SuperNI's tasks with short outputs, without their instructions.
+
+    Of its test rows only, split in two, since a base may have been trained on the others.
+    """
+    tasks: dict[str, Rows] = {}
+    for path in sorted(folder.glob("*/test.json")):
+        found = json.loads(path.read_text())["Instances"]
+        rows = [(row["input"][-600:], row["output"]) for row in found]
+        if max(len(output) for _, output in rows) <= LONGEST_LABEL:
+            tasks[path.parent.name] = rows
+    return tuple(_split(name, rows, cut, chance) for name, rows in tasks.items())
+
+
+def _own_tasks(file: Path, cut: Cut, chance: random.Random) -> tuple[Stage, ...]:
+    tasks: defaultdict[str, Rows] = defaultdict(list)
+    for line in file.read_text().splitlines():
+        row = json.loads(line)
+        tasks[row["task"]].append((row["input"], row["output"]))
+    return tuple(_split(name, rows, cut, chance) for name, rows in tasks.items())
+
+
+def _split(name: str, rows: Rows, cut: Cut, chance: random.Random) -> Stage:
+    """At most as many rows as an intent stage has, a share of them to test by."""
+    rows = chance.sample(rows, min(len(rows), cut.classes * (cut.train + cut.test)))
+    held = len(rows) * cut.test // (cut.train + cut.test)
+    examples = [TrainingExample(text, output) for text, output in rows]
+    return Stage(name, tuple(examples[held:]), tuple(examples[:held]))
+
+
+def _by_label(rows: Rows) -> dict[str, list[str]]:
+    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for text, label in rows:
+        found[label][text] = None
+    return {label: list(texts) for label, texts in found.items()}
+
+
+def _read_csv(path: Path) -> Rows:
+    with path.open(newline="") as file:
+        return [(row["text"].strip(), row["category"]) for row in csv.DictReader(file)]
+
+
+def _read_lines(folder: Path) -> Rows:
+    texts, labels = ((folder / n).read_text().splitlines() for n in ("seq.in", "label"))
+    return list(zip(texts, labels, strict=True))
