@@ -17,6 +17,7 @@ from benchmarks.continual.streams import Stage
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.replay import Reservoir
+from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 Arm: TypeAlias = Callable[[Bench, Sequence[Stage], "Dials"], Iterator[LoraWeights]]
@@ -82,13 +83,14 @@ def olora(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraW
     All pairs lie stacked in one adapter; those of earlier tasks get no gradient. The penalty is
     olora * sum |A_new A_old^T|.
     """
-    rank, weights = bench.config.rank, {}
+    rank = bench.config.rank
+    weights: LoraWeights = {}
     for number, stage in enumerate(stages):
         weights = _stacked(weights, bench.fresh(dials.seed + number))
-        views = bench.adapter(weights).views
+        layout = bench.adapter(weights)
 
-        def separate(master: Tensor, gradient: Tensor, views=views) -> None:
-            factors, gradients = views(master), views(gradient)
+        def separate(master: Tensor, gradient: Tensor, layout: BankedAdapter = layout) -> None:
+            factors, gradients = layout.views(master), layout.views(gradient)
             for path, (a, _) in factors.items():
                 into_a, into_b = gradients[path]
                 into_a[:-rank], into_b[:-rank] = 0.0, 0.0
@@ -106,7 +108,8 @@ def slao(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraWe
     A_start = Q^T of A_before^T = Q R, signs so that R's diagonal is positive; served is
     (A_tuned, B_merged) with B_merged += (B_tuned - B_merged) / sqrt(i).
     """
-    tuned, merged = bench.fresh(dials.seed), {}
+    tuned = bench.fresh(dials.seed)
+    merged: LoraWeights = {}
     for number, stage in enumerate(stages, start=1):
         start = tuned if number == 1 else {p: _orthonormal(low) for p, low in tuned.items()}
         tuned = bench.fit(start, stage.train)

@@ -64,7 +64,7 @@ class Bench:
         change: Change = lambda weights, gradient: None,
         training: TrainingConfig | None = None,
     ) -> LoraWeights:
-        """Train on `examples` as the engine does, with `replay` along, each gradient through `change`."""
+        """Train as the engine does, with `replay` along; each gradient goes through `change`."""
         training = training or self.training
         adapter = self.adapter(weights)
         items = self._items(adapter, (*examples, *replay))

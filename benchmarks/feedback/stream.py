@@ -181,7 +181,7 @@ def _read(folder: Path) -> dict[str, list[TrainingExample]]:
 
 
 def _draw(curves: dict[str, Curve], plot: Path) -> None:
-    from matplotlib.figure import Figure  # type: ignore[import-not-found]  # for --plot only
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()

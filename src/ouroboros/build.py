@@ -31,6 +31,7 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         LazyBackend(lambda: _open_backend(settings)),
         _open_registry(settings),
         UserLimit(events=settings.feedback_limit),
+        replay_rows=settings.replay_rows,
     )
 
 

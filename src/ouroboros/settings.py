@@ -28,6 +28,7 @@ class Settings:
     quantize  keep the model's linear layers in fewer bits: "none", "int8" or "nf4".
     threads  processor threads; None leaves the choice to PyTorch.
     feedback_limit  judgements of one named user that an adapter learns within an hour; 0 sets no limit.
+    replay_rows  rows of what an adapter learned that its next trainings may replay; 0 replays none.
     """
 
     store: str = "./ouroboros-store"
@@ -37,6 +38,7 @@ class Settings:
     quantize: str = "none"
     threads: int | None = None
     feedback_limit: int = 60
+    replay_rows: int = 500
 
     @classmethod
     def load(
@@ -73,6 +75,7 @@ class Settings:
         if self.threads is not None:
             check_int("threads", self.threads, 1, 4096)
         check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
+        check_int("replay_rows", self.replay_rows, 0, 1_000_000)
 
 
 _CHOICES = {
@@ -80,7 +83,7 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "quantize": ("none", "int8", "nf4"),
 }
-_NUMBERS = ("threads", "feedback_limit")
+_NUMBERS = ("threads", "feedback_limit", "replay_rows")
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 

@@ -80,6 +80,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--quantize", metavar="BITS", help="none, int8 or nf4: keep the model in fewer bits")
     add("--threads", type=int, metavar="N", help="processor threads")
     add("--feedback-limit", type=int, metavar="N", help="judgements an hour learned from one user")
+    add(
+        "--replay-rows",
+        type=int,
+        metavar="N",
+        help="rows of earlier learning that a training may replay",
+    )
     add("--config", metavar="FILE", help="a settings file (default ouroboros.toml, if it is there)")
     add("--json", action="store_true", help="print the result as JSON")
     add("--debug", action="store_true", help="show where an error came from")

@@ -17,6 +17,7 @@ from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.gatekeeper import Gatekeeper
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
+from ouroboros.learning.replay import ROWS
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 from ouroboros.tutor import Tutor
@@ -50,11 +51,12 @@ class Core:
         registry: Registry,
         feedback_limit: UserLimit | None = None,
         gate: GatePolicy | None = None,
+        replay_rows: int = ROWS,
     ) -> None:
         self._backend = backend
         self._registry = registry
         self._writing: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._gatekeeper = Gatekeeper(backend, registry, gate)
+        self._gatekeeper = Gatekeeper(backend, registry, gate, replay_rows)
         self._tutor = Tutor(
             backend, registry, self._gatekeeper, self._writing, feedback_limit or UserLimit()
         )

@@ -13,6 +13,7 @@ from ouroboros.gatekeeper.lines import Lines
 from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.knowledge import Knowledge
+from ouroboros.learning.replay import ROWS
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 
@@ -23,11 +24,17 @@ Retry = Callable[[], Awaitable[TrainOutcome]]
 class Gatekeeper:
     """Between a trained candidate and the head."""
 
-    def __init__(self, backend: Backend, registry: Registry, policy: GatePolicy | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        registry: Registry,
+        policy: GatePolicy | None = None,
+        replay_rows: int = ROWS,
+    ) -> None:
         self._backend = backend
         self._registry = registry
         self._policy = policy or GatePolicy()
-        self._lines = Lines(registry)
+        self._lines = Lines(registry, replay_rows)
         self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def knowledge(self, adapter: Adapter) -> Knowledge:

@@ -17,9 +17,9 @@ class Line:
     """The knowledge of the versions up to `number`; pins are read up to `read_to`."""
 
     born: int
-    number: int | None = None
-    read_to: int = 0
-    knowledge: Knowledge = field(default_factory=Knowledge)
+    number: int | None
+    read_to: int
+    knowledge: Knowledge
     pins: deque[Journalled] = field(default_factory=deque)
 
     def take(self, entry: Journalled) -> None:
@@ -36,8 +36,9 @@ class Line:
 class Lines:
     """Methods block. What is kept is a digest: it can be let go at any time."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, replay_rows: int) -> None:
         self._registry = registry
+        self._replay_rows = replay_rows
         self._lines: dict[AdapterId, Line] = {}
 
     def forget(self, adapter: AdapterId) -> None:
@@ -49,7 +50,7 @@ class Lines:
         line = self._lines.pop(adapter.id, None)
         ahead = self._ahead(adapter, line) if line else None
         if line is None or ahead is None:
-            line = Line(adapter.born, read_to=adapter.born)
+            line = Line(adapter.born, None, adapter.born, Knowledge(self._replay_rows))
             ahead = self._registry.lineage(VersionRef(adapter.id, adapter.head))
         self._find_pins(adapter.id, line)
         for version in reversed(ahead):

@@ -14,7 +14,7 @@ from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.rows import Row
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.probes import FEWEST, Probe, ProbeKind, held_out
-from ouroboros.learning.replay import Kept, Reservoir
+from ouroboros.learning.replay import ROWS, Kept, Reservoir
 from ouroboros.learning.signals import teach
 
 PROBES = 256
@@ -28,8 +28,8 @@ class Knowledge:
     What came in too small a portion to hold anything out is asked itself.
     """
 
-    def __init__(self) -> None:
-        self.replay = Reservoir()
+    def __init__(self, replay_rows: int = ROWS) -> None:
+        self.replay = Reservoir(replay_rows)
         self._held_out = Reservoir(PROBES)
         self._taught = Reservoir(TAUGHT)
         self._pins: dict[Prompt, Kept] = {}
