@@ -62,6 +62,11 @@ def x() -> torch.Tensor:
     return torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(9))
 
 
+def everywhere(adapter: BankedAdapter) -> Route:
+    """One adapter for all twelve tokens of `x`."""
+    return Route.of_segments([Segment(adapter, 0, 12)])
+
+
 def run(model: Model, bank: Bank, route: Route, x: torch.Tensor) -> torch.Tensor:
     with bank.routed(route):
         return model(x)
@@ -69,25 +74,8 @@ def run(model: Model, bank: Bank, route: Route, x: torch.Tensor) -> torch.Tensor
 
 def test_one_adapter_equals_its_dense_delta(model, bank, x):
     weights = low_rank(1, rank=2)
-    out = run(model, bank, Route.of_rows([BankedAdapter(weights)] * 4), x)
+    out = run(model, bank, everywhere(BankedAdapter(weights)), x)
     torch.testing.assert_close(out, dense(model, weights, x), atol=1e-5, rtol=1e-5)
-
-
-def test_base_rows_in_a_mixed_batch_are_the_base(model, bank, x):
-    adapter = BankedAdapter(low_rank(1, rank=2))
-    plain = model(x)
-    out = run(model, bank, Route.of_rows([None, adapter, None, adapter]), x)
-    assert torch.equal(out[0], plain[0])
-    assert torch.equal(out[2], plain[2])
-    assert not torch.allclose(out[1], plain[1])
-
-
-def test_rows_of_different_rank_layers_and_scale_share_a_batch(model, bank, x):
-    kinds = [low_rank(1, 1), low_rank(2, 3), low_rank(3, 2, ("second",)), {}]
-    adapters = [BankedAdapter(k) if k else None for k in kinds]
-    out = run(model, bank, Route.of_rows(adapters), x)
-    for i, weights in enumerate(kinds):
-        torch.testing.assert_close(out[i], dense(model, weights, x[i]), atol=1e-5, rtol=1e-5)
 
 
 def test_segments_of_a_packed_row_each_get_their_adapter(model, bank, x):
@@ -115,7 +103,7 @@ def test_neighbouring_segments_of_one_adapter_are_joined():
 
 def test_outside_a_routed_call_the_model_is_the_base(model, bank, x):
     before = model(x)
-    run(model, bank, Route.of_rows([BankedAdapter(low_rank(1, 2))] * 4), x)
+    run(model, bank, everywhere(BankedAdapter(low_rank(1, 2))), x)
     assert torch.equal(model(x), before)
 
 
@@ -123,7 +111,7 @@ def test_gradients_equal_those_of_separate_factors(model, bank, x):
     weights = low_rank(1, 2)
     adapter = BankedAdapter(weights)
     with adapter.training() as grads:
-        run(model, bank, Route.of_rows([adapter] * 4), x).square().sum().backward()
+        run(model, bank, everywhere(adapter), x).square().sum().backward()
         collected = grads.clone()
     leaves = {
         p: LowRank(w.a.clone().requires_grad_(), w.b.clone().requires_grad_(), w.scale)

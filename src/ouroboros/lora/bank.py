@@ -9,10 +9,11 @@ Which adapter a token belongs to travels with each call as a `Route`; nothing is
 route, slot 0 is the base model, so that base and adapter rows share one batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -146,26 +147,14 @@ class Segment:
 class Route:
     """Which adapter each token of a batch [B, T] belongs to.
 
-    `segments` serves packed rows and training. `slot_of_row [B]` serves batches whose rows each have one
-    adapter: row i is answered by `slots[slot_of_row[i]]`, and slot 0 is the base. `sole` is set when one
-    adapter has the whole batch, or none. `inputs`, where given, is filled with what each layer that the
-    batch adapts saw, by path.
+    `sole` is set when one adapter has the whole batch, or none. `inputs`, where given, is filled with
+    what each layer that the batch adapts saw, by path. Batches whose rows change from token to token are
+    routed by `slots.Slots`.
     """
 
     slots: tuple[BankedAdapter | None, ...]
-    slot_of_row: Int[Tensor, "B"] | None = None
     segments: tuple[Segment, ...] = ()
     inputs: dict[str, Tensor] | None = None
-    _stacks: dict[str, tuple[Factors, Tensor]] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of_rows(
-        cls, adapters: Sequence[BankedAdapter | None], device: torch.device | str = "cpu"
-    ) -> "Route":
-        """Row i of the batch belongs to adapters[i]."""
-        slots = tuple(dict.fromkeys([None, *adapters]))
-        rows = torch.tensor([slots.index(a) for a in adapters], device=device)
-        return cls(slots, slot_of_row=rows)
 
     @classmethod
     def of_segments(
@@ -183,9 +172,6 @@ class Route:
     @cached_property
     def sole(self) -> BankedAdapter | None:
         """The adapter that has every token, if there is one."""
-        if self.slot_of_row is not None:
-            alone = len(self.slots) == 2 and bool((self.slot_of_row == 1).all())
-            return self.slots[1] if alone else None
         return self.segments[0].adapter if len(self.segments) == 1 else None
 
     def touches(self, path: str) -> bool:
@@ -211,44 +197,43 @@ class Route:
         kept = tuple(Segment(s.adapter, a, b) for s, a, b in spans if a < b)
         return Route(self.slots, segments=kept, inputs=self.inputs)
 
-    def stack(self, path: str) -> tuple[Factors, Float[Tensor, "B 1 1"]]:
-        """Each row's A [B, R, I], B^T [B, R, O] and scale, padded with zeros to the largest rank.
+    def adapt(
+        self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
+    ) -> Float[Tensor, "*B O"]:
+        """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
+        if not self.touches(path):
+            return y
+        if self.inputs is not None:
+            self.inputs[path] = x
+        flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+        if self.sole is not None:
+            return _add(self.sole, path, flat_x, flat_y).view(y.shape)
+        parts = [
+            _add(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
+            for s in self.segments
+        ]
+        return torch.cat(parts).view(y.shape)
 
-        Gathered once per layer and batch, and then used for every token that the batch decodes.
-        """
-        if path not in self._stacks:
-            assert self.slot_of_row is not None
-            widest = max((a for a in self.slots if a), key=lambda a: a.rank(path))
-            shapes = widest.factors(path) or ()
-            a, b = (_stacked(self.slots, path, i, like) for i, like in enumerate(shapes))
-            scales = torch.tensor([s.scale(path) if s else 0.0 for s in self.slots])
-            rows = self.slot_of_row
-            self._stacks[path] = (
-                (a[rows], b[rows]),
-                scales.to(a)[rows][:, None, None],
-            )
-        return self._stacks[path]
 
+@runtime_checkable
+class Router(Protocol):
+    """Adds adapters to what the base's layers put out."""
 
-def _stacked(
-    slots: Sequence[BankedAdapter | None], path: str, which: int, like: Tensor
-) -> Float[Tensor, "S R D"]:
-    stack = like.new_zeros(len(slots), *like.shape)
-    for i, adapter in enumerate(slots):
-        factors = adapter.factors(path) if adapter else None
-        if factors is not None:
-            stack[i, : factors[which].shape[0]] = factors[which]
-    return stack
+    def adapt(
+        self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
+    ) -> Float[Tensor, "*B O"]:
+        """The layer at `path` saw x and put out y; what it puts out with the batch's adapters."""
+        ...
 
 
 class Bank:
     """A model's adapted layers ask here. It holds the route of the forward pass in progress, no more."""
 
     def __init__(self) -> None:
-        self._route: Route | None = None
+        self._route: Router | None = None
 
     @contextmanager
-    def routed(self, route: Route) -> Iterator[None]:
+    def routed(self, route: Router) -> Iterator[None]:
         """Route the tokens of the one forward pass inside this context."""
         self._route = route
         try:
@@ -259,25 +244,8 @@ class Bank:
     def adapt(
         self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
     ) -> Float[Tensor, "*B O"]:
-        """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
-        route = self._route
-        if route is None or not route.touches(path):
-            return y
-        if route.inputs is not None:
-            route.inputs[path] = x
-        if route.slot_of_row is not None and route.sole is None:
-            (a, b), scale = route.stack(path)
-            by_row = (len(a), -1)
-            low = torch.bmm(x.reshape(*by_row, x.shape[-1]), a.transpose(1, 2)) * scale
-            return torch.baddbmm(y.reshape(*by_row, y.shape[-1]), low, b).view(y.shape)
-        flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        if route.sole is not None:
-            return _add(route.sole, path, flat_x, flat_y).view(y.shape)
-        parts = [
-            _add(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
-            for s in route.segments
-        ]
-        return torch.cat(parts).view(y.shape)
+        """What the layer at `path` puts out for x in the pass in progress, where the base puts out y."""
+        return y if self._route is None else self._route.adapt(path, x, y)
 
 
 def _add(

@@ -1,43 +1,32 @@
-"""Generation: greedy, sampled, stopped, streamed, and for many adapters in one batch."""
+"""One answer: greedy, sampled, stopped, and told piece by piece."""
 
 import pytest
 import torch
 
-from ouroboros.backend.local.generate import Question, answer
+from ouroboros.backend.base import Delta
+from ouroboros.backend.local.generate import Answer, Question
+from ouroboros.backend.local.running import RunningBatch, Seat
 from ouroboros.domain.errors import TooLong
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.inject import inject
-from ouroboros.lora.weights import LowRank
 
 PROMPTS = ("where is my parcel?", "play", "I was charged twice for one order; what should I do?")
 
 
-def ask(frozen, prompt, adapter=None, **config) -> Question:
-    return Question(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), adapter)
+def ask(frozen, prompt, **config) -> Question:
+    return Question(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), None)
 
 
 def run(frozen, *questions):
-    steps = answer(frozen, questions)
-    pieces = []
-    while True:
-        try:
-            pieces.append(next(steps))
-        except StopIteration as end:
-            return end.value, pieces
-
-
-def wild_adapter(frozen, seed=0) -> BankedAdapter:
-    chance = torch.Generator().manual_seed(seed)
-    weights = {
-        s.path: LowRank(
-            torch.randn(2, s.inputs, generator=chance), torch.randn(s.outputs, 2, generator=chance), 1.0
-        )
-        for s in frozen.base.linears
-    }
-    adapter = BankedAdapter(weights)
-    inject(frozen.model, adapter.paths, frozen.bank)
-    return adapter
+    """The answers, and for each of them the pieces that were told."""
+    batch = RunningBatch(frozen)
+    told: list[list[Delta]] = [[] for _ in questions]
+    asked = [
+        Seat(Answer(q, frozen.codec), pieces.append) for q, pieces in zip(questions, told, strict=True)
+    ]
+    batch.ask(asked)
+    for _ in batch.steps():
+        pass
+    return [a.done.result() for a in asked], told
 
 
 def test_greedy_is_the_plain_model_s_argmax(frozen):
@@ -49,15 +38,6 @@ def test_greedy_is_the_plain_model_s_argmax(frozen):
         assert token == int(logits.argmax())
         assert logprob == pytest.approx(float(logits.log_softmax(0)[token]), abs=1e-4)
         ids.append(token)
-
-
-def test_a_batch_answers_as_each_would_alone(frozen):
-    adapters = [None, wild_adapter(frozen, 1), wild_adapter(frozen, 2)]
-    questions = [ask(frozen, p, a, max_tokens=8) for p, a in zip(PROMPTS, adapters, strict=True)]
-    together, _ = run(frozen, *questions)
-    alone = [run(frozen, q)[0][0] for q in questions]
-    assert [g.tokens for g in together] == [g.tokens for g in alone]
-    assert together[1].tokens != run(frozen, ask(frozen, PROMPTS[1], max_tokens=8))[0][0].tokens
 
 
 def test_sampling_repeats_with_its_seed_and_varies_without(frozen):
@@ -87,16 +67,16 @@ def test_max_tokens_ends_an_answer(frozen):
 def test_a_stop_string_ends_the_text_before_it(frozen):
     (full,), _ = run(frozen, ask(frozen, PROMPTS[0], max_tokens=12))
     stop = full.text[2:4]
-    (got,), pieces = run(frozen, ask(frozen, PROMPTS[0], max_tokens=12, stop=(stop,)))
+    (got,), (pieces,) = run(frozen, ask(frozen, PROMPTS[0], max_tokens=12, stop=(stop,)))
     assert got.text == full.text[: full.text.index(stop)]
     assert got.finish == "stop"
-    assert "".join(p.text for (p,) in pieces) == got.text
+    assert "".join(p.text for p in pieces) == got.text
 
 
 def test_pieces_join_to_the_text_and_hold_no_half_characters(frozen):
-    (got,), pieces = run(frozen, ask(frozen, PROMPTS[0], max_tokens=20))
-    assert "".join(p.text for (p,) in pieces) == got.text
-    assert pieces[-1][0].generation == got
+    (got,), (pieces,) = run(frozen, ask(frozen, PROMPTS[0], max_tokens=20))
+    assert "".join(p.text for p in pieces) == got.text
+    assert pieces[-1].generation == got
 
 
 def test_an_end_token_is_not_text(frozen):

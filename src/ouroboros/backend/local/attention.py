@@ -18,6 +18,9 @@ from transformers.masking_utils import sdpa_mask
 
 _NAME = "ouroboros_packed"
 
+Kept = list[tuple[Tensor, Tensor]]
+"""Keys and values [1, K, T, D] of a packed row, layer after layer."""
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -66,10 +69,16 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     packing: Packing | None = None,
+    kept: Kept | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "B T H D"], None]:
-    """Causal softmax(Q K^T scaling) V. H query heads share K key heads in groups of G = H / K."""
+    """Causal softmax(Q K^T scaling) V. H query heads share K key heads in groups of G = H / K.
+
+    Given `kept`, the layer's keys and values are added to it.
+    """
+    if kept is not None:
+        kept.append((key, value))
     if packing is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs

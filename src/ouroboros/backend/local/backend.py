@@ -18,9 +18,10 @@ from ouroboros.backend.base import (
     TrainOutcome,
     UpdateJob,
 )
-from ouroboros.backend.local.generate import Question, answer
+from ouroboros.backend.local.generate import Answer, Question
 from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.reshape import blend, export, merge
+from ouroboros.backend.local.running import RunningBatch, Seat
 from ouroboros.backend.local.score import Asked, score, strength
 from ouroboros.backend.local.step import encode
 from ouroboros.backend.local.train import train
@@ -56,6 +57,7 @@ class LocalBackend:
 
     def __init__(self, frozen: FrozenModel, threads: int | None = None) -> None:
         self._frozen = frozen
+        self._batch = RunningBatch(frozen)
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
         prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
         self._worker = Worker("ouroboros-backend", prepare)
@@ -110,7 +112,16 @@ class LocalBackend:
     async def generate(
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
     ) -> list[Generation]:
-        return await self._worker.run(self._generate(requests), None, cancel)
+        token = cancel or CancellationToken()
+        seats = await self._call(lambda: self._ask(requests, token, None))
+        waiting = asyncio.gather(*(asyncio.wrap_future(s.done) for s in seats), return_exceptions=True)
+        try:
+            found = await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            token.cancel()
+            await waiting
+            raise
+        return [_result(f) for f in found]
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
@@ -119,21 +130,21 @@ class LocalBackend:
         pieces: asyncio.Queue[Delta | None] = asyncio.Queue()
         token = cancel or CancellationToken()
 
-        def emit(deltas: list[Delta]) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, deltas[0])
+        def tell(piece: Delta) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        work = asyncio.create_task(self._worker.run(self._generate([request]), emit, token))
-        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        (seat,) = await self._call(lambda: self._ask([request], token, tell))
+        done = asyncio.wrap_future(seat.done)
+        done.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
                 if piece.text or piece.generation:
                     yield piece
-            await work
+            await done
         finally:
             token.cancel()
-            await asyncio.wait([work])
-            if not work.cancelled():
-                work.exception()  # whoever left early does not want to hear of it
+            await asyncio.wait([done])
+            done.exception()  # whoever left early does not want to hear of it
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
@@ -195,12 +206,22 @@ class LocalBackend:
         self._admit(files.digest, self._unpack(files))
         return TrainOutcome(files, report)
 
-    def _generate(self, requests: Sequence[GenerateRequest]) -> Steps[list[Delta], list[Generation]]:
+    def _ask(
+        self,
+        requests: Sequence[GenerateRequest],
+        cancel: CancellationToken,
+        tell: Callable[[Delta], None] | None,
+    ) -> list[Seat]:
+        """Let requests join the running batch, all of them or, where one is at fault, none."""
         codec = self._frozen.codec
         questions = [
             Question(codec.prompt_ids(r.prompt), r.config, self._adapter(r.adapter)) for r in requests
         ]
-        return (yield from answer(self._frozen, questions))
+        seats = [Seat(Answer(q, codec), tell, cancel) for q in questions]
+        self._batch.ask(seats)
+        if not self._batch.running:
+            self._worker.start(self._batch.steps())
+        return seats
 
     def _score(self, requests: Sequence[ScoreRequest]) -> Steps[Any, list[Score]]:
         codec = self._frozen.codec
@@ -237,6 +258,12 @@ class LocalBackend:
 
     def _pack(self, weights: LoraWeights, config: AdapterConfig) -> AdapterFiles:
         return peft_files.pack(weights, config, self._frozen.base)
+
+
+def _result(found: Generation | BaseException) -> Generation:
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _fresh(shape: LinearShape, config: AdapterConfig, generator: torch.Generator) -> LowRank:

@@ -1,19 +1,15 @@
-"""Answering prompts, for many adapters in one batch, token by token."""
+"""One answer as it grows: its next token drawn, and as much of its text as can no longer change."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
 from ouroboros.backend.base import Delta
-from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.tokens import Codec
-from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.generation import Generation, GenerationConfig
-from ouroboros.lora.bank import BankedAdapter, Route
+from ouroboros.lora.bank import BankedAdapter
 
 _PARTIAL = "\ufffd"
 
@@ -27,38 +23,7 @@ class Question:
     adapter: BankedAdapter | None
 
 
-def answer(frozen: FrozenModel, questions: Sequence[Question]) -> Steps[list[Delta], list[Generation]]:
-    """Answer all questions in one batch. Yields, after each token, one piece of text per question."""
-    model, device = frozen.model, frozen.device
-    answers = [_Answer(q, frozen.codec) for q in questions]
-    route = Route.of_rows([q.adapter for q in questions], device)
-    ids, mask = _left_padded([q.prompt for q in questions])
-    ids, mask = ids.to(device), mask.to(device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    while True:
-        with torch.inference_mode(), frozen.bank.routed(route):
-            logits = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=torch.tensor([ids.shape[1] - 1], device=device),
-            ).logits[:, -1]
-        tokens, logprobs = _choose(logits.float(), answers)
-        pieces = [
-            a.push(*step) for a, step in zip(answers, zip(tokens, logprobs, strict=True), strict=True)
-        ]
-        yield pieces
-        if all(a.finish for a in answers):
-            return [a.generation() for a in answers]
-        ids = torch.tensor(tokens, device=device)[:, None]
-        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        positions = positions[:, -1:] + 1
-
-
-class _Answer:
+class Answer:
     """One growing answer: its tokens, and how much of its text may be shown already."""
 
     def __init__(self, question: Question, codec: Codec) -> None:
@@ -73,10 +38,23 @@ class _Answer:
         self._shown = 0
         self._generator = _generator(question.config)
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always the next one."""
+        return self._generator is None
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still come."""
+        return self._limit - len(self._tokens)
+
+    @property
+    def last(self) -> int:
+        """The newest token."""
+        return self._tokens[-1]
+
     def sample(self, logits: Float[Tensor, "V"]) -> int:
-        """Draw the next token: greedy at temperature 0, else from the nucleus (arXiv 1904.09751)."""
-        if self._generator is None:
-            return int(logits.argmax())
+        """Draw the next token from the nucleus (arXiv 1904.09751)."""
         probs = (logits / self._config.temperature).softmax(0).cpu()
         if self._config.top_p < 1.0:
             order = probs.argsort(descending=True, stable=True)
@@ -85,9 +63,7 @@ class _Answer:
         return int(torch.multinomial(probs, 1, generator=self._generator))
 
     def push(self, token: int, logprob: float) -> Delta:
-        """Take the next token; the text it allows to be shown. A finished answer takes no more."""
-        if self.finish:
-            return Delta("")
+        """Take the next token; the text it allows to be shown."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
         if token in self._codec.ends:
@@ -131,21 +107,3 @@ def _generator(config: GenerationConfig) -> torch.Generator | None:
     generator = torch.Generator()
     generator.seed() if config.seed is None else generator.manual_seed(config.seed)
     return generator
-
-
-def _choose(logits: Float[Tensor, "B V"], answers: Sequence[_Answer]) -> tuple[list[int], list[float]]:
-    """The next token of each answer, and its log-probability under the model at temperature 1."""
-    tokens = [a.sample(row) for a, row in zip(answers, logits, strict=True)]
-    chosen = logits.log_softmax(-1).gather(1, torch.tensor(tokens, device=logits.device)[:, None])
-    return tokens, chosen[:, 0].tolist()
-
-
-def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-    """Ids and mask, each prompt ending at the last column."""
-    width = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids, mask

@@ -60,6 +60,10 @@ class Worker:
             waiting.exception()  # seen: the caller is told by its own cancellation
             raise
 
+    def start(self, steps: Steps[Any, Any]) -> None:
+        """Run work that tells nobody of its end. May be called from the worker's own thread."""
+        self._submit(_Work(steps, None, CancellationToken(), Future()))
+
     def close(self) -> None:
         """End the thread after the step in progress; unfinished work fails with `BackendError`."""
         with self._lock:

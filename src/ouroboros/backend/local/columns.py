@@ -1,0 +1,145 @@
+"""Keys and values of a running batch, in which rows come and go between the tokens.
+
+All rows end at the same column, so the next token of every row is written in one place, whatever the
+rows' lengths and whichever architecture asks: to the model it is a batch padded on the left. A row that
+joins is copied in so that it ends there too; when one leaves, the last row takes its place. Nothing is
+concatenated from token to token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+KeysValues = tuple[Tensor, Tensor]
+"""One layer's keys and values of one row [H, T, D]."""
+
+_FEWEST = 64
+
+
+class Columns(Cache):
+    """The cache that a model's forward pass over one further token per row reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self._lengths: list[int] = []
+        self._end = 0
+        self._capacity = (0, 0)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._lengths)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each row."""
+        return tuple(self._lengths)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for layer in self._layers for part in layer.parts)
+
+    def join(self, row: Sequence[KeysValues]) -> None:
+        """Add a row, given its keys and values layer by layer."""
+        length = row[0][0].shape[1]
+        if not self.layers:
+            self.layers = [_Layer(self, *parts) for parts in row]
+        self._fit(len(self) + 1, length)
+        for layer, keys_values in zip(self._layers, row, strict=True):
+            for part, states in zip(layer.parts, keys_values, strict=True):
+                part[len(self), :, self._end - length : self._end] = states
+        self._lengths.append(length)
+
+    def leave(self, row: int) -> None:
+        """Take a row out; the last row takes its number."""
+        last = len(self) - 1
+        for layer in self._layers:
+            for part in layer.parts:
+                part[row] = part[last]
+                part[last] = 0  # what is masked must be finite, and the next row there may be shorter
+        self._lengths[row] = self._lengths[last]
+        self._lengths.pop()
+        if not self._lengths:
+            self.layers, self._end, self._capacity = [], 0, (0, 0)
+
+    def open(self) -> tuple[Int[Tensor, "B C"], Int[Tensor, "B 1"]]:
+        """Make room for one token per row; the mask [B, C] of the rows with it, and its positions."""
+        self._fit(len(self), self._end)
+        lengths = torch.tensor(self._lengths)
+        width = int(lengths.max()) + 1
+        mask = torch.arange(width) >= (width - 1 - lengths)[:, None]
+        device = self._layers[0].parts[0].device
+        return mask.long().to(device), lengths[:, None].to(device)
+
+    def close(self) -> None:
+        """The token that was made room for has been written to every layer."""
+        self._end += 1
+        self._lengths = [length + 1 for length in self._lengths]
+
+    @property
+    def window(self) -> slice:
+        """The columns in use."""
+        return slice(self._end - max(self._lengths, default=0), self._end)
+
+    @property
+    def _layers(self) -> "list[_Layer]":
+        return self.layers  # type: ignore[return-value]
+
+    def _fit(self, rows: int, end: int) -> None:
+        """See that so many rows fit, that they end at column `end` or later, and one more follows."""
+        have, width = self._capacity
+        if rows <= have and end <= self._end < width:
+            return
+        used = max([end, *self._lengths])
+        have = have if rows <= have else max(rows, 2 * have)
+        self._capacity = (have, max(_FEWEST, 2 * used))
+        window, self._end = self.window, used
+        for layer in self._layers:
+            layer.move(self._capacity, window, used)
+
+
+class _Layer(CacheLayerMixin):
+    """One layer's keys and values [rows, H, columns, D]."""
+
+    is_sliding = False
+
+    def __init__(self, owner: Columns, keys: Float[Tensor, "H T D"], values: Tensor) -> None:
+        self._owner = owner
+        self.parts = [part.new_zeros(0, part.shape[0], 0, part.shape[2]) for part in (keys, values)]
+        self.is_initialized = True
+
+    def move(self, capacity: tuple[int, int], window: slice, end: int) -> None:
+        """Into new space, the window's columns now ending at `end`."""
+        self.parts = [_moved(part, capacity, window, end) for part in self.parts]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """There is nothing to be lazy about: rows bring their shapes."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Write one token per row; all that the rows have, with it."""
+        rows, window = len(self._owner), self._owner.window
+        for part, states in zip(self.parts, (key_states, value_states), strict=True):
+            part[:rows, :, window.stop] = states[:, :, 0]
+        keys, values = (p[:rows, :, window.start : window.stop + 1] for p in self.parts)
+        return keys, values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self._owner.window.stop - self._owner.window.start
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _moved(part: Tensor, capacity: tuple[int, int], window: slice, end: int) -> Tensor:
+    rows, columns = capacity
+    moved = part.new_zeros(rows, part.shape[1], columns, part.shape[3])
+    width = window.stop - window.start
+    moved[: len(part), :, end - width : end] = part[:, :, window]
+    return moved

@@ -1,0 +1,81 @@
+"""Prompts, run once: their keys and values, and the logits of the token that follows each.
+
+Prompts of different length and adapters are laid end to end, so no token is padding; where an
+architecture does not allow that they are padded on the left.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from ouroboros.backend.local.attention import Kept, Packing, installed
+from ouroboros.backend.local.columns import KeysValues
+from ouroboros.backend.local.forward import packable
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.lora.bank import BankedAdapter, Route, Segment
+
+Prompts = Sequence[Sequence[int]]
+
+
+def prefill(
+    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
+    if packable(frozen.base.architecture) and installed(frozen.model):
+        return _packed(frozen, prompts, adapters)
+    return _padded(frozen, prompts, adapters)
+
+
+def _packed(
+    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    device, lengths = frozen.device, [len(p) for p in prompts]
+    ends = torch.tensor(lengths).cumsum(0)
+    spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
+    route = Route.of_segments(Segment(a, s.start, s.stop) for a, s in zip(adapters, spans, strict=True))
+    kept: Kept = []
+    with frozen.bank.routed(route):
+        logits = frozen.model(
+            input_ids=torch.tensor([[t for p in prompts for t in p]], device=device),
+            position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
+            logits_to_keep=(ends - 1).to(device),
+            use_cache=False,
+            packing=Packing.of(lengths, device),
+            kept=kept,
+        ).logits[0]
+    return logits, [[(k[0, :, s], v[0, :, s]) for k, v in kept] for s in spans]
+
+
+def _padded(
+    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    ids, mask = (part.to(frozen.device) for part in _left_padded(prompts))
+    width = ids.shape[1]
+    route = Route.of_segments(Segment(a, i * width, (i + 1) * width) for i, a in enumerate(adapters))
+    cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
+    with frozen.bank.routed(route):
+        logits = frozen.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor([width - 1], device=frozen.device),
+        ).logits[:, -1]
+    layers: list[KeysValues] = [(keys, values) for keys, values, *_ in cache]  # type: ignore[misc]
+    starts = [width - len(p) for p in prompts]
+    return logits, [[(k[i, :, s:], v[i, :, s:]) for k, v in layers] for i, s in enumerate(starts)]
+
+
+def _left_padded(prompts: Prompts) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Ids and mask, each prompt ending at the last column."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask

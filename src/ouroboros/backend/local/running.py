@@ -1,0 +1,222 @@
+"""The running batch: every request of the moment, whichever adapters they name, one token at a time.
+
+Requests join and leave between any two tokens (continuous batching, Orca, OSDI 2022). A turn first runs
+the prompts of some who wait, then one further token of all rows. Each row has its own randomness and its
+own logits, so its answer does not depend on its neighbours; what goes wrong in a row ends it alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ouroboros.backend.base import Delta
+from ouroboros.backend.local.columns import Columns, KeysValues
+from ouroboros.backend.local.generate import Answer
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.prefill import prefill
+from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import BackendError, Cancelled
+from ouroboros.domain.generation import Generation
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.slots import Slots
+
+MOST_ROWS = 64
+"""Rows that run together; more wait. Beyond this a processor gains nothing from a wider batch."""
+
+PROMPT_TOKENS = 512
+"""Prompt tokens run in one turn, unless a single prompt is longer: so much do the others wait for it."""
+
+
+@dataclass(eq=False)
+class Seat:
+    """A request's place in the batch: who is told of each piece, and who waits for the whole."""
+
+    answer: Answer
+    tell: Callable[[Delta], None] | None = None
+    cancel: CancellationToken = field(default_factory=CancellationToken)
+    done: "Future[Generation]" = field(default_factory=Future)
+
+    @property
+    def adapter(self) -> BankedAdapter | None:
+        return self.answer.question.adapter
+
+    def push(self, token: int, logprob: float) -> bool:
+        """Take the next token and tell of it; whether the answer goes on."""
+        piece = self.answer.push(token, logprob)
+        if self.tell is not None:
+            self.tell(piece)
+        if self.answer.finish:
+            self.done.set_result(self.answer.generation())
+        return not self.answer.finish
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class RunningBatch:
+    """Rows that decode together, and requests that wait to join. Lives on the worker's thread."""
+
+    def __init__(self, frozen: FrozenModel, most_rows: int = MOST_ROWS) -> None:
+        self._frozen = frozen
+        self._most_rows = most_rows
+        self._waiting: list[Seat] = []
+        self._rows: list[Seat] = []
+        self._slots = Slots(frozen.device)
+        self._columns = Columns()
+        self.running = False
+
+    def ask(self, seats: Sequence[Seat]) -> None:
+        """Let requests wait for their place."""
+        self._waiting.extend(seats)
+
+    @property
+    def adapters(self) -> set[BankedAdapter]:
+        """Adapters of requests in flight."""
+        return {a.adapter for a in (*self._rows, *self._waiting) if a.adapter is not None}
+
+    def steps(self) -> Steps[None, None]:
+        """Turns until nobody is left; one forward pass a step."""
+        self.running = True
+        try:
+            while self._drop_cancelled():
+                if chosen := self._chosen():
+                    self._admit(chosen)
+                    yield
+                if self._rows:
+                    self._decode()
+                    yield
+        finally:
+            self.running = False
+            self._slots.arrange([])
+            self._fail_all(BackendError("The backend was closed.", hint="Open the engine again."))
+
+    def _drop_cancelled(self) -> bool:
+        """Let go of those who no longer want an answer; whether anyone is left."""
+        for seat in [a for a in self._rows if a.cancel.cancelled]:
+            self._leave(seat)
+            seat.fail(Cancelled("Stopped as asked; nothing was changed."))
+        for seat in [a for a in self._waiting if a.cancel.cancelled]:
+            self._waiting.remove(seat)
+            seat.fail(Cancelled("Stopped as asked; nothing was changed."))
+        return bool(self._rows or self._waiting)
+
+    def _admit(self, chosen: Sequence[Seat]) -> None:
+        """Run prompts and take their first tokens.
+
+        What is not finite reaches its neighbours in a packed row, even through a mask, and an error does
+        not tell whose it is. Then each prompt is run by itself.
+        """
+        try:
+            logits, kept = self._prefill(chosen)
+        except Exception as error:
+            if len(chosen) == 1:
+                chosen[0].fail(error)
+                return
+            logits, kept = None, []
+        if logits is None or (len(chosen) > 1 and not logits.isfinite().all()):
+            for seat in chosen:
+                self._admit([seat])
+            return
+        for seat, row, on in zip(chosen, kept, self._next(chosen, logits), strict=True):
+            if on:
+                self._columns.join(row)
+                self._rows.append(seat)
+
+    def _prefill(self, seats: Sequence[Seat]) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+        questions = [s.answer.question for s in seats]
+        with torch.no_grad():
+            return prefill(self._frozen, [q.prompt for q in questions], [q.adapter for q in questions])
+
+    def _chosen(self) -> list[Seat]:
+        """Who joins now: adapters with the fewest rows first, of those whoever came first.
+
+        So nobody who asks a thousand questions keeps another adapter's waiting.
+        """
+        rows = Counter(id(a.adapter) for a in self._rows)
+        chosen: list[Seat] = []
+        tokens = 0
+        while self._waiting and len(self._rows) + len(chosen) < self._most_rows:
+            seat = min(self._waiting, key=lambda a: rows[id(a.adapter)])
+            tokens += len(seat.answer.question.prompt)
+            if chosen and tokens > PROMPT_TOKENS:
+                break
+            self._waiting.remove(seat)
+            rows[id(seat.adapter)] += 1
+            chosen.append(seat)
+        return chosen
+
+    def _decode(self) -> None:
+        """One further token for every row."""
+        try:
+            with torch.no_grad():
+                logits = self._forward()
+        except Exception as error:
+            self._fail_rows(error)
+            return
+        rows = list(self._rows)
+        for seat, on in zip(rows, self._next(rows, logits), strict=True):
+            if not on:
+                self._leave(seat)
+
+    def _forward(self) -> Float[Tensor, "B V"]:
+        self._slots.arrange([a.adapter for a in self._rows])
+        mask, positions = self._columns.open()
+        ids = torch.tensor([[a.answer.last] for a in self._rows], device=self._frozen.device)
+        with self._frozen.bank.routed(self._slots):
+            logits = self._frozen.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._columns,
+                use_cache=True,
+            ).logits[:, -1]
+        self._columns.close()
+        return logits
+
+    def _next(self, seats: Sequence[Seat], logits: Float[Tensor, "B V"]) -> list[bool]:
+        """Give each its next token, and its log-probability at temperature 1; who goes on."""
+        logits = logits.float()
+        norms = logits.logsumexp(-1)
+        likeliest, highest = (part.tolist() for part in logits.max(-1)[::-1])
+        finite = norms.isfinite().tolist()
+        going = []
+        for i, one in enumerate(seats):
+            try:
+                if not finite[i]:
+                    raise BackendError(
+                        "The model's output is not finite for this prompt.",
+                        hint="Look at the adapter's training, or use dtype float32.",
+                    )
+                token, logit = likeliest[i], highest[i]
+                if not one.answer.greedy:
+                    token = one.answer.sample(logits[i])
+                    logit = float(logits[i, token])
+                going.append(one.push(token, logit - float(norms[i])))
+            except Exception as error:  # whatever it is, it is this row's alone
+                one.fail(error)
+                going.append(False)
+        return going
+
+    def _leave(self, seat: Seat) -> None:
+        row = self._rows.index(seat)
+        self._columns.leave(row)
+        self._rows[row] = self._rows[-1]
+        self._rows.pop()
+
+    def _fail_rows(self, error: BaseException) -> None:
+        for seat in self._rows:
+            seat.fail(error)
+        self._rows, self._columns = [], Columns()
+
+    def _fail_all(self, error: BaseException) -> None:
+        self._fail_rows(error)
+        for seat in self._waiting:
+            seat.fail(error)
+        self._waiting = []

@@ -1,0 +1,72 @@
+"""Slots: rows come and go, and each is answered by its own adapter all the while."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.slots import Slots
+from ouroboros.lora.weights import LowRank
+
+WIDTHS = {"first": (6, 5), "second": (5, 4)}
+SHAPES = ((1, ("first", "second")), (3, ("first",)), (2, ("second",)), (2, ("first", "second")))
+
+
+def low_rank(seed: int, rank: int, paths: tuple[str, ...]) -> dict[str, LowRank]:
+    chance = torch.Generator().manual_seed(seed)
+    return {
+        p: LowRank(
+            torch.randn(rank, WIDTHS[p][0], generator=chance),
+            torch.randn(WIDTHS[p][1], rank, generator=chance),
+            scale=0.5 + seed,
+        )
+        for p in paths
+    }
+
+
+WEIGHTS = [low_rank(seed, *shape) for seed, shape in enumerate(SHAPES)]
+ADAPTERS = [BankedAdapter(weights) for weights in WEIGHTS]
+ROW = st.sampled_from([None, 0, 1, 2, 3])
+
+
+def check(slots: Slots, rows: list[int | None]) -> None:
+    """Every row gets what its adapter's dense delta gives, the base's rows get nothing."""
+    slots.arrange([None if r is None else ADAPTERS[r] for r in rows])
+    for path, (inputs, outputs) in WIDTHS.items():
+        x, y = torch.randn(len(rows), 1, inputs), torch.randn(len(rows), 1, outputs)
+        got = slots.adapt(path, x, y)
+        for i, row in enumerate(rows):
+            delta = WEIGHTS[row].get(path) if row is not None else None
+            expected = y[i] if delta is None else y[i] + x[i] @ delta.delta().T
+            torch.testing.assert_close(got[i], expected, atol=1e-5, rtol=1e-5)
+
+
+@given(st.lists(st.lists(ROW, min_size=1, max_size=6), min_size=1, max_size=5))
+def test_whatever_rows_come_and_go_each_has_its_own_adapter(batches):
+    slots = Slots()
+    for rows in batches:
+        check(slots, rows)
+        assert len(slots) == len({r for r in rows if r is not None})
+
+
+def test_an_adapter_that_stays_is_not_copied_again(monkeypatch):
+    slots = Slots()
+    slots.arrange([ADAPTERS[0], ADAPTERS[1], None])
+    copied = []
+    copy = Slots._copy
+    monkeypatch.setattr(Slots, "_copy", lambda self, slot, a: (copied.append(a), copy(self, slot, a)))
+    slots.arrange([ADAPTERS[1], ADAPTERS[0], ADAPTERS[0]])
+    assert not copied
+    slots.arrange([ADAPTERS[3], ADAPTERS[0]])
+    assert copied == [ADAPTERS[3]]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [0, 0, 1], [None, 0, 0]])
+def test_a_row_that_is_not_finite_spoils_no_other(rows):
+    slots = Slots()
+    slots.arrange([None if r is None else ADAPTERS[r] for r in rows])
+    x, y = torch.randn(3, 1, 6), torch.randn(3, 1, 5)
+    x[1] = float("nan")
+    out = slots.adapt("first", x, y)
+    assert out[[0, 2]].isfinite().all()
