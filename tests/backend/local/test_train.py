@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.train import order, schedule, train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import TooLong, TrainingFailed
@@ -40,7 +41,7 @@ def fresh(frozen) -> BankedAdapter:
 
 
 def run(frozen, adapter, rows=ROWS, config=CONFIG, **training):
-    steps = train(frozen, adapter, rows, config, TrainingConfig(**training))
+    steps = train(Pool(frozen), adapter, rows, config, TrainingConfig(**training))
     events = []
     while True:
         try:

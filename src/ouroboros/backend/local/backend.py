@@ -20,6 +20,7 @@ from ouroboros.backend.base import (
 )
 from ouroboros.backend.local.generate import Answer, Question
 from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.reshape import blend, export, merge
 from ouroboros.backend.local.running import RunningBatch, Seat
 from ouroboros.backend.local.score import Asked, score, strength
@@ -58,6 +59,7 @@ class LocalBackend:
     def __init__(self, frozen: FrozenModel, threads: int | None = None) -> None:
         self._frozen = frozen
         self._batch = RunningBatch(frozen)
+        self._pool = Pool(frozen)
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
         prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
         self._worker = Worker("ouroboros-backend", prepare)
@@ -190,12 +192,12 @@ class LocalBackend:
 
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(self._unpack(job.start))
-        report = yield from train(self._frozen, adapter, job.rows, job.adapter, job.training, job.replay)
+        report = yield from train(self._pool, adapter, job.rows, job.adapter, job.training, job.replay)
         return self._outcome(adapter, job.adapter, report)
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(self._unpack(job.start))
-        report = yield from update(self._frozen, adapter, job.rows, job.protect, job.update)
+        report = yield from update(self._pool, adapter, job.rows, job.protect, job.update)
         return self._outcome(adapter, job.adapter, report)
 
     def _outcome(

@@ -1,4 +1,4 @@
-"""One optimizer step's gradient: rows as token ids, their references, and the backward passes."""
+"""What an optimizer step needs: rows as token ids, and what the start adapter makes of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,7 @@ from torch import Tensor
 from ouroboros.backend.local.forward import cut, output_logprobs, token_logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.losses import (
-    SequenceBatch,
-    coefficients,
     kl_estimate,
-    step_loss,
     totals,
 )
 from ouroboros.backend.local.tokens import Encoded
@@ -82,56 +79,7 @@ def start_copy(
     return BankedAdapter(adapter.weights(), frozen.dtype, frozen.device)
 
 
-def backward(
-    frozen: FrozenModel,
-    adapter: BankedAdapter,
-    start: BankedAdapter | None,
-    items: Sequence[Item],
-    grads: Float[Tensor, "P"],
-    into: Float[Tensor, "P"],
-) -> Found:
-    """Add the gradient of one optimizer step's loss to `into`, in float32."""
-    shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
-    kl = _kl(frozen, adapter, start, items) if start is not None else 0.0
-    loss = 0.0
-    sums: list[tuple[float, ...]] = []
-    least: list[float] = []
-    for run in cut([len(i) for i in items], frozen.token_budget):
-        chosen = [items[i] for i in run]
-        sequences = [s for item in chosen for s in item.sequences]
-        logprobs, owner = token_logprobs(frozen, sequences, [adapter] * len(sequences))
-        batch = SequenceBatch(
-            rows=[item.row for item in chosen],
-            coefficients=[shares[i] for i in run],
-            logprobs=logprobs,
-            owner=owner,
-            reference=torch.tensor([r for i in chosen for r in i.reference], device=frozen.device),
-            kl=kl,
-        )
-        part = step_loss(batch)
-        part.backward()
-        into.add_(grads)
-        grads.zero_()
-        loss += float(part.detach())
-        _collect(chosen, logprobs.detach(), sums, least)
-    return Found(loss, sums, least)
-
-
-def _collect(
-    items: Sequence[Item],
-    logprobs: Float[Tensor, "L"],
-    sums: list[tuple[float, ...]],
-    least: list[float],
-) -> None:
-    lengths = [len(s.output) for item in items for s in item.sequences]
-    outputs = iter(logprobs.cpu().split(lengths))
-    for item in items:
-        own = [next(outputs) for _ in item.sequences]
-        sums.append(tuple(float(o.sum()) for o in own))
-        least.append(float(own[0].min()))
-
-
-def _kl(
+def kl_to_start(
     frozen: FrozenModel, adapter: BankedAdapter, start: BankedAdapter, items: Sequence[Item]
 ) -> float:
     """KL to the start, from each row's prompt followed by the output of the row before it."""

@@ -2,7 +2,7 @@
 
 One optimizer step: `batch_size` rows are packed into as few forward passes as the token budget allows,
 the gradient is gathered over them in float32, clipped, and applied to the whole adapter at once, since
-an adapter is one flat row. The gradient does not depend on how the rows were packed.
+an adapter is one flat row. The gradient does not depend on how the rows were packed, nor with whose.
 """
 
 import math
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from ouroboros.backend.local.load import FrozenModel
-from ouroboros.backend.local.step import backward, encode, start_copy, with_references
+from ouroboros.backend.local.pool import Pool
+from ouroboros.backend.local.step import encode, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import TrainingFailed
@@ -23,7 +23,7 @@ from ouroboros.lora.bank import BankedAdapter
 
 
 def train(
-    frozen: FrozenModel,
+    pool: Pool,
     adapter: BankedAdapter,
     rows: Sequence[Row],
     config: AdapterConfig,
@@ -32,11 +32,13 @@ def train(
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
-    `replay` are rows that it knows, of which some join each step.
+    `replay` are rows that it knows, of which some join each step. Passes over the base are shared with
+    whoever else asks the pool for gradients meanwhile.
 
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """
     started = time.perf_counter()
+    frozen = pool.frozen
 
     # 1. Rows become token ids; all are checked before anything runs.
     items = yield from with_references(frozen, adapter, encode(frozen, (*rows, *replay)))
@@ -58,7 +60,7 @@ def train(
     with adapter.training() as grads:
         for step, (chosen, rate) in enumerate(zip(plan, rates, strict=True), start=1):
             batch = [items[i] for i in chosen]
-            loss = backward(frozen, adapter, start, batch, grads, master.grad).loss
+            loss = (yield from pool.gradient(adapter, start, batch, grads, master.grad)).loss
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
             require_finite(loss, norm, step)
             optimizer.param_groups[0]["lr"] = rate

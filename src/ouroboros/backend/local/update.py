@@ -23,10 +23,10 @@ from torch import Tensor
 
 from ouroboros.backend.local.forward import cut, token_logprobs
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.step import (
     Found,
     Item,
-    backward,
     encode,
     start_copy,
     with_references,
@@ -73,7 +73,7 @@ class Shield:
 
 
 def update(
-    frozen: FrozenModel,
+    pool: Pool,
     adapter: BankedAdapter,
     rows: Sequence[Row],
     protect: Sequence[TrainingExample],
@@ -84,6 +84,7 @@ def update(
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """
     started = time.perf_counter()
+    frozen = pool.frozen
 
     # 1. What is to be learned, and what each layer has to keep away from.
     items = yield from with_references(frozen, adapter, encode(frozen, rows))
@@ -101,7 +102,7 @@ def update(
     tries, waiting, norm = 0, False, 0.0
     with adapter.training() as grads:
         while True:
-            found = backward(frozen, adapter, start, items, grads, gradient)
+            found = yield from pool.gradient(adapter, start, items, grads, gradient)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
                 length *= SHORTER
             else:

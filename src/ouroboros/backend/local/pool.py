@@ -1,0 +1,148 @@
+"""Gradients of optimizer steps, found in shared passes.
+
+Whoever trains asks the `Pool` for a gradient. A pass over the base takes rows of everyone who is asking,
+as many as the token budget holds, each under its own adapter: so adapters that learn at the same time
+share the passes, whatever their data, rank, loss or pace, and none waits for another's job to end.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss
+from ouroboros.backend.local.step import Found, Item, kl_to_start
+from ouroboros.backend.local.worker import Steps
+from ouroboros.lora.bank import BankedAdapter
+
+
+class Pool:
+    """Gradients that are being asked for, to be found together."""
+
+    def __init__(self, frozen: FrozenModel) -> None:
+        self.frozen = frozen
+        self._asked: list[_Asked] = []
+
+    def gradient(
+        self,
+        adapter: BankedAdapter,
+        start: BankedAdapter | None,
+        items: Sequence[Item],
+        grads: Float[Tensor, "P"],
+        into: Float[Tensor, "P"],
+    ) -> Steps[Any, Found]:
+        """Add the gradient of one optimizer step's loss to `into`, in float32.
+
+        `grads` is what the adapter's `training` yields. Each step is at most one forward and backward
+        pass, after everyone else has had the chance to ask.
+        """
+        shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
+        kl = kl_to_start(self.frozen, adapter, start, items) if start is not None else 0.0
+        asked = _Asked(adapter, items, shares, kl, grads, into)
+        self._asked.append(asked)
+        try:
+            while asked.next < len(items):
+                yield None
+                if asked.next < len(items):  # nobody else's pass has had room for it yet
+                    self._pass(self._choose(asked))
+        finally:
+            self._asked.remove(asked)
+        return asked.found
+
+    def _choose(self, first: "_Asked") -> "list[tuple[_Asked, int]]":
+        """Who takes part in the next pass, each with how many of its rows: taken in turn, a row each."""
+        taking = {first: 1}
+        room = self.frozen.token_budget - len(first.items[first.next])
+        self._asked = self._asked[1:] + self._asked[:1]  # nobody is always first
+        waiting = deque(self._asked)
+        while waiting:
+            asked = waiting.popleft()
+            at = asked.next + taking.get(asked, 0)
+            if at < len(asked.items) and len(asked.items[at]) <= room:
+                room -= len(asked.items[at])
+                taking[asked] = taking.get(asked, 0) + 1
+                waiting.append(asked)
+        return list(taking.items())
+
+    def _pass(self, taking: "Sequence[tuple[_Asked, int]]") -> None:
+        """One forward and backward pass. Should one adapter's loss not be finite, each runs alone."""
+        chosen = [(asked, asked.items[asked.next : asked.next + n]) for asked, n in taking]
+        sequences = [s for _, items in chosen for item in items for s in item.sequences]
+        adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
+        logprobs, owner = token_logprobs(self.frozen, sequences, adapters)
+        losses, at = [], 0
+        pieces = logprobs.split([sum(map(_labels, items)) for _, items in chosen])
+        for (asked, items), piece in zip(chosen, pieces, strict=True):
+            own = owner[at : at + len(piece)]
+            losses.append(asked.loss_of(items, piece, own - own[0]))
+            at += len(piece)
+        values = torch.stack([loss.detach() for loss in losses])
+        if len(taking) > 1 and not values.isfinite().all():
+            for one in taking:
+                self._pass([one])
+            return
+        torch.stack(losses).sum().backward()
+        for (asked, items), piece, value in zip(chosen, pieces, values.tolist(), strict=True):
+            asked.take(items, piece.detach(), value)
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A gradient that someone waits for, and how far it is: items from `next` on are still to run."""
+
+    adapter: BankedAdapter
+    items: Sequence[Item]
+    shares: Sequence[float]
+    kl: float
+    grads: Float[Tensor, "P"]
+    into: Float[Tensor, "P"]
+    next: int = 0
+    found: Found = field(default_factory=lambda: Found(0.0, [], []))
+
+    def loss_of(
+        self, items: Sequence[Item], logprobs: Float[Tensor, "L"], owner: Int[Tensor, "L"]
+    ) -> Float[Tensor, ""]:
+        """The share of the step's loss that the next items make up."""
+        device = logprobs.device
+        return step_loss(
+            SequenceBatch(
+                rows=[item.row for item in items],
+                coefficients=self.shares[self.next : self.next + len(items)],
+                logprobs=logprobs,
+                owner=owner,
+                reference=torch.tensor([r for i in items for r in i.reference], device=device),
+                kl=self.kl,
+            )
+        )
+
+    def take(self, items: Sequence[Item], logprobs: Float[Tensor, "L"], loss: float) -> None:
+        """Put down what a pass over the next items has found."""
+        self.into.add_(self.grads)
+        self.grads.zero_()
+        self.next += len(items)
+        self.found = replace(self.found, loss=self.found.loss + loss)
+        _collect(items, logprobs, self.found.totals, self.found.least)
+
+
+def _labels(item: Item) -> int:
+    return sum(len(s.output) for s in item.sequences)
+
+
+def _collect(
+    items: Sequence[Item],
+    logprobs: Float[Tensor, "L"],
+    sums: list[tuple[float, ...]],
+    least: list[float],
+) -> None:
+    lengths = [len(s.output) for item in items for s in item.sequences]
+    outputs = iter(logprobs.cpu().split(lengths))
+    for item in items:
+        own = [next(outputs) for _ in item.sequences]
+        sums.append(tuple(float(o.sum()) for o in own))
+        least.append(float(own[0].min()))
