@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ouroboros.backend.local.forward import output_logprobs
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.score import Asked, score
-from ouroboros.backend.local.step import Item, backward, encode, with_references
+from ouroboros.backend.local.step import Item, encode, with_references
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import joined, order, schedule
 from ouroboros.backend.local.worker import Steps
@@ -79,9 +80,11 @@ class Bench:
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
+        pool = Pool(self.frozen)
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
-                backward(self.frozen, adapter, None, [items[i] for i in chosen], grads, master.grad)
+                batch = [items[i] for i in chosen]
+                _finish(pool.gradient(adapter, None, batch, grads, master.grad))
                 change(master, master.grad)
                 torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm)
                 optimizer.param_groups[0]["lr"] = rate
@@ -94,9 +97,10 @@ class Bench:
         """Mean square of the gradient over single rows: the diagonal of the empirical Fisher matrix."""
         adapter = self.adapter(weights)
         found, one = torch.zeros_like(adapter.master), torch.zeros_like(adapter.master)
+        pool = Pool(self.frozen)
         with adapter.training() as grads:
             for item in self._items(adapter, examples):
-                backward(self.frozen, adapter, None, [item], grads, one.zero_())
+                _finish(pool.gradient(adapter, None, [item], grads, one.zero_()))
                 found += one.square() / len(examples)
         return found
 
