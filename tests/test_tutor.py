@@ -1,6 +1,7 @@
 """Learning from feedback, from outside: real tiny model, real SQLite, real files."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
@@ -34,13 +36,13 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture
 def open_engine(model_folder, tmp_path):
-    def opened(limit: UserLimit | None = None) -> AdapterLearningEngine:
+    def opened(limit: UserLimit | None = None, gate: GatePolicy | None = None) -> AdapterLearningEngine:
         registry = Registry(
             open_metadata(f"sqlite:///{tmp_path}/store/metadata.db"),
             open_blobs(f"file://{tmp_path}/store/blobs"),
         )
         backend = LocalBackend.open(str(model_folder), dtype="float32", threads=1)
-        return AdapterLearningEngine(backend, registry, limit)
+        return AdapterLearningEngine(backend, registry, limit, gate)
 
     return opened
 
@@ -309,3 +311,29 @@ async def test_a_fault_that_is_not_the_events_leaves_it_pending(engine, monkeypa
     assert isinstance(error_of(result), BackendError)
     (moved,) = (await engine.learn_pending()).unwrap()
     assert (moved.head, moved.applied) == (2, 1)
+
+
+async def test_a_lesson_that_the_gate_refuses_is_said_and_not_served(open_engine):
+    """No adapter may move its base this little: every update is refused."""
+    async with open_engine(gate=GatePolicy(strength=1e-3)) as engine:
+        (await engine.create_adapter("tickets", CONFIG)).unwrap()
+        before = await ask(engine, "where is it?")
+        ticket = await teach(engine, FIX("shipping"))
+        assert words(ticket) == (
+            "not learned, the gate refused it (strength):"
+            " correction -> SFT + DPO against the replaced answer"
+        )
+        assert made(ticket).number == 1
+        assert await ask(engine, "where is it?") == before
+        assert (await engine.learn_pending()).unwrap() == []
+    async with open_engine() as later:
+        found = (await later.feedback_outcome(Ticket(ticket.adapter, ticket.event))).unwrap()
+        assert (found.lesson, made(found).number) == (ticket.lesson, 1)
+
+
+async def test_an_answer_of_a_version_that_never_was_is_refused(engine):
+    answer = (await engine.generate_with_adapter("hello", "tickets", SHORT)).unwrap()
+    unknown = replace(answer, version="tickets@99")
+    result = await engine.learn_from_feedback("hello", unknown, GOOD, "tickets")
+    assert isinstance(error_of(result), NotFound)
+    assert engine._registry.journal.read(AdapterId("tickets")) == []

@@ -25,6 +25,7 @@ from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.updates import UpdateConfig
+from ouroboros.domain.verdict import Verdict
 from ouroboros.gatekeeper import Candidate, Gatekeeper
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.memory import Memory
@@ -172,14 +173,9 @@ class Tutor:
         probes = (await self._gatekeeper.knowledge(adapter)).probes()
         candidate = Candidate(start, outcome, made.rows, probes, small=True)
         judged = await self._gatekeeper.judge(adapter.id, candidate, cancel=cancel)
-        lessons = made.lessons
-        if not judged.verdict.promoted:
-            if not alone:
-                raise Refused("Together these events would make the adapter worse.")
-            lessons = tuple(
-                replace(of, words=f"refused by the gate, not learned: {of.words}", learned=False)
-                for of in lessons
-            )
+        if not judged.verdict.promoted and not alone:
+            raise Refused("Together these events would make the adapter worse.")
+        lessons = tuple(_told(lesson, judged.verdict) for lesson in made.lessons)
         version = await in_thread(
             self._registry.commit,
             adapter.id,
@@ -212,13 +208,13 @@ class Tutor:
 
     async def _look_up(self, adapter: Adapter, event: int) -> Ticket:
         """An outcome from what is durable: a version's lessons, or the journal."""
+        head = await in_thread(self._registry.version, VersionRef(adapter.id))
         for version in reversed(await in_thread(self._registry.versions, adapter.id)):
             for lesson in version.lessons:
                 if lesson.event == event:
-                    return Ticket(adapter.id, event, lesson, version)
+                    return Ticket(adapter.id, event, lesson, head if version.refused else version)
         async with self._reading[adapter.id]:
             judged = (await self._read(adapter)).judged(event)
-        head = await in_thread(self._registry.version, VersionRef(adapter.id))
         (lesson,) = plan(judged[-1:], judged[:-1], self._limit).lessons or (Lesson(event, "applied"),)
         return Ticket(adapter.id, event, lesson, head)
 
@@ -229,3 +225,15 @@ class Tutor:
             for entry in entries:
                 memory.take(entry.seq, entry.event)
         return memory
+
+
+def _told(lesson: Lesson, verdict: Verdict) -> Lesson:
+    """A lesson with what the gate made of it, where that is not simply yes."""
+    if not verdict.promoted:
+        failed = ", ".join(dict.fromkeys(check.name.value for check in verdict.failed))
+        words = f"not learned, the gate refused it ({failed}): {lesson.words}"
+        return replace(lesson, words=words, learned=False)
+    if verdict.share < 1 and lesson.learned:
+        words = f"{lesson.words}; {verdict.share:.0%} of the way, as far as the gate allowed"
+        return replace(lesson, words=words)
+    return lesson

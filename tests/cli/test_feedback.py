@@ -100,6 +100,7 @@ def test_a_conversation_teaches_and_takes_back(run, monkeypatch: pytest.MonkeyPa
     code, out, error = run("chat", "tickets", "--max-tokens", "12")
     assert code == 0
     assert "after:  shipping   (tickets@2)" in out
-    assert "tickets serves @1 again." in out
+    before = out.splitlines()[0]
+    assert f"tickets serves @1 again.\n  now:    {before}\n" in out
     assert "Ask something first." in error
     assert "The correction is empty." in error

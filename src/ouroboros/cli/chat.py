@@ -81,8 +81,8 @@ class Chat:
         return True
 
     async def _ask(self, prompt: str) -> None:
-        found = await self.engine.generate_with_adapter(prompt, self.adapter, self.config)
-        self.prompt, self.answer = prompt, found.unwrap()
+        self.answer = await self._say(prompt)
+        self.prompt = prompt
         self.out.result({"answer": self.answer.text}, self.answer.text)
 
     async def _obey(self, word: str, rest: str) -> None:
@@ -104,10 +104,7 @@ class Chat:
         before = self.answer.text
         given = await self.engine.learn_from_feedback(self.prompt, self.answer, signal, self.adapter)
         ticket = given.unwrap()
-        after = (
-            await self.engine.generate_with_adapter(self.prompt, self.adapter, self.config)
-        ).unwrap()
-        self.answer = after
+        self.answer = after = await self._say(self.prompt)
         words = ticket.lesson.words if ticket.lesson else ""
         served = str(ticket.version.ref) if ticket.version else ""
         self.out.result(
@@ -119,7 +116,7 @@ class Chat:
         return None
 
     async def _undo(self) -> None:
-        """Serve the head's parent again."""
+        """Serve the head's parent again, and show what it says."""
         versions = (await self.engine.get_versions(self.adapter)).unwrap()
         head = (await self.engine.get_adapter(self.adapter)).unwrap().head
         (current,) = (v for v in versions if v.number == head)
@@ -127,5 +124,15 @@ class Chat:
             return self.out.note("There is no earlier version.")
         back = VersionRef(self.adapter, current.parent)
         adapter = (await self.engine.rollback_adapter(back)).unwrap()
-        self.out.result({"head": adapter.head}, f"  {adapter.id} serves @{adapter.head} again.")
+        if self.answer is not None:
+            self.answer = await self._say(self.prompt)
+        now = self.answer.text if self.answer else None
+        self.out.result(
+            {"head": adapter.head, "answer": now},
+            f"  {adapter.id} serves @{adapter.head} again.",
+            *([f"  now:    {now}"] if now is not None else []),
+        )
         return None
+
+    async def _say(self, prompt: str) -> Generation:
+        return (await self.engine.generate_with_adapter(prompt, self.adapter, self.config)).unwrap()

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from ouroboros.backend.local.load import compute_dtype, load
 from ouroboros.domain.errors import BaseMismatch, InvalidConfig, ModelError
@@ -39,6 +40,19 @@ def test_dtype_is_a_choice(folder):
 def test_a_missing_folder(tmp_path):
     with pytest.raises(ModelError, match="no model folder"):
         load(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["stater", "nobody/nothing"])
+def test_a_name_that_the_hub_cannot_be_asked_for(name, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match=f"no folder '{name}'") as found:
+        load(name)
+    assert ('Did you mean "starter"?' in str(found.value)) is (name == "stater")
+
+
+def test_a_name_that_is_no_hub_id():
+    with pytest.raises(ModelError, match="no such id"):
+        load("two words")
 
 
 def test_a_folder_without_a_model(tmp_path):

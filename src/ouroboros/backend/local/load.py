@@ -19,6 +19,7 @@ from transformers.utils.hub import cached_file
 from ouroboros.backend.local import decoder
 from ouroboros.backend.local.attention import install
 from ouroboros.backend.local.decoder import Decoder
+from ouroboros.backend.local.hub import check_hub
 from ouroboros.backend.local.quantized import keep_differentiable, quantization
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
@@ -68,7 +69,7 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
 
     `quantize` keeps its linear layers in fewer bits (see `quantized`).
 
-    Raises `ModelError` when the folder is missing, has no tokenizer, or has pickled weights only.
+    Raises `ModelError` when there is no such model, or it has no tokenizer or pickled weights only.
     """
     source = str(starter_path()) if name == STARTER else name
     where = _device(device)
@@ -76,6 +77,8 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
     bits = quantization(quantize, computes)
     if _looks_local(source):
         _check_folder(Path(source))
+    else:
+        check_hub(source, STARTER)
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

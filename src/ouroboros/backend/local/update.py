@@ -61,7 +61,12 @@ class Shield:
 
     @classmethod
     def against(cls, x: Float[Tensor, "N I"], ridge: float) -> "Shield":
-        """`ridge` is a share of the inputs' mean energy per direction."""
+        """`ridge` is a share of the inputs' mean energy per direction.
+
+        More inputs than directions are no more than their triangular factor, which has the same X^T X.
+        """
+        if len(x) > x.shape[1]:
+            x = torch.linalg.qr(x, mode="r").R
         gram = x @ x.T
         strength = ridge * float(gram.trace()) / x.shape[1]
         eye = torch.eye(len(x), device=x.device)
