@@ -3,7 +3,10 @@
 import difflib
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # its client's, named httpx or httpx2
+    RepositoryNotFoundError,
+)
 from transformers.utils.hub import cached_file
 
 from ouroboros.domain.errors import ModelError
