@@ -56,12 +56,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", help="some of the arms, by name, with commas (default: all)")
     parser.add_argument("--curve", action="store_true", help="also AP against the rows kept")
+    parser.add_argument(
+        "--poison", action="store_true", help="instead of the arms: bad teachers, and the gate's errors"
+    )
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw, if anywhere")
 
 
 def run(options: Namespace) -> list[Claim]:
     if options.quick:
         options.stages, options.classes, options.rows, options.test, options.seeds = 2, 2, 8, 4, 1
+    if options.poison:
+        from benchmarks.continual import poison
+
+        return poison.run(options)
     found: dict[str, list[Run]] = {}
     lines: dict[str, list[tuple[float, float]]] = {}
     alone: list[list[float]] = []
