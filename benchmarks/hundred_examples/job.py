@@ -22,6 +22,21 @@ SHAPE: dict[str, Any] = {
 }
 """A Llama of 24M random weights."""
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "24m": SHAPE,
+    "0.5b": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+    },
+}
+"""The second has the dimensions of Qwen2.5-0.5B."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -57,19 +72,19 @@ def _example(chance: random.Random, words: int) -> tuple[str, str]:
     return f"{' '.join(text)}\nteam:", team
 
 
-def build_model(folder: str, small: bool) -> dict[str, Any]:
+def build_model(folder: str, small: bool, shape: str = "24m") -> dict[str, Any]:
     """Write the random model and a byte-level tokenizer that knows the words into `folder`."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     tokenizer = _tokenizer()
-    shape: dict[str, Any] = {**SHAPE, "num_hidden_layers": 2} if small else SHAPE
+    sizes = {**SHAPES[shape], "num_hidden_layers": 2} if small else SHAPES[shape]
     special: dict[str, Any] = {
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
     torch.manual_seed(SEED)
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **special, bos_token_id=None))
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**sizes, **special, bos_token_id=None))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"folder": folder}
