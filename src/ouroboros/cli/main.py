@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ouroboros.cli import (
     backup,
+    bench,
     chat,
     create,
     delete,
@@ -60,6 +61,7 @@ VERBS = (
     gc,
     backup,
     restore,
+    bench,
     demo,
 )
 

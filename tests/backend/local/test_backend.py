@@ -8,6 +8,7 @@ from safetensors.torch import load as load_tensors
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
+from ouroboros.backend.local.load import load as load_model
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import Cancelled, InvalidAdapter, NotFound, TooLarge, UnknownTarget
@@ -164,3 +165,46 @@ async def test_initial_factors_are_drawn_from_the_seed(backend):
     a = tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]
     assert a.shape == (8, 64)
     assert torch.all(a.abs() <= 64**-0.5)
+
+
+async def test_many_more_adapters_than_fit_in_memory_are_all_answered(tiny_folder):
+    """As a cache over any number of registered adapters: LRU, and no request's adapter is let go."""
+    frozen = load_model(str(tiny_folder()), dtype="float32")
+    backend = LocalBackend(frozen, threads=1, resident_bytes=250_000)
+    files = [await backend.initialize(CONFIG, seed) for seed in range(12)]
+
+    async def ask(one: AdapterFiles):
+        digest = await backend.load(one)
+        return await backend.generate([GenerateRequest("play", SHORT, digest)])
+
+    answers = await asyncio.gather(*(ask(one) for one in files * 2))
+    assert len({a.tokens for (a,) in answers}) == 1  # fresh adapters answer as the base
+    one_more = await backend.initialize(CONFIG, seed=99)
+    await ask(one_more)
+    assert await backend.loaded(one_more.digest)
+    kept = [await backend.loaded(one.digest) for one in files]
+    assert 0 < sum(kept) < 6
+    await backend.close()
+
+
+async def test_requests_of_separate_calls_run_in_one_batch(backend):
+    """Fails when concurrent calls are answered one after the other again."""
+    passes = []
+    hook = backend._frozen.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    calls = (backend.generate([GenerateRequest(r.prompt, SHORT)]) for r in ROWS)
+    answers = await asyncio.gather(*calls)
+    hook.remove()
+    lengths = [len(a.tokens) for (a,) in answers]
+    assert len(passes) < sum(lengths)
+    assert len(passes) <= max(lengths) + len(ROWS)
+
+
+async def test_one_stream_s_end_leaves_the_others_going(backend):
+    long = GenerationConfig(max_tokens=60)
+    other = asyncio.create_task(backend.generate([GenerateRequest("hello", long)]))
+    stream = backend.stream(GenerateRequest("play", long))
+    async for _ in stream:
+        break
+    await stream.aclose()
+    ((got,), (alone,)) = await other, await backend.generate([GenerateRequest("hello", long)])
+    assert got.tokens == alone.tokens

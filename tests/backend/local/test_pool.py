@@ -128,3 +128,15 @@ async def test_a_short_job_does_not_wait_for_a_long_one(backend):
     await backend.train(short)
     assert steps[-1] < 30
     assert (await working).report.steps == 60
+
+
+async def test_passes_are_short_while_answers_are_written(backend, passes, monkeypatch):
+    monkeypatch.setattr(pool, "WATCHED_TOKENS", 1)
+    start = await backend.initialize(AdapterConfig(4, 1e-2), 0)
+    job = TrainJob(start, AdapterConfig(4, 1e-2), TrainingConfig(4, 2), ROWS[:4])
+    whole = await backend.train(job)
+    assert passes == [4, 4]
+    monkeypatch.setattr(backend._pool, "_watched", lambda: True)
+    cut = await backend.train(job)
+    assert passes[2:] == [1] * 8
+    assert cut.report.final_loss == pytest.approx(whole.report.final_loss, abs=1e-5)

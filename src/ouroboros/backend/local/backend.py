@@ -56,10 +56,17 @@ class LocalBackend:
     fairly and the event loop is never blocked.
     """
 
-    def __init__(self, frozen: FrozenModel, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        frozen: FrozenModel,
+        threads: int | None = None,
+        resident_bytes: int = RESIDENT_BYTES,
+    ) -> None:
         self._frozen = frozen
         self._batch = RunningBatch(frozen)
-        self._pool = Pool(frozen)
+        self._pool = Pool(frozen, lambda: self._batch.running)
+        self._resident_bytes = resident_bytes
+        self._expected: set[str] = set()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
         prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
         self._worker = Worker("ouroboros-backend", prepare)
@@ -86,7 +93,8 @@ class LocalBackend:
     async def load(self, files: AdapterFiles) -> str:
         digest = files.digest
         if digest not in self._resident:
-            await self._call(lambda: self._admit(digest, self._unpack(files)))
+            adapter = await asyncio.to_thread(lambda: self._read(files))  # while the worker goes on
+            await self._call(lambda: self._admit(digest, adapter, asked=False))
         return digest
 
     async def loaded(self, digest: str) -> bool:
@@ -101,7 +109,7 @@ class LocalBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        return await self._worker.run(self._train(job), on_progress, cancel)
+        return await self._worker.run(self._train(job), on_progress, cancel, learning=True)
 
     async def update(
         self,
@@ -109,7 +117,7 @@ class LocalBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        return await self._worker.run(self._update(job), on_progress, cancel)
+        return await self._worker.run(self._update(job), on_progress, cancel, learning=True)
 
     async def generate(
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
@@ -151,10 +159,10 @@ class LocalBackend:
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
     ) -> list[Score]:
-        return await self._worker.run(self._score(requests), None, cancel)
+        return await self._worker.run(self._score(requests), None, cancel, learning=True)
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
-        return await self._worker.run(merge(self._frozen.base, job), None, cancel)
+        return await self._worker.run(merge(self._frozen.base, job), None, cancel, learning=True)
 
     async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         return await self._call(lambda: blend(self._frozen.base, start, end, share))
@@ -205,7 +213,7 @@ class LocalBackend:
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
-        self._admit(files.digest, self._unpack(files))
+        self._admit(files.digest, self._read(files))
         return TrainOutcome(files, report)
 
     def _ask(
@@ -240,20 +248,32 @@ class LocalBackend:
         if adapter is None:
             raise NotFound(f"No adapter {digest[:12]} is loaded.", hint="Load its files first.")
         self._resident.move_to_end(digest)
+        self._expected.discard(digest)
         return adapter
 
-    def _admit(self, digest: str, weights: LoraWeights) -> None:
-        """Keep an adapter in memory, and let go of those used least recently."""
-        self._resident[digest] = self._banked(weights)
-        while (
-            len(self._resident) > 1 and sum(a.nbytes for a in self._resident.values()) > RESIDENT_BYTES
-        ):
-            self._resident.popitem(last=False)
+    def _admit(self, digest: str, adapter: BankedAdapter, *, asked: bool = True) -> None:
+        """Keep an adapter in memory, and let go of those used least recently.
+
+        One that has a request in flight stays, and so does one that was loaded and not asked for yet.
+        """
+        inject(self._frozen.model, adapter.paths, self._frozen.bank)
+        self._resident[digest] = adapter
+        if not asked:
+            self._expected.add(digest)
+        taken, busy = sum(a.nbytes for a in self._resident.values()), self._batch.adapters
+        for old, other in list(self._resident.items())[:-1]:
+            if taken > self._resident_bytes and other not in busy and old not in self._expected:
+                del self._resident[old]
+                taken -= other.nbytes
 
     def _banked(self, weights: LoraWeights) -> BankedAdapter:
         adapter = BankedAdapter(weights, self._frozen.dtype, self._frozen.device)
         inject(self._frozen.model, adapter.paths, self._frozen.bank)
         return adapter
+
+    def _read(self, files: AdapterFiles) -> BankedAdapter:
+        """From any thread: the model is not touched."""
+        return BankedAdapter(self._unpack(files), self._frozen.dtype, self._frozen.device)
 
     def _unpack(self, files: AdapterFiles) -> LoraWeights:
         return peft_files.unpack(files, self._frozen.base).weights

@@ -20,6 +20,13 @@ from ouroboros.backend.local import decoder
 from ouroboros.backend.local.attention import install
 from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.hub import check_hub
+from ouroboros.backend.local.memory import (
+    fitting_tokens,
+    free_bytes,
+    require_room,
+    training_bytes_per_token,
+    weight_bytes,
+)
 from ouroboros.backend.local.quantized import keep_differentiable, quantization
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
@@ -60,8 +67,11 @@ class FrozenModel:
     @property
     def token_budget(self) -> int:
         """Tokens per forward pass: enough to keep the processor busy, few enough that attention between
-        packed rows (quadratic) and the logits (one vocabulary per token) stay small."""
-        return max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
+        packed rows (quadratic) and the logits (one vocabulary per token) stay small, and that the pass
+        fits the memory that is free now."""
+        wanted = max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
+        per_token = training_bytes_per_token(self.base, self.dtype.itemsize)
+        return fitting_tokens(wanted, per_token, free_bytes(self.device))
 
 
 def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "none") -> FrozenModel:
@@ -69,7 +79,8 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
 
     `quantize` keeps its linear layers in fewer bits (see `quantized`).
 
-    Raises `ModelError` when there is no such model, or it has no tokenizer or pickled weights only.
+    Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only,
+    and when it is too large for the free memory, before any of it is read.
     """
     source = str(starter_path()) if name == STARTER else name
     where = _device(device)
@@ -77,6 +88,9 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
     bits = quantization(quantize, computes)
     if _looks_local(source):
         _check_folder(Path(source))
+        if bits is None:
+            needed = weight_bytes(_weight_files(source), computes)
+            require_room(name, needed, free_bytes(where))
     else:
         check_hub(source, STARTER)
     transformers_logging.disable_progress_bar()

@@ -6,7 +6,7 @@ share the passes, whatever their data, rank, loss or pace, and none waits for an
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,12 +21,19 @@ from ouroboros.backend.local.step import Found, Item, kl_to_start
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 
+WATCHED_TOKENS = 256
+"""Tokens per pass while someone reads an answer being written: so short is the wait for a pass."""
+
 
 class Pool:
-    """Gradients that are being asked for, to be found together."""
+    """Gradients that are being asked for, to be found together.
 
-    def __init__(self, frozen: FrozenModel) -> None:
+    `watched` tells whether answers are being written meanwhile.
+    """
+
+    def __init__(self, frozen: FrozenModel, watched: Callable[[], bool] = lambda: False) -> None:
         self.frozen = frozen
+        self._watched = watched
         self._asked: list[_Asked] = []
 
     def gradient(
@@ -58,7 +65,9 @@ class Pool:
     def _choose(self, first: "_Asked") -> "list[tuple[_Asked, int]]":
         """Who takes part in the next pass, each with how many of its rows: taken in turn, a row each."""
         taking = {first: 1}
-        room = self.frozen.token_budget - len(first.items[first.next])
+        budget = self.frozen.token_budget
+        room = min(budget, WATCHED_TOKENS) if self._watched() else budget
+        room -= len(first.items[first.next])
         self._asked = self._asked[1:] + self._asked[:1]  # nobody is always first
         waiting = deque(self._asked)
         while waiting:

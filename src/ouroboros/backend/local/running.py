@@ -18,6 +18,7 @@ from ouroboros.backend.base import Delta
 from ouroboros.backend.local.columns import Columns, KeysValues
 from ouroboros.backend.local.generate import Answer
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.memory import explained
 from ouroboros.backend.local.prefill import prefill
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.cancel import CancellationToken
@@ -131,7 +132,7 @@ class RunningBatch:
 
     def _prefill(self, seats: Sequence[Seat]) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
         questions = [s.answer.question for s in seats]
-        with torch.no_grad():
+        with torch.no_grad(), explained(self._frozen.device):
             return prefill(self._frozen, [q.prompt for q in questions], [q.adapter for q in questions])
 
     def _chosen(self) -> list[Seat]:
@@ -155,7 +156,7 @@ class RunningBatch:
     def _decode(self) -> None:
         """One further token for every row."""
         try:
-            with torch.no_grad():
+            with torch.no_grad(), explained(self._frozen.device):
                 logits = self._forward()
         except Exception as error:
             self._fail_rows(error)

@@ -1,19 +1,20 @@
 """The one thread that touches tensors, and how long work shares it.
 
 Work is a generator that yields after each small step: an optimizer step, a decoded token. The worker
-takes one step of each piece of work in turn, so that a training and a conversation go on side by side,
-and a cancelled piece of work ends at its next step wherever it is.
+takes one step of a piece of work at a time, so that a training and a conversation go on side by side (in
+which order, `turns` says), and a cancelled piece of work ends at its next step wherever it is.
 """
 
 import asyncio
 import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from ouroboros.backend.local.turns import Turns
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import BackendError
 
@@ -29,6 +30,7 @@ class _Work(Generic[E, T]):
     on_event: Callable[[E], None] | None
     cancel: CancellationToken
     done: "Future[T]"
+    learning: bool = False
 
 
 class Worker:
@@ -46,11 +48,16 @@ class Worker:
         steps: Steps[E, T],
         on_event: Callable[[E], None] | None = None,
         cancel: CancellationToken | None = None,
+        *,
+        learning: bool = False,
     ) -> T:
-        """Run work to its end. Cancelling the task stops it at its next step, and waits for that."""
+        """Run work to its end. Cancelling the task stops it at its next step, and waits for that.
+
+        `learning` gives way to other work, as `turns` says.
+        """
         token = cancel or CancellationToken()
         done: Future[T] = Future()
-        self._submit(_Work(steps, on_event, token, done))
+        self._submit(_Work(steps, on_event, token, done, learning))
         waiting = asyncio.wrap_future(done)
         try:
             return await asyncio.shield(waiting)
@@ -84,18 +91,21 @@ class Worker:
 
     def _loop(self) -> None:
         self._prepare()
-        turns: deque[_Work[Any, Any]] = deque()
+        turns: Turns[_Work[Any, Any]] = Turns()
         while self._receive(turns):
-            work = turns.popleft()
-            if _step(work):
-                turns.append(work)
+            work, learning = turns.next()
+            started = time.perf_counter()
+            goes_on = _step(work)
+            turns.took(time.perf_counter() - started, learning)
+            if goes_on:
+                turns.add(work, learning)
         for work in turns:
             work.steps.close()
             work.done.set_exception(
                 BackendError("The backend was closed.", hint="Open the engine again.")
             )
 
-    def _receive(self, turns: "deque[_Work[Any, Any]]") -> bool:
+    def _receive(self, turns: Turns[_Work[Any, Any]]) -> bool:
         """Take in new work, waiting when there is nothing else to do; False once closed."""
         while True:
             try:
@@ -104,7 +114,7 @@ class Worker:
                 return True
             if work is None:
                 return False
-            turns.append(work)
+            turns.add(work, work.learning)
 
 
 def _step(work: _Work[Any, Any]) -> bool:

@@ -1,0 +1,68 @@
+"""What W4, W5 and W6 share: a model of random weights, adapters on it, and the rate of its decoding."""
+
+import random
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.5b": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "tie_word_embeddings": True,
+    },
+    "small": {
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "vocab_size": 8192,
+    },
+    "tiny": {"vocab_size": 2048},
+}
+"""Qwen2 of 494M weights, the shape of 24M that `hundred_examples` has, and one to show that it runs."""
+
+WARM = 4
+_WORDS = "where is my parcel please play some music set an alarm for seven I was charged twice".split()
+
+
+def add_shape(parser: ArgumentParser, default: str) -> None:
+    parser.add_argument("--shape", choices=sorted(SHAPES), default=default, help="of the random base")
+    parser.add_argument("--targets", default="q_proj,v_proj", help="layers of the adapters, rank 8")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of all arms")
+
+
+def build(folder: str, shape: str) -> dict[str, Any]:
+    """Write the random model, in bfloat16, and its tokenizer."""
+    import torch
+
+    from ouroboros.testing.tiny import tiny_model
+
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        tiny_model(Path(folder), "qwen2", chat=False, **SHAPES[shape])
+    finally:
+        torch.set_default_dtype(dtype)
+    return {"folder": folder}
+
+
+def prompts(count: int, words: int = 12) -> list[str]:
+    chance = random.Random(0)
+    return [" ".join(chance.choices(_WORDS, k=words)) for _ in range(count)]
+
+
+class Clock:
+    """Seconds between its making and each reading."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self._start

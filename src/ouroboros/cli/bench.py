@@ -1,0 +1,148 @@
+"""`ouroboros bench`."""
+
+import asyncio
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import quantiles
+
+from ouroboros.build import open_engine
+from ouroboros.cli.output import Output
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import TrainingConfig
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.generation import GenerationConfig
+from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.training import TrainingProgress
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.settings import Settings
+from ouroboros.stores.open import MEMORY
+
+NAME = "bench"
+HELP = "measure this machine with this model: training, feedback, answering, both at once"
+EXAMPLES = """\
+  ouroboros bench
+  ouroboros bench --model ./my-model --threads 4
+  ouroboros bench --json > bench.json"""
+
+ROWS, TOKENS = 8, 32
+_EXAMPLES = [
+    TrainingExample(f"Message {i}: my parcel has not arrived, where is it now?", "shipping")
+    for i in range(16)
+]
+_ANSWERS = GenerationConfig(max_tokens=TOKENS, temperature=1.0, seed=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table."""
+
+    what: str
+    value: float
+    unit: str
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """It takes none."""
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    async with open_engine(replace(settings, store=MEMORY)) as engine:
+        with out.waiting(f"Loading {settings.model}"):
+            base = (await engine.base()).unwrap()
+        with out.waiting("Measuring, about a minute"):
+            figures = await measure(engine)
+    out.result(
+        {"model": base.name, "figures": [asdict(f) for f in figures]},
+        f"{base.name}: {base.architecture}, {base.parameters / 1e6:,.1f} million weights.",
+        "",
+        out.table(("what", "measured", "unit"), [(f.what, f"{f.value:,.1f}", f.unit) for f in figures]),
+    )
+
+
+async def measure(engine: AdapterLearningEngine) -> list[Figure]:
+    """All figures, on adapters that are gone with the store."""
+    names = [f"bench-{i}" for i in range(ROWS)]
+    for name in names:
+        (await engine.create_adapter(name)).unwrap()
+    await _answer(engine, [None])  # what is made at first use
+    return [
+        Figure("training", await _training(engine, names[0]), "tokens/s"),
+        Figure("one correction, learned and served", await _feedback(engine, names[1]), "ms"),
+        *[
+            Figure(f"answering, {ROWS} rows of {who}", await _answering(engine, asked), "tokens/s")
+            for who, asked in (
+                ("the base", [None] * ROWS),
+                ("one adapter", names[:1] * ROWS),
+                (f"{ROWS} adapters", names),
+            )
+        ],
+        *await _beside(engine, names),
+    ]
+
+
+async def _training(engine: AdapterLearningEngine, name: str) -> float:
+    seen: list[TrainingProgress] = []
+    (
+        await engine.train_adapter(name, _EXAMPLES, TrainingConfig(epochs=2), on_progress=seen.append)
+    ).unwrap()
+    return seen[-1].tokens / seen[-1].seconds
+
+
+async def _feedback(engine: AdapterLearningEngine, name: str) -> float:
+    prompt = _EXAMPLES[0].input
+    answer = (await engine.generate_with_adapter(prompt, name, GenerationConfig(max_tokens=8))).unwrap()
+    started = time.perf_counter()
+    signal = FeedbackSignal.user_correction("shipping")
+    (await engine.learn_from_feedback(prompt, answer, signal, name)).unwrap()
+    return 1000 * (time.perf_counter() - started)
+
+
+async def _answering(engine: AdapterLearningEngine, asked: Sequence[str | None]) -> float:
+    started = time.perf_counter()
+    return await _answer(engine, asked) / (time.perf_counter() - started)
+
+
+async def _answer(engine: AdapterLearningEngine, asked: Sequence[str | None]) -> int:
+    """Ask at once; the tokens that came."""
+    found = await asyncio.gather(
+        *(
+            engine.generate_with_adapter(example.input, name, _ANSWERS)
+            for example, name in zip(_EXAMPLES, asked, strict=False)
+        )
+    )
+    return sum(len(result.unwrap().tokens) for result in found)
+
+
+async def _beside(engine: AdapterLearningEngine, names: Sequence[str]) -> list[Figure]:
+    """How long readers wait from piece to piece, alone and while the last adapter learns."""
+    alone = await _waits(engine, names)
+    token = CancellationToken()
+    rows = _EXAMPLES * 50
+    learning = asyncio.create_task(engine.train_adapter(names[-1], rows, cancel=token))
+    busy = await _waits(engine, names)
+    token.cancel()
+    await learning
+    return [
+        Figure("between two tokens, 95 of 100 within", alone, "ms"),
+        Figure("the same while an adapter learns", busy, "ms"),
+    ]
+
+
+async def _waits(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
+    waits: list[float] = []
+
+    async def read(prompt: Prompt, name: str) -> None:
+        last = 0.0
+        config = replace(_ANSWERS, max_tokens=2 * TOKENS)
+        async for piece in engine.stream_with_adapter(prompt, name, config):
+            piece.unwrap()
+            now = time.perf_counter()
+            if last:
+                waits.append(1000 * (now - last))
+            last = now
+
+    await asyncio.gather(*(read(e.input, n) for e, n in zip(_EXAMPLES, names, strict=False)))
+    return quantiles(waits or [0.0], n=20, method="inclusive")[-1] if len(waits) > 1 else 0.0

@@ -1,0 +1,14 @@
+"""`ouroboros bench`: a table of this machine and model, whose figures are measured."""
+
+import json
+
+from ouroboros.cli.main import main
+
+
+def test_every_figure_is_measured(tiny, capsys):
+    assert main(["bench", "--model", str(tiny), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    figures = {f["what"]: f["value"] for f in found["figures"]}
+    assert len(figures) == 7
+    assert all(value > 0 for value in figures.values())
+    assert {f["unit"] for f in found["figures"]} == {"tokens/s", "ms"}

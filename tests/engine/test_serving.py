@@ -1,0 +1,54 @@
+"""Serving beside learning: a promoted version answers from the next request on."""
+
+import asyncio
+
+import pytest
+
+from ouroboros.backend.local import LocalBackend
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.generation import GenerationConfig
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+
+LONG = GenerationConfig(max_tokens=100)
+CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
+
+
+@pytest.fixture
+async def engine(tiny):
+    backend = LocalBackend.open(str(tiny), dtype="float32", threads=1)
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+    async with AdapterLearningEngine(backend, registry) as engine:
+        yield engine
+
+
+async def test_a_promoted_version_answers_from_the_next_request_on(engine):
+    (await engine.create_adapter("tickets", CONFIG)).unwrap()
+    alone = (await engine.generate_with_adapter("play", "tickets", LONG)).unwrap()
+    stream = engine.stream_with_adapter("play", "tickets", LONG)
+    (await anext(stream)).unwrap()
+    rows = [TrainingExample("where is my parcel?", "shipping")]
+    version = (await engine.train_adapter("tickets", rows, TrainingConfig(epochs=8))).unwrap()
+    after = (await engine.generate_with_adapter("where is my parcel?", "tickets", LONG)).unwrap()
+    assert after.version == str(version.ref) == "tickets@2"
+    pieces = [piece.unwrap() async for piece in stream]
+    assert pieces[-1].generation is not None
+    assert pieces[-1].generation.version == "tickets@1"
+    assert pieces[-1].generation.tokens == alone.tokens
+
+
+async def test_calls_that_overlap_are_answered_together_each_by_its_adapter(engine):
+    names = ["one", "two", None]
+    for name in names[:2]:
+        (await engine.create_adapter(name, CONFIG)).unwrap()
+    rows = [TrainingExample("play", "shipping")]
+    (await engine.train_adapter("two", rows, TrainingConfig(epochs=20))).unwrap()
+    config = GenerationConfig(max_tokens=12)
+    alone = [(await engine.generate_with_adapter("play", n, config)).unwrap() for n in names]
+    found = await asyncio.gather(*(engine.generate_with_adapter("play", n, config) for n in names))
+    together = [result.unwrap() for result in found]
+    assert [g.tokens for g in together] == [g.tokens for g in alone]
+    assert [g.version for g in together] == ["one@1", "two@2", None]
+    assert together[0].tokens == together[2].tokens != together[1].tokens
