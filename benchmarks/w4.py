@@ -31,6 +31,7 @@ def run(options: Namespace) -> list[Claim]:
             "rows": options.rows,
             "counts": counts,
             "targets": options.targets,
+            "processor": options.processor,
         }
         arms = {"ours": fresh(ours, **work), "peft": fresh(peer, **work)}
         found = interleave(arms, 1 if options.quick else options.repeats)
@@ -56,11 +57,13 @@ def _spread(runs: list[dict[str, float]], name: str) -> Spread:
     return Spread.of(r[name] for r in runs)
 
 
-def ours(folder: str, rows: int, counts: list[int], targets: str) -> dict[str, Any]:
-    return asyncio.run(_ours(folder, rows, counts, targets))
+def ours(folder: str, rows: int, counts: list[int], targets: str, processor: bool) -> dict[str, Any]:
+    return asyncio.run(_ours(folder, rows, counts, targets, processor))
 
 
-async def _ours(folder: str, rows: int, counts: list[int], targets: str) -> dict[str, Any]:
+async def _ours(
+    folder: str, rows: int, counts: list[int], targets: str, processor: bool
+) -> dict[str, Any]:
     from ouroboros.backend.base import GenerateRequest
     from ouroboros.backend.local import LocalBackend
     from ouroboros.domain.config import AdapterConfig
@@ -71,7 +74,7 @@ async def _ours(folder: str, rows: int, counts: list[int], targets: str) -> dict
     digests = [await backend.load(await backend.initialize(config, seed)) for seed in range(max(counts))]
 
     async def seconds(count: int, tokens: int) -> float:
-        config, clock = GenerationConfig(max_tokens=tokens), Clock()
+        config, clock = GenerationConfig(max_tokens=tokens), Clock(processor)
         asked = [
             GenerateRequest(p, config, digests[i % count] if count else None)
             for i, p in enumerate(prompts(rows))
@@ -89,7 +92,7 @@ async def _ours(folder: str, rows: int, counts: list[int], targets: str) -> dict
     return speeds
 
 
-def peer(folder: str, rows: int, counts: list[int], targets: str) -> dict[str, Any]:
+def peer(folder: str, rows: int, counts: list[int], targets: str, processor: bool) -> dict[str, Any]:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -109,7 +112,7 @@ def peer(folder: str, rows: int, counts: list[int], targets: str) -> dict[str, A
 
     def seconds(count: int, tokens: int) -> float:
         names = sorted(f"a{i % count}" if count else "__base__" for i in range(rows))
-        clock = Clock()
+        clock = Clock(processor)
         tuned.generate(
             **batch,
             adapter_names=names,

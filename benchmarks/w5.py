@@ -35,6 +35,7 @@ def run(options: Namespace) -> list[Claim]:
             requests=requests,
             repeats=1 if options.quick else options.repeats,
             targets=options.targets,
+            processor=options.processor,
         )()
     kept = ratios(found["many"], found["one"])
     return [
@@ -50,7 +51,7 @@ def ours(**work: Any) -> dict[str, Any]:
 
 
 async def _ours(
-    folder: str, registered: int, requests: int, repeats: int, targets: str
+    folder: str, registered: int, requests: int, repeats: int, targets: str, processor: bool
 ) -> dict[str, Any]:
     from ouroboros.backend.base import GenerateRequest
     from ouroboros.backend.local import LocalBackend
@@ -83,7 +84,7 @@ async def _ours(
 
     async def rate(chosen: list[str]) -> float:
         work = list(zip(chosen, prompts(len(chosen)), strict=True))
-        clock, tokens = Clock(), 0
+        clock, tokens = Clock(processor), 0
 
         async def asker() -> None:
             nonlocal tokens

@@ -27,7 +27,12 @@ def run(options: Namespace) -> list[Claim]:
         fresh(build, folder=folder, shape="tiny" if options.quick else options.shape)()
         repeats = 1 if options.quick else options.repeats
         found = fresh(
-            ours, folder=folder, tokens=options.tokens, repeats=repeats, targets=options.targets
+            ours,
+            folder=folder,
+            tokens=options.tokens,
+            repeats=repeats,
+            targets=options.targets,
+            processor=options.processor,
         )()
     rise = ratios(found["busy p95"], found["alone p95"])
     return [
@@ -42,7 +47,7 @@ def ours(**work: Any) -> dict[str, Any]:
     return asyncio.run(_ours(**work))
 
 
-async def _ours(folder: str, tokens: int, repeats: int, targets: str) -> dict[str, Any]:
+async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor: bool) -> dict[str, Any]:
     from ouroboros.backend.base import GenerateRequest, TrainJob
     from ouroboros.backend.local import LocalBackend
     from ouroboros.domain.cancel import CancellationToken
@@ -63,7 +68,7 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str) -> dict[st
     async def write(prompt: str) -> list[float]:
         """Milliseconds from token to token, at the worker: a token need not have text to show."""
         times: list[float] = []
-        config, clock = GenerationConfig(max_tokens=tokens), Clock()
+        config, clock = GenerationConfig(max_tokens=tokens), Clock(processor)
         request = GenerateRequest(prompt, config, digest)
         (seat,) = await backend._call(
             lambda: backend._ask([request], CancellationToken(), lambda _: times.append(1000 * clock()))
@@ -77,7 +82,7 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str) -> dict[st
 
     async def with_training(meanwhile: Any) -> tuple[Any, float]:
         trained.clear()
-        token, clock = CancellationToken(), Clock()
+        token, clock = CancellationToken(), Clock(processor)
         training = asyncio.create_task(backend.train(job, trained.append, token))
         result = await meanwhile
         rate = (trained[-1].tokens if trained else 0) / clock()
