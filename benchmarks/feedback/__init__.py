@@ -3,10 +3,12 @@
 Effects are measured on the starter model: an adapter is trained on each of the bundled tasks, and every
 judgement is given to a fresh copy of it, through the engine, with the task's examples in its journal.
 A correction names another label than the adapter's answer (the right one if the answer was wrong). Its
-paraphrases are the prompt greeted, thanked, in small letters, and asked politely; unrelated prompts are
-others of the task that the adapter was not trained on. Speed is a call of `learn_from_feedback` on a
-warm engine with SQLite and files, beside PEFT and `transformers.Trainer` taking as many optimizer steps
-on the same row.
+paraphrases are the prompt greeted, thanked, in small letters, and asked politely. What has to stay are
+the answers to all other held-out prompts of the task, and to prompts of other tasks. Of the former,
+those answered like the judged prompt, or as the correction has it, are akin to it and told apart.
+
+Speed is a call of `learn_from_feedback` on a warm engine with SQLite and files, beside PEFT and
+`transformers.Trainer` taking as many optimizer steps on the same row.
 
 With `--stream FOLDER` (the HWU64 intents of github.com/jianguoz/Few-Shot-Intent-Detection: train and
 test, each with seq.in and label) a simulated user teaches an adapter in four ways, and the curves are

@@ -25,19 +25,21 @@ from ouroboros.stores.open import open_blobs, open_metadata
 DATA = Path(__file__).parents[2] / "examples" / "data"
 TASKS = ("tickets", "commands", "reviews")
 SHORT = GenerationConfig(max_tokens=12)
-UNRELATED = 20
+FOREIGN = 5
 NAME = AdapterId("task")
 
 
 @dataclass(frozen=True)
 class Task:
-    """An adapter that was trained on a task, and how it answers prompts that it was not trained on."""
+    """An adapter that was trained on a task, and how it answers prompts that it was not trained on:
+    the task's own, and `foreign` ones, of other tasks."""
 
     config: AdapterConfig
     files: AdapterFiles
     examples: tuple[TrainingExample, ...]
     answers: dict[str, str]
     right: dict[str, str]
+    foreign: dict[str, str]
 
 
 @dataclass
@@ -74,16 +76,24 @@ async def _claims(model: str, cases: int) -> list[Claim]:
 
 
 def _judged(tally: Tally) -> list[Claim]:
-    rows = (
+    rows: list[tuple[str, str, float | None]] = [
         ("a corrected prompt gives the corrected answer", "corrected", 95),
         ("a paraphrase of it does", "paraphrased", 60),
-        ("an unrelated prompt keeps its answer", "kept by a correction", 98),
         ("a failed answer's probability falls", "fell", 100),
-        ("an unrelated prompt keeps its answer after a failure", "kept by a failure", 98),
         ("a preference pair's margin rises", "rose", 100),
-        ("an unrelated prompt keeps its answer after a pair", "kept by a pair", 98),
-    )
-    return [Claim(text, tally.percent(name), at_least=bound, unit="%") for text, name, bound in rows]
+    ]
+    for kind in ("correction", "failure", "pair"):
+        rows += [
+            (f"{kind}: an unseen prompt of the task keeps its answer", kind, 98),
+            (f"{kind}: a prompt of another task does", f"{kind}, foreign", 98),
+            (f"{kind}: of the task, where both answers are others", f"{kind}, apart", None),
+            (f"{kind}: of the task, where they are not", f"{kind}, akin", None),
+        ]
+    return [
+        Claim(text, tally.percent(name), at_least=bound, unit="%")
+        for text, name, bound in rows
+        if name in tally.found
+    ]
 
 
 async def prepare(backend: Backend, name: str) -> Task:
@@ -95,8 +105,24 @@ async def prepare(backend: Backend, name: str) -> Task:
     job = TrainJob(start, config, TrainingConfig.auto(len(examples)), tuple(map(Row.of, examples)))
     files = (await backend.train(job)).files
     right = {str(e.input): e.output for e in held}
-    answers = await answer(backend, files, list(right))
-    return Task(config, files, examples, dict(zip(right, answers, strict=True)), right)
+    return Task(
+        config,
+        files,
+        examples,
+        await answers_to(backend, files, list(right)),
+        right,
+        await answers_to(backend, files, _foreign(name)),
+    )
+
+
+def _foreign(name: str) -> list[str]:
+    """Prompts of the other tasks."""
+    rows = [read_examples(DATA / other / "heldout.jsonl")[:FOREIGN] for other in TASKS if other != name]
+    return [str(example.input) for row in rows for example in row]
+
+
+async def answers_to(backend: Backend, files: AdapterFiles, prompts: list[str]) -> dict[str, str]:
+    return dict(zip(prompts, await answer(backend, files, prompts), strict=True))
 
 
 async def answer(backend: Backend, files: AdapterFiles, prompts: list[str]) -> list[str]:
@@ -136,7 +162,7 @@ async def _correct(backend: Backend, task: Task, prompt: str, other: str, tally:
     first, *rest = await answer(backend, files, [prompt, *paraphrases(prompt)])
     tally.add("corrected", first == other)
     tally.add("paraphrased", *(text == other for text in rest))
-    await _kept(backend, task, files, prompt, tally, "kept by a correction")
+    await _kept(backend, task, files, (prompt, other), tally, "correction")
 
 
 async def _blame(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
@@ -146,7 +172,7 @@ async def _blame(backend: Backend, task: Task, prompt: str, other: str, tally: T
         "fell",
         await _total(backend, files, prompt, said) < await _total(backend, task.files, prompt, said),
     )
-    await _kept(backend, task, files, prompt, tally, "kept by a failure")
+    await _kept(backend, task, files, (prompt, other), tally, "failure")
 
 
 async def _prefer(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
@@ -157,7 +183,7 @@ async def _prefer(backend: Backend, task: Task, prompt: str, other: str, tally: 
         for f in (task.files, files)
     ]
     tally.add("rose", after > before)
-    await _kept(backend, task, files, prompt, tally, "kept by a pair")
+    await _kept(backend, task, files, (prompt, other), tally, "pair")
 
 
 async def _total(backend: Backend, files: AdapterFiles, prompt: str, text: str) -> float:
@@ -166,12 +192,27 @@ async def _total(backend: Backend, files: AdapterFiles, prompt: str, text: str) 
 
 
 async def _kept(
-    backend: Backend, task: Task, files: AdapterFiles, prompt: str, tally: Tally, name: str
+    backend: Backend,
+    task: Task,
+    files: AdapterFiles,
+    judged: tuple[str, str],
+    tally: Tally,
+    kind: str,
 ) -> None:
-    others = [p for p in task.answers if p != prompt]
-    chosen = random.Random(prompt).sample(others, min(UNRELATED, len(others)))
-    found = await answer(backend, files, chosen)
-    tally.add(name, *(text == task.answers[p] for text, p in zip(found, chosen, strict=True)))
+    """All prompts but the judged one: those that were, or would be, answered like it stand apart."""
+    prompt, other = judged
+    involved = (task.answers[prompt], other)
+    for p, kept in (await _same(backend, files, task.answers)).items():
+        if p != prompt:
+            tally.add(kind, kept)
+            tally.add(f"{kind}, {'akin' if task.answers[p] in involved else 'apart'}", kept)
+    tally.add(f"{kind}, foreign", *(await _same(backend, files, task.foreign)).values())
+
+
+async def _same(backend: Backend, files: AdapterFiles, answers: dict[str, str]) -> dict[str, bool]:
+    """Which prompts are still answered as before."""
+    now = await answers_to(backend, files, list(answers))
+    return {prompt: now[prompt] == text for prompt, text in answers.items()}
 
 
 def paraphrases(prompt: str) -> list[str]:
