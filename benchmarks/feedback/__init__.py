@@ -24,6 +24,7 @@ from benchmarks.harness import Claim
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="starter", help="the model of all arms")
+    parser.add_argument("--only", choices=("effects", "speed", "stream"), help="one part of it")
     parser.add_argument("--cases", type=int, default=100, help="judgements of each kind")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of the speed arms")
     parser.add_argument("--stream", type=Path, metavar="FOLDER", help="the HWU64 intents")
@@ -36,8 +37,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> list[Claim]:
     if options.quick:
         options.cases, options.repeats, options.events = 3, 1, 8
-    claims = effects.claims(options.model, options.cases)
-    claims += speed.claims(options.model, options.repeats)
-    if options.stream:
+    claims = []
+    if options.only in (None, "effects"):
+        claims += effects.claims(options.model, options.cases)
+    if options.only in (None, "speed"):
+        claims += speed.claims(options.model, options.repeats)
+    if options.only in (None, "stream") and options.stream:
         claims += stream.claims(options.model, options.stream, options.events, options.plot)
     return claims
