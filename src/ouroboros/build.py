@@ -32,6 +32,7 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         _open_registry(settings),
         UserLimit(events=settings.feedback_limit),
         replay_rows=settings.replay_rows,
+        auto_rollback=settings.auto_rollback,
     )
 
 

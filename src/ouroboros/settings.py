@@ -3,11 +3,12 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ouroboros.domain.checks import check_int, nearest
+from ouroboros.domain.checks import check_int, check_number, nearest
 from ouroboros.domain.errors import InvalidConfig, InvalidFile
 
 PREFIX = "OUROBOROS_"
@@ -29,6 +30,8 @@ class Settings:
     threads  processor threads; None leaves the choice to PyTorch.
     feedback_limit  judgements of one named user that an adapter learns within an hour; 0 sets no limit.
     replay_rows  rows of what an adapter learned that its next trainings may replay; 0 replays none.
+    auto_rollback  go back from a head that is judged worse than its parents; how likely, from 0 to 0.5,
+              that may happen to one that is not worse. 0 never goes back.
     """
 
     store: str = "./ouroboros-store"
@@ -39,6 +42,7 @@ class Settings:
     threads: int | None = None
     feedback_limit: int = 60
     replay_rows: int = 500
+    auto_rollback: float = 0.0
 
     @classmethod
     def load(
@@ -76,6 +80,7 @@ class Settings:
             check_int("threads", self.threads, 1, 4096)
         check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
         check_int("replay_rows", self.replay_rows, 0, 1_000_000)
+        check_number("auto_rollback", self.auto_rollback, 0.0, 0.5)
 
 
 _CHOICES = {
@@ -83,7 +88,7 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "quantize": ("none", "int8", "nf4"),
 }
-_NUMBERS = ("threads", "feedback_limit", "replay_rows")
+_NUMBERS = ("threads", "feedback_limit", "replay_rows", "auto_rollback")
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 
@@ -120,8 +125,15 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
                 f"There is no environment variable {key}.", hint=nearest(key, [*known, CONFIG])
             )
     found: dict[str, Any] = {known[k]: v for k, v in given.items()}
-    numbers = {n: found[n] for n in _NUMBERS if n in found}
-    return found | {n: int(v) for n, v in numbers.items() if v.isascii() and v.isdigit()}
+    return found | {n: _number(found[n]) for n in _NUMBERS if n in found}
+
+
+def _number(text: str) -> Any:
+    """The number that a text is; the text itself, to be refused, if it is none."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _refuse_unknown(found: Mapping[str, Any], what: str) -> None:

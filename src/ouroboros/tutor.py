@@ -8,7 +8,7 @@ process that drains the same journal makes one of the two start over.
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ouroboros.backend.base import Backend, UpdateJob
@@ -26,11 +26,13 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
-from ouroboros.gatekeeper import Candidate, Gatekeeper
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.gatekeeper import Candidate, Gatekeeper, Judged
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.memory import Memory
 from ouroboros.learning.plan import Plan, plan
 from ouroboros.learning.signals import teach, unpaired_loss
+from ouroboros.registry.journal import Journalled
 from ouroboros.registry.registry import Registry, Taught
 from ouroboros.registry.threads import in_thread
 
@@ -65,6 +67,7 @@ class Tutor:
         self._writing = writing
         self._limit = limit
         self._memories: dict[tuple[AdapterId, int], Memory] = {}
+        self._settled_memories: dict[tuple[AdapterId, int], Memory] = {}
         self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._done: OrderedDict[tuple[AdapterId, int], Ticket] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
@@ -87,6 +90,33 @@ class Tutor:
                 known = await in_thread(self._registry.journal.append, adapter.id, event)
                 await self._read(adapter)
         return Ticket(adapter.id, known)
+
+    def forget(self, adapter: AdapterId) -> None:
+        """Call when events were erased from an adapter's journal."""
+        for memories in (self._memories, self._settled_memories):
+            for key in [k for k in memories if k[0] == adapter]:
+                del memories[key]
+        for done in [k for k in self._done if k[0] == adapter]:
+            del self._done[done]
+
+    async def retake(
+        self, adapter: Adapter, start: AdapterFiles, to: int, update: UpdateConfig
+    ) -> tuple[Plan, Judged | None]:
+        """Learn the judgements after what `adapter` has applied, up to `to`, once more, from `start`.
+
+        Nothing is stored; None if they teach nothing. Depends on its arguments and the journal alone.
+        """
+        limit = to - adapter.applied
+        read = in_thread(
+            self._registry.journal.read, adapter.id, after=adapter.applied, limit=max(limit, 1)
+        )
+        entries = [entry for entry in await read if entry.seq <= to]
+        memory = await self._settled(adapter)
+        made = plan(_judgements(entries), memory.judged(adapter.applied), self._limit)
+        if not made.rows:
+            return made, None
+        judged = await self._update(adapter, start, made, memory, update)
+        return replace(made, lessons=_lessons(made, judged.verdict)), judged
 
     def learn_later(self, adapter: AdapterId) -> None:
         """Learn what is pending, in the background. A failure leaves it pending for the next."""
@@ -135,15 +165,13 @@ class Tutor:
         adapter = await in_thread(self._registry.get, adapter_id)
         base = await self._backend.base()
         base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
-        async with self._reading[adapter_id]:
-            memory = await self._read(adapter)
         entries = await in_thread(
             self._registry.journal.read, adapter_id, after=adapter.applied, limit=size
         )
         if not entries:
             return False
-        pending = [(e.seq, e.event) for e in entries if isinstance(e.event, FeedbackGiven)]
-        made = plan(pending, memory.judged(adapter.applied), self._limit)
+        memory = await self._settled(adapter)
+        made = plan(_judgements(entries), memory.judged(adapter.applied), self._limit)
         await self._apply(adapter, made, entries[-1].seq, memory, size == 1, cancel)
         return True
 
@@ -167,15 +195,10 @@ class Tutor:
             return self._remember(adapter.id, made.lessons, head)
         start = await in_thread(self._registry.files, head)
         update = UpdateConfig()
-        protect = memory.protect(PROTECTED, adapter.applied, {row.prompt for row in made.rows})
-        job = UpdateJob(start, adapter.config, made.rows, protect, update)
-        outcome = await self._backend.update(job, cancel=cancel)
-        probes = (await self._gatekeeper.knowledge(adapter)).probes()
-        candidate = Candidate(start, outcome, made.rows, probes, small=True)
-        judged = await self._gatekeeper.judge(adapter.id, candidate, cancel=cancel)
+        judged = await self._update(adapter, start, made, memory, update, cancel)
         if not judged.verdict.promoted and not alone:
             raise Refused("Together these events would make the adapter worse.")
-        lessons = tuple(_told(lesson, judged.verdict) for lesson in made.lessons)
+        lessons = _lessons(made, judged.verdict)
         version = await in_thread(
             self._registry.commit,
             adapter.id,
@@ -190,6 +213,23 @@ class Tutor:
         if not version.refused:
             await self._gatekeeper.promoted(adapter.id, judged)
         return self._remember(adapter.id, lessons, head if version.refused else version)
+
+    async def _update(
+        self,
+        adapter: Adapter,
+        start: AdapterFiles,
+        made: Plan,
+        memory: Memory,
+        update: UpdateConfig,
+        cancel: CancellationToken | None = None,
+    ) -> Judged:
+        """Work the plan's rows into `start`, and put what came of it to the gate."""
+        protect = memory.protect(PROTECTED, adapter.applied, {row.prompt for row in made.rows})
+        job = UpdateJob(start, adapter.config, made.rows, protect, update)
+        outcome = await self._backend.update(job, cancel=cancel)
+        probes = (await self._gatekeeper.knowledge(adapter)).probes()
+        candidate = Candidate(start, outcome, made.rows, probes, small=True)
+        return await self._gatekeeper.judge(adapter.id, candidate, cancel=cancel)
 
     async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:
         adapter = await in_thread(self._registry.get, adapter_id)
@@ -218,6 +258,21 @@ class Tutor:
         (lesson,) = plan(judged[-1:], judged[:-1], self._limit).lessons or (Lesson(event, "applied"),)
         return Ticket(adapter.id, event, lesson, head)
 
+    async def _settled(self, adapter: Adapter) -> Memory:
+        """A memory of what has been applied and of nothing later, so that it can be had again."""
+        memory = self._settled_memories.get((adapter.id, adapter.born))
+        if memory is None or memory.read_to > adapter.applied:
+            memory = Memory(adapter.born)
+        while memory.read_to < adapter.applied:
+            entries = await in_thread(self._registry.journal.read, adapter.id, after=memory.read_to)
+            for entry in entries:
+                if entry.seq <= adapter.applied:
+                    memory.take(entry.seq, entry.event)
+            if not entries or entries[-1].seq >= adapter.applied:
+                memory.read_to = adapter.applied  # what is missing has been erased
+        self._settled_memories[adapter.id, adapter.born] = memory
+        return memory
+
     async def _read(self, adapter: Adapter) -> Memory:
         """The adapter's memory, up to the journal's end."""
         memory = self._memories.setdefault((adapter.id, adapter.born), Memory(adapter.born))
@@ -237,3 +292,12 @@ def _told(lesson: Lesson, verdict: Verdict) -> Lesson:
         words = f"{lesson.words}; {verdict.share:.0%} of the way, as far as the gate allowed"
         return replace(lesson, words=words)
     return lesson
+
+
+def _lessons(made: Plan, verdict: Verdict) -> tuple[Lesson, ...]:
+    """The plan's lessons, as the gate left them."""
+    return tuple(_told(lesson, verdict) for lesson in made.lessons)
+
+
+def _judgements(entries: Sequence[Journalled]) -> list[tuple[int, FeedbackGiven]]:
+    return [(e.seq, e.event) for e in entries if isinstance(e.event, FeedbackGiven)]

@@ -9,6 +9,7 @@ from ouroboros.domain.config import AUTO
 from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
+from ouroboros.domain.tracking import Use
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:
@@ -45,6 +46,16 @@ def version_json(version: Version) -> dict[str, Any]:
 
 def move_json(move: HeadMoved) -> dict[str, Any]:
     return asdict(move) | {"at": move.at.isoformat()}
+
+
+def use_json(use: Use) -> dict[str, Any]:
+    return {
+        "good": use.good,
+        "bad": use.bad,
+        "share": use.share,
+        "interval": list(use.interval),
+        "per_day": use.per_day,
+    }
 
 
 def generation_json(generation: Generation) -> dict[str, Any]:
@@ -94,6 +105,12 @@ def events(version: Version) -> str:
         return ""
     first = version.lessons[0].event if version.lessons else version.events
     return numbers((first,)) if first == version.events else f"events {first}-{version.events}"
+
+
+def judged(use: Use) -> str:
+    """Like: 9 of 10 (60-98%)."""
+    low, high = use.interval
+    return f"{use.good} of {use.judged} ({low:.0%}-{high:.0%})" if use.judged else ""
 
 
 def numbers(found: Sequence[int]) -> str:

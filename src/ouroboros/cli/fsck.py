@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from ouroboros.build import open_engine
+from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import StoreError
@@ -34,6 +35,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         + (f"{len(found.damages)} damaged." if found.damages else "all whole."),
         *lines,
         *_unused(found),
+        *_forgetting(found),
     )
     if found.damages:
         raise StoreError(
@@ -49,6 +51,7 @@ def _json(found: Checkup) -> dict[str, Any]:
         "versions": found.versions,
         "damages": damages,
         "unused": list(found.unused),
+        "forgetting": {n.adapter.name: list(n.events) for n in found.forgetting},
     }
 
 
@@ -56,3 +59,11 @@ def _unused(found: Checkup) -> list[str]:
     if not found.unused:
         return []
     return [f"{len(found.unused)} sets of weights belong to no version; ouroboros gc removes them."]
+
+
+def _forgetting(found: Checkup) -> list[str]:
+    return [
+        f"Forgetting {describe.numbers(n.events)} of {n.adapter} was interrupted;"
+        f" go on with it: ouroboros forget {n.adapter}"
+        for n in found.forgetting
+    ]

@@ -7,15 +7,16 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.records import HeadMoved, Version
+from ouroboros.domain.tracking import Use
 from ouroboros.settings import Settings
 
 NAME = "versions"
-HELP = "list an adapter's versions, and how the served one was moved"
+HELP = "list an adapter's versions, what was said of each, and how the served one was moved"
 EXAMPLES = """\
   ouroboros versions tickets
   ouroboros versions tickets --json"""
 
-_HEADER = ("", "version", "from", "events", "size", "when", "how")
+_HEADER = ("", "version", "from", "learned", "judged right", "when", "how")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,25 +27,33 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
         adapter = (await engine.get_adapter(options.name)).unwrap()
-        versions = (await engine.get_versions(options.name)).unwrap()
+        found = (await engine.track_adapter(options.name)).unwrap()
         moves = (await engine.get_moves(options.name)).unwrap()
-    found = {
-        "name": adapter.id.name,
-        "head": adapter.head,
-        "versions": [describe.version_json(v) for v in versions],
-        "moves": [describe.move_json(m) for m in moves],
-    }
-    table = out.table(_HEADER, [_row(v, served=v.number == adapter.head) for v in versions])
-    out.result(found, table, *(["", *map(_move, moves)] if moves else []))
+    rows = [_row(v, use, served=v.number == adapter.head) for v, use in found.versions]
+    trend = [f"Judgements are {found.trend}."] if found.trend else []
+    out.result(
+        {
+            "name": adapter.id.name,
+            "head": adapter.head,
+            "versions": [
+                describe.version_json(v) | {"use": describe.use_json(use)} for v, use in found.versions
+            ],
+            "use": describe.use_json(found.use),
+            "trend": found.trend,
+            "moves": [describe.move_json(m) for m in moves],
+        },
+        out.table(_HEADER, rows),
+        *(["", *trend, *map(_move, moves)] if trend or moves else []),
+    )
 
 
-def _row(version: Version, served: bool) -> tuple[str, ...]:
+def _row(version: Version, use: Use, served: bool) -> tuple[str, ...]:
     return (
-        "*" if served else "",
+        "*" if served else "-" if version.refused else "",
         f"@{version.number}",
         describe.parents(version),
         describe.events(version),
-        describe.size(version.size),
+        describe.judged(use),
         describe.when(version.created_at),
         describe.trained(version),
     )

@@ -32,12 +32,16 @@ class MergedFrom:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a version was made on and with: the adapter's shape, the base, releases of software."""
+    """What a version was made on and with: the adapter's shape, the base, releases of software.
+
+    A first version has the `seed` that its weights were drawn from.
+    """
 
     config: AdapterConfig
     base: Fingerprint
     base_name: str
     software: tuple[tuple[str, str], ...] = ()
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

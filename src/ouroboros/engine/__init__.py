@@ -3,14 +3,13 @@
 from ouroboros.engine.adapters import Adapters
 from ouroboros.engine.feedback import Feedback
 from ouroboros.engine.merging import Merging
-from ouroboros.engine.training import Training
+from ouroboros.engine.remaking import Remaking
 from ouroboros.engine.upkeep import Upkeep
-from ouroboros.engine.versions import Versions
 
 __all__ = ["AdapterLearningEngine"]
 
 
-class AdapterLearningEngine(Adapters, Training, Feedback, Merging, Versions, Upkeep):
+class AdapterLearningEngine(Adapters, Feedback, Merging, Remaking, Upkeep):
     """Create, train, ask and keep adapters on one frozen base model.
 
     Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`

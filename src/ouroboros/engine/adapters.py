@@ -30,7 +30,7 @@ class Adapters(Core):
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
         base = await self._backend.base()
-        return await in_thread(self._registry.create, adapter_id, config, base, files)
+        return await in_thread(self._registry.create, adapter_id, config, base, files, seed=seed)
 
     @verb
     async def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Adapter:

@@ -18,6 +18,7 @@ from ouroboros.gatekeeper import Gatekeeper
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.replay import ROWS
+from ouroboros.learning.tracking import Tracker
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 from ouroboros.tutor import Tutor
@@ -52,10 +53,13 @@ class Core:
         feedback_limit: UserLimit | None = None,
         gate: GatePolicy | None = None,
         replay_rows: int = ROWS,
+        auto_rollback: float = 0.0,
     ) -> None:
         self._backend = backend
         self._registry = registry
         self._writing: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._auto_rollback = auto_rollback
+        self._trackers: dict[tuple[AdapterId, int], Tracker] = {}
         self._gatekeeper = Gatekeeper(backend, registry, gate, replay_rows)
         self._tutor = Tutor(
             backend, registry, self._gatekeeper, self._writing, feedback_limit or UserLimit()

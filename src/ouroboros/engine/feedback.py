@@ -7,12 +7,13 @@ from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.records import Adapter, Ticket
-from ouroboros.engine.core import Core, raise_if_cancelled, verb
+from ouroboros.engine.core import raise_if_cancelled, verb
+from ouroboros.engine.tracking import Tracking
 from ouroboros.learning.signals import judgement
 from ouroboros.registry.threads import in_thread
 
 
-class Feedback(Core):
+class Feedback(Tracking):
     @verb
     async def learn_from_feedback(
         self,
@@ -40,6 +41,7 @@ class Feedback(Core):
         event.check()
         raise_if_cancelled(cancel)
         ticket = await self._tutor.give(adapter, event)
+        await self._watch(adapter.id, ticket.event)
         if not wait:
             self._tutor.learn_later(adapter.id)
             return ticket

@@ -16,7 +16,7 @@ from ouroboros.domain.prompts import messages_of
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.answers import Answers
-from ouroboros.engine.core import raise_if_cancelled, verb
+from ouroboros.engine.core import verb
 from ouroboros.registry.journal import Journalled
 from ouroboros.registry.lineage import ancestors, events_between, in_order, learned
 from ouroboros.registry.threads import in_thread
@@ -87,9 +87,10 @@ class Versions(Answers):
             await self._adapter(ref.adapter)
         old, new = [await in_thread(self._registry.version, ref) for ref in refs]
         lines = [await in_thread(ancestors, self._registry, v.ref) for v in (new, old)]
-        strengths = [await self._backend.strength(await self._files(v)) for v in (old, new)]
-        distance = await self._distance(old, new, cancel)
-        comparison = Comparison(old, new, distance, (strengths[0], strengths[1]), events_between(*lines))
+        here, there = await self._files(old), await self._files(new)
+        strengths = (await self._backend.strength(here), await self._backend.strength(there))
+        distance = await self._between(here, there, cancel)
+        comparison = Comparison(old, new, distance, strengths, events_between(*lines))
         if not probes:
             return comparison
         first = (await self.evaluate_adapter(old.ref, probes, cancel=cancel)).unwrap()
@@ -99,14 +100,14 @@ class Versions(Answers):
     async def _files(self, version: Version) -> AdapterFiles:
         return await in_thread(self._registry.files, version)
 
-    async def _distance(self, old: Version, new: Version, cancel: CancellationToken | None) -> float:
+    async def _between(
+        self, old: AdapterFiles, new: AdapterFiles, cancel: CancellationToken | None
+    ) -> float:
         """Norm of the difference of two updates, as a share of the norm of the layers they adapt."""
         if old.digest == new.digest:
             return 0.0
         minus = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, weights=(1.0, -1.0))
-        files = (await self._files(new), await self._files(old))
-        difference = await self._backend.merge(MergeJob(files, minus), cancel)
-        raise_if_cancelled(cancel)
+        difference = await self._backend.merge(MergeJob((new, old), minus), cancel)
         return await self._backend.strength(difference.files)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ouroboros.domain.errors import NotFound, StoreError
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Adapter, Version
+from ouroboros.registry.forgetting import Note, notes
 from ouroboros.registry.registry import Registry
 
 GRACE = timedelta(hours=1)
@@ -25,13 +26,15 @@ class Damage:
 class Checkup:
     """What `check` found: how much it read, what is damaged, and weights that no version refers to.
 
-    Unused weights are harmless: a writer died before its version was written, or lost a race.
+    Unused weights are harmless: a writer died before its version was written, or lost a race. What was
+    `forgetting` when the program was stopped is to be gone on with.
     """
 
     adapters: int
     versions: int
     damages: tuple[Damage, ...]
     unused: tuple[str, ...]
+    forgetting: tuple[Note, ...] = ()
 
 
 def check(registry: Registry) -> Checkup:
@@ -44,6 +47,7 @@ def check(registry: Registry) -> Checkup:
         versions=sum(map(len, lines.values())),
         damages=tuple(damages),
         unused=tuple(sorted(set(registry.weights.digests()) - registry.rows.digests())),
+        forgetting=tuple(notes(registry)),
     )
 
 
@@ -65,9 +69,13 @@ def collect(registry: Registry, grace: timedelta = GRACE, now: datetime | None =
 
 
 def _damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Iterator[Damage]:
-    if adapter.head not in [version.number for version in line]:
+    numbers = {version.number for version in line}
+    if adapter.head not in numbers:
         yield Damage(VersionRef(adapter.id, adapter.head), "its record is missing", served=True)
     for version in line:
+        if version.parent is not None and version.parent not in numbers:
+            words = f"the record of @{version.parent}, which it was made from, is missing"
+            yield Damage(version.ref, words, served=False)
         try:
             registry.files(version)
         except StoreError as error:

@@ -1,6 +1,6 @@
 """The journal: what was given to each adapter, durable before it is acknowledged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,6 +9,7 @@ from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned,
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
+from ouroboros.registry.pages import entries
 from ouroboros.stores.metadata.base import Json, MetadataStore
 
 
@@ -40,6 +41,11 @@ class Journal:
             Journalled(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
             for e in self._metadata.read(_log(adapter), after=after, limit=limit)
         ]
+
+    def all(self, adapter: AdapterId) -> Iterator[Journalled]:
+        """Every event, in order."""
+        for e in entries(self._metadata, _log(adapter)):
+            yield Journalled(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
 
     def end(self, adapter: AdapterId) -> int:
         """The last event's sequence number, erased or not; 0 if there never was one."""

@@ -72,13 +72,14 @@ class Registry:
         files: AdapterFiles,
         cause: str = "created",
         merged: MergedFrom | None = None,
+        seed: int | None = None,
     ) -> Adapter:
-        """A new adapter whose first version holds `files`, and why."""
+        """A new adapter whose first version holds `files`, and why; drawn from `seed`, if any."""
         adapter.check()
         grave = self._free_place(adapter)
         if grave is not None:
             self._purge(adapter, grave.value)  # in case the deletion was cut short
-        origin = Origin(config, base.fingerprint, base.name, software())
+        origin = Origin(config, base.fingerprint, base.name, software(), seed)
         draft = replace(_draft(adapter, files, cause), origin=origin, merged=merged)
         version = self._store(draft, files)
         journal = self.journal.end(adapter)
@@ -120,8 +121,42 @@ class Registry:
         the last journal event that it learned from. With `taught`, head and applied journal position
         move in one write. A version whose `verdict` refuses it is stored, and the head stays.
         """
+        _expect(self.get(adapter), parent, taught)
+        version = self.keep(
+            adapter,
+            files,
+            parent=parent,
+            cause=cause,
+            training=training,
+            report=report,
+            events=events,
+            taught=taught,
+            verdict=verdict,
+        )
+        try:
+            self._move(adapter, parent, parent if version.refused else version.number, taught)
+        except (Conflict, NotFound):
+            self.rows.withdraw(version)
+            raise
+        return version
+
+    def keep(
+        self,
+        adapter: AdapterId,
+        files: AdapterFiles,
+        *,
+        parent: int | None,
+        cause: str,
+        training: TrainingConfig | None = None,
+        report: TrainingReport | None = None,
+        events: int | None = None,
+        taught: Taught | None = None,
+        verdict: Verdict | None = None,
+        merged: MergedFrom | None = None,
+        replaces: int | None = None,
+    ) -> Version:
+        """Store a new version and serve it not: the first half of `commit`. `rollback` can serve it."""
         record = self.get(adapter)
-        _expect(record, parent, taught)
         draft = replace(
             _draft(adapter, files, cause),
             parent=parent,
@@ -132,15 +167,11 @@ class Registry:
             lessons=taught.lessons if taught else (),
             verdict=verdict,
             since=taught.since if taught else events and events - 1,
+            merged=merged,
             origin=Origin(record.config, record.base, record.base_name, software()),
+            replaces=replaces,
         )
-        version = self._store(draft, files)
-        try:
-            self._move(adapter, parent, parent if version.refused else version.number, taught)
-        except (Conflict, NotFound):
-            self.rows.withdraw(version)
-            raise
-        return version
+        return self._store(draft, files)
 
     def advance(self, adapter: AdapterId, *, since: int, to: int) -> None:
         """Mark journal events after `since`, up to `to`, as applied, though they made no new version.
@@ -226,10 +257,10 @@ class Registry:
         self.get(adapter)
         return self.rows.of(adapter)
 
-    def lineage(self, ref: VersionRef) -> list[Version]:
-        """A version and what it was made from, parent by parent, back to the first."""
+    def lineage(self, ref: VersionRef, limit: int | None = None) -> list[Version]:
+        """A version and what it was made from, parent by parent, back to the first or up to `limit`."""
         line = [self.version(ref)]
-        while (parent := line[-1].parent) is not None:
+        while (parent := line[-1].parent) is not None and len(line) != limit:
             line.append(self.version(VersionRef(ref.adapter, parent)))
         return line
 

@@ -1,6 +1,6 @@
 """Version rows: what a version is, under a number that nothing else ever gets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -32,6 +32,14 @@ class VersionRows:
         """Remove the row of a version that certainly never became the head."""
         with suppress(Conflict):  # the whole adapter was deleted meanwhile
             self._metadata.delete(VERSIONS, row_key(version.adapter, version.number), expected=1)
+
+    def remove(self, versions: Iterable[Version]) -> set[str]:
+        """Remove rows for good; returns the digests that they named."""
+        digests = set()
+        for version in versions:
+            digests.add(version.digest)
+            self.withdraw(version)
+        return digests
 
     def get(self, adapter: AdapterId, number: int) -> Version | None:
         record = self._metadata.get(VERSIONS, row_key(adapter, number))

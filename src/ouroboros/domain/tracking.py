@@ -1,0 +1,80 @@
+"""How versions do in use."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from ouroboros.domain.records import Version
+
+_Z = 1.959964
+"""Of a normal distribution, 95% lies within this many standard deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What people said of a version's answers: how many were right, how many wrong, and when."""
+
+    good: int = 0
+    bad: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+    @property
+    def judged(self) -> int:
+        return self.good + self.bad
+
+    @property
+    def share(self) -> float | None:
+        """Of the judged answers, the share that was right; None before anything was said."""
+        return self.good / self.judged if self.judged else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval (1927): where the true share lies, at 95%; sound for few judgements too."""
+        n = self.judged
+        if not n:
+            return 0.0, 1.0
+        share, z2 = self.good / n, _Z**2
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+        half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    @property
+    def score(self) -> float:
+        """One number to weigh versions by: the share, drawn to one half where little was said."""
+        return (self.good + 1) / (self.judged + 2)
+
+    @property
+    def per_day(self) -> float | None:
+        """Judgements a day, between the first and the last."""
+        if self.first is None or self.last is None or self.first == self.last:
+            return None
+        return (self.judged - 1) / ((self.last - self.first).total_seconds() / 86400)
+
+    def __add__(self, other: "Use") -> "Use":
+        starts = [t for t in (self.first, other.first) if t]
+        ends = [t for t in (self.last, other.last) if t]
+        return Use(
+            self.good + other.good,
+            self.bad + other.bad,
+            min(starts, default=None),
+            max(ends, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """How an adapter's versions were trained, and what was said of their answers.
+
+    versions  oldest first, each with its use; training, probes and verdict are in the version.
+    trend     "rising" or "falling" if the latest judgements differ from those before them by more than
+              chance; "steady" if not; empty while there are too few.
+    """
+
+    versions: tuple[tuple[Version, Use], ...]
+    trend: str = ""
+
+    @property
+    def use(self) -> Use:
+        """Of all versions together."""
+        return sum((use for _, use in self.versions), Use())

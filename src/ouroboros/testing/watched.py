@@ -1,0 +1,103 @@
+"""Stores whose writes can be interrupted: each passes a named point before it is made, and one after."""
+
+from collections.abc import Callable, Iterator
+
+from ouroboros.stores.blobs.base import BlobStore
+from ouroboros.stores.metadata.base import Entry, Json, MetadataStore, Record
+
+Pass = Callable[[str], None]
+"""Called with a point's name, like "before put adapters"; may raise, or never return."""
+
+
+class WatchedMetadata:
+    """Any metadata store; points are named by the primitive and its collection or log."""
+
+    def __init__(self, store: MetadataStore, watch: Pass) -> None:
+        self._store = store
+        self._watch = watch
+
+    def get(self, collection: str, key: str) -> Record | None:
+        return self._store.get(collection, key)
+
+    def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+        self._watch(f"before put {collection}")
+        record = self._store.put(collection, key, value, expected=expected)
+        self._watch(f"after put {collection}")
+        return record
+
+    def delete(self, collection: str, key: str, *, expected: int) -> None:
+        self._watch(f"before delete {collection}")
+        self._store.delete(collection, key, expected=expected)
+        self._watch(f"after delete {collection}")
+
+    def scan(
+        self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[Record]:
+        return self._store.scan(collection, prefix=prefix, after=after, limit=limit)
+
+    def append(self, log: str, value: Json) -> int:
+        kind = log.partition("/")[0]
+        self._watch(f"before append {kind}")
+        seq = self._store.append(log, value)
+        self._watch(f"after append {kind}")
+        return seq
+
+    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+        return self._store.read(log, after=after, limit=limit)
+
+    def erase(self, log: str, first: int, last: int) -> None:
+        kind = log.partition("/")[0]
+        self._watch(f"before erase {kind}")
+        self._store.erase(log, first, last)
+        self._watch(f"after erase {kind}")
+
+    def scrub(self) -> None:
+        self._watch("before scrub")
+        self._store.scrub()
+        self._watch("after scrub")
+
+    def collections(self) -> list[str]:
+        return self._store.collections()
+
+    def logs(self) -> list[str]:
+        return self._store.logs()
+
+    def last(self, log: str) -> int:
+        return self._store.last(log)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+class WatchedBlobs:
+    """Any blob store; points are named by the primitive and the blob's file."""
+
+    def __init__(self, store: BlobStore, watch: Pass) -> None:
+        self._store = store
+        self._watch = watch
+
+    def put(self, key: str, data: bytes) -> bool:
+        self._watch(f"before store {_kind(key)}")
+        stored = self._store.put(key, data)
+        self._watch(f"after store {_kind(key)}")
+        return stored
+
+    def get(self, key: str) -> bytes:
+        return self._store.get(key)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        return self._store.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._watch(f"before remove {_kind(key)}")
+        self._store.delete(key)
+        self._watch(f"after remove {_kind(key)}")
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def _kind(key: str) -> str:
+    """The file of an adapter, or the folder of anything else: digests are no names."""
+    folder, _, file = key.partition("/")
+    return file.rpartition("/")[2] or folder if folder == "adapters" else folder
