@@ -8,7 +8,7 @@ process that drains the same journal makes one of the two start over.
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ouroboros.backend.base import Backend, UpdateJob
@@ -35,6 +35,7 @@ from ouroboros.learning.signals import teach, unpaired_loss
 from ouroboros.registry.journal import Journalled
 from ouroboros.registry.registry import Registry, Taught
 from ouroboros.registry.threads import in_thread
+from ouroboros.registry.turns import Taking
 
 BATCH = 32
 """Events worked in together, at most, when many are pending."""
@@ -58,7 +59,7 @@ class Tutor:
         backend: Backend,
         registry: Registry,
         gatekeeper: Gatekeeper,
-        writing: Mapping[AdapterId, asyncio.Lock],
+        writing: Taking,
         limit: UserLimit,
     ) -> None:
         self._backend = backend

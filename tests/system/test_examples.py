@@ -13,6 +13,19 @@ def test_quickstart(python):
     assert taught.startswith("quickstart: ")
 
 
+def test_versions(python):
+    ran = python(EXAMPLES / "03_versions.py")
+    assert ran.returncode == 0, ran.stderr
+    first, trained, taught, apart, back, forth, again, forgotten, served = ran.stdout.splitlines()
+    assert first == "tickets@1 (created) learned nothing; 0 of 0 right"
+    assert trained == "tickets@2 (trained) learned 1; 0 of 1 right"
+    assert taught.startswith("tickets@3 (feedback) learned 2")
+    assert " apart; " in apart
+    assert (back, forth) == ("serving @2", "serving @3")
+    assert again == "tickets@3 made again: the same"
+    assert (forgotten, served) == ("forgotten; removed tickets@3", "serving @2")
+
+
 def test_merge(python):
     ran = python(EXAMPLES / "04_merge.py")
     assert ran.returncode == 0, ran.stderr

@@ -23,6 +23,18 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Go on from the state `resume`, if it is not empty; tell a state with the first progress after each
+    `seconds`, unless that is None."""
+
+    resume: bytes = b""
+    seconds: float | None = None
+
+
+NO_CHECKPOINTS = Checkpoints()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainJob:
     """Train `start` on `rows`; the result is new files, `start` stays as it is.
 
@@ -34,6 +46,7 @@ class TrainJob:
     training: TrainingConfig
     rows: tuple[Row, ...]
     replay: tuple[Row, ...] = ()
+    checkpoints: Checkpoints = NO_CHECKPOINTS
 
 
 @dataclass(frozen=True, slots=True)

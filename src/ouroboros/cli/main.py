@@ -25,6 +25,7 @@ from ouroboros.cli import (
     gc,
     generate,
     importing,
+    jobs,
     lineage,
     listing,
     merge,
@@ -44,6 +45,7 @@ from ouroboros.settings import NAMES, Settings
 VERBS = (
     create,
     train,
+    jobs,
     generate,
     feedback,
     chat,

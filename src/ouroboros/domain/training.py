@@ -7,7 +7,10 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """One optimizer step: `step` of `steps`, mean loss per labelled token, and how far along."""
+    """One optimizer step: `step` of `steps`, mean loss per labelled token, and how far along.
+
+    `checkpoint` is the training's state after it, where one was due (see `backend.base.Checkpoints`).
+    """
 
     step: int
     steps: int
@@ -16,6 +19,7 @@ class TrainingProgress:
     grad_norm: float
     tokens: int
     seconds: float
+    checkpoint: bytes | None = None
 
     @property
     def seconds_left(self) -> float:

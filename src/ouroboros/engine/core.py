@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -21,11 +20,15 @@ from ouroboros.learning.replay import ROWS
 from ouroboros.learning.tracking import Tracker
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
+from ouroboros.registry.turns import Turns
 from ouroboros.tutor import Tutor
 
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C", bound="Core")
+
+CHECKPOINT_SECONDS = 30.0
+"""A training that takes longer keeps its state this often: what a crash can cost, at most."""
 
 
 def verb(
@@ -54,10 +57,12 @@ class Core:
         gate: GatePolicy | None = None,
         replay_rows: int = ROWS,
         auto_rollback: float = 0.0,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self._backend = backend
         self._registry = registry
-        self._writing: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._writing = Turns(registry.leases)
+        self._checkpoint_seconds = checkpoint_seconds
         self._auto_rollback = auto_rollback
         self._trackers: dict[tuple[AdapterId, int], Tracker] = {}
         self._gatekeeper = Gatekeeper(backend, registry, gate, replay_rows)

@@ -1,12 +1,18 @@
 """Training on examples."""
 
+import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
-from ouroboros.backend.base import TrainJob
+from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints, TrainJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
+from ouroboros.domain.errors import Cancelled, NotFound, OuroborosError, Refused
+from ouroboros.domain.events import ExamplesGiven
 from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
 from ouroboros.domain.rows import Row
@@ -14,6 +20,7 @@ from ouroboros.domain.training import OnProgress
 from ouroboros.domain.verdict import Place
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
+from ouroboros.engine.watch import Watch
 from ouroboros.gatekeeper import Candidate, Judged, refusal
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.repair import gentler
@@ -47,7 +54,8 @@ class Training(Core):
         It becomes so only if it has learned them and is no worse at what the adapter knew: a few of
         many examples are held out to measure that, now and at every later update, and some of what it
         knew is trained along. Otherwise it is kept unserved, and the error is `Refused`. The examples
-        are journalled before training starts. `on_progress` is called after each optimizer step, from
+        are journalled before training starts, and a long training keeps checkpoints: if the program
+        dies, `resume_job` goes on with it. `on_progress` is called after each optimizer step, from
         another thread.
         """
         ref = VersionRef.parse(adapter_id)
@@ -55,36 +63,128 @@ class Training(Core):
         training.check()
         check_examples(examples)
         await self._backend.check(tuple(map(Row.of, examples)))
-        async with self._writing[ref.adapter]:
-            adapter = await self._adapter(ref.adapter)
-            head = await in_thread(self._registry.version, VersionRef(adapter.id))
-            start = await in_thread(self._registry.files, head)
-            events = await in_thread(self._registry.journal.examples, adapter.id, examples)
-            raise_if_cancelled(cancel)
-            lesson = Teaching(adapter, start, tuple(examples), events, training)
-            judged = await self._trained(lesson, on_progress, cancel)
-            raise_if_cancelled(cancel)
-            version = await in_thread(
-                self._registry.commit,
-                adapter.id,
-                judged.outcome.files,
-                parent=head.number,
-                cause="trained",
-                training=training,
-                report=judged.outcome.report,
-                events=events,
-                verdict=judged.verdict,
+        await self._adapter(ref.adapter)
+        event = await in_thread(self._registry.journal.examples, ref.adapter, examples)
+        job = Job(ref.adapter, event, training, datetime.now(UTC))
+        await in_thread(self._registry.jobs.open, job)
+        return await self._run(job, tuple(examples), on_progress, cancel)
+
+    @verb
+    async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
+        """Trainings that are queued, running, interrupted or failed."""
+        adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
+        return await in_thread(self._registry.unfinished, adapter)
+
+    @verb
+    async def resume_job(
+        self,
+        job_id: str,
+        *,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> Version:
+        """Go on with a training whose program died, or that failed; waits while it is running.
+
+        From its last checkpoint it comes to the same version, to the last bit, as if it had never been
+        interrupted. If the adapter has moved on since, it starts anew from the new head.
+        """
+        job = await in_thread(self._registry.jobs.get, job_id)
+        await self._adapter(job.adapter)
+        found = await in_thread(self._registry.journal.read, job.adapter, after=job.event - 1, limit=1)
+        if not found or found[0].seq != job.event or not isinstance(found[0].event, ExamplesGiven):
+            await in_thread(self._registry.jobs.close, job.id)
+            raise NotFound(f"The examples of {job.id} were erased.", hint="Train others.")
+        return await self._run(job, found[0].event.examples, on_progress, cancel)
+
+    @verb
+    async def cancel_job(self, job_id: str) -> None:
+        """Give a training up. One that is running, in any program, stops within a second or a step."""
+        job = await in_thread(self._registry.jobs.get, job_id)
+        if job.state is JobState.RUNNING and await in_thread(self._registry.leases.held, job.adapter):
+            await in_thread(
+                self._registry.jobs.change, job.id, lambda j: replace(j, state=JobState.CANCELLING)
             )
-            if version.refused:
-                raise refusal(version, head.number)
-            await self._gatekeeper.promoted(adapter.id, judged)
-            return version
+        else:
+            await in_thread(self._registry.jobs.close, job.id)
+
+    async def _run(
+        self,
+        job: Job,
+        examples: tuple[TrainingExample, ...],
+        on_progress: OnProgress | None,
+        cancel: CancellationToken | None,
+    ) -> Version:
+        """Wait for the adapter's turn and run a job; it is over but where it failed."""
+        token = cancel or CancellationToken()
+        try:
+            async with self._writing[job.adapter]:
+                raise_if_cancelled(token)
+                version = await self._learned(job.id, examples, on_progress, token)
+        except (Cancelled, asyncio.CancelledError, Refused):
+            await in_thread(self._registry.jobs.close, job.id)
+            raise
+        except OuroborosError as error:
+            failed, reason = JobState.FAILED, str(error)
+            with suppress(OuroborosError):
+                await in_thread(
+                    self._registry.jobs.change, job.id, lambda j: replace(j, state=failed, reason=reason)
+                )
+            raise
+        await in_thread(self._registry.jobs.close, job.id)
+        return version
+
+    async def _learned(
+        self,
+        job_id: str,
+        examples: tuple[TrainingExample, ...],
+        on_progress: OnProgress | None,
+        cancel: CancellationToken,
+    ) -> Version:
+        """The version that a job comes to, committed."""
+        try:
+            job = await in_thread(self._registry.jobs.get, job_id)
+        except NotFound:
+            raise Cancelled("The training was given up while it waited for its turn.") from None
+        adapter = await self._adapter(job.adapter)
+        head = await in_thread(self._registry.version, VersionRef(adapter.id))
+        start = await in_thread(self._registry.files, head)
+        state = b""
+        if job.parent == head.number:
+            state = await in_thread(self._registry.jobs.state, job)
+        running = JobState.RUNNING
+        await in_thread(
+            self._registry.jobs.change,
+            job.id,
+            lambda j: replace(j, state=running, parent=head.number, reason=""),
+        )
+        raise_if_cancelled(cancel)
+        watch = Watch(self._registry.jobs, job.id, on_progress, cancel)
+        teaching = Teaching(adapter, start, examples, job.event, job.training)
+        checkpoints = Checkpoints(state, self._checkpoint_seconds)
+        judged = await self._trained(teaching, watch, cancel, checkpoints)
+        raise_if_cancelled(cancel)
+        version = await in_thread(
+            self._registry.commit,
+            adapter.id,
+            judged.outcome.files,
+            parent=head.number,
+            cause="trained",
+            training=job.training,
+            report=judged.outcome.report,
+            events=job.event,
+            verdict=judged.verdict,
+        )
+        if version.refused:
+            raise refusal(version, head.number)
+        await self._gatekeeper.promoted(adapter.id, judged)
+        return version
 
     async def _trained(
         self,
         lesson: Teaching,
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
+        checkpoints: Checkpoints = NO_CHECKPOINTS,
     ) -> Judged:
         """Train, and put what came of it to the gate. Depends on the lesson and the journal alone."""
         adapter, examples = lesson.adapter, lesson.examples
@@ -92,7 +192,8 @@ class Training(Core):
         out = knowledge.split(examples)
         rows = tuple(Row.of(e) for i, e in enumerate(examples) if i not in out)
         job = TrainJob(lesson.start, adapter.config, lesson.training, rows, knowledge.rows())
-        outcome = await self._backend.train(job, on_progress, cancel)
+        first = replace(job, checkpoints=checkpoints)
+        outcome = await self._backend.train(first, on_progress, cancel)
         fresh = _fresh(examples, out, lesson.event)
         return await self._gatekeeper.judge(
             adapter.id,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
+from ouroboros.registry.leases import LEASES
 from ouroboros.registry.pages import entries, records
 from ouroboros.registry.registry import ADAPTERS
 from ouroboros.registry.rows import VERSIONS
@@ -49,7 +50,7 @@ def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Contents:
     if file.exists():
         raise AlreadyExists(f"{file} exists already.", hint="Choose a new name for the backup.")
     with _whole(file) as partial, zipfile.ZipFile(partial, "w") as zipped:
-        kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED})  # adapters come first
+        kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})  # adapters come first
         rows = [(c, r.key, r.value) for c in kept for r in records(metadata, c)]
         logs = [_log(metadata, name) for name in metadata.logs()]
         stored = _copy_blobs(blobs, zipped)

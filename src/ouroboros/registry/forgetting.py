@@ -64,12 +64,13 @@ def tainted(registry: Registry, noted: Iterable[Note]) -> list[Version]:
     return in_order(found.values())
 
 
-def finish(registry: Registry, noted: Iterable[Note], versions: Collection[Version]) -> None:
+def finish(registry: Registry, noted: Collection[Note], versions: Collection[Version]) -> None:
     """Remove versions and their weights, the notes, and whatever the store keeps of removed things."""
     digests = registry.rows.remove(versions)
     registry.weights.sweep(digests, registry.rows.digests)
     for adapter in {v.adapter for v in versions}:
         registry.scores.drop(adapter)
+    _drop_jobs(registry, noted, {v.adapter for v in versions})
     metadata, _ = registry.stores
     metadata.scrub()
     for note in noted:
@@ -77,6 +78,16 @@ def finish(registry: Registry, noted: Iterable[Note], versions: Collection[Versi
         if record is not None:
             with suppress(Conflict):
                 metadata.delete(FORGETTING, note.adapter.name, expected=record.revision)
+
+
+def _drop_jobs(registry: Registry, noted: Collection[Note], adapters: Collection[AdapterId]) -> None:
+    """Checkpoints stand on what was learned before them: such jobs start anew, or never."""
+    erased = {(note.adapter, number) for note in noted for number in note.events}
+    for job in registry.jobs.all():
+        if (job.adapter, job.event) in erased:
+            registry.jobs.close(job.id)
+        elif job.adapter in adapters or any(job.adapter == note.adapter for note in noted):
+            registry.jobs.restart(job.id)
 
 
 def events_of(registry: Registry, user: str) -> dict[AdapterId, list[int]]:

@@ -64,7 +64,11 @@ def repair(registry: Registry, checkup: Checkup) -> list[Adapter]:
 
 
 def collect(registry: Registry, grace: timedelta = GRACE, now: datetime | None = None) -> list[str]:
-    """Remove weights that no version has referred to for `grace`; returns their digests."""
+    """Remove weights that no version has referred to for `grace`; returns their digests.
+
+    Checkpoints that no job refers to go with them.
+    """
+    registry.jobs.collect()
     return registry.weights.collect(registry.rows.digests, grace, now or datetime.now(UTC))
 
 

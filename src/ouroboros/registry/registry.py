@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
+from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, Lesson, MergedFrom, Origin, Version
 from ouroboros.domain.training import TrainingReport
@@ -19,7 +20,9 @@ from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
+from ouroboros.registry.jobs import Jobs
 from ouroboros.registry.journal import Journal
+from ouroboros.registry.leases import Leases
 from ouroboros.registry.pages import entries, records
 from ouroboros.registry.rows import VersionRows
 from ouroboros.registry.scores import Scores
@@ -54,6 +57,8 @@ class Registry:
         self.weights = Weights(metadata, blobs)
         self.rows = VersionRows(metadata)
         self.journal = Journal(metadata)
+        self.jobs = Jobs(metadata, blobs)
+        self.leases = Leases(metadata)
         self.scores = Scores(metadata)
 
     def close(self) -> None:
@@ -264,6 +269,16 @@ class Registry:
             line.append(self.version(VersionRef(ref.adapter, parent)))
         return line
 
+    def unfinished(self, adapter: AdapterId | None = None) -> list[Job]:
+        """Trainings that are no version yet; those whose program has died are interrupted."""
+        lost = JobState.INTERRUPTED
+        return [
+            replace(job, state=lost)
+            if job.state in (JobState.RUNNING, JobState.CANCELLING) and not self.leases.held(job.adapter)
+            else job
+            for job in self.jobs.all(adapter)
+        ]
+
     def files(self, version: Version) -> AdapterFiles:
         """A version's weights, checked against its digest."""
         return self.weights.get(version.digest, str(version.ref))
@@ -280,6 +295,8 @@ class Registry:
         digests = self.rows.purge(adapter, grave["versions"])
         self.journal.erase(adapter, 1, grave["events"])
         self.scores.drop(adapter)
+        for job in self.jobs.all(adapter):
+            self.jobs.close(job.id)
         self._metadata.erase(_moves(adapter), 1, grave["moves"])
         self.weights.sweep(digests, self.rows.digests)
 

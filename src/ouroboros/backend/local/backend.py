@@ -200,7 +200,15 @@ class LocalBackend:
 
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(self._unpack(job.start))
-        report = yield from train(self._pool, adapter, job.rows, job.adapter, job.training, job.replay)
+        report = yield from train(
+            self._pool,
+            adapter,
+            job.rows,
+            job.adapter,
+            job.training,
+            job.replay,
+            job.checkpoints,
+        )
         return self._outcome(adapter, job.adapter, report)
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
+from ouroboros.backend.local.checkpoint import Progress, pack, unpack
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.step import encode, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
@@ -29,11 +31,13 @@ def train(
     config: AdapterConfig,
     training: TrainingConfig,
     replay: Sequence[Row] = (),
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
     `replay` are rows that it knows, of which some join each step. Passes over the base are shared with
-    whoever else asks the pool for gradients meanwhile.
+    whoever else asks the pool for gradients meanwhile. A training that goes on from a checkpoint ends
+    with the same bits as one that was never stopped.
 
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """
@@ -54,11 +58,17 @@ def train(
     master.grad = torch.zeros_like(master)
     optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
 
-    # 4. Steps.
-    losses: list[float] = []
-    tokens = 0
+    # 4. Where a former run had come to, if there was one.
+    done = Progress([], 0)
+    if checkpoints.resume:
+        done = unpack(checkpoints.resume, master, optimizer, plan)
+        adapter.publish()
+    saved = started
+
+    # 5. Steps.
     with adapter.training() as grads:
-        for step, (chosen, rate) in enumerate(zip(plan, rates, strict=True), start=1):
+        for step in range(len(done.losses) + 1, len(plan) + 1):
+            chosen, rate = plan[step - 1], rates[step - 1]
             batch = [items[i] for i in chosen]
             loss = (yield from pool.gradient(adapter, start, batch, grads, master.grad)).loss
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
@@ -67,12 +77,13 @@ def train(
             optimizer.step()
             adapter.publish()
             master.grad.zero_()
-            losses.append(loss)
-            tokens += sum(map(len, batch))
-            yield TrainingProgress(
-                step, len(plan), loss, rate, norm, tokens, time.perf_counter() - started
-            )
-    return _report(losses, len(rows), tokens, time.perf_counter() - started)
+            done.losses.append(loss)
+            done.tokens += sum(map(len, batch))
+            now, state = time.perf_counter(), None
+            if checkpoints.seconds is not None and now - saved >= checkpoints.seconds:
+                saved, state = now, pack(master, optimizer, done)
+            yield TrainingProgress(step, len(plan), loss, rate, norm, done.tokens, now - started, state)
+    return _report(done.losses, len(rows), done.tokens, time.perf_counter() - started)
 
 
 def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:

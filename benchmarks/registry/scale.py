@@ -1,0 +1,63 @@
+"""A store of many adapters: how long the verbs that do not depend on its size take."""
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+from ouroboros.testing.backend import BASE
+
+
+def fill(folder: Path, adapters: int, versions: int) -> None:
+    """`adapters` adapters with `versions` versions each; the weights are shared, the rows are not."""
+    registry = open_at(folder)
+    files = AdapterFiles(b"{}", b"weights")
+    for n in range(adapters):
+        name = name_of(n)
+        registry.create(name, AdapterConfig(), BASE, files)
+        for parent in range(1, versions):
+            registry.commit(name, files, parent=parent, cause="trained")
+    registry.close()
+
+
+def measure(folder: Path, adapters: int, versions: int, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each verb, over adapters chosen at random; a store is opened each time."""
+    chance = random.Random(1)
+    opened = [_time(lambda: open_at(folder).close()) for _ in range(repeats)]
+    registry = open_at(folder)
+    found = {"open": opened, "list": [], "versions": [], "head": [], "rollback": []}
+    for _ in range(repeats):
+        name = name_of(chance.randrange(adapters))
+        ref = VersionRef(name, chance.randrange(1, versions + 1))
+        found["list"].append(_time(registry.adapters))
+        found["versions"].append(_time(partial(registry.versions, name)))
+        found["head"].append(_time(partial(registry.version, VersionRef(name))))
+        found["rollback"].append(_time(partial(registry.rollback, ref)))
+    registry.close()
+    return found
+
+
+def p95(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+def open_at(folder: Path) -> Registry:
+    return Registry(
+        open_metadata(f"sqlite:///{folder}/metadata.db"), open_blobs(f"file://{folder}/blobs")
+    )
+
+
+def name_of(n: int) -> AdapterId:
+    return AdapterId(f"adapter {n:04d}")
+
+
+def _time(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)

@@ -1,0 +1,67 @@
+"""`ouroboros jobs`."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.progress import training_progress
+from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidInput
+from ouroboros.domain.jobs import Job
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.settings import Settings
+
+NAME = "jobs"
+HELP = "list trainings that are not done, go on with one that was interrupted, or give one up"
+EXAMPLES = """\
+  ouroboros jobs
+  ouroboros jobs tickets
+  ouroboros jobs --resume tickets#4    go on from its last checkpoint
+  ouroboros jobs --cancel tickets#4    whichever program runs it"""
+
+_HEADER = ("job", "state", "step", "since", "reason")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="of one adapter only")
+    parser.add_argument("--resume", metavar="JOB", help="go on with a training")
+    parser.add_argument("--cancel", metavar="JOB", help="give a training up")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    if sum(map(bool, (options.name, options.resume, options.cancel))) > 1:
+        raise InvalidInput("Give one of NAME, --resume and --cancel.", hint="See: ouroboros jobs --help")
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        if options.resume:
+            return await _resume(engine, options.resume, out)
+        if options.cancel:
+            (await engine.cancel_job(options.cancel)).unwrap()
+            return out.result({"cancelled": options.cancel}, f"Gave up {options.cancel}.")
+        found = (await engine.list_jobs(options.name)).unwrap()
+    table = out.table(_HEADER, [_row(job) for job in found])
+    return out.result([_json(job) for job in found], table if found else "No training is under way.")
+
+
+async def _resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:
+    with training_progress(out) as on_progress:
+        version = (await engine.resume_job(job, on_progress=on_progress)).unwrap()
+    out.result(describe.version_json(version), f"{version.ref} {describe.trained(version)}.")
+
+
+def _row(job: Job) -> tuple[str, ...]:
+    step = f"{job.step}/{job.steps}" if job.steps else ""
+    return job.id, job.state.value, step, describe.when(job.created_at), job.reason
+
+
+def _json(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.id,
+        "state": job.state.value,
+        "step": job.step,
+        "steps": job.steps,
+        "created_at": job.created_at.isoformat(),
+        "reason": job.reason,
+    }
