@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from ouroboros.testing.backend import BASE
 
 
 def fill(folder: Path, adapters: int, versions: int) -> None:
-    """`adapters` adapters with `versions` versions each; the weights are shared, the rows are not."""
+    """`adapters` adapters with `versions` versions each, rows as commits write them; weights shared."""
     registry = open_at(folder)
     files = AdapterFiles(b"{}", b"weights")
     for n in range(adapters):
         name = name_of(n)
         registry.create(name, AdapterConfig(), BASE, files)
+        first = registry.version(VersionRef(name))
         for parent in range(1, versions):
-            registry.commit(name, files, parent=parent, cause="trained")
+            registry.rows.add(replace(first, parent=parent, cause="trained"))
     registry.close()
 
 

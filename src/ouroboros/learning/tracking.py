@@ -125,12 +125,12 @@ def fallen(line: Sequence[Sequence[Heard]], level: float, at: int) -> Fall | Non
     """
     for cut in range(1, min(len(line), SPLITS + 1)):
         after = sorted(h for h in chain(*line[:cut]) if h[0] <= at)
-        doublings = (len(after) // FIRST_LOOK).bit_length()
-        if not after or after[-1][0] != at or len(after) != FIRST_LOOK * 2 ** (doublings - 1):
+        looks = (len(after) // FIRST_LOOK).bit_length()
+        if not looks or after[-1][0] != at or len(after) != FIRST_LOOK * 2 ** (looks - 1):
             continue
         before = count([h for h in chain(*line[cut:]) if h[0] < at])
         chance = chance_of_worse(count(after), before)
-        if chance < level / SPLITS / 2**doublings:
+        if chance < level / SPLITS / 2**looks:
             return Fall(cut, count(after), before, chance)
     return None
 

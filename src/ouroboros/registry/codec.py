@@ -1,11 +1,11 @@
 """Frozen values to JSON and back: exact types, unknown keys refused at every depth."""
 
-import json
 from functools import cache
 from types import GenericAlias
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from ouroboros.domain.errors import StoreError
 from ouroboros.stores.metadata.base import Json
@@ -21,7 +21,7 @@ def encode(value: Any) -> Json:
 def decode(kind: type[T], data: Json, what: str) -> T:
     """JSON as a frozen dataclass; `StoreError` when it was not written by this program."""
     try:
-        return _adapter(kind).validate_json(json.dumps([data]))[0]
+        return _adapter(kind).validate_json(to_json([data]))[0]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][1:])) or "it"
