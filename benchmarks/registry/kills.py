@@ -75,7 +75,7 @@ class Tally:
 def survive(folder: Path, kills: int, seed: int) -> Tally:
     """Kill `kills` programs, half of them at named points, and tally what is found afterwards."""
     chance, tally = random.Random(seed), Tally()
-    promised = Promises()
+    store, promised = folder, Promises()
     for round in range(kills):
         if round % ROUNDS_PER_STORE == 0:
             store, promised = folder / f"store{round}", Promises()
@@ -178,12 +178,13 @@ async def _life(engine: AdapterLearningEngine, round: int, tell: Callable[..., N
 
 def _inspect(store: Path, promised: Promises) -> list[str]:
     """Open the store, twice, and name everything that is not as it was said to be."""
+    wrong: list[str] = []
     for _ in range(2):
         registry = Registry(
             open_metadata(f"sqlite:///{store}/metadata.db"), open_blobs(f"file://{store}/blobs")
         )
         found = check(registry)
-        wrong = [f"dangling {d.ref}: {d.words}" for d in found.damages]
+        wrong += [f"dangling {d.ref}: {d.words}" for d in found.damages]
         known = {a.id: a for a in registry.adapters()}
         if KEPT in known:
             wrong += _missing(registry, promised)

@@ -9,7 +9,7 @@ from ouroboros.domain.errors import StoreError
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.result import Result
+from ouroboros.domain.result import Err, Result
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.housekeeping import check
 from ouroboros.registry.registry import Registry
@@ -86,7 +86,7 @@ async def test_a_fault_at_any_write_leaves_what_was_or_what_is_to_be(name: str, 
         engine, registry, disk = await prepared()
         disk.fails_at, disk.number = fails_at, number
         result = await verb(engine)
-        if not result.ok:
+        if isinstance(result, Err):
             assert isinstance(result.error, StoreError)
             assert result.error.message.startswith("Could not ")
             assert result.error.hint
@@ -100,5 +100,5 @@ async def test_a_fault_at_any_write_leaves_what_was_or_what_is_to_be(name: str, 
 async def again(verb: Verb, engine: AdapterLearningEngine) -> None:
     """The disk works again, and so does the verb, unless it had done its work."""
     result = await verb(engine)
-    if not result.ok:
+    if isinstance(result, Err):
         assert result.error.code in ("already_exists", "not_found")

@@ -13,6 +13,7 @@ from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import Cancelled, NotFound, TrainingFailed
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.jobs import JobState
+from ouroboros.domain.result import Err
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
@@ -84,9 +85,8 @@ async def engine(tmp_path: Path):
     await opened.close()
 
 
-async def test_a_training_is_given_up_from_another_program(
-    engine: AdapterLearningEngine, tmp_path: Path
-) -> None:
+async def test_a_training_is_given_up_from_another_program(tmp_path: Path) -> None:
+    engine = engine_at(tmp_path, FakeBackend(step_seconds=0.3))
     begun = threading.Event()
     training = asyncio.create_task(start(engine, lambda _: begun.set()))
     await asyncio.to_thread(begun.wait)
@@ -95,9 +95,12 @@ async def test_a_training_is_given_up_from_another_program(
     assert job.state is JobState.RUNNING
     (await other.cancel_job(job.id)).unwrap()
     ended = await training
-    assert ended.ok or isinstance(ended.error, Cancelled)
+    assert isinstance(ended, Err)
+    assert isinstance(ended.error, Cancelled)
     assert (await other.list_jobs()).unwrap() == []
+    assert (await other.get_adapter("a")).unwrap().head == 1
     await other.close()
+    await engine.close()
 
 
 async def test_a_failed_training_says_why_and_can_be_tried_again(
