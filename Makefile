@@ -14,8 +14,8 @@ setup: $(STAMPS)/run  ## install what the program needs
 demo: $(STAMPS)/run  ## the main job with the bundled model: create, train, measure, ask
 	$(BIN)/ouroboros demo
 
-test: $(STAMPS)/dev  ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMPS)/dev $(STAMPS)/servers  ## the whole test suite
+	PATH="$$PATH:$(CURDIR)/$(STAMPS)/npm/node_modules/.bin" $(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMPS)/dev  ## style, types and the direction of imports
 	$(BIN)/ruff check
@@ -41,4 +41,18 @@ $(STAMPS)/run: pyproject.toml constraints.txt | $(STAMPS)/venv
 $(STAMPS)/dev: $(STAMPS)/run
 	@echo "Installing what tests and checks need into $(VENV)"
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+# The stores' tests want a PostgreSQL server and Azure's stand-in; without them they are skipped, saying so.
+$(STAMPS)/servers: | $(STAMPS)/venv
+	@if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ! command -v initdb >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing the Debian package postgresql, for tests"; \
+			apt-get install -y -qq --no-install-recommends postgresql >/dev/null || true; \
+		else echo "No PostgreSQL server: its tests are skipped (apt-get install postgresql)"; fi; fi
+	@if ! command -v azurite-blob >/dev/null; then \
+		if command -v npm >/dev/null; then \
+			echo "Installing the npm package azurite into $(STAMPS)/npm, for tests"; \
+			npm install --silent --no-audit --no-fund --prefix $(STAMPS)/npm azurite@3 >/dev/null || true; \
+		else echo "No npm: Azure's tests are skipped (apt-get install npm)"; fi; fi
 	@touch $@

@@ -8,9 +8,10 @@ from ouroboros.backend.lazy import LazyBackend
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.limits import UserLimit
+from ouroboros.registry.migrate import Stores
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings
-from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
+from ouroboros.stores.open import MEMORY, SQLITE, open_blobs, open_metadata
 from ouroboros.sync import SyncEngine
 
 
@@ -54,15 +55,32 @@ def _open_backend(settings: Settings) -> Backend:
 
 
 def _open_registry(settings: Settings) -> Registry:
+    stores = open_stores(settings)
+    return Registry(stores.metadata, stores.blobs)
+
+
+def open_stores(settings: Settings) -> Stores:
+    """The stores that `settings` name, made if they are not there."""
+    metadata, blobs = store_urls(settings)
+    opened = open_metadata(metadata)
+    try:
+        return Stores(opened, open_blobs(blobs))
+    except BaseException:
+        opened.close()
+        raise
+
+
+def store_urls(settings: Settings) -> tuple[str, str]:
+    """Where metadata and blobs are kept: in the store's folder, unless a URL says otherwise."""
     if settings.store == MEMORY:
-        return Registry(open_metadata(MEMORY), open_blobs(MEMORY))
-    folder = Path(settings.store).expanduser().absolute()
-    blobs = open_blobs(f"file://{folder / 'blobs'}")
-    return Registry(open_metadata(f"sqlite:///{folder / 'metadata.db'}"), blobs)
+        metadata = blobs = MEMORY
+    else:
+        folder = Path(settings.store).expanduser().absolute()
+        metadata, blobs = f"sqlite:///{folder / 'metadata.db'}", f"file://{folder / 'blobs'}"
+    return settings.metadata or metadata, settings.blobs or blobs
 
 
 def store_exists(settings: Settings) -> bool:
-    """Whether there is anything to read, without making it."""
-    if settings.store == MEMORY:
-        return True
-    return (Path(settings.store).expanduser() / "metadata.db").is_file()
+    """Whether there is anything to read, without making it; a server's store is taken to be there."""
+    metadata, _ = store_urls(settings)
+    return not metadata.startswith(SQLITE) or Path(metadata.removeprefix(SQLITE)).is_file()

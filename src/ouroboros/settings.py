@@ -23,6 +23,8 @@ class Settings:
     """Where things are kept and what they run on. docs/settings.md explains each.
 
     store    a folder, or "memory:" for one that is forgotten at exit.
+    metadata  where metadata is kept instead of in the store's folder: a URL; "" leaves it there.
+    blobs    the same for weights.
     model    "starter", the folder of a Hugging Face causal language model, or its hub id.
     dtype    what the model computes in: "auto", "float32" or "bfloat16".
     device   "auto", "cpu" or "cuda".
@@ -35,6 +37,8 @@ class Settings:
     """
 
     store: str = "./ouroboros-store"
+    metadata: str = ""
+    blobs: str = ""
     model: str = "starter"
     dtype: str = "auto"
     device: str = "auto"

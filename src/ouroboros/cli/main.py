@@ -29,6 +29,7 @@ from ouroboros.cli import (
     lineage,
     listing,
     merge,
+    migrate,
     plan,
     rebuild,
     restore,
@@ -68,6 +69,7 @@ VERBS = (
     backup,
     restore,
     bench,
+    migrate,
     demo,
 )
 

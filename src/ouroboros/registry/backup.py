@@ -50,9 +50,8 @@ def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Contents:
     if file.exists():
         raise AlreadyExists(f"{file} exists already.", hint="Choose a new name for the backup.")
     with _whole(file) as partial, zipfile.ZipFile(partial, "w") as zipped:
-        kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})  # adapters come first
-        rows = [(c, r.key, r.value) for c in kept for r in records(metadata, c)]
-        logs = [_log(metadata, name) for name in metadata.logs()]
+        rows = read_rows(metadata)
+        logs = [read_log(metadata, name) for name in metadata.logs()]
         stored = _copy_blobs(blobs, zipped)
         _require_whole(rows, stored)
         contents = Contents(
@@ -84,21 +83,28 @@ def restore(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Contents:
         for name in names:
             blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
     for name, last, kept in logs:
-        _refill(metadata, name, last, dict(kept))
+        refill(metadata, name, last, dict(kept))
     for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):
         metadata.put(collection, key, value, expected=0)
     return contents
 
 
-def _log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
+def read_rows(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
+    """Every record worth keeping, as collection, key and value; adapters come first."""
+    kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})
+    return [(c, r.key, r.value) for c in kept for r in records(metadata, c)]
+
+
+def read_log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
+    """A log's name, its last number ever given out, and its entries by number."""
     last = metadata.last(name)
     kept = [(e.seq, e.value) for e in entries(metadata, name) if e.seq <= last]
     return name, last, kept
 
 
-def _refill(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
+def refill(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
     """Append entries under their old numbers; places that were erased are filled and erased again."""
-    for seq in range(1, last + 1):
+    for seq in range(metadata.last(name) + 1, last + 1):
         metadata.append(name, kept.get(seq, {}))
         if seq not in kept:
             metadata.erase(name, seq, seq)

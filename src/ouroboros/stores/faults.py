@@ -1,9 +1,17 @@
-"""What an operating system's error means to the owner of a store."""
+"""What an operating system's error means to the owner of a store, and what is worth trying again."""
 
 import errno
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ouroboros.domain.errors import StoreError
+
+T = TypeVar("T")
+
+_PAUSES = (0.1, 0.3, 0.9, 2.0, 4.0, 8.0)
+"""Seconds between tries: about as long as a server takes to restart."""
 
 _FULL = ("the disk is full", "Free some space there and try again.")
 _FORBIDDEN = ("it may not be written", "Check who owns it and its permissions, or use another --store.")
@@ -28,3 +36,15 @@ def store_error(what: str, folder: Path, error: OSError) -> StoreError:
     known = _REASONS.get(error.errno or 0)
     reason, hint = known or (error.strerror or str(error), "Check the folder and its disk.")
     return StoreError(f"Could not {what} in {folder}: {reason}.", hint=hint)
+
+
+def retried(work: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
+    """`work()`, repeated with growing pauses while it fails with an error that is `passing`."""
+    for pause in _PAUSES:
+        try:
+            return work()
+        except Exception as error:
+            if not passing(error):
+                raise
+        time.sleep(pause)
+    return work()

@@ -1,31 +1,40 @@
 """Opening a store by its URL; what a scheme needs is imported only when it is used."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
 MEMORY = "memory:"
+SQLITE = "sqlite:///"
 
 
 def open_metadata(url: str) -> MetadataStore:
-    """`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, or `memory:`."""
+    """`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://...`, or `memory:`."""
     if url == MEMORY:
         from ouroboros.stores.metadata.memory import MemoryMetadata
 
         return MemoryMetadata()
-    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+    if url.startswith(SQLITE) and url != SQLITE:
         from sqlalchemy import URL
 
         from ouroboros.stores.metadata.sql import SqlMetadata
 
-        return SqlMetadata(URL.create("sqlite", database=url.removeprefix("sqlite:///")))
-    raise _unknown("metadata", url, "sqlite:///PATH")
+        return SqlMetadata(URL.create("sqlite", database=url.removeprefix(SQLITE)))
+    if url.startswith(("postgresql://", "postgres://")):
+        from ouroboros.stores.metadata.sql import SqlMetadata
+
+        return SqlMetadata(_postgresql(url))
+    raise _unknown("metadata", url, "sqlite:///PATH, postgresql://HOST/DATABASE")
 
 
 def open_blobs(url: str) -> BlobStore:
-    """`file:///absolute/folder`, or `memory:`."""
+    """`file:///absolute/folder`, `s3://...`, `gs://...`, `az://...`, or `memory:`."""
     if url == MEMORY:
         from ouroboros.stores.blobs.memory import MemoryBlobs
 
@@ -34,7 +43,27 @@ def open_blobs(url: str) -> BlobStore:
         from ouroboros.stores.blobs.files import FileBlobs
 
         return FileBlobs(Path(url.removeprefix("file://")))
-    raise _unknown("blob", url, "file:///PATH")
+    if url.startswith(("s3://", "gs://", "az://")):
+        from ouroboros.stores.blobs.objects import ObjectBlobs
+
+        return ObjectBlobs(url)
+    raise _unknown("blob", url, "file:///PATH, s3://BUCKET/PREFIX, gs://..., az://...")
+
+
+def _postgresql(url: str) -> "URL":
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        parsed = None
+    if parsed is None or not parsed.database:
+        raise InvalidInput(
+            "The postgresql URL cannot be read.",
+            hint="It looks like: postgresql://USER@HOST:5432/DATABASE",
+        )
+    return parsed.set(drivername="postgresql")
 
 
 def _unknown(kind: str, url: str, known: str) -> InvalidInput:
@@ -42,5 +71,5 @@ def _unknown(kind: str, url: str, known: str) -> InvalidInput:
     scheme = url.partition(":")[0] if ":" in url else ""
     return InvalidInput(
         f"No {kind} store is known for {scheme!r}." if scheme else f"{url!r} is not a store's URL.",
-        hint=f"Use {known} or {MEMORY}",
+        hint=f"Use one of {known}, {MEMORY}",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ouroboros.domain.errors import StoreError
-from ouroboros.stores.metadata import sql
+from ouroboros.stores.metadata import schema
 from ouroboros.stores.metadata.sql import SqlMetadata
 from ouroboros.stores.open import open_metadata
 from ouroboros.testing.metadata import SharedMetadataLaws
@@ -37,7 +37,7 @@ def test_a_store_of_a_newer_schema_is_refused_and_left_alone(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(sql, "SCHEMA", 7)
+        newer.setattr(schema, "UPGRADES", (lambda operations: None,) * 6)
         SqlMetadata(url).close()
     before = _tables(tmp_path / "folder" / "metadata.db")
     with pytest.raises(StoreError, match="schema 7; this program knows up to 1") as caught:

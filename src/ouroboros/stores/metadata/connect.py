@@ -1,12 +1,15 @@
 """Database engines, configured so that a committed write is on disk."""
 
 import errno
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine import Engine
 
+from ouroboros.domain.errors import MissingExtra
+from ouroboros.stores.faults import retried
 from ouroboros.stores.folders import make_folder
 
 BUSY_SECONDS = 30
@@ -18,7 +21,38 @@ WRITES = "ouroboros_writes"
 
 def connect(url: URL) -> Engine:
     """An engine for `url`; SQLite's folder is created."""
-    return _sqlite(url) if url.get_backend_name() == "sqlite" else create_engine(url)
+    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+
+
+def _postgresql(url: URL) -> Engine:
+    """PostgreSQL, durable at each commit; a server that restarts is waited for a few seconds.
+
+    Only connecting is repeated, where nothing can have happened yet: a connection that breaks within a
+    write is one clear error, because nobody knows whether the commit arrived.
+    """
+    if importlib.util.find_spec("psycopg") is None:
+        raise MissingExtra(
+            "A PostgreSQL store needs psycopg, which is not installed here.",
+            hint="Install it with: pip install 'ouroboros-learning[postgres]'",
+        )
+    engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+
+    @event.listens_for(engine, "do_connect")
+    def connect_patiently(dialect: Any, _: object, arguments: Any, named: Any) -> Any:
+        named = {"connect_timeout": 10} | named
+        return retried(lambda: dialect.connect(*arguments, **named), _restarting)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        connection.execute(f"SET synchronous_commit = on; SET lock_timeout = '{BUSY_SECONDS}s'")
+        connection.commit()
+
+    return engine
+
+
+def _restarting(error: Exception) -> bool:
+    words = ("refused", "starting up", "shutting down", "closed the connection", "reset by peer")
+    return any(word in str(error) for word in words)
 
 
 def _sqlite(url: URL) -> Engine:
@@ -44,7 +78,14 @@ def _sqlite(url: URL) -> Engine:
 
 
 def scrub(engine: Engine) -> None:
-    """Rewrite the database without what was removed from it, its write-ahead log included."""
+    """Rewrite the database without what was removed from it; SQLite's write-ahead log included.
+
+    PostgreSQL's log and its backups are kept by the server, for as long as its owner has it do so.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM FULL records, logs, entries")
+        return
     connection = engine.raw_connection()
     try:
         cursor = connection.cursor()

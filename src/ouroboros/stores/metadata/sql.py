@@ -1,66 +1,21 @@
-"""Metadata in an SQL database through SQLAlchemy: SQLite, with PostgreSQL's dialect in mind."""
+"""Metadata in an SQL database through SQLAlchemy: SQLite or PostgreSQL."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import (
-    URL,
-    Column,
-    Connection,
-    Integer,
-    MetaData,
-    Row,
-    String,
-    Table,
-    Text,
-    delete,
-    func,
-    insert,
-    inspect,
-    select,
-    update,
-)
+from sqlalchemy import URL, Connection, Row, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import MAX_KEY, Entry, Json, Record, check_key, dump
+from ouroboros.stores.metadata.base import Entry, Json, Record, check_key, dump
 from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, connect, scrub
+from ouroboros.stores.metadata.schema import ENTRIES, LOGS, RECORDS, prepare, require_known
 
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """Both can insert unless the key is taken."""
-
-SCHEMA = 1
-"""Raised by one with each change of the tables."""
-
-_KEY = String(MAX_KEY).with_variant(String(MAX_KEY, collation="C"), "postgresql")
-"""Sorts by code point everywhere."""
-
-_meta = MetaData()
-_schema = Table("ouroboros_schema", _meta, Column("version", Integer, primary_key=True))
-_records = Table(
-    "records",
-    _meta,
-    Column("collection", _KEY, primary_key=True),
-    Column("key", _KEY, primary_key=True),
-    Column("revision", Integer, nullable=False),
-    Column("value", Text, nullable=False),
-)
-_logs = Table(
-    "logs",
-    _meta,
-    Column("log", _KEY, primary_key=True),
-    Column("last", Integer, nullable=False),
-)
-_entries = Table(
-    "entries",
-    _meta,
-    Column("log", _KEY, primary_key=True),
-    Column("seq", Integer, primary_key=True),
-    Column("value", Text, nullable=False),
-)
 
 
 class SqlMetadata:
@@ -71,7 +26,7 @@ class SqlMetadata:
 
     def __init__(self, url: str | URL) -> None:
         parsed = make_url(url)
-        self._where = parsed.database or parsed.render_as_string(hide_password=True)
+        self._where = _place(parsed)
         with self._errors():
             self._engine = connect(parsed)
             self._insert = _INSERTS[self._engine.dialect.name]
@@ -82,7 +37,7 @@ class SqlMetadata:
             raise
 
     def get(self, collection: str, key: str) -> Record | None:
-        chosen = select(_records).where(_records.c.collection == collection, _records.c.key == key)
+        chosen = select(RECORDS).where(RECORDS.c.collection == collection, RECORDS.c.key == key)
         with self._read() as connection:
             row = connection.execute(chosen).one_or_none()
         return _record(row) if row else None
@@ -94,10 +49,10 @@ class SqlMetadata:
         with self._write() as connection:
             if expected == 0:
                 row = {"collection": collection, "key": key, "revision": 1, "value": text}
-                new = self._insert(_records).values(row).on_conflict_do_nothing()
-                written = connection.execute(new).rowcount
+                new = self._insert(RECORDS).values(row).on_conflict_do_nothing()
+                written = connection.execute(new.returning(RECORDS.c.revision)).all()
             else:
-                change = update(_records).where(*_at(collection, key, expected))
+                change = update(RECORDS).where(*_at(collection, key, expected))
                 written = connection.execute(change.values(value=text, revision=expected + 1)).rowcount
             if not written:
                 raise _moved(collection, key, expected)
@@ -105,15 +60,15 @@ class SqlMetadata:
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         with self._write() as connection:
-            gone = connection.execute(delete(_records).where(*_at(collection, key, expected))).rowcount
+            gone = connection.execute(delete(RECORDS).where(*_at(collection, key, expected))).rowcount
             if not gone:
                 raise _moved(collection, key, expected)
 
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
-        key = _records.c.key
-        chosen = select(_records).where(_records.c.collection == collection, key > after)
+        key = RECORDS.c.key
+        chosen = select(RECORDS).where(RECORDS.c.collection == collection, key > after)
         if prefix:
             chosen = chosen.where(key >= prefix, func.substr(key, 1, len(prefix)) == prefix)
             end = _end_of(prefix)
@@ -124,25 +79,25 @@ class SqlMetadata:
     def append(self, log: str, value: Json) -> int:
         check_key(log)
         text = dump(value)
-        first = self._insert(_logs).values(log=log, last=1)
+        first = self._insert(LOGS).values(log=log, last=1)
         counted = first.on_conflict_do_update(
-            index_elements=[_logs.c.log], set_={"last": _logs.c.last + 1}
-        ).returning(_logs.c.last)
+            index_elements=[LOGS.c.log], set_={"last": LOGS.c.last + 1}
+        ).returning(LOGS.c.last)
         with self._write() as connection:
             seq = connection.execute(counted).scalar_one()
-            connection.execute(insert(_entries).values(log=log, seq=seq, value=text))
+            connection.execute(insert(ENTRIES).values(log=log, seq=seq, value=text))
         return seq
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
-        chosen = select(_entries).where(_entries.c.log == log, _entries.c.seq > after)
+        chosen = select(ENTRIES).where(ENTRIES.c.log == log, ENTRIES.c.seq > after)
         with self._read() as connection:
-            rows = connection.execute(chosen.order_by(_entries.c.seq).limit(limit)).all()
+            rows = connection.execute(chosen.order_by(ENTRIES.c.seq).limit(limit)).all()
         return [Entry(row.seq, json.loads(row.value)) for row in rows]
 
     def erase(self, log: str, first: int, last: int) -> None:
-        between = _entries.c.seq.between(first, last)
+        between = ENTRIES.c.seq.between(first, last)
         with self._write() as connection:
-            connection.execute(delete(_entries).where(_entries.c.log == log, between))
+            connection.execute(delete(ENTRIES).where(ENTRIES.c.log == log, between))
 
     def scrub(self) -> None:
         with self._errors():
@@ -150,38 +105,26 @@ class SqlMetadata:
 
     def collections(self) -> list[str]:
         with self._read() as connection:
-            return sorted(connection.execute(select(_records.c.collection).distinct()).scalars())
+            return sorted(connection.execute(select(RECORDS.c.collection).distinct()).scalars())
 
     def logs(self) -> list[str]:
         with self._read() as connection:
-            return sorted(connection.execute(select(_logs.c.log)).scalars())
+            return sorted(connection.execute(select(LOGS.c.log)).scalars())
 
     def last(self, log: str) -> int:
         with self._read() as connection:
-            return connection.execute(select(_logs.c.last).where(_logs.c.log == log)).scalar() or 0
+            return connection.execute(select(LOGS.c.last).where(LOGS.c.log == log)).scalar() or 0
 
     def close(self) -> None:
         self._engine.dispose()
 
     def _prepare(self) -> None:
-        """Create the tables in an empty database; refuse one written by a newer program."""
+        """Create or upgrade the tables; refuse those of a newer program."""
         with self._read() as connection:
-            ready = inspect(connection).has_table(_schema.name) and self._known_schema(connection)
-        if ready:
-            return
-        with self._write() as connection:
-            _meta.create_all(connection)
-            if not self._known_schema(connection):
-                connection.execute(insert(_schema).values(version=SCHEMA))
-
-    def _known_schema(self, connection: Connection) -> bool:
-        found = connection.execute(select(_schema.c.version)).scalar_one_or_none()
-        if found is not None and found > SCHEMA:
-            raise StoreError(
-                f"The store at {self._where} has schema {found}; this program knows up to {SCHEMA}.",
-                hint="Use the version of ouroboros that wrote it, or a newer one.",
-            )
-        return found is not None
+            ready = require_known(connection, self._where)
+        if not ready:
+            with self._write() as connection:
+                prepare(connection, self._where)
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -212,7 +155,22 @@ _HINTS = {
     "not a database": "Another file lies where the store belongs; use another --store.",
     "malformed": "The file is damaged; restore it from a backup.",
     "disk I/O": "Check the disk; restore from a backup if it is damaged.",
+    "password": "Give it as PostgreSQL's tools take it: PGPASSWORD, ~/.pgpass, or PGSERVICE.",
+    "does not exist": "Create it with PostgreSQL's createdb or createuser, or correct the URL.",
+    "permission denied": "Let this user create tables there, or give it a database of its own.",
+    "Connection refused": "Start the server, or correct its host and port.",
+    "resolve host": "Correct the host in the URL.",
+    "lock timeout": f"Another process has been writing for over {BUSY_SECONDS} s; try again.",
+    "connection": "The server went away; what was being written may be there or not. Try again.",
 }
+
+
+def _place(url: URL) -> str:
+    """Where a store lies, for people: a file, or host and database. Never a user or a password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    port = f":{url.port}" if url.port else ""
+    return f"{url.host or 'localhost'}{port}/{url.database or ''}"
 
 
 def _explain(reason: str) -> tuple[str, str]:
@@ -226,9 +184,9 @@ def _record(row: Row) -> Record:
 
 def _at(collection: str, key: str, revision: int) -> tuple:
     return (
-        _records.c.collection == collection,
-        _records.c.key == key,
-        _records.c.revision == revision,
+        RECORDS.c.collection == collection,
+        RECORDS.c.key == key,
+        RECORDS.c.revision == revision,
     )
 
 

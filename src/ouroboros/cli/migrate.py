@@ -1,0 +1,56 @@
+"""`ouroboros migrate --to STORE`."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+
+from ouroboros.build import open_stores, store_urls
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidInput
+from ouroboros.registry.migrate import migrate
+from ouroboros.settings import Settings
+
+NAME = "migrate"
+HELP = "copy a whole store into another of any kind; broken off, it goes on where it was"
+EXAMPLES = """\
+  ouroboros migrate --to ./elsewhere
+  ouroboros migrate --from ./store --to postgresql://db/adapters s3://bucket/adapters
+  ouroboros migrate --from postgresql://db/adapters s3://bucket/adapters --to ./store"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    words = "a folder, or two URLs: of metadata and of weights"
+    parser.add_argument(
+        "--from", dest="source", metavar="URL", nargs="+", help=f"{words} (default: this store)"
+    )
+    parser.add_argument("--to", dest="target", metavar="URL", nargs="+", required=True, help=words)
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    source = _named(settings, options.source) if options.source else settings
+    target = _named(settings, options.target)
+    if set(store_urls(source)) & set(store_urls(target)):
+        raise InvalidInput("Source and target are the same store.", hint="Name another with --to.")
+    require_store(source)
+    with (
+        closing(open_stores(source)) as here,
+        closing(open_stores(target)) as there,
+        out.waiting("Copying"),
+    ):
+        copied = migrate(here, there)
+    out.result(
+        asdict(copied),
+        f"Copied and compared {copied.blobs} blobs, {copied.records} records and {copied.logs} logs.",
+    )
+
+
+def _named(settings: Settings, urls: Sequence[str]) -> Settings:
+    if len(urls) == 1:
+        return replace(settings, store=urls[0], metadata="", blobs="")
+    if len(urls) != 2:
+        raise InvalidInput(
+            "A store is named by one folder or two URLs.", hint="Give those of metadata and of weights."
+        )
+    return replace(settings, metadata=urls[0], blobs=urls[1])

@@ -1,0 +1,187 @@
+"""Blobs in the object storage of a cloud, through obstore: Amazon S3, Google Cloud Storage, Azure."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ouroboros.domain.errors import InvalidInput, MissingExtra, NotFound, StoreError
+from ouroboros.stores.blobs.base import check_key
+from ouroboros.stores.faults import retried
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_RETRIES: Any = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=4)},
+}
+"""For what obstore itself repeats: answers of 5xx, and reads that broke off."""
+
+
+class Cloud(NamedTuple):
+    """A scheme: what its URL looks like, and the variable that points it at another server."""
+
+    form: str
+    endpoint: str
+
+
+CLOUDS = {
+    "s3": Cloud("s3://BUCKET/PREFIX", "AWS_ENDPOINT_URL"),
+    "gs": Cloud("gs://BUCKET/PREFIX", "GOOGLE_BASE_URL"),
+    "az": Cloud("az://CONTAINER/PREFIX", "AZURE_STORAGE_ENDPOINT"),
+}
+
+
+class ObjectBlobs:
+    """Objects under a prefix of one bucket.
+
+    `put` writes on the condition that nothing is there, which the cloud decides. A connection that
+    breaks off is tried again; should the first try have arrived after all, the second finds the blob
+    there, and `put` says False for what this call stored: the one law that is weaker than elsewhere.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._where = url
+        self._store = _connect(url)
+        with self._errors("reach the bucket of"):
+            next(iter(self._store.list()), None)
+
+    def put(self, key: str, data: bytes) -> bool:
+        from obstore.exceptions import AlreadyExistsError
+
+        check_key(key)
+        with self._errors(f"store {key} in"):
+            try:
+                retried(lambda: self._store.put(key, data, mode="create"), _broke_off)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def get(self, key: str) -> bytes:
+        check_key(key)
+        with self._errors(f"read {key} from"):
+            try:
+                return retried(lambda: bytes(self._store.get(key).bytes()), _broke_off)
+            except FileNotFoundError:
+                raise NotFound(
+                    f"There is no blob {key}.", hint="It was deleted, or never stored."
+                ) from None
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """In order, which not every cloud's own listing is."""
+        folder = prefix.rpartition("/")[0]
+        if folder:
+            check_key(folder)
+        with self._errors("list"):
+            listed = retried(lambda: _paths(self._store, folder), _broke_off)
+        yield from sorted(path for path in listed if path.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        check_key(key)
+        with self._errors(f"delete {key} from"):
+            try:
+                retried(lambda: self._store.delete(key), _broke_off)
+            except FileNotFoundError:
+                return
+
+    def close(self) -> None:
+        """Connections close by themselves."""
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        from obstore.exceptions import AlreadyExistsError, BaseError
+
+        try:
+            yield
+        except AlreadyExistsError:
+            raise
+        except (BaseError, OSError) as error:
+            reason, hint = _explain(error)
+            raise StoreError(f"Could not {what} {self._where}: {reason}.", hint=hint) from None
+
+
+def _paths(store: "ObjectStore", folder: str) -> list[str]:
+    return [found["path"] for page in store.list(folder or None) for found in page]
+
+
+def _connect(url: str) -> "ObjectStore":
+    if importlib.util.find_spec("obstore") is None:
+        raise MissingExtra(
+            "A store in a cloud needs obstore, which is not installed here.",
+            hint="Install it with: pip install 'ouroboros-learning[cloud]'",
+        )
+    from obstore.exceptions import BaseError
+    from obstore.store import from_url
+
+    scheme, _, place = url.partition("://")
+    cloud = CLOUDS[scheme]
+    bucket = place.partition("/")[0]
+    if not bucket or any(c in place for c in "@?#"):
+        raise InvalidInput(
+            "The URL of the blob store cannot be read; it holds a bucket and a prefix, and no secret.",
+            hint=f"It looks like: {cloud.form}",
+        )
+    http = os.environ.get(cloud.endpoint, "").startswith("http://")
+    named: dict[str, Any] = {"client_options": {"allow_http": True}} if http else {}
+    named |= {"credential_provider": provider} if (provider := _profile(scheme)) else {}
+    try:
+        return from_url(url, retry_config=_RETRIES, **named)
+    except (BaseError, ValueError, OSError) as error:
+        reason, hint = _explain(error)
+        raise StoreError(f"Could not open {url}: {reason}.", hint=hint) from None
+
+
+def _profile(scheme: str) -> Any:
+    """Amazon's profiles and single sign-on, as boto3 reads them, where no key is in the environment."""
+    given = os.environ.get("AWS_ACCESS_KEY_ID")
+    files = (Path("~/.aws") / name for name in ("credentials", "config"))
+    if scheme != "s3" or given or not any(f.expanduser().is_file() for f in files):
+        return None
+    if importlib.util.find_spec("boto3") is None:
+        return None
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    return Boto3CredentialProvider()
+
+
+def _broke_off(error: Exception) -> bool:
+    """Whether the other side was not heard to the end; what it did say is final."""
+    words = ("error sending request", "connection", "timed out", "error decoding response body")
+    return type(error).__name__ == "GenericError" and any(w in str(error).lower() for w in words)
+
+
+_HINTS = {
+    "NoSuchBucket": ("there is no such bucket", "Create it first, or correct its name."),
+    "bucket does not exist": ("there is no such bucket", "Create it first, or correct its name."),
+    "ContainerNotFound": ("there is no such container", "Create it first, or correct its name."),
+    "ExpiredToken": ("the credentials have expired", "Renew them, then try again."),
+    "InvalidAccessKeyId": ("the credentials are unknown", "Check this cloud's variables or profile."),
+    "SignatureDoesNotMatch": ("the credentials are wrong", "Check this cloud's variables or profile."),
+    "AuthenticationFailed": ("the credentials are wrong", "Check this cloud's variables or profile."),
+    "AccessDenied": ("access is denied", "Allow these credentials to read, write, list and delete."),
+    "403": ("access is denied", "Check the credentials, and what they are allowed."),
+    "401": ("the credentials are missing or wrong", "Check this cloud's variables or profile."),
+    "169.254.169.254": ("no credentials were found", "Set this cloud's variables, or a profile."),
+    "metadata": ("no credentials were found", "Set this cloud's variables, or a profile."),
+    "credential": ("the credentials cannot be used", "Check this cloud's variables or profile."),
+    "timed out": ("it does not answer", "Check the connection, then try again."),
+    "error sending request": (
+        "it cannot be reached",
+        "Check the connection and the region, then try again.",
+    ),
+    "status 5": ("the cloud itself reports an error", "Try again later."),
+}
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """In our own words: a library's may repeat what it was given, keys included."""
+    text = str(error)
+    for words, said in _HINTS.items():
+        if words in text:
+            return said
+    return "the cloud refused it", f"It said {type(error).__name__}. Check the bucket and its rights."

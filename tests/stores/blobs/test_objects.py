@@ -1,0 +1,132 @@
+"""Each cloud keeps every law of a blob store: S3 in moto, Azure in azurite, a real one if it is named.
+
+`TEST_BUCKET` names a place in a real cloud (s3://..., gs://..., az://...) that may be filled.
+"""
+
+import os
+import time
+import uuid
+
+import pytest
+
+from ouroboros.domain.errors import InvalidInput, MissingExtra, NotFound, StoreError
+from ouroboros.stores.blobs import objects
+from ouroboros.stores.blobs.objects import ObjectBlobs
+from ouroboros.stores.open import open_blobs
+from ouroboros.testing.blobs import SharedBlobLaws
+from ouroboros.testing.processes import in_threads
+from tests.stores.blobs.faulty import Faulty
+
+DATA = b"0123456789" * 100_000
+
+
+class TestS3(SharedBlobLaws):
+    @pytest.fixture
+    def url(self, s3: str) -> str:
+        return s3
+
+
+class TestAzure(SharedBlobLaws):
+    @pytest.fixture
+    def url(self, azure: str) -> str:
+        return azure
+
+
+class TestReal(SharedBlobLaws):
+    @pytest.fixture
+    def url(self) -> str:
+        if not (place := os.environ.get("TEST_BUCKET")):
+            pytest.skip("TEST_BUCKET names no real cloud")
+        return f"{place}/{uuid.uuid4().hex}"
+
+
+@pytest.mark.parametrize("cloud", ["s3", "azure"])
+def test_of_a_hundred_that_put_one_key_exactly_one_wins(
+    cloud: str, request: pytest.FixtureRequest
+) -> None:
+    store = open_blobs(request.getfixturevalue(cloud))
+    won = in_threads(100, lambda n: store.put("race/one", bytes([n]) * 1000))
+    assert won.count(True) == 1
+    assert store.get("race/one") == bytes([won.index(True)]) * 1000
+
+
+@pytest.fixture
+def faulty(s3: str, moto, monkeypatch: pytest.MonkeyPatch):
+    """A way to S3's stand-in on which things go wrong."""
+    with Faulty(moto.port) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{between.port}")
+        yield between
+
+
+@pytest.mark.parametrize("fault", ["cut", "500", "slow"])
+def test_a_passing_fault_is_tried_again(s3: str, faulty: Faulty, fault: str) -> None:
+    store = open_blobs(s3)
+    faulty.next = [fault]
+    assert store.put("a/b", DATA) is True
+    faulty.next = [fault]
+    assert store.get("a/b") == DATA
+    faulty.next = [fault]
+    assert list(store.list()) == ["a/b"]
+    assert faulty.next == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("expired", "have expired"), ("wrong", "are wrong"), ("denied", "is denied")]
+)
+def test_what_the_cloud_refuses_is_said_at_once(s3: str, faulty: Faulty, fault: str, words: str) -> None:
+    store = open_blobs(s3)
+    faulty.next = [fault] * 3
+    started = len(faulty.next)
+    with pytest.raises(StoreError, match=words) as caught:
+        store.put("a/b", DATA)
+    assert len(faulty.next) == started - 1
+    assert caught.value.hint
+    assert "hunter2" not in str(caught.value)
+    faulty.next = []
+    with pytest.raises(NotFound):
+        store.get("a/b")
+
+
+def test_a_server_that_stays_away_is_one_clear_error(
+    s3: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_blobs(s3)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    faulty.next = ["cut"] * 1000
+    with pytest.raises(StoreError, match="cannot be reached"):
+        store.put("a/b", DATA)
+    faulty.next = []
+    assert list(store.list()) == []
+    assert store.put("a/b", DATA) is True
+
+
+@pytest.mark.parametrize("cloud", ["s3", "azure"])
+def test_a_missing_bucket_is_named(cloud: str, request: pytest.FixtureRequest) -> None:
+    place = request.getfixturevalue(cloud)
+    scheme = place.partition(":")[0]
+    with pytest.raises(StoreError, match=f"reach the bucket of {scheme}://absent: there is no such"):
+        open_blobs(f"{scheme}://absent")
+
+
+def test_wrong_credentials_are_refused_and_not_shown(
+    azure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aHVudGVyMg==")
+    with pytest.raises(StoreError, match=r"credentials|denied") as caught:
+        open_blobs(azure)
+    assert "aHVudGVyMg" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3://key:hunter2@mine/x", "s3://mine?secret=hunter2"])
+def test_a_url_with_a_secret_or_without_a_bucket_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput, match="no secret") as caught:
+        open_blobs(url)
+    assert "hunter2" not in str(caught.value)
+    assert "s3://BUCKET" in caught.value.hint
+
+
+def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra) as caught:
+        ObjectBlobs("s3://mine")
+    assert "pip install 'ouroboros-learning[cloud]'" in caught.value.hint

@@ -1,0 +1,89 @@
+"""Servers that are started when the first test asks for one, and stopped at the end."""
+
+import base64
+import hmac
+import itertools
+import urllib.request
+from collections.abc import Iterator, Mapping
+from email.utils import formatdate
+from types import MappingProxyType
+
+import pytest
+
+from ouroboros.testing import servers
+from ouroboros.testing.servers import Server
+
+BUCKET = "mine"
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = (  # azurite's, the same for everybody
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Server) -> str:
+    """The URL of a new, empty database."""
+    import psycopg
+
+    name = f"test{next(_numbers)}"
+    where = f"postgresql://postgres@127.0.0.1:{postgres.port}"
+    with psycopg.connect(f"{where}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"{where}/{name}"
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Server]:
+    with servers.moto() as server:
+        _send(server, f"/{BUCKET}")
+        yield server
+
+
+@pytest.fixture
+def s3(moto: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in S3's stand-in."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto.port}")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    return f"s3://{BUCKET}/test{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Server]:
+    with servers.azurite() as server:
+        path, query = f"/{AZURE_ACCOUNT}/{BUCKET}", "restype=container"
+        _send(server, f"{path}?{query}", _signed(path, query.replace("=", ":")))
+        yield server
+
+
+@pytest.fixture
+def azure(azurite: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in Azure's stand-in."""
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:{azurite.port}/{AZURE_ACCOUNT}")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY)
+    return f"az://{BUCKET}/test{next(_numbers)}"
+
+
+def _send(server: Server, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+    where = f"http://127.0.0.1:{server.port}{path}"
+    request = urllib.request.Request(where, method="PUT", headers={"Content-Length": "0", **headers})
+    urllib.request.urlopen(request).close()
+
+
+def _signed(path: str, query: str) -> dict[str, str]:
+    """Azure's shared key signature of an empty PUT."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    named = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    text = "PUT" + "\n" * 12 + f"{named}/{AZURE_ACCOUNT}{path}\n{query}"
+    digest = hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")
+    return headers | {"Authorization": f"SharedKey {AZURE_ACCOUNT}:{base64.b64encode(digest).decode()}"}
