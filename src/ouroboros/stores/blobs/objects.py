@@ -164,17 +164,20 @@ _HINTS = {
     "SignatureDoesNotMatch": ("the credentials are wrong", "Check this cloud's variables or profile."),
     "AuthenticationFailed": ("the credentials are wrong", "Check this cloud's variables or profile."),
     "AccessDenied": ("access is denied", "Allow these credentials to read, write, list and delete."),
-    "403": ("access is denied", "Check the credentials, and what they are allowed."),
-    "401": ("the credentials are missing or wrong", "Check this cloud's variables or profile."),
+    "403 Forbidden": ("access is denied", "Check the credentials, and what they are allowed."),
+    "401 Unauthorized": (
+        "the credentials are missing or wrong",
+        "Check this cloud's variables or profile.",
+    ),
     "169.254.169.254": ("no credentials were found", "Set this cloud's variables, or a profile."),
-    "metadata": ("no credentials were found", "Set this cloud's variables, or a profile."),
+    "metadata.google": ("no credentials were found", "Set this cloud's variables, or a profile."),
     "credential": ("the credentials cannot be used", "Check this cloud's variables or profile."),
     "timed out": ("it does not answer", "Check the connection, then try again."),
     "error sending request": (
         "it cannot be reached",
         "Check the connection and the region, then try again.",
     ),
-    "status 5": ("the cloud itself reports an error", "Try again later."),
+    "status code: 5": ("the cloud itself reports an error", "Try again later."),
 }
 
 
