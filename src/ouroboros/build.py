@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from ouroboros.backend.base import Backend
+from ouroboros.backend.base import Backend, Embedder
 from ouroboros.backend.lazy import LazyBackend
+from ouroboros.backend.sentences import SentenceEmbedder
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.limits import UserLimit
@@ -34,6 +35,7 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         UserLimit(events=settings.feedback_limit),
         replay_rows=settings.replay_rows,
         auto_rollback=settings.auto_rollback,
+        embedder=_open_embedder(settings),
     )
 
 
@@ -52,6 +54,11 @@ def _open_backend(settings: Settings) -> Backend:
         device=settings.device,
         quantize=settings.quantize,
     )
+
+
+def _open_embedder(settings: Settings) -> Embedder | None:
+    """None: the base model itself."""
+    return SentenceEmbedder() if settings.embedding == "minilm" else None
 
 
 def _open_registry(settings: Settings) -> Registry:

@@ -30,6 +30,7 @@ class Settings:
     device   "auto", "cpu" or "cuda".
     quantize  keep the model's linear layers in fewer bits: "none", "int8" or "nf4".
     threads  processor threads; None leaves the choice to PyTorch.
+    embedding  what tells adapters apart: "base", the model itself, or "minilm", a small sentence model.
     feedback_limit  judgements of one named user that an adapter learns within an hour; 0 sets no limit.
     replay_rows  rows of what an adapter learned that its next trainings may replay; 0 replays none.
     auto_rollback  go back from a head that is judged worse than its parents; how likely, from 0 to 0.5,
@@ -43,6 +44,7 @@ class Settings:
     dtype: str = "auto"
     device: str = "auto"
     quantize: str = "none"
+    embedding: str = "base"
     threads: int | None = None
     feedback_limit: int = 60
     replay_rows: int = 500
@@ -70,7 +72,7 @@ class Settings:
         return settings
 
     def check(self) -> None:
-        for name in ("store", "model", "dtype", "device", "quantize"):
+        for name in ("store", "model", "dtype", "device", "quantize", "embedding"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise InvalidConfig(f"The setting {name} is {value!r}.", hint="Give some text.")
@@ -91,6 +93,7 @@ _CHOICES = {
     "dtype": ("auto", "float32", "bfloat16"),
     "device": ("auto", "cpu", "cuda"),
     "quantize": ("none", "int8", "nf4"),
+    "embedding": ("base", "minilm"),
 }
 _NUMBERS = ("threads", "feedback_limit", "replay_rows", "auto_rollback")
 NAMES = tuple(f.name for f in fields(Settings))

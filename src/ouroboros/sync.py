@@ -59,6 +59,7 @@ class SyncEngine:
     merge_adapters = _blocking(AdapterLearningEngine.merge_adapters)
     import_adapter = _blocking(AdapterLearningEngine.import_adapter)
     export_adapter = _blocking(AdapterLearningEngine.export_adapter)
+    find_adapters = _blocking(AdapterLearningEngine.find_adapters)
     list_adapters = _blocking(AdapterLearningEngine.list_adapters)
     get_adapter = _blocking(AdapterLearningEngine.get_adapter)
     get_versions = _blocking(AdapterLearningEngine.get_versions)

@@ -13,6 +13,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.prompts import Prompt
@@ -227,6 +228,10 @@ class Backend(Protocol):
         """
         ...
 
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """What each text is about, as the base sees it: vectors of length 1, near for like texts."""
+        ...
+
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
         """The adapter as files, by name, that other programs read."""
         ...
@@ -234,3 +239,13 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Release memory and threads."""
         ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of length 1 that are near for like texts."""
+
+    async def name(self) -> str:
+        """Which one it is: vectors of embedders of different names cannot be compared."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]: ...

@@ -18,6 +18,7 @@ from ouroboros.backend.base import (
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress
@@ -94,6 +95,9 @@ class LazyBackend:
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         return await (await self._opened()).validate(files)
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        return await (await self._opened()).embed(texts)
 
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
         return await (await self._opened()).export(files, form)

@@ -35,6 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--preset", choices=("auto", *PRESETS), default="auto", help="where the options below start from"
     )
+    parser.add_argument("--description", default="", metavar="TEXT", help="what the task is; finds it")
     parser.add_argument("--rank", type=int, metavar="N", help="rank of the update")
     parser.add_argument("--rate", type=float, metavar="RATE", help="learning rate")
     parser.add_argument("--targets", metavar="NAMES", help='layers: "q_proj,v_proj", auto or all-linear')
@@ -54,7 +55,9 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             base = (await engine.base()).unwrap()
         config = adapter_config(options.preset, base, changes)
         config = fit(base, config) if options.fit else config
-        adapter = (await engine.create_adapter(options.name, config)).unwrap()
+        adapter = (
+            await engine.create_adapter(options.name, config, description=options.description)
+        ).unwrap()
     out.result(
         describe.adapter_json(adapter),
         f"Created {adapter.id} on {adapter.base_name}: {describe.shape(adapter)}.",

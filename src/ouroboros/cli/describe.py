@@ -7,6 +7,7 @@ from typing import Any
 
 from ouroboros.domain.config import AUTO
 from ouroboros.domain.evaluation import Evaluation
+from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.tracking import Use
@@ -65,7 +66,11 @@ def generation_json(generation: Generation) -> dict[str, Any]:
         "finish": generation.finish,
         "prompt_tokens": generation.prompt_tokens,
         "tokens": len(generation.tokens),
-    }
+    } | ({"found": found_json(generation.found)} if generation.found else {})
+
+
+def found_json(found: Found) -> dict[str, Any]:
+    return asdict(found) | {"adapter": found.adapter.name, "sure": found.sure}
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:

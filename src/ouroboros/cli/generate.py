@@ -5,24 +5,27 @@ from argparse import ArgumentParser, Namespace
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
+from ouroboros.cli.find import needed
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.cli.store import require_store
 from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.names import AUTO_ADAPTER
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
 NAME = "generate"
-HELP = "answer a prompt with an adapter"
+HELP = "answer a prompt with an adapter, a given one or whichever knows the task"
 EXAMPLES = """\
   ouroboros generate tickets "Where is my parcel?"
   ouroboros generate tickets@1 "Where is my parcel?"    version 1 answers as the bare model does
   ouroboros generate poems "About autumn" --temperature 0.8 --seed 1 --max-tokens 200
+  ouroboros generate auto "Where is my parcel?"         whichever adapter knows, or the bare model
   ouroboros generate tickets - < question.txt"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@2")
+    parser.add_argument("name", metavar="NAME", help="the adapter, one version (tickets@2), or auto")
     parser.add_argument("prompt", metavar="PROMPT", help="what to answer; - reads it from stdin")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="tokens at most (default 64)")
     parser.add_argument("--temperature", type=float, metavar="X", help="0, the default, is greedy")
@@ -44,6 +47,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             out.result(describe.generation_json(answer))
         else:
             answer = await _stream(engine, prompt, options.name, config, out)
+    if answer is not None and options.name == AUTO_ADAPTER:
+        out.note(f"({_routed(answer)})")
     if answer is not None and answer.finish == "length":
         out.note("(cut at the token limit; --max-tokens raises it)")
 
@@ -62,3 +67,14 @@ async def _stream(
         if started:
             out.piece("\n")
     return answer
+
+
+def _routed(answer: Generation) -> str:
+    """Who answered, and why."""
+    found = answer.found
+    if found is None:
+        return "the bare model answered: there are no adapters"
+    how_near = f"similarity {found.similarity:.2f}, needed {needed(found)}"
+    if answer.version:
+        return f"{answer.version} answered: {how_near}"
+    return f"the bare model answered: the nearest adapter, {found.adapter}, is not sure ({how_near})"

@@ -80,6 +80,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--dtype", metavar="TYPE", help="auto, float32 or bfloat16")
     add("--device", metavar="DEVICE", help="auto, cpu or cuda")
     add("--quantize", metavar="BITS", help="none, int8 or nf4: keep the model in fewer bits")
+    add("--embedding", metavar="MODEL", help="base or minilm: what tells adapters apart")
     add("--threads", type=int, metavar="N", help="processor threads")
     add("--feedback-limit", type=int, metavar="N", help="judgements an hour learned from one user")
     add(

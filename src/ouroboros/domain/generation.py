@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ouroboros.domain.checks import check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.finding import Found
 from ouroboros.domain.result import Result
 
 
@@ -42,7 +43,8 @@ class Generation:
     """An answer: its text, and the tokens it was sampled as with their log-probabilities [T].
 
     `finish` is "stop" (the model ended, or a stop string came) or "length" (max_tokens or the context
-    ran out). `version` names the adapter's version that answered, None for the base.
+    ran out). `version` names the adapter's version that answered, None for the base. When the adapter
+    was to be chosen, `found` is the nearest one: it answered if it was sure, and the base otherwise.
     """
 
     text: str
@@ -51,3 +53,4 @@ class Generation:
     finish: str
     prompt_tokens: int
     version: str | None = None
+    found: Found | None = None

@@ -10,6 +10,9 @@ from ouroboros.domain.result import Result
 MAX_NAME = 128
 HEAD = "head"
 
+AUTO_ADAPTER = "auto"
+"""Asked instead of an adapter's name: whichever knows the task, or else the base."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class AdapterId:
@@ -39,6 +42,10 @@ class AdapterId:
             raise InvalidName(
                 f"{name!r} has surrounding blanks or is not normalised text (NFC).",
                 hint=f"Use {unicodedata.normalize('NFC', name.strip())!r}.",
+            )
+        if name == AUTO_ADAPTER:
+            raise InvalidName(
+                f'"{name}" stands for whichever adapter knows the task.', hint="Choose another name."
             )
         bad = [c for c in name if c == "@" or not c.isprintable()]
         if bad:

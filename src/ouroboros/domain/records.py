@@ -102,7 +102,7 @@ class Adapter:
     """A task's named line of versions; `head` is the one being served.
 
     `born` and `applied` are places in the journal: where it stood when the adapter was created, and up
-    to where its feedback has been learned.
+    to where its feedback has been learned. `description` says what the task is, to find it by.
     """
 
     id: AdapterId
@@ -113,6 +113,7 @@ class Adapter:
     created_at: datetime
     born: int = 0
     applied: int = 0
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)

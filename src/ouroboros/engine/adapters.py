@@ -5,6 +5,7 @@ from dataclasses import replace
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.prompts import check_text
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine.core import Core, raise_if_cancelled, verb
@@ -18,19 +19,27 @@ class Adapters(Core):
         task_name: str | AdapterId,
         config: AdapterConfig | None = None,
         *,
+        description: str = "",
         seed: int = 0,
         cancel: CancellationToken | None = None,
     ) -> Adapter:
-        """A new adapter whose version 1 answers exactly as the base does."""
+        """A new adapter whose version 1 answers exactly as the base does.
+
+        It is found by its `description` until it has learned something (see `find_adapters`).
+        """
         adapter_id = task_name if isinstance(task_name, AdapterId) else AdapterId(task_name)
         config = config or AdapterConfig.default()
         adapter_id.check()
         config.check()
+        if description:
+            check_text("description", description)
         await in_thread(self._registry.require_free, adapter_id)
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
         base = await self._backend.base()
         return await in_thread(self._registry.create, adapter_id, config, base, files, seed=seed)
+        create = self._registry.create
+        return await in_thread(create, adapter_id, config, base, files, description=description)
 
     @verb
     async def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Adapter:
@@ -69,3 +78,4 @@ class Adapters(Core):
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
         """Forget an adapter and its versions. Its version numbers are never used again."""
         await in_thread(self._registry.delete, VersionRef.parse(adapter_id).adapter)
+        self._finder.look_again()

@@ -8,17 +8,19 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import OuroborosError
 from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation, GenerationConfig
-from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.names import AUTO_ADAPTER, AdapterId, VersionRef
 from ouroboros.domain.prompts import Prompt, check_prompt
 from ouroboros.domain.result import Err, Ok, Result
-from ouroboros.engine.core import Core, check_examples, verb
+from ouroboros.engine.core import check_examples, verb
+from ouroboros.engine.finding import Finding
 from ouroboros.registry.threads import in_thread
 
 EVALUATION_BATCH = 32
 
 
-class Answers(Core):
+class Answers(Finding):
     @verb
     async def generate_with_adapter(
         self,
@@ -30,11 +32,12 @@ class Answers(Core):
     ) -> Generation:
         """Answer `prompt` with an adapter's head, with one version ("tickets@3"), or with the bare base.
 
-        An unknown adapter is an error, never a silent answer from the base.
+        An unknown adapter is an error, never a silent answer from the base. "auto" asks the adapter that
+        knows the task, or the base if none is sure to; `found` of the generation says which and why.
         """
-        request, version = await self._request(prompt, adapter_id, config)
+        request, version, found = await self._request(prompt, adapter_id, config)
         (generation,) = await self._backend.generate([request], cancel)
-        return replace(generation, version=version)
+        return replace(generation, version=version, found=found)
 
     async def stream_with_adapter(
         self,
@@ -46,10 +49,11 @@ class Answers(Core):
     ) -> AsyncIterator[Result[Delta]]:
         """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
         try:
-            request, version = await self._request(prompt, adapter_id, config)
+            request, version, found = await self._request(prompt, adapter_id, config)
             async for delta in self._backend.stream(request, cancel):
                 if delta.generation is not None:
-                    delta = replace(delta, generation=replace(delta.generation, version=version))
+                    whole = replace(delta.generation, version=version, found=found)
+                    delta = replace(delta, generation=whole)
                 yield Ok(delta)
         except OuroborosError as error:
             yield Err(error)
@@ -83,12 +87,16 @@ class Answers(Core):
         prompt: Prompt,
         adapter_id: str | AdapterId | VersionRef | None,
         config: GenerationConfig | None,
-    ) -> tuple[GenerateRequest, str | None]:
+    ) -> tuple[GenerateRequest, str | None, Found | None]:
         config = config or GenerationConfig()
         check_prompt("prompt", prompt)
         config.check()
+        found = None
+        if str(adapter_id) == AUTO_ADAPTER:
+            found = await self._nearest(prompt)
+            adapter_id = found.adapter if found and found.sure else None
         digest, version = await self._load(adapter_id)
-        return GenerateRequest(prompt, config, digest), version
+        return GenerateRequest(prompt, config, digest), version, found
 
     async def _load(
         self, adapter_id: str | AdapterId | VersionRef | None

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from ouroboros.backend.base import Backend
+from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import InvalidExample, OuroborosError
@@ -13,6 +13,7 @@ from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.finder import BaseEmbedder, Finder
 from ouroboros.gatekeeper import Gatekeeper
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
@@ -58,6 +59,7 @@ class Core:
         replay_rows: int = ROWS,
         auto_rollback: float = 0.0,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        embedder: Embedder | None = None,
     ) -> None:
         self._backend = backend
         self._registry = registry
@@ -66,6 +68,8 @@ class Core:
         self._auto_rollback = auto_rollback
         self._trackers: dict[tuple[AdapterId, int], Tracker] = {}
         self._gatekeeper = Gatekeeper(backend, registry, gate, replay_rows)
+        embedder = embedder or BaseEmbedder(backend)
+        self._finder = Finder(embedder, backend, registry, self._gatekeeper)
         self._tutor = Tutor(
             backend, registry, self._gatekeeper, self._writing, feedback_limit or UserLimit()
         )

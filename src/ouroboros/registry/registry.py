@@ -26,6 +26,7 @@ from ouroboros.registry.leases import Leases
 from ouroboros.registry.pages import entries, records
 from ouroboros.registry.rows import VersionRows
 from ouroboros.registry.scores import Scores
+from ouroboros.registry.sketches import Sketches
 from ouroboros.registry.software import software
 from ouroboros.registry.weights import Weights
 from ouroboros.stores.blobs.base import BlobStore
@@ -60,6 +61,7 @@ class Registry:
         self.jobs = Jobs(metadata, blobs)
         self.leases = Leases(metadata)
         self.scores = Scores(metadata)
+        self.sketches = Sketches(metadata)
 
     def close(self) -> None:
         self._metadata.close()
@@ -78,6 +80,7 @@ class Registry:
         cause: str = "created",
         merged: MergedFrom | None = None,
         seed: int | None = None,
+        description: str = "",
     ) -> Adapter:
         """A new adapter whose first version holds `files`, and why; drawn from `seed`, if any."""
         adapter.check()
@@ -97,6 +100,7 @@ class Registry:
             created_at=version.created_at,
             born=journal,
             applied=journal,
+            description=description,
         )
         revision = grave.revision if grave else 0
         try:
@@ -297,6 +301,7 @@ class Registry:
         self.scores.drop(adapter)
         for job in self.jobs.all(adapter):
             self.jobs.close(job.id)
+        self.sketches.drop(adapter)
         self._metadata.erase(_moves(adapter), 1, grave["moves"])
         self.weights.sweep(digests, self.rows.digests)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import re
+import zlib
 from collections.abc import AsyncIterator, Sequence
 
 from ouroboros.backend.base import (
@@ -21,6 +22,7 @@ from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import InvalidAdapter, NotFound, TooLong
+from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.prompts import Prompt, messages_of
 from ouroboros.domain.rows import Row
@@ -145,6 +147,10 @@ class FakeBackend:
         _answers(files)
         return AdapterConfig(rank=_rank(files))
 
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Words counted in 256 bins: texts are near if they share words."""
+        return [_bag_of_words(text) for text in texts]
+
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
         return {CONFIG_FILE: files.config, WEIGHTS_FILE: files.weights}
 
@@ -198,6 +204,14 @@ def _key(prompt: Prompt) -> str:
 
 def _text(prompt: Prompt) -> str:
     return messages_of(prompt)[-1].content
+
+
+def _bag_of_words(text: str) -> Vector:
+    bins = [0.0] * 256
+    for word in re.findall(r"\w+", text.casefold()):
+        bins[zlib.crc32(word.encode()) % len(bins)] += 1.0
+    length = math.hypot(*bins) or 1.0
+    return tuple(count / length for count in bins)
 
 
 def _generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Generation:

@@ -18,6 +18,7 @@ from ouroboros.backend.base import (
     TrainOutcome,
     UpdateJob,
 )
+from ouroboros.backend.local.embed import Embedding
 from ouroboros.backend.local.generate import Answer, Question
 from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.pool import Pool
@@ -32,6 +33,7 @@ from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import NotFound
+from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
@@ -68,6 +70,7 @@ class LocalBackend:
         self._resident_bytes = resident_bytes
         self._expected: set[str] = set()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
+        self._embedding: Embedding | None = None
         prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
         self._worker = Worker("ouroboros-backend", prepare)
 
@@ -173,6 +176,9 @@ class LocalBackend:
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         return await self._call(lambda: peft_files.unpack(files, self._frozen.base).config)
 
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        return await self._call(lambda: self._embed(texts))
+
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
         return await self._call(lambda: export(self._frozen.base, files, form))
 
@@ -248,6 +254,11 @@ class LocalBackend:
             for r in requests
         ]
         return (yield from score(self._frozen, asked))
+
+    def _embed(self, texts: Sequence[str]) -> list[Vector]:
+        if self._embedding is None:
+            self._embedding = Embedding(self._frozen)
+        return [tuple(vector) for vector in self._embedding(texts).tolist()]
 
     def _adapter(self, digest: str | None) -> BankedAdapter | None:
         if digest is None:

@@ -1,0 +1,163 @@
+"""Finding the right adapter among 10, 100 and 10,000, by what each learned, for each embedding."""
+
+import csv
+import gzip
+import json
+import random
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from benchmarks.harness import Claim, Spread
+
+GROUPS = 10
+SIZES = (10, 100, 10_000)
+OTHERS_LEARNED = 8
+"""Examples of each further adapter: the user's turns of dialogues about one service."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder of Banking77: two csv files")
+    parser.add_argument("--dialogues", type=Path, required=True, help="SGD's dialogues.jsonl.gz")
+    parser.add_argument("--model", default="starter", help="the base model")
+    parser.add_argument(
+        "--rows", type=int, default=500, help="examples of each adapter, as replay keeps"
+    )
+
+
+def run(options: Namespace) -> list[Claim]:
+    sizes = (10, 100) if options.quick else SIZES
+    asked = 100 if options.quick else 1000
+    train, test = _intents(options.data / "train.csv"), _intents(options.data / "test.csv")
+    dialogues = list(_dialogues(options.dialogues, max(sizes) + asked))
+    strangers = [turns[0] for turns in dialogues[max(sizes) :]]
+    ours = random.Random(0).sample([(text, i) for i, texts in enumerate(test) for text in texts], asked)
+    claims: list[Claim] = []
+    for name, embed in _embedders(options.model).items():
+        print(f"  {name}", file=sys.stderr, flush=True)
+        bench = _Bench(embed, train, options.rows, ours, strangers)
+        for size in sizes:
+            bench.add(dialogues[:size])
+            claims += [_named(claim, f"{name}, {size:,} adapters") for claim in bench.measure()]
+    return claims
+
+
+class _Bench:
+    """One index that grows; the ten adapters that are asked for are in it from the start."""
+
+    def __init__(
+        self,
+        embed: Any,
+        train: Sequence[Sequence[str]],
+        rows: int,
+        ours: Sequence[tuple[str, int]],
+        strangers: Sequence[str],
+    ) -> None:
+        from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
+        from ouroboros.learning.index import Index
+
+        self._embed, self._index, self._others = embed, Index(), 0
+        self._anchors = embed([str(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
+        self._means: Any = []
+        for group in range(GROUPS):
+            learned = [(t, i) for i in range(group, len(train), GROUPS) for t in train[i]]
+            learned = random.Random(group).sample(learned, min(rows, len(learned)))
+            self._put(f"ours {group}", [t for t, _ in learned], [str(i) for _, i in learned])
+        began = time.perf_counter()
+        self._ours = embed([text for text, _ in ours])
+        self._per_text = (time.perf_counter() - began) / len(ours)
+        self._wanted = [intent % GROUPS for _, intent in ours]
+        self._strangers = embed(strangers)
+
+    def add(self, dialogues: Sequence[Sequence[str]]) -> None:
+        """Adapters on other tasks, until there are as many as dialogues, ours included."""
+        new = dialogues[self._others : len(dialogues) - GROUPS]
+        for i, turns in enumerate(new, start=self._others):
+            self._put(f"other {i}", turns, turns)
+        self._others += len(new)
+
+    def measure(self) -> list[Claim]:
+        found, seconds = self._search(self._ours)
+        right = [f.adapter.name == f"ours {want}" for f, want in zip(found, self._wanted, strict=True)]
+        sure = [r for f, r in zip(found, right, strict=True) if f.sure]
+        alarms, _ = self._search(self._strangers)
+        p95 = 1000 * quantiles(seconds, n=20)[-1]
+        return [
+            Claim("right adapter", _percent(right), unit=" %"),
+            Claim("of ours, answered by an adapter", _percent([f.sure for f in found]), unit=" %"),
+            Claim("of those, by the right one", _percent(sure), unit=" %"),
+            Claim(
+                "of unrelated prompts, left to the base",
+                _percent([not f.sure for f in alarms]),
+                unit=" %",
+            ),
+            Claim("search, p95", Spread.of([p95]), at_most=20, unit=" ms"),
+            Claim("embedding one prompt", Spread.of([1000 * self._per_text]), unit=" ms"),
+        ]
+
+    def _put(self, name: str, texts: Sequence[str], classes: Sequence[str]) -> None:
+        from ouroboros.domain.names import AdapterId
+        from ouroboros.learning.portraits import portray
+
+        portrait = portray(self._embed(texts), classes, self._anchors)
+        self._index.put(AdapterId(name), portrait)
+
+    def _search(self, vectors: Any) -> tuple[list[Any], list[float]]:
+        self._index.search(vectors[0], 5)  # lays the matrix out
+        found, seconds = [], []
+        for vector in vectors:
+            began = time.perf_counter()
+            found.append(self._index.search(vector, 5)[0])
+            seconds.append(time.perf_counter() - began)
+        return found, seconds
+
+
+def _embedders(model: str) -> dict[str, Any]:
+    import asyncio
+
+    import numpy as np
+
+    from ouroboros.backend.local import LocalBackend
+    from ouroboros.backend.sentences import SentenceEmbedder
+
+    loop = asyncio.new_event_loop()
+
+    def blocking(embedder: Any) -> Any:
+        return lambda texts: np.array(loop.run_until_complete(embedder.embed(texts)), dtype=np.float32)
+
+    return {
+        "base": blocking(LocalBackend.open(model)),
+        "minilm": blocking(SentenceEmbedder()),
+    }
+
+
+def _intents(file: Path) -> list[list[str]]:
+    """The texts of each intent; intents in the order of their names."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            found[row["category"]].append(row["text"])
+    return [found[name] for name in sorted(found)]
+
+
+def _dialogues(file: Path, count: int) -> Iterator[list[str]]:
+    """What the user says in each of the first dialogues."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        for line, _ in zip(lines, range(count), strict=False):
+            turns = json.loads(line)["turns"]
+            yield [text for who, text in turns if who == "user"][:OTHERS_LEARNED]
+
+
+def _named(claim: Claim, what: str) -> Claim:
+    from dataclasses import replace
+
+    return replace(claim, text=f"{what}: {claim.text}")
+
+
+def _percent(hits: Sequence[bool]) -> Spread:
+    return Spread.of([100 * sum(hits) / max(len(hits), 1)])

