@@ -58,21 +58,19 @@ class Finder:
         self._strangers: Float[ndarray, "S D"] | None = None
         self._looking = asyncio.Lock()
         self._look_at = 0.0
+        self._changes = 0
 
     async def find(self, prompt: Prompt, k: int) -> list[Found]:
         """The `k` adapters that are nearest to a prompt, the nearest first."""
         async with self._looking:
-            if time.perf_counter() >= self._look_at:
+            if self._registry.changes != self._changes or time.perf_counter() >= self._look_at:
                 await self._look()
         (vector,) = await self._embed([_text(prompt)])
         return await in_thread(self._index.search, vector, k)
 
-    def look_again(self) -> None:
-        """Have the next search see what has just changed."""
-        self._look_at = 0.0
-
     async def _look(self) -> None:
         """Take in the heads that moved, and let go of the adapters that went."""
+        self._changes = self._registry.changes
         base = await self._backend.base()
         began = time.perf_counter()
         now = await in_thread(heads, self._registry.stores[0], base.fingerprint)

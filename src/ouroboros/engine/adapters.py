@@ -78,4 +78,3 @@ class Adapters(Core):
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
         """Forget an adapter and its versions. Its version numbers are never used again."""
         await in_thread(self._registry.delete, VersionRef.parse(adapter_id).adapter)
-        self._finder.look_again()

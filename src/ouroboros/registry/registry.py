@@ -62,6 +62,7 @@ class Registry:
         self.leases = Leases(metadata)
         self.scores = Scores(metadata)
         self.sketches = Sketches(metadata)
+        self.changes = 0
 
     def close(self) -> None:
         self._metadata.close()
@@ -104,7 +105,7 @@ class Registry:
         )
         revision = grave.revision if grave else 0
         try:
-            self._metadata.put(ADAPTERS, adapter.name, encode(record), expected=revision)
+            self._point(adapter, encode(record), revision)
         except Conflict:
             self.rows.withdraw(version)
             self.require_free(adapter)
@@ -207,7 +208,7 @@ class Registry:
             event = HeadMoved(adapter.head, version.number, datetime.now(UTC), replay, reason)
             seq = self._metadata.append(_moves(ref.adapter), encode(event))
             try:
-                self._metadata.put(ADAPTERS, ref.adapter.name, encode(moved), expected=revision)
+                self._point(ref.adapter, encode(moved), revision)
             except Conflict:
                 self._metadata.erase(_moves(ref.adapter), seq, seq)
                 continue
@@ -246,7 +247,7 @@ class Registry:
                 "moves": self._metadata.last(_moves(adapter)),
             }
             with suppress(Conflict):
-                self._metadata.put(ADAPTERS, adapter.name, grave, expected=revision)
+                self._point(adapter, grave, revision)
                 return self._purge(adapter, grave)
 
     def version(self, ref: VersionRef) -> Version:
@@ -312,13 +313,18 @@ class Registry:
             applied = taught.to if taught else record.applied
             moved = encode(replace(record, head=number, applied=applied))
             with suppress(Conflict):
-                self._metadata.put(ADAPTERS, adapter.name, moved, expected=revision)
+                self._point(adapter, moved, revision)
                 return
 
     def _learned_by(self, version: Version, adapter: Adapter) -> int:
         """Up to where in the journal feedback had been learned when `version` was made."""
         taught = (v.events for v in self.lineage(version.ref) if v.update is not None)
         return next(taught, None) or adapter.born
+
+    def _point(self, adapter: AdapterId, value: Json, expected: int) -> None:
+        """Write an adapter's record. `changes` counts, so that a reader can tell that it must look."""
+        self._metadata.put(ADAPTERS, adapter.name, value, expected=expected)
+        self.changes += 1
 
     def _free_place(self, adapter: AdapterId) -> Record | None:
         """Where a new adapter of this name goes: None, or the grave of a former one."""
