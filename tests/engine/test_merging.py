@@ -193,3 +193,19 @@ async def test_gguf_is_one_file(engine: AdapterLearningEngine):
     exported = (await engine.export_adapter("shipping", ExportForm.GGUF)).unwrap()
     assert list(exported) == ["adapter.gguf"]
     assert refused(await engine.export_adapter("nobody")) is NotFound
+
+
+async def test_without_probes_the_parents_own_ones_are_asked(engine: AdapterLearningEngine):
+    report = (await engine.merge_adapters(["shipping", "billing"], name="asked")).unwrap()
+    assert report.accuracy["shipping@2"] == report.accuracy["billing@2"] == 0.5
+
+
+async def test_coefficients_are_tuned_when_none_are_given(engine: AdapterLearningEngine):
+    plain = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, (1.0, 1.0))
+    given = (await engine.merge_adapters(["shipping", "billing"], plain, name="given")).unwrap()
+    found = (
+        await engine.merge_adapters(["shipping", "billing"], MergeStrategy.TASK_ARITHMETIC, name="found")
+    ).unwrap()
+    assert given.weights == (1.0, 1.0)
+    assert len(found.weights) == 2
+    assert found.accuracy["found"] >= given.accuracy["given"]

@@ -87,7 +87,8 @@ class MergeRecipe:
         if self.weights is None:
             if self.strategy is MergeStrategy.WEIGHTED:
                 raise InvalidConfig(
-                    "A weighted merge has no weights.", hint="Give one for each adapter."
+                    "A weighted merge has no weights, and nothing is known to weigh the adapters by.",
+                    hint="Give one weight for each adapter, or probes.",
                 )
             return
         self._check_weights(self.weights)
@@ -124,6 +125,7 @@ class MergeReport:
     accuracy        share of the probes answered exactly, by parent and for the new adapter; empty
                     without probes.
     advice          what to do instead, when merging did not help.
+    weights         of the parents, given or found; empty if there were none.
     """
 
     id: AdapterId
@@ -132,3 +134,4 @@ class MergeReport:
     lossless_rank: int
     accuracy: Mapping[str, float] = field(default_factory=dict)
     advice: str = ""
+    weights: tuple[float, ...] = ()

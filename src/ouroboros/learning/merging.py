@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
+from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.records import Version
 
 
@@ -17,9 +19,19 @@ def check_distinct(parents: Sequence[Version]) -> None:
             )
 
 
+def both(known: Sequence[Sequence[TrainingExample]]) -> tuple[TrainingExample, ...]:
+    """What any of several adapters is asked; not what they were taught to answer differently."""
+    outputs: dict[Prompt, set[str]] = {}
+    for example in (e for examples in known for e in examples):
+        outputs.setdefault(example.input, set()).add(example.output)
+    return tuple(
+        {e.input: e for examples in known for e in examples if len(outputs[e.input]) == 1}.values()
+    )
+
+
 def weigh(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
     """A weighted recipe without weights weighs each parent by its accuracy, where that is known."""
-    if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not accuracies:
+    if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not any(accuracies):
         return recipe
     return replace(recipe, weights=tuple(accuracies))
 
@@ -33,5 +45,6 @@ def merge_advice(merged: float, parents: Mapping[str, float]) -> str:
         return ""
     return (
         f"Merging did not help: {best} alone answers {parents[best]:.0%} of the probes, the merged "
-        f"adapter {merged:.0%}. Keep the adapters apart, and ask the one that knows the task."
+        f"adapter {merged:.0%}. Route instead: keep them apart, and `ouroboros generate auto` asks the "
+        "one that knows the task."
     )

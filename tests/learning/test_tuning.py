@@ -1,0 +1,38 @@
+"""Tuning weights by trial."""
+
+import pytest
+
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.learning.merging import both
+from ouroboros.learning.tuning import tune
+
+
+def tuned(parents, worth):
+    """The best weights, and how many were tried."""
+    search = tune(parents)
+    weights, trials = next(search), 1
+    while True:
+        try:
+            weights = search.send(worth(weights))
+        except StopIteration as found:
+            return found.value, trials
+        trials += 1
+
+
+@pytest.mark.parametrize("target", [(1.0, 1.0), (0.7, 0.4), (1.3, 0.7, 1.0), (0.4, -0.05)])
+def test_tuning_comes_near_the_best_and_never_below_the_plain_sum(target):
+    def worth(weights):
+        return -sum((w - t) ** 2 for w, t in zip(weights, target, strict=True))
+
+    found, trials = tuned(len(target), worth)
+    assert worth(found) >= max(worth((1.0,) * len(target)), -0.08 * len(target))
+    assert trials <= 3 + 4 * len(target)
+
+
+def test_where_nothing_matters_the_plain_sum_stays():
+    assert tuned(3, lambda weights: 0.5)[0] == (1.0, 1.0, 1.0)
+
+
+def test_what_parents_were_taught_to_answer_differently_is_asked_of_none():
+    a, b, other = (TrainingExample(*row) for row in (("x", "1"), ("y", "2"), ("x", "3")))
+    assert both([[a, b], [b, other]]) == (b,)
