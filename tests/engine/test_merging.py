@@ -135,7 +135,6 @@ async def test_a_merge_that_is_worse_than_a_parent_says_so(engine: AdapterLearni
         (["shipping", "billing"], {"name": "billing"}, AlreadyExists),
         (["shipping", "billing"], {"rank": 0}, InvalidConfig),
         (["shipping", "billing"], {"rank": 100_000}, TooLarge),
-        (["shipping", "billing"], {"strategy": MergeStrategy.WEIGHTED}, InvalidConfig),
         (
             ["shipping", "billing"],
             {"strategy": MergeRecipe(MergeStrategy.TASK_ARITHMETIC, (1.0,))},
