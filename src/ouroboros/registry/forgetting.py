@@ -70,6 +70,7 @@ def finish(registry: Registry, noted: Collection[Note], versions: Collection[Ver
     registry.weights.sweep(digests, registry.rows.digests)
     for adapter in {v.adapter for v in versions}:
         registry.scores.drop(adapter)
+        registry.sketches.drop(adapter)
     _drop_jobs(registry, noted, {v.adapter for v in versions})
     metadata, _ = registry.stores
     metadata.scrub()
