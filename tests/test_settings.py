@@ -35,6 +35,7 @@ def test_a_file_may_be_named(tmp_path):
 
 def test_numbers_are_read_from_the_environment():
     assert Settings.load(environ={"OUROBOROS_THREADS": "2"}).threads == 2
+    assert Settings.load(environ={"OUROBOROS_TOLERANCE": "0.1"}).tolerance == 0.1
 
 
 def test_an_empty_variable_is_no_variable():
@@ -59,6 +60,7 @@ def test_unknown_names_are_refused_with_the_nearest_known_one(tmp_path):
         {"dtype": "int8"},
         {"device": "tpu"},
         {"threads": 0},
+        {"tolerance": 1.5},
         {"threads": "two"},
     ],
 )

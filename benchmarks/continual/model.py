@@ -16,7 +16,7 @@ from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.score import Asked, score
 from ouroboros.backend.local.step import Item, encode, with_references
 from ouroboros.backend.local.tokens import Encoded
-from ouroboros.backend.local.train import joined, order, schedule
+from ouroboros.backend.local.train import beside, order, schedule
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
@@ -69,13 +69,10 @@ class Bench:
         training = training or self.training
         adapter = self.adapter(weights)
         items = self._items(adapter, (*examples, *replay))
-        plan = list(
-            joined(
-                order(len(examples), training, self.config.max_steps),
-                range(len(examples), len(items)),
-                training,
-            )
-        )
+        new = list(order(len(examples), training, self.config.max_steps))
+        known = range(len(examples), len(items))
+        replayed = beside(new, known, training.replay, training.seed + 1)
+        plan = [[*step, *more] for step, more in zip(new, replayed, strict=True)]
         rates = schedule(len(plan), training, self.config.learning_rate)
         master = adapter.master
         master.grad = torch.zeros_like(master)

@@ -8,6 +8,7 @@ from ouroboros.backend.lazy import LazyBackend
 from ouroboros.backend.sentences import SentenceEmbedder
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.migrate import Stores
 from ouroboros.registry.registry import Registry
@@ -33,6 +34,7 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         LazyBackend(lambda: _open_backend(settings)),
         _open_registry(settings),
         UserLimit(events=settings.feedback_limit),
+        GatePolicy(tolerance=settings.tolerance),
         replay_rows=settings.replay_rows,
         auto_rollback=settings.auto_rollback,
         embedder=_open_embedder(settings),

@@ -35,6 +35,7 @@ class Settings:
     replay_rows  rows of what an adapter learned that its next trainings may replay; 0 replays none.
     auto_rollback  go back from a head that is judged worse than its parents; how likely, from 0 to 0.5,
               that may happen to one that is not worse. 0 never goes back.
+    tolerance  share of the answers an adapter knew that a new version may lose, beyond chance.
     """
 
     store: str = "./ouroboros-store"
@@ -49,6 +50,7 @@ class Settings:
     feedback_limit: int = 60
     replay_rows: int = 500
     auto_rollback: float = 0.0
+    tolerance: float = 0.02
 
     @classmethod
     def load(
@@ -87,6 +89,7 @@ class Settings:
         check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
         check_int("replay_rows", self.replay_rows, 0, 1_000_000)
         check_number("auto_rollback", self.auto_rollback, 0.0, 0.5)
+        check_number("tolerance", self.tolerance, 0.0, 1.0)
 
 
 _CHOICES = {
@@ -95,7 +98,7 @@ _CHOICES = {
     "quantize": ("none", "int8", "nf4"),
     "embedding": ("base", "minilm"),
 }
-_NUMBERS = ("threads", "feedback_limit", "replay_rows", "auto_rollback")
+_NUMBERS = ("threads", "feedback_limit", "replay_rows", "auto_rollback", "tolerance")
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 
@@ -135,8 +138,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return found | {n: _number(found[n]) for n in _NUMBERS if n in found}
 
 
-def _number(text: str) -> Any:
-    """The number that a text is; the text itself, to be refused, if it is none."""
+def _number(text: str) -> int | float | str:
+    """The number that a text is, or else the text, for `check` to refuse."""
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)

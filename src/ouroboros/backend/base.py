@@ -39,7 +39,8 @@ NO_CHECKPOINTS = Checkpoints()
 class TrainJob:
     """Train `start` on `rows`; the result is new files, `start` stays as it is.
 
-    Rows of `replay`, what the adapter knows already, join each step as `training.replay` says.
+    Rows of `replay`, what the adapter knows already, and `anchors`, where it is to stay as its base,
+    join each step as `training` says.
     """
 
     start: AdapterFiles
@@ -48,6 +49,7 @@ class TrainJob:
     rows: tuple[Row, ...]
     replay: tuple[Row, ...] = ()
     checkpoints: Checkpoints = NO_CHECKPOINTS
+    anchors: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

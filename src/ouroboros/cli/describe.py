@@ -11,6 +11,7 @@ from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.tracking import Use
+from ouroboros.learning.words import summary
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:
@@ -42,6 +43,8 @@ def version_json(version: Version) -> dict[str, Any]:
         "origin": asdict(version.origin) | {"software": dict(version.origin.software)}
         if version.origin
         else None,
+        "refused": version.refused,
+        "verdict": verdict(version),
     }
 
 
@@ -91,8 +94,9 @@ def trained(version: Version) -> str:
     report = version.report
     if report is None:
         return version.cause
+    cause = f"{version.cause}, refused" if version.refused else version.cause
     return (
-        f"{version.cause}: {report.rows} examples, {report.steps} steps in {report.seconds:.1f} s,"
+        f"{cause}: {report.rows} examples, {report.steps} steps in {report.seconds:.1f} s,"
         f" loss {report.first_loss:.3f} -> {report.final_loss:.3f}"
     )
 
@@ -138,6 +142,11 @@ def count(number: int, what: str) -> str:
 def one_line(text: str, limit: int = 70) -> str:
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def verdict(version: Version) -> str:
+    """Why it was promoted or refused, in a few words; "" where nothing was judged."""
+    return summary(version.verdict) if version.verdict else ""
 
 
 def size(count: int) -> str:

@@ -7,6 +7,9 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidInput
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.formats import read_examples
 from ouroboros.settings import Settings
 
@@ -14,18 +17,20 @@ NAME = "evaluate"
 HELP = "count how many examples of a file an adapter answers exactly"
 EXAMPLES = """\
   ouroboros evaluate tickets heldout.jsonl
+  ouroboros evaluate tickets                    its own probes: what every new version is asked
   ouroboros evaluate tickets@1 heldout.jsonl    version 1 answers as the bare model does"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@2")
-    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines, as for train")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="JSON lines, as for train")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    examples = read_examples(options.file)
+    examples = read_examples(options.file) if options.file else []
     require_store(settings)
     async with open_engine(settings) as engine:
+        examples = examples or await _probes(engine, options.name)
         with out.waiting(f"Answering {len(examples)} examples"):
             found = (await engine.evaluate_adapter(options.name, examples)).unwrap()
     out.result(
@@ -33,3 +38,13 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         f"{options.name}: {describe.percent(found)} right,"
         f" mean log-probability {found.mean_logprob:.3f} per token.",
     )
+
+
+async def _probes(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+    probes = (await engine.get_probes(name)).unwrap()
+    if not probes:
+        raise InvalidInput(
+            f"{name} has no probes yet: it was taught nothing that could be held out.",
+            hint="Give a file of examples to ask.",
+        )
+    return [probe.example for probe in probes]

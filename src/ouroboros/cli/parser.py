@@ -90,6 +90,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="rows of earlier learning that a training may replay",
     )
     add("--auto-rollback", type=float, metavar="P", help="go back when judged worse; P of false alarm")
+    add(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="share of known answers that a new version may lose",
+    )
     add("--config", metavar="FILE", help="a settings file (default ouroboros.toml, if it is there)")
     add("--json", action="store_true", help="print the result as JSON")
     add("--debug", action="store_true", help="show where an error came from")

@@ -66,7 +66,9 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             (await engine.base()).unwrap()
         config = training_config(options.preset, len(examples), changes)
         version = await train(engine, options.name, examples, config, out)
-    out.result(describe.version_json(version), f"{version.ref} {describe.trained(version)}.")
+    lines = [f"{version.ref} {describe.trained(version)}."]
+    lines += [f"{describe.verdict(version)}."] if version.verdict else []
+    out.result(describe.version_json(version), *lines)
     if version.report and version.report.advice:
         out.note(f"Note: {version.report.advice}")
     out.next_step("generate", version.adapter.name, "your prompt")

@@ -101,6 +101,7 @@ class TrainingConfig:
 
     batch_size          examples per optimizer step; the gradient does not depend on how they are packed.
     replay              rows of what the adapter knows already that join each step, per example of it.
+    anchors             the same for plain exchanges, in which the adapter is to stay as its base.
     epochs              passes over the examples.
     incremental_update  a small addition to what the adapter knows: the rate stays flat after its
                         warm-up instead of decaying to zero.
@@ -117,7 +118,8 @@ class TrainingConfig:
     warmup: float = 0.1
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
-    replay: float = 0.5
+    replay: float = 1.0
+    anchors: float = 0.25
 
     @classmethod
     def default(cls) -> "TrainingConfig":
@@ -156,3 +158,4 @@ class TrainingConfig:
         check_number("max_grad_norm", self.max_grad_norm, 1e-6, 1e6)
         check_number("weight_decay", self.weight_decay, 0.0, 1.0)
         check_number("replay", self.replay, 0.0, 16.0)
+        check_number("anchors", self.anchors, 0.0, 16.0)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from ouroboros.domain.checks import check_number, validated
+from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.result import Result
 
 
@@ -129,4 +130,28 @@ class Unlikelihood:
         check_number("floor", self.floor, 1e-6, 0.99)
 
 
-Loss: TypeAlias = Supervised | DPO | KTO | APOZero | Unlikelihood
+@dataclass(frozen=True, slots=True)
+class Distil:
+    """Stay as the teacher is: KL(teacher || adapter) at each of the output's tokens.
+
+    The teacher is the adapter as training found it ("parent": learning without forgetting, arXiv
+    1606.09282) or the bare model ("base"). It is asked once, before the first step.
+    """
+
+    teacher: Literal["parent", "base"] = "parent"
+    kind: Literal["distil"] = field(default="distil", kw_only=True)
+
+    uses_pair: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
+    uses_baseline: ClassVar[bool] = False
+    takes_unwanted: ClassVar[bool] = False
+
+    def validate(self) -> Result["Distil"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        if self.teacher not in ("parent", "base"):
+            raise InvalidConfig(f"teacher is {self.teacher!r}.", hint="Use parent or base.")
+
+
+Loss: TypeAlias = Supervised | DPO | KTO | APOZero | Unlikelihood | Distil

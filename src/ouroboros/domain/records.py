@@ -98,6 +98,14 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a version was promoted or refused, line by line."""
+
+    version: Version
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """A task's named line of versions; `head` is the one being served.
 

@@ -4,12 +4,13 @@ from ouroboros.engine.adapters import Adapters
 from ouroboros.engine.feedback import Feedback
 from ouroboros.engine.merging import Merging
 from ouroboros.engine.remaking import Remaking
+from ouroboros.engine.retention import Retention
 from ouroboros.engine.upkeep import Upkeep
 
 __all__ = ["AdapterLearningEngine"]
 
 
-class AdapterLearningEngine(Adapters, Feedback, Merging, Remaking, Upkeep):
+class AdapterLearningEngine(Adapters, Feedback, Merging, Remaking, Retention, Upkeep):
     """Create, train, ask and keep adapters on one frozen base model.
 
     Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`

@@ -22,6 +22,7 @@ from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
 from ouroboros.engine.watch import Watch
 from ouroboros.gatekeeper import Candidate, Judged, refusal
+from ouroboros.learning.anchors import anchor_rows
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.repair import gentler
 from ouroboros.registry.threads import in_thread
@@ -191,7 +192,14 @@ class Training(Core):
         knowledge = await self._gatekeeper.knowledge(adapter)
         out = knowledge.split(examples)
         rows = tuple(Row.of(e) for i, e in enumerate(examples) if i not in out)
-        job = TrainJob(lesson.start, adapter.config, lesson.training, rows, knowledge.rows())
+        job = TrainJob(
+            lesson.start,
+            adapter.config,
+            lesson.training,
+            rows,
+            knowledge.rows(),
+            anchors=anchor_rows(),
+        )
         first = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first, on_progress, cancel)
         fresh = _fresh(examples, out, lesson.event)

@@ -1,7 +1,6 @@
 """What each adapter's line of versions has been taught, read from the journal and kept at hand."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ouroboros.domain.events import Pinned, Unpinned
@@ -9,6 +8,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
 from ouroboros.learning.knowledge import Knowledge
 from ouroboros.registry.journal import Journalled
+from ouroboros.registry.lineage import learned
 from ouroboros.registry.registry import Registry
 
 
@@ -54,7 +54,7 @@ class Lines:
             ahead = self._registry.lineage(VersionRef(adapter.id, adapter.head))
         self._find_pins(adapter.id, line)
         for version in reversed(ahead):
-            for entry in self._entries(version):
+            for entry in learned(self._registry, version):
                 line.take(entry)
             line.number = version.number
         line.take_pins(before=line.read_to + 1)
@@ -72,27 +72,7 @@ class Lines:
             number = found[-1].parent
         return None
 
-    def _entries(self, version: Version) -> Iterator[Journalled]:
-        """The events that a version learned, as far as they have not been erased."""
-        for first, last in _runs(version.learned):
-            journal = self._registry.journal
-            yield from journal.read(version.adapter, after=first - 1, limit=last - first + 1)
-
     def _find_pins(self, adapter: AdapterId, line: Line) -> None:
         while entries := self._registry.journal.read(adapter, after=line.read_to):
             line.pins += [e for e in entries if isinstance(e.event, Pinned | Unpinned)]
             line.read_to = entries[-1].seq
-
-
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Numbers as runs without gaps: 1 2 3 7 as (1, 3), (7, 7)."""
-    first = last = 0
-    for number in sorted(numbers):
-        if first and number == last + 1:
-            last = number
-            continue
-        if first:
-            yield first, last
-        first = last = number
-    if first:
-        yield first, last

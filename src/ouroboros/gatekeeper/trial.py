@@ -76,6 +76,7 @@ class Trial:
         self._candidate = candidate
         self._cancel = cancel
         self._rows = _sample(candidate.rows)
+        self._probes = _standing_probes(candidate)
         self._parent = Sheet(parent.known(), (), math.nan if parent.drift is None else parent.drift)
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
@@ -85,8 +86,8 @@ class Trial:
         began = time.perf_counter()
         probes = self._first_probes()
         checks, sheet = await self._check(outcome.files, probes)
-        if len(probes) < len(self._candidate.probes) and _amiss(checks):
-            probes = self._candidate.probes
+        if len(probes) < len(self._probes) and _amiss(checks):
+            probes = self._probes
             checks, sheet = await self._check(outcome.files, probes)
         failed = tuple(dict.fromkeys(c.name for c in checks if not c.passed))
         self._attempts += (Attempt(what, failed),)
@@ -167,13 +168,18 @@ class Trial:
 
     def _first_probes(self) -> Sequence[Probe]:
         """All, or for a small update every pin and a few others: other ones for each candidate."""
-        candidate = self._candidate
-        if not candidate.small:
-            return candidate.probes
-        pins = [p for p in candidate.probes if p.kind is ProbeKind.PINNED]
-        rest = [p for p in candidate.probes if p.kind is not ProbeKind.PINNED]
-        chance = random.Random(candidate.start.digest)
+        if not self._candidate.small:
+            return self._probes
+        pins = [p for p in self._probes if p.kind is ProbeKind.PINNED]
+        rest = [p for p in self._probes if p.kind is not ProbeKind.PINNED]
+        chance = random.Random(self._candidate.start.digest)
         return [*pins, *chance.sample(rest, min(GLANCE, len(rest)))]
+
+
+def _standing_probes(candidate: Candidate) -> Sequence[Probe]:
+    """Probes that still hold: what is taught anew now counts by its new answer, unless it is pinned."""
+    taught = {row.prompt for row in candidate.rows}
+    return [p for p in candidate.probes if p.kind is ProbeKind.PINNED or p.example.input not in taught]
 
 
 def _sample(rows: Sequence[Row]) -> Sequence[Row]:

@@ -1,10 +1,15 @@
 """Plain exchanges that stand in for everything an adapter was never told about.
 
-A new adapter has a short journal; these give an update something to keep away from. Only the inputs they
-present to each layer matter, so any ordinary text does.
+A new adapter has a short journal; these give an update something to keep away from, and a training
+something in which to stay as its base. What they say does not matter, so any ordinary text does.
 """
 
 from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.losses import Distil
+from ouroboros.domain.rows import Row
+
+WEIGHT = 3.0
+"""What an anchor counts for beside a row to learn: measured in docs/decisions, with the shares."""
 
 ANCHORS: tuple[TrainingExample, ...] = tuple(
     TrainingExample(question, answer)
@@ -31,6 +36,49 @@ ANCHORS: tuple[TrainingExample, ...] = tuple(
     )
 )
 
+PROSE: tuple[TrainingExample, ...] = tuple(
+    TrainingExample(opening, rest)
+    for opening, rest in (
+        (
+            "The road climbed slowly",
+            "between the walls, and at the top we could see the whole bay.",
+        ),
+        (
+            "She put the letter down and",
+            "looked out of the window for a long while before answering.",
+        ),
+        ("In the spring of that year", "the river rose so high that the lower fields were under water."),
+        ("He had never liked the house,", "though he could not have said what was wrong with it."),
+        (
+            "Water boils at a lower temperature",
+            "on a mountain, since the air presses less on it there.",
+        ),
+        ("The committee decided that", "the plan should be put off until the costs were better known."),
+        ("First peel the potatoes, then", "cut them into slices and lay them in cold water."),
+        ("There was no sound but", "the clock on the stairs and now and then a coal that fell."),
+        (
+            "Most birds leave in autumn, but",
+            "a few stay near the houses, where there is food in winter.",
+        ),
+        ('"I do not believe you," he said,', "but he was smiling, and she knew that she had won."),
+        ("To change the battery,", "slide the cover off and lift the old one out with your nail."),
+        ("The two brothers had not spoken", "since the farm was sold, and neither would be the first."),
+        ("A triangle has three sides, and", "its angles add up to half a turn."),
+        ("By noon the fog was gone and", "the boats went out one after the other."),
+        ("If the lamp stays dark,", "check the plug first and then the fuse."),
+        ("The price of bread had doubled,", "and people stood in line before it was light."),
+        ("When they came to the gate", "it was open, and the dog ran out to meet them."),
+        ("Nobody in the village knew", "where the old man had come from or how he lived."),
+        ("Light takes about eight minutes", "to reach us from the sun."),
+        ("After dinner we sat outside and", "talked until the stars were bright over the hill."),
+        ("The report has three parts:", "what was done, what it cost, and what is left to do."),
+        ("My grandmother used to say that", "a good night's sleep mends more than a doctor does."),
+        ("They packed in a hurry,", "and so the tickets were left on the kitchen table."),
+        ("The engine coughed twice and", "stopped, a mile from the nearest house."),
+    )
+)
+"""The same as told rather than asked: most of what a model can say is not an answer."""
+
 DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
     TrainingExample(question, answer)
     for question, answer in (
@@ -49,3 +97,8 @@ DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
     )
 )
 """The same, for asking: none of these is ever trained on or shielded."""
+
+
+def anchor_rows() -> tuple[Row, ...]:
+    """The anchors as rows to train along: whatever the base says there, the adapter is to say too."""
+    return tuple(Row(a.input, a.output, Distil("base"), WEIGHT) for a in (*ANCHORS, *PROSE))

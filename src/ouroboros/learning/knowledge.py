@@ -7,6 +7,7 @@ knew.
 
 from collections.abc import Sequence
 
+from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.losses import APOZero
@@ -20,6 +21,21 @@ from ouroboros.learning.signals import teach
 PROBES = 256
 TAUGHT = 64
 PINS = 256
+
+
+def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> None:
+    """Refuse more pins than are asked at an update, and to let go of one that is not there."""
+    prompts = {pin.input for pin in pins}
+    if isinstance(event, Pinned):
+        count = len(prompts | {example.input for example in event.examples})
+        if count > PINS:
+            raise InvalidInput(
+                f"There would be {count} pinned answers.", hint=f"At most {PINS} are asked each time."
+            )
+        return
+    for prompt in event.prompts:
+        if prompt not in prompts:
+            raise NotFound("No answer to this prompt is pinned.", hint="See: ouroboros pin NAME")
 
 
 class Knowledge:
@@ -53,10 +69,11 @@ class Knowledge:
         return [kept.example for kept in self._pins.values()]
 
     def split(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
-        """Which of new examples are held out, by index: a share of them, and whatever is pinned."""
-        out = held_out(examples, self._trained)
-        pinned = {i for i, e in enumerate(examples) if e.input in self._pins}
-        return out | pinned if len(out | pinned) < len(examples) else frozenset()
+        """Which of new examples are held out, by index: a share of them, and what is asked already."""
+        out = held_out(examples, self._trained) | {
+            i for i, example in enumerate(examples) if self._asked(example)
+        }
+        return out if len(out) < len(examples) else frozenset()
 
     def take(self, number: int, event: Event) -> None:
         """Take in an event that was learned, or a pin."""
@@ -71,6 +88,10 @@ class Knowledge:
             case Unpinned():
                 for prompt in event.prompts:
                     self._pins.pop(prompt, None)
+
+    def _asked(self, example: TrainingExample) -> bool:
+        probe = self._held_out.get(example.input)
+        return example.input in self._pins or (probe is not None and probe.example == example)
 
     def _take_examples(self, number: int, examples: Sequence[TrainingExample]) -> None:
         out = self.split(examples)

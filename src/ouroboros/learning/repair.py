@@ -36,10 +36,10 @@ class Walk:
 
 
 def gentler(job: TrainJob) -> TrainJob:
-    """The same training with twice the replay, at half the rate."""
+    """The same training with twice the replay, and a row for each new one at least, at half the rate."""
     adapter, training = job.adapter, job.training
     return replace(
         job,
         adapter=replace(adapter, learning_rate=adapter.learning_rate / 2),
-        training=replace(training, replay=min(2 * training.replay, 16.0)),
+        training=replace(training, replay=min(max(2 * training.replay, 1.0), 16.0)),
     )

@@ -15,7 +15,7 @@ from ouroboros.backend.local.losses import (
     kl_estimate,
     step_loss,
 )
-from ouroboros.domain.losses import DPO, KTO, APOZero, Loss, Supervised, Unlikelihood
+from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
 from ouroboros.domain.rows import Row
 
 ROWS = {
@@ -150,4 +150,4 @@ def test_kl_is_never_negative_and_carries_no_gradient() -> None:
 
 
 def test_every_loss_has_its_function() -> None:
-    assert set(LOSSES) == {Supervised, DPO, KTO, APOZero, Unlikelihood}
+    assert set(LOSSES) == {Supervised, DPO, KTO, APOZero, Unlikelihood, Distil}

@@ -50,8 +50,10 @@ async def jobs_of(backend: LocalBackend) -> list[TrainJob]:
 def passes(monkeypatch) -> list[int]:
     """How many sequences each forward and backward pass had."""
     seen: list[int] = []
-    plain = pool.token_logprobs
-    monkeypatch.setattr(pool, "token_logprobs", lambda f, s, a: (seen.append(len(s)), plain(f, s, a))[1])
+    plain = pool.labelled_logits
+    monkeypatch.setattr(
+        pool, "labelled_logits", lambda f, s, a: (seen.append(len(s)), plain(f, s, a))[1]
+    )
     return seen
 
 

@@ -214,6 +214,7 @@ class LocalBackend:
             job.training,
             job.replay,
             job.checkpoints,
+            job.anchors,
         )
         return self._outcome(adapter, job.adapter, report)
 

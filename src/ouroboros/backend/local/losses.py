@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ouroboros.domain.losses import DPO, KTO, APOZero, Loss, Supervised, Unlikelihood
+from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
 from ouroboros.domain.rows import Row
 
 
@@ -29,6 +29,7 @@ class SequenceBatch:
     owner [L]     the sequence, in 0..Q-1, each token belongs to.
     reference [Q] log-probability of each sequence under the start adapter, where a loss asks.
     kl            the step's estimate of the KL to the reference (`kl_estimate`), for losses that ask.
+    apart [L]     KL from the teacher's next token to ours, at each token of rows that have a teacher.
     """
 
     rows: Sequence[Row]
@@ -37,6 +38,7 @@ class SequenceBatch:
     owner: Int[Tensor, "L"]
     reference: Float[Tensor, "Q"]
     kl: float = 0.0
+    apart: Float[Tensor, "L"] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Outcome:
     wanted [N]     whether the output is wanted.
     rejected, rejected_reference [N]  the same sums for the rejected output of pairs; zero otherwise.
     token_logprobs, owner [K]         the single tokens behind `total`, and the row of each.
+    apart [N]      KL from the teacher to ours, summed over those tokens; zero without a teacher.
     kl             KL to the reference, estimated over the optimizer step.
     """
 
@@ -60,6 +63,7 @@ class Outcome:
     rejected_reference: Float[Tensor, "N"]
     token_logprobs: Float[Tensor, "K"]
     owner: Int[Tensor, "K"]
+    apart: Float[Tensor, "N"]
     kl: float = 0.0
 
 
@@ -112,12 +116,18 @@ def unlikelihood(loss: Unlikelihood, rows: Outcome) -> Float[Tensor, "N"]:
     return torch.where(rows.wanted, -rows.total, unlikely) / rows.tokens
 
 
+def distil(loss: Distil, rows: Outcome) -> Float[Tensor, "N"]:
+    """KL(teacher || adapter), summed over the output's tokens."""
+    return rows.apart
+
+
 LOSSES: dict[type[Loss], LossFunction] = {
     Supervised: supervised,
     DPO: dpo,
     KTO: kto,
     APOZero: apo_zero,
     Unlikelihood: unlikelihood,
+    Distil: distil,
 }
 
 
@@ -125,19 +135,23 @@ def coefficients(rows: Sequence[Row], tokens: Sequence[int]) -> list[float]:
     """What each row of an optimizer step counts for in the step's loss; `tokens` of its first output.
 
     Rows with the same loss are averaged: supervised ones over weighted tokens, as cross-entropy is,
-    others over rows. Different losses in one step share it in proportion to their rows.
+    distilled ones over tokens, others over rows. Different losses in one step share it in proportion to
+    their rows.
     """
     groups = _by_loss(rows)
     found = [0.0] * len(rows)
     for loss, members in groups.items():
-        mass = (
-            sum(rows[i].weight * tokens[i] for i in members)
-            if isinstance(loss, Supervised)
-            else len(members)
-        )
+        mass = sum(_mass(loss, rows[i].weight, tokens[i]) for i in members)
         for i in members:
             found[i] = rows[i].weight / mass * len(members) / len(rows)
     return found
+
+
+def _mass(loss: Loss, weight: float, tokens: int) -> float:
+    """What a row adds to the number that the losses of its kind are divided by."""
+    if isinstance(loss, Supervised):
+        return weight * tokens
+    return float(tokens) if isinstance(loss, Distil) else 1.0
 
 
 def step_loss(batch: SequenceBatch) -> Float[Tensor, ""]:
@@ -175,6 +189,7 @@ def _outcome(batch: SequenceBatch, loss: Loss, members: Sequence[int], firsts: S
     row_of = torch.full((sequences,), -1, device=device)
     row_of[first] = torch.arange(len(firsts), device=device)
     mine = row_of[batch.owner] >= 0
+    apart = torch.zeros_like(batch.logprobs) if batch.apart is None else batch.apart
     return Outcome(
         total=total[first],
         tokens=counts[first],
@@ -184,6 +199,7 @@ def _outcome(batch: SequenceBatch, loss: Loss, members: Sequence[int], firsts: S
         rejected_reference=batch.reference[second] * pair,
         token_logprobs=batch.logprobs[mine],
         owner=row_of[batch.owner[mine]],
+        apart=totals(apart, batch.owner, sequences)[first],
         kl=batch.kl,
     )
 

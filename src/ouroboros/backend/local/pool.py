@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss
 from ouroboros.backend.local.step import Found, Item, kl_to_start
+from ouroboros.backend.local.teacher import apart
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 
@@ -84,13 +86,15 @@ class Pool:
         chosen = [(asked, asked.items[asked.next : asked.next + n]) for asked, n in taking]
         sequences = [s for _, items in chosen for item in items for s in item.sequences]
         adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
-        logprobs, owner = token_logprobs(self.frozen, sequences, adapters)
-        losses, at = [], 0
-        pieces = logprobs.split([sum(map(_labels, items)) for _, items in chosen])
-        for (asked, items), piece in zip(chosen, pieces, strict=True):
-            own = owner[at : at + len(piece)]
-            losses.append(asked.loss_of(items, piece, own - own[0]))
-            at += len(piece)
+        logits, batch = labelled_logits(self.frozen, sequences, adapters)
+        logprobs = -cross_entropy(logits, batch.targets, reduction="none")
+        lengths = [sum(map(_labels, items)) for _, items in chosen]
+        pieces, seen = logprobs.split(lengths), logits.split(lengths)
+        losses = []
+        for (asked, items), piece, own, table in zip(
+            chosen, pieces, batch.owner.split(lengths), seen, strict=True
+        ):
+            losses.append(asked.loss_of(items, piece, own - own[0], _apart(items, table)))
         values = torch.stack([loss.detach() for loss in losses])
         if len(taking) > 1 and not values.isfinite().all():
             for one in taking:
@@ -115,7 +119,11 @@ class _Asked:
     found: Found = field(default_factory=lambda: Found(0.0, [], []))
 
     def loss_of(
-        self, items: Sequence[Item], logprobs: Float[Tensor, "L"], owner: Int[Tensor, "L"]
+        self,
+        items: Sequence[Item],
+        logprobs: Float[Tensor, "L"],
+        owner: Int[Tensor, "L"],
+        apart: Float[Tensor, "L"] | None,
     ) -> Float[Tensor, ""]:
         """The share of the step's loss that the next items make up."""
         device = logprobs.device
@@ -127,6 +135,7 @@ class _Asked:
                 owner=owner,
                 reference=torch.tensor([r for i in items for r in i.reference], device=device),
                 kl=self.kl,
+                apart=apart,
             )
         )
 
@@ -141,6 +150,19 @@ class _Asked:
 
 def _labels(item: Item) -> int:
     return sum(len(s.output) for s in item.sequences)
+
+
+def _apart(items: Sequence[Item], logits: Float[Tensor, "L V"]) -> Float[Tensor, "L"] | None:
+    """KL from each token's teacher, zero where there is none; None if nothing has a teacher."""
+    if not any(item.teacher for item in items):
+        return None
+    parts = logits.split([_labels(item) for item in items])
+    return torch.cat(
+        [
+            apart(part, item.teacher) if item.teacher else part.new_zeros(len(part))
+            for part, item in zip(parts, items, strict=True)
+        ]
+    )
 
 
 def _collect(

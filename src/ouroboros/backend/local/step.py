@@ -13,8 +13,10 @@ from ouroboros.backend.local.losses import (
     kl_estimate,
     totals,
 )
+from ouroboros.backend.local.teacher import Teacher, taught
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.losses import Distil
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
@@ -22,11 +24,15 @@ from ouroboros.lora.bank import BankedAdapter
 
 @dataclass(frozen=True)
 class Item:
-    """A row in token ids, one sequence per output, with their log-probabilities at the start."""
+    """A row in token ids, one sequence per output, with their log-probabilities at the start.
+
+    A row that is to stay as its teacher has the teacher's next tokens at each place of its output.
+    """
 
     row: Row
     sequences: tuple[Encoded, ...]
     reference: tuple[float, ...] = ()
+    teacher: Teacher | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.sequences))
@@ -62,9 +68,21 @@ def with_references(
     sequences = [s for item in asking for s in item.sequences]
     found = yield from output_logprobs(frozen, sequences, [adapter] * len(sequences))
     sums = iter([float(row.sum()) for row in found])
+    distilled = [i for i in items if isinstance(i.row.loss, Distil)]
+    teachers = iter(
+        (
+            yield from taught(
+                frozen,
+                [i.sequences[0] for i in distilled],
+                [adapter if i.row.loss == Distil("parent") else None for i in distilled],
+            )
+        )
+    )
     return [
         replace(
-            i, reference=tuple(next(sums) if i.row.loss.uses_reference else 0.0 for _ in i.sequences)
+            i,
+            reference=tuple(next(sums) if i.row.loss.uses_reference else 0.0 for _ in i.sequences),
+            teacher=next(teachers) if isinstance(i.row.loss, Distil) else None,
         )
         for i in items
     ]

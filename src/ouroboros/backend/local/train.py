@@ -8,7 +8,7 @@ an adapter is one flat row. The gradient does not depend on how the rows were pa
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -32,12 +32,13 @@ def train(
     training: TrainingConfig,
     replay: Sequence[Row] = (),
     checkpoints: Checkpoints = NO_CHECKPOINTS,
+    anchors: Sequence[Row] = (),
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
-    `replay` are rows that it knows, of which some join each step. Passes over the base are shared with
-    whoever else asks the pool for gradients meanwhile. A training that goes on from a checkpoint ends
-    with the same bits as one that was never stopped.
+    Some of `replay`, rows that it knows, and of `anchors` join each step. Passes over the base are
+    shared with whoever else asks the pool for gradients meanwhile. A training that goes on from a
+    checkpoint ends with the same bits as one that was never stopped.
 
     Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
     """
@@ -45,12 +46,17 @@ def train(
     frozen = pool.frozen
 
     # 1. Rows become token ids; all are checked before anything runs.
-    items = yield from with_references(frozen, adapter, encode(frozen, (*rows, *replay)))
+    every = encode(frozen, (*rows, *replay, *anchors))
+    items = yield from with_references(frozen, adapter, every)
     start = start_copy(frozen, adapter, items)
 
     # 2. The plan: which rows make up each step, and at what rate.
-    new = order(len(rows), training, config.max_steps)
-    plan = list(joined(new, range(len(rows), len(items)), training))
+    new = list(order(len(rows), training, config.max_steps))
+    known = range(len(rows), len(rows) + len(replay))
+    plain = range(len(rows) + len(replay), len(items))
+    replayed = beside(new, known, training.replay, training.seed + 1)
+    anchored = beside(new, plain, training.anchors, training.seed + 2)
+    plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
     rates = list(schedule(len(plan), training, config.learning_rate))
 
     # 3. The optimizer sees one tensor.
@@ -100,15 +106,15 @@ def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[
             yield epoch[start : start + training.batch_size]
 
 
-def joined(
-    plan: Iterable[list[int]], replay: Sequence[int], training: TrainingConfig
+def beside(
+    plan: Sequence[Sequence[int]], rows: Sequence[int], share: float, seed: int
 ) -> Iterator[list[int]]:
-    """Each step's rows, and its share of the rows to replay: all of these in turn, shuffled anew."""
-    turns = _shuffled(replay, random.Random(training.seed + 1))
+    """What joins each step of a plan: `share` rows for each of its own, all in turn, shuffled anew."""
+    turns = _shuffled(rows, random.Random(seed))
     due = 0.0
-    for chosen in plan:
-        due += training.replay * len(chosen) if replay else 0.0
-        yield [*chosen, *(next(turns) for _ in range(min(int(due), len(replay))))]
+    for step in plan:
+        due += share * len(step) if rows else 0.0
+        yield [next(turns) for _ in range(min(int(due), len(rows)))]
         due %= 1.0
 
 

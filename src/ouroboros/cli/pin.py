@@ -1,0 +1,76 @@
+"""`ouroboros pin NAME [FILE | PROMPT ANSWER]`."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from ouroboros.build import open_engine
+from ouroboros.cli.output import Output
+from ouroboros.cli.store import require_store
+from ouroboros.domain.errors import InvalidInput
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.prompts import messages_of
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.formats import read_examples
+from ouroboros.learning.probes import ProbeKind
+from ouroboros.settings import Settings
+
+NAME = "pin"
+HELP = "name answers that no update may ever lose"
+EXAMPLES = """\
+  ouroboros pin tickets "Where is my parcel?" team-parcel
+  ouroboros pin tickets never-forget.jsonl       lines as for train
+  ouroboros pin tickets                          what is pinned
+  ouroboros pin tickets --remove "Where is my parcel?"
+
+pinned answers are asked at every update and never trained on; a version that loses one is not served"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the adapter")
+    parser.add_argument("what", metavar="FILE|PROMPT ANSWER", nargs="*", help="what to pin")
+    parser.add_argument("--remove", metavar="PROMPT", help="a pin to let go of")
+
+
+async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    examples = _examples(options)
+    require_store(settings)
+    async with open_engine(settings) as engine:
+        (await engine.get_adapter(options.name)).unwrap()
+        missing = 0
+        if options.remove is not None:
+            pins = (await engine.unpin_answers(options.name, [options.remove])).unwrap()
+        elif examples:
+            with out.waiting("Asking"):
+                pins = (await engine.pin_answers(options.name, examples)).unwrap()
+                missing = await _missing(engine, options.name, examples)
+        else:
+            pins = await _pins(engine, options.name)
+    lines = [f"{messages_of(pin.input)[-1].content} -> {pin.output}" for pin in pins]
+    value = [{"input": pin.input, "output": pin.output} for pin in pins]
+    out.result(value, *(lines or ["Nothing is pinned."]))
+    if missing:
+        out.note(
+            f"Note: {missing} of these are not answered so yet; a pin guards an answer once it is right."
+        )
+
+
+def _examples(options: Namespace) -> list[TrainingExample]:
+    match options.what:
+        case []:
+            return []
+        case [file] if options.remove is None:
+            return read_examples(Path(file))
+        case [prompt, answer] if options.remove is None:
+            return [TrainingExample(prompt, answer)]
+    raise InvalidInput("Give a file, or one prompt and its answer.", hint="See: ouroboros pin --help")
+
+
+async def _missing(engine: AdapterLearningEngine, name: str, examples: list[TrainingExample]) -> int:
+    """How many of the examples the adapter does not answer so."""
+    found = (await engine.evaluate_adapter(name, examples)).unwrap()
+    return found.rows - found.correct
+
+
+async def _pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+    probes = (await engine.get_probes(name)).unwrap()
+    return [probe.example for probe in probes if probe.kind is ProbeKind.PINNED]

@@ -1,0 +1,82 @@
+"""What an adapter must not lose, and why a version was let through or not."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.losses import APOZero
+from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.records import Explanation, Version
+from ouroboros.domain.rows import Row
+from ouroboros.domain.verdict import Place
+from ouroboros.engine.core import Core, check_examples, verb
+from ouroboros.learning.knowledge import check_pins
+from ouroboros.learning.probes import Probe
+from ouroboros.learning.signals import teach
+from ouroboros.learning.words import explain
+from ouroboros.registry.threads import in_thread
+
+
+class Retention(Core):
+    @verb
+    async def pin_answers(
+        self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
+    ) -> list[TrainingExample]:
+        """Answers that no update may lose; returns all that are pinned now.
+
+        They are asked at every update and never trained on. What the adapter does not answer so yet is
+        not guarded until it does.
+        """
+        check_examples(examples)
+        await self._backend.check(tuple(map(Row.of, examples)))
+        return await self._pin(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
+
+    @verb
+    async def unpin_answers(
+        self, adapter_id: str | AdapterId, prompts: Sequence[Prompt]
+    ) -> list[TrainingExample]:
+        """Let go of pins, by their prompts; returns those that are left."""
+        return await self._pin(adapter_id, Unpinned(tuple(prompts), datetime.now(UTC)))
+
+    @verb
+    async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
+        """What each new version of an adapter is asked: pinned, held out, and taught rows."""
+        adapter = await in_thread(self._registry.get, VersionRef.parse(adapter_id).adapter)
+        return (await self._gatekeeper.knowledge(adapter)).probes()
+
+    @verb
+    async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
+        """Why a version was promoted or refused, in words."""
+        found = await in_thread(self._registry.version, VersionRef.parse(version))
+        return Explanation(found, explain(found, await in_thread(self._texts, found)))
+
+    async def _pin(self, adapter_id: str | AdapterId, event: Pinned | Unpinned) -> list[TrainingExample]:
+        adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
+        knowledge = await self._gatekeeper.knowledge(adapter)
+        check_pins(knowledge.pins, event)
+        await in_thread(self._registry.journal.append, adapter.id, event)
+        return (await self._gatekeeper.knowledge(adapter)).pins
+
+    def _texts(self, version: Version) -> dict[Place, TrainingExample]:
+        """The texts that a verdict points at, as far as they are still there."""
+        checks = version.verdict.checks if version.verdict else ()
+        places = {place for check in checks for place in (*check.lost, check.like) if place}
+        found: dict[Place, TrainingExample] = {}
+        for number in {place.event for place in places}:
+            for entry in self._registry.journal.read(version.adapter, after=number - 1, limit=1):
+                if entry.seq == number:
+                    rows = _rows(entry.event)
+                    found |= {p: rows[p.row] for p in places if p.event == number and p.row < len(rows)}
+        return found
+
+
+def _rows(event: Event) -> Sequence[TrainingExample]:
+    match event:
+        case ExamplesGiven() | Pinned():
+            return event.examples
+        case FeedbackGiven():
+            row = teach(event, APOZero()).row
+            return [TrainingExample(row.prompt, row.output)] if row and row.output is not None else []
+    return []

@@ -1,0 +1,234 @@
+"""The gate around training and feedback, on a backend that learns by heart."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from ouroboros.backend.base import Score, ScoreRequest
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import Refused
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.records import Ticket, Version
+from ouroboros.domain.result import Err
+from ouroboros.domain.verdict import CheckName, Verdict
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.gate import GatePolicy
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+from ouroboros.testing.backend import FakeBackend
+
+FIX = FeedbackSignal.user_correction
+PIN = TrainingExample("where is it?", "shipping")
+FIRST = (PIN, TrainingExample("charged twice", "billing"))
+
+
+class Listening(FakeBackend):
+    """Remembers which adapter was asked what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[ScoreRequest] = []
+
+    async def score(
+        self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
+    ) -> list[Score]:
+        self.asked += requests
+        return await super().score(requests, cancel)
+
+
+@pytest.fixture
+def open_engine(tmp_path: Path) -> Callable[..., AdapterLearningEngine]:
+    def opened(backend: FakeBackend | None = None, **policy: float) -> AdapterLearningEngine:
+        registry = Registry(
+            open_metadata(f"sqlite:///{tmp_path}/metadata.db"), open_blobs(f"file://{tmp_path}/blobs")
+        )
+        return AdapterLearningEngine(backend or FakeBackend(), registry, gate=GatePolicy(**policy))
+
+    return opened
+
+
+@pytest.fixture
+async def engine(open_engine):
+    async with open_engine() as engine:
+        (await engine.create_adapter("tickets")).unwrap()
+        yield engine
+
+
+async def trained(engine: AdapterLearningEngine, *examples: TrainingExample) -> Version:
+    return (await engine.train_adapter("tickets", examples)).unwrap()
+
+
+async def corrected(engine: AdapterLearningEngine, prompt: str, to: str, wait: bool = True) -> Ticket:
+    return (await engine.learn_from_feedback(prompt, "no idea", FIX(to), "tickets", wait=wait)).unwrap()
+
+
+async def answer(engine: AdapterLearningEngine, prompt: str, name: str = "tickets") -> str:
+    return (await engine.generate_with_adapter(prompt, name)).unwrap().text
+
+
+async def versions(engine: AdapterLearningEngine) -> list[Version]:
+    return (await engine.get_versions("tickets")).unwrap()
+
+
+async def known(engine: AdapterLearningEngine) -> dict:
+    probes = (await engine.get_probes("tickets")).unwrap()
+    return {probe.example.input: probe.example.output for probe in probes}
+
+
+def verdict_of(version: Version) -> Verdict:
+    assert version.verdict is not None
+    return version.verdict
+
+
+async def test_a_promoted_version_carries_its_verdict(engine):
+    await trained(engine, *FIRST)
+    verdict = verdict_of(await trained(engine, TrainingExample("play", "media")))
+    assert verdict.promoted
+    found = verdict.check(CheckName.KNOWN)
+    assert found is not None and found.answers is not None
+    assert (found.answers.rows, found.answers.after, found.lost) == (2, 1.0, ())
+
+
+async def test_a_training_that_loses_a_pin_is_kept_unserved(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    result = await engine.train_adapter("tickets", [TrainingExample("where is it?", "lost")])
+    assert isinstance(result, Err)
+    assert isinstance(result.error, Refused)
+    assert "tickets@3 is kept but not served, it failed: pinned" in str(result.error)
+    assert (await engine.get_adapter("tickets")).unwrap().head == 2
+    assert await answer(engine, "where is it?") == "shipping"
+    tried = [attempt.what for attempt in verdict_of((await versions(engine))[-1]).attempts]
+    assert "trained again, more gently" in tried
+
+
+async def test_a_refused_version_can_be_served_by_hand(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    await engine.train_adapter("tickets", [TrainingExample("where is it?", "lost")])
+    (await engine.rollback_adapter("tickets@3")).unwrap()
+    assert await answer(engine, "where is it?") == "lost"
+
+
+async def test_feedback_that_loses_a_pin_is_refused_with_a_reason(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    ticket = await corrected(engine, "where is it?", "lost")
+    assert ticket.lesson is not None
+    assert not ticket.lesson.learned
+    assert ticket.lesson.words.startswith("not learned, the gate refused it (pinned)")
+    assert ticket.version is not None and ticket.version.number == 2
+    assert await answer(engine, "where is it?") == "shipping"
+    last = (await versions(engine))[-1]
+    assert last.refused
+    assert {c.name for c in verdict_of(last).failed} >= {CheckName.PINNED}
+    assert [a.what for a in verdict_of(last).attempts][:2] == ["as trained", "50.0% of the way"]
+    assert (await engine.learn_pending("tickets")).unwrap() == []
+
+
+async def test_what_was_refused_is_neither_replayed_nor_asked(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    await engine.train_adapter("tickets", [TrainingExample("where is it?", "lost")])
+    assert await known(engine) == {"where is it?": "shipping", "charged twice": "billing"}
+
+
+async def test_teaching_a_known_prompt_anew_is_no_loss(engine):
+    await trained(engine, *FIRST)
+    ticket = await corrected(engine, "charged twice", "refunds")
+    assert ticket.version is not None and ticket.version.number == 3
+    assert (await known(engine))["charged twice"] == "refunds"
+    await trained(engine, TrainingExample("charged twice", "billing"))
+    assert await answer(engine, "charged twice") == "billing"
+
+
+async def test_one_bad_event_does_not_take_the_others_with_it(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    async with engine._writing[(await engine.get_adapter("tickets")).unwrap().id]:
+        tickets = [
+            await corrected(engine, prompt, to, wait=False)
+            for prompt, to in (("say red", "red"), ("where is it?", "lost"), ("say blue", "blue"))
+        ]
+    done = [(await engine.feedback_outcome(ticket)).unwrap() for ticket in tickets]
+    assert [t.lesson.learned for t in done if t.lesson] == [True, False, True]
+    answers = [await answer(engine, p) for p in ("say red", "where is it?", "say blue")]
+    assert answers == ["red", "shipping", "blue"]
+
+
+async def test_a_rolled_back_line_knows_what_it_knew(engine):
+    await trained(engine, *FIRST)
+    await trained(engine, TrainingExample("play", "media"))
+    assert len(await known(engine)) == 3
+    (await engine.rollback_adapter("tickets@2")).unwrap()
+    assert await known(engine) == {"where is it?": "shipping", "charged twice": "billing"}
+    (await engine.rollback_adapter("tickets@3")).unwrap()
+    assert len(await known(engine)) == 3
+
+
+async def test_knowledge_read_again_is_the_same(engine, open_engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [TrainingExample("hello", "hi")])).unwrap()
+    await corrected(engine, "charged twice", "refunds")
+    before = (await engine.get_probes("tickets")).unwrap()
+    async with open_engine() as again:
+        assert (await again.get_probes("tickets")).unwrap() == before
+
+
+async def test_a_parent_is_asked_once_even_by_another_process(engine, open_engine):
+    await trained(engine, *FIRST)
+    await trained(engine, TrainingExample("play", "media"))
+    backend = Listening()
+    async with open_engine(backend) as again:
+        parent = (await versions(again))[-1].digest
+        (await again.train_adapter("tickets", [TrainingExample("stop", "media")])).unwrap()
+    asked = [r.prompt for r in backend.asked if r.adapter == parent]
+    assert "where is it?" not in asked, "its answers were kept when it was judged itself"
+    assert "stop" in asked
+
+
+async def test_pins_are_listed_limited_to_the_model_and_let_go(engine):
+    pins = (await engine.pin_answers("tickets", [PIN, TrainingExample("hello", "hi")])).unwrap()
+    assert pins == [PIN, TrainingExample("hello", "hi")]
+    assert (await engine.unpin_answers("tickets", ["hello"])).unwrap() == [PIN]
+    assert isinstance(await engine.unpin_answers("tickets", ["hello"]), Err)
+    assert isinstance(await engine.pin_answers("tickets", [TrainingExample("x " * 2000, "y")]), Err)
+    assert isinstance(await engine.pin_answers("tickets", []), Err)
+    assert isinstance(await engine.pin_answers("nobody", [PIN]), Err)
+
+
+async def test_the_explanation_names_what_was_lost(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    await corrected(engine, "where is it?", "lost")
+    lines = "\n".join((await engine.explain_version("tickets@3")).unwrap().lines)
+    assert "tickets@3, feedback from @2: refused: it is kept, and not served." in lines
+    assert "FAILED  pinned    0 of 1 pinned answers right (1 before)" in lines
+    assert 'lost: "where is it?" -> shipping' in lines
+    assert "as trained: failed pinned" in lines
+
+
+async def test_a_version_without_a_verdict_says_so(engine):
+    found = (await engine.explain_version("tickets@1")).unwrap()
+    assert found.lines == ("tickets@1: created, and never judged.",)
+
+
+async def test_what_was_erased_is_explained_without_its_text(engine):
+    await trained(engine, *FIRST)
+    (await engine.pin_answers("tickets", [PIN])).unwrap()
+    await corrected(engine, "where is it?", "lost")
+    engine._registry.journal.erase((await engine.get_adapter("tickets")).unwrap().id, 2, 2)
+    lines = "\n".join((await engine.explain_version("tickets@3")).unwrap().lines)
+    assert "lost: row 1 of event 2, which was erased" in lines
+    assert "shipping" not in lines
+
+
+async def test_a_deleted_adapter_leaves_no_scores(engine):
+    await trained(engine, *FIRST)
+    adapter = (await engine.get_adapter("tickets")).unwrap().id
+    head = (await versions(engine))[-1]
+    assert engine._registry.scores.get(adapter, head.digest).drift is not None
+    (await engine.delete_adapter("tickets")).unwrap()
+    assert engine._registry.scores.get(adapter, head.digest).drift is None
