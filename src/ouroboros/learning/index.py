@@ -1,7 +1,6 @@
 """Searching portraits: every vector of every adapter against a text, by brute force.
 
-One product of a matrix with a vector. 10,000 adapters take milliseconds (docs/routing.md), exactly, and
-there is nothing to build or to tune.
+One product of a matrix with a vector: exact, and there is nothing to build or to tune.
 """
 
 import numpy as np
