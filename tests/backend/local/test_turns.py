@@ -35,7 +35,7 @@ def test_pieces_of_one_kind_take_turns():
 
 
 @pytest.mark.parametrize("learn", [0.01, 0.3, 1.0, 40.0])
-def test_at_most_one_token_in_twenty_one_is_late(learn):
+def test_at_most_one_token_in_twenty_five_is_late(learn):
     order = "".join(work[0] for work in taken(3000, answer=1.0, learn=learn))
     bursts = [b for b in order.split("a") if b]
     gaps = [g for g in order.split("l") if g][:-1]

@@ -1,8 +1,9 @@
 """`LocalBackend`: the Backend protocol on PyTorch in this process."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -68,7 +69,8 @@ class LocalBackend:
         self._batch = RunningBatch(frozen)
         self._pool = Pool(frozen, lambda: self._batch.running)
         self._resident_bytes = resident_bytes
-        self._expected: set[str] = set()
+        self._expected: Counter[str] = Counter()
+        self._keeping = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
         self._embedding: Embedding | None = None
         prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
@@ -95,13 +97,18 @@ class LocalBackend:
 
     async def load(self, files: AdapterFiles) -> str:
         digest = files.digest
-        if digest not in self._resident:
+        if not await self.loaded(digest):
             adapter = await asyncio.to_thread(lambda: self._read(files))  # while the worker goes on
             await self._call(lambda: self._admit(digest, adapter, asked=False))
         return digest
 
     async def loaded(self, digest: str) -> bool:
-        return digest in self._resident
+        """True is a promise: the adapter stays until a request has named it."""
+        with self._keeping:
+            found = digest in self._resident
+            if found:
+                self._expected[digest] += 1
+        return found
 
     async def check(self, rows: Sequence[Row]) -> None:
         await self._call(lambda: encode(self._frozen, rows))
@@ -267,8 +274,9 @@ class LocalBackend:
         adapter = self._resident.get(digest)
         if adapter is None:
             raise NotFound(f"No adapter {digest[:12]} is loaded.", hint="Load its files first.")
-        self._resident.move_to_end(digest)
-        self._expected.discard(digest)
+        with self._keeping:
+            self._resident.move_to_end(digest)
+            self._expected[digest] = max(0, self._expected[digest] - 1)
         return adapter
 
     def _admit(self, digest: str, adapter: BankedAdapter, *, asked: bool = True) -> None:
@@ -277,14 +285,14 @@ class LocalBackend:
         One that has a request in flight stays, and so does one that was loaded and not asked for yet.
         """
         inject(self._frozen.model, adapter.paths, self._frozen.bank)
-        self._resident[digest] = adapter
-        if not asked:
-            self._expected.add(digest)
-        taken, busy = sum(a.nbytes for a in self._resident.values()), self._batch.adapters
-        for old, other in list(self._resident.items())[:-1]:
-            if taken > self._resident_bytes and other not in busy and old not in self._expected:
-                del self._resident[old]
-                taken -= other.nbytes
+        with self._keeping:
+            self._resident[digest] = adapter
+            self._expected[digest] += not asked
+            taken, busy = sum(a.nbytes for a in self._resident.values()), self._batch.adapters
+            for old, other in list(self._resident.items())[:-1]:
+                if taken > self._resident_bytes and other not in busy and not self._expected[old]:
+                    del self._resident[old]
+                    taken -= other.nbytes
 
     def _banked(self, weights: LoraWeights) -> BankedAdapter:
         adapter = BankedAdapter(weights, self._frozen.dtype, self._frozen.device)

@@ -2,7 +2,7 @@
 
 Someone reads an answer while it is written, so a pause between two of its tokens is seen; a training is
 waited for as a whole. While both want the machine, learning runs in bursts with at least `BETWEEN` steps
-of answering from one burst to the next: at most one token in twenty-one is late, so the 95th percentile
+of answering from one burst to the next: at most one token in twenty-five is late, so the 95th percentile
 of the time between tokens stays what it is without learning. A burst lasts until learning has had
 `SHARE` of the time that answering had. Alone, either has the whole machine.
 """
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 W = TypeVar("W")
 
-BETWEEN = 20
+BETWEEN = 24
 SHARE = 0.25
 
 
