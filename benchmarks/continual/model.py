@@ -119,18 +119,17 @@ class Bench:
         return math.exp(-float(torch.cat(found).mean()))
 
 
-def prose(frozen: FrozenModel, folder: Path, pieces: int = 40) -> tuple[Encoded, ...]:
-    """Pieces of the folder's text files, evenly spread, as tokens to be predicted one by one."""
-    ids: list[int] = []
+def prose(frozen: FrozenModel, folder: Path, pieces: int = 3) -> tuple[Encoded, ...]:
+    """A few pieces of each of the folder's text files, as tokens to be predicted one by one."""
+    found = []
     for file in sorted(folder.glob("*.txt")):
-        if file.stem.isupper():
-            continue
         text = file.read_text(errors="replace")
-        at = len(text) // 2
-        ids += frozen.codec.tokenizer(text[at : at + 4000], add_special_tokens=False)["input_ids"]
-    step = max(PROSE_TOKENS, len(ids) // pieces)
-    runs = [ids[i : i + PROSE_TOKENS] for i in range(0, len(ids) - PROSE_TOKENS, step)]
-    return tuple(Encoded(tuple(run[:1]), tuple(run[1:])) for run in runs[:pieces])
+        for i in range(1, pieces + 1):
+            at = i * len(text) // (pieces + 1)
+            piece = text[at : at + 6 * PROSE_TOKENS]
+            ids = frozen.codec.tokenizer(piece, add_special_tokens=False)["input_ids"][:PROSE_TOKENS]
+            found.append(Encoded(tuple(ids[:1]), tuple(ids[1:])))
+    return tuple(found)
 
 
 def _finish(steps: Steps) -> list:
