@@ -48,6 +48,7 @@ $(STAMPS)/servers: | $(STAMPS)/venv
 	@if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ! command -v initdb >/dev/null; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo "Installing the Debian package postgresql, for tests"; \
+			apt-get update -qq && \
 			apt-get install -y -qq --no-install-recommends postgresql >/dev/null || true; \
 		else echo "No PostgreSQL server: its tests are skipped (apt-get install postgresql)"; fi; fi
 	@if ! command -v azurite-blob >/dev/null; then \
