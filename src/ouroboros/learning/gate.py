@@ -108,8 +108,10 @@ def _retention(known: Sequence[Pair], policy: GatePolicy) -> Iterator[Check]:
     others = [p for p in known if p.probe.kind is not ProbeKind.PINNED]
     if pinned:
         yield _pinned(pinned, policy)
-    if others:
-        yield _group(CheckName.KNOWN, others, policy)
+    # Each kind by itself: what was taught last would pay for what teaching it cost.
+    for kind in (ProbeKind.HELD_OUT, ProbeKind.TAUGHT):
+        if members := [p for p in others if p.probe.kind is kind]:
+            yield _group(CheckName.KNOWN, members, policy)
     for members in _classes(others):
         if LEAST_OF_CLASS <= len(members) < len(others):
             yield _group(CheckName.CLASS, members, policy)
