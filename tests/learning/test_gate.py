@@ -117,3 +117,8 @@ def test_the_walk_back_finds_the_furthest_eighth_that_passes(border, found):
     while (share := walk.share) is not None:
         walk = walk.after(share, share <= border)
     assert walk.passed == found
+
+
+def test_what_was_taught_last_does_not_pay_for_what_is_held_out():
+    known = pairs(kept=20, lost=8) + pairs(gained=40, start=100, kind=ProbeKind.TAUGHT)
+    assert failed(evidence(known)) == {CheckName.KNOWN}

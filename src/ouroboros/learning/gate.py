@@ -31,7 +31,7 @@ class GatePolicy:
     """
 
     tolerance: float = 0.02
-    erosion: float = 0.05
+    erosion: float = 0.02
     confidence: float = 0.8
     drift: float = 8.0
     strength: float = 1.0
