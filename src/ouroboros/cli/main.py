@@ -7,6 +7,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 from ouroboros.cli import (
@@ -46,38 +47,18 @@ from ouroboros.cli.parser import Parser, build, given
 from ouroboros.domain.errors import STATUS, OuroborosError
 from ouroboros.settings import NAMES, Settings
 
-VERBS = (
-    create,
-    train,
-    jobs,
-    generate,
-    feedback,
-    chat,
-    evaluate,
-    find,
-    explain,
-    pin,
-    listing,
-    show,
-    versions,
-    rollback,
-    diff,
-    lineage,
-    rebuild,
-    forget,
-    delete,
-    merge,
-    plan,
-    importing,
-    exporting,
-    fsck,
-    gc,
-    backup,
-    restore,
-    bench,
-    migrate,
-    demo,
-)
+GROUPS = {
+    "Make and teach": (create, train, jobs, feedback, chat, merge, pin),
+    "Ask": (generate, find, evaluate),
+    "See what came of it": (listing, show, versions, explain, diff, lineage),
+    "Go back": (rollback, rebuild, forget, delete),
+    "Other programs": (plan, importing, exporting),
+    "The store": (fsck, gc, backup, restore, migrate),
+    "Try it": (demo, bench),
+}
+"""Every verb, under what it is for."""
+
+VERBS = tuple(chain.from_iterable(GROUPS.values()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], out: Output) -> None:
-    parser = build(VERBS)
+    parser = build(GROUPS)
     parser.check_first(arguments)
     options, extras = parser.parse_known_args(arguments)
     if extras:

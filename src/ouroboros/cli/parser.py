@@ -2,7 +2,9 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from textwrap import wrap
 from types import ModuleType
 from typing import Never
 
@@ -39,21 +41,21 @@ class Parser(argparse.ArgumentParser):
         raise InvalidInput(f"There is no option {extra}.", hint=nearest(extra, options))
 
 
-def build(verbs: Sequence[ModuleType]) -> Parser:
-    """The grammar of the given verbs: modules with NAME, HELP, EXAMPLES, `add_arguments` and `run`."""
+def build(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
+    """The grammar of the verbs, modules with NAME, HELP, EXAMPLES, `add_arguments` and `run`."""
     parser = Parser(
         prog="ouroboros",
-        description="Create, train and ask small adapters on one frozen model.",
+        description=f"Create, train and ask small adapters on one frozen model.\n{_listing(groups)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="ouroboros VERB --help shows a verb's options and examples.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_common(parser)
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
-    for verb in verbs:
+    for verb in chain.from_iterable(groups.values()):
         sub = subparsers.add_parser(
             verb.NAME,
-            help=verb.HELP,
             description=verb.HELP[0].upper() + verb.HELP[1:] + ".",
             epilog=f"examples:\n{verb.EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,6 +66,16 @@ def build(verbs: Sequence[ModuleType]) -> Parser:
         sub.usage = sub.format_usage().removeprefix("usage: ").strip().replace("%", "%%")
         add_common(sub)
     return parser
+
+
+def _listing(groups: Mapping[str, Sequence[ModuleType]]) -> str:
+    """Every verb with what it does, group by group."""
+    lines = []
+    for title, verbs in groups.items():
+        lines += ["", f"{title}:"]
+        for verb in verbs:
+            lines += wrap(verb.HELP, 79, initial_indent=f"  {verb.NAME:10} ", subsequent_indent=" " * 13)
+    return "\n".join(lines)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
