@@ -14,10 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
-from dataclasses import asdict
 from pathlib import Path
 from benchmarks.registry.kills import survive
-print(json.dumps(asdict(survive(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))))
+print(json.dumps(vars(survive(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))))
 """
 
 
