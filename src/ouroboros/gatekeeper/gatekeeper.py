@@ -13,6 +13,7 @@ from ouroboros.gatekeeper.lines import Lines
 from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.knowledge import Knowledge
+from ouroboros.learning.repair import far_enough
 from ouroboros.learning.replay import ROWS
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
@@ -55,23 +56,30 @@ class Gatekeeper:
     ) -> Judged:
         """The candidate with its verdict: as it was, or repaired.
 
-        Repairs, one after the other until one passes: less of the candidate, the same rows trained more
-        gently (`retry`), less of that.
+        Repairs, one after the other until one keeps most of what was learned: less of the candidate, the
+        same rows trained more gently (`retry`), less of that. If none does, the one that keeps most.
         """
         parent = await in_thread(self._registry.scores.get, adapter, candidate.start.digest)
         trial = Trial(self._backend, self._policy, candidate, parent, cancel)
         judged = await trial.judge(candidate.outcome, "as trained")
         if judged.verdict.promoted:
             return judged
-        judged = await trial.walk_back(judged)
-        if judged.verdict.promoted or retry is None:
-            return judged
+        walked = await trial.walk_back(judged)
+        if retry is None or far_enough(walked.verdict):
+            return walked
         judged = await trial.judge(await retry(), "trained again, more gently")
-        return judged if judged.verdict.promoted else await trial.walk_back(judged)
+        again = judged if judged.verdict.promoted else await trial.walk_back(judged)
+        return trial.close(further(walked, again))
 
     async def promoted(self, adapter: AdapterId, judged: Judged) -> None:
         """Keep how a version does that has become the head."""
         await in_thread(self._registry.scores.put, adapter, judged.standing)
+
+
+def further(first: Judged, second: Judged) -> Judged:
+    """The one that keeps more of what was learned; what was refused keeps nothing."""
+    kept = [j.verdict.share if j.verdict.promoted else 0.0 for j in (first, second)]
+    return first if kept[0] > kept[1] else second
 
 
 def refusal(version: Version, parent: int) -> Refused:

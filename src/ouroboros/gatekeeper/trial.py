@@ -114,8 +114,12 @@ class Trial:
             judged = await self.judge(outcome, f"{share:.1%} of the way", share)
             walk = walk.after(share, judged.verdict.promoted)
             best = judged if judged.verdict.promoted else best
-        verdict = replace(best.verdict, attempts=self._attempts, seconds=self._seconds)
-        return replace(best, verdict=verdict)
+        return self.close(best)
+
+    def close(self, judged: Judged) -> Judged:
+        """With every attempt so far in its verdict."""
+        verdict = replace(judged.verdict, attempts=self._attempts, seconds=self._seconds)
+        return replace(judged, verdict=verdict)
 
     async def _check(
         self, files: AdapterFiles, probes: Sequence[Probe]

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from ouroboros.backend.base import TrainJob
-from ouroboros.domain.verdict import CheckName
+from ouroboros.domain.verdict import CheckName, Verdict
 
 _MENDED_BY_LESS = frozenset(
     {CheckName.KNOWN, CheckName.CLASS, CheckName.PINNED, CheckName.DRIFT, CheckName.STRENGTH}
@@ -14,6 +14,14 @@ _MENDED_BY_LESS = frozenset(
 def mends(failed: Collection[CheckName]) -> bool:
     """Whether going less far could make these checks pass: not where nothing was learned at all."""
     return bool(failed) and set(failed) <= _MENDED_BY_LESS
+
+
+FAR_ENOUGH = 0.5
+"""A candidate walked back further has lost most of what it learned: something else is tried."""
+
+
+def far_enough(verdict: Verdict) -> bool:
+    return verdict.promoted and verdict.share >= FAR_ENOUGH
 
 
 @dataclass(frozen=True, slots=True)
