@@ -85,7 +85,12 @@ def run(options: Namespace) -> list[Claim]:
             if not options.arms or name in options.arms.split(","):
                 one = _measure(bench, stages, arm, dials, base)
                 found.setdefault(name, []).append(one)
-                print(f"seed {seed}, {name}: AP {one.ap:.3f}, {one.seconds:.0f} s", flush=True)
+                moved = f"BWT {100 * _bwt(one):.1f}, " if len(one.table) > 1 else ""
+                print(
+                    f"seed {seed}, {name}: AP {100 * one.ap:.1f}%, {moved}"
+                    f"prose {100 * one.drift:+.0f}%, {one.seconds:.0f} s",
+                    flush=True,
+                )
         if options.curve and seed == 0:
             rows = len(arms.rows_of(stages))
             for name, arm in {"replay only": arms.replay, "ours": ours}.items():

@@ -25,6 +25,9 @@ EXAMPLES = """\
   ouroboros demo --model Qwen/Qwen3-0.6B --store ./qwen-store"""
 
 TASK = "tickets"
+DESCRIPTION = "the demo: which team a customer's message is for"
+"""By which the demo knows its own adapter again."""
+
 SHOWN = 4
 """Held-out questions whose answers are printed."""
 
@@ -83,16 +86,19 @@ async def _learned(engine: AdapterLearningEngine, data: Data, out: Output) -> Ve
     names = [a.id.name for a in (await engine.list_adapters()).unwrap()]
     if TASK not in names:
         base = (await engine.base()).unwrap()
-        (await engine.create_adapter(TASK, AdapterConfig.auto(base))).unwrap()
-    head = (await engine.get_versions(TASK)).unwrap()[-1]
+        config = AdapterConfig.auto(base)
+        (await engine.create_adapter(TASK, config, description=DESCRIPTION)).unwrap()
+    adapter = (await engine.get_adapter(TASK)).unwrap()
+    if adapter.description != DESCRIPTION:
+        raise Conflict(
+            f"The store's adapter {TASK!r} is not the demo's.",
+            hint="Give the demo a store of its own: --store ./demo-store",
+        )
+    versions = (await engine.get_versions(TASK)).unwrap()
+    head = next(version for version in versions if version.number == adapter.head)
     if head.report is None:
         config = TrainingConfig.auto(len(data.train))
         return await train(engine, TASK, data.train, config, out)
-    if head.report.rows != len(data.train):
-        raise Conflict(
-            f"The store's adapter {TASK!r} was trained on something else.",
-            hint="Give the demo a store of its own: --store ./demo-store",
-        )
     out.note(f"{head.ref} has been trained by an earlier demo; it is only asked again.")
     return head
 
@@ -122,8 +128,9 @@ def _scores(version: Version, before: Evaluation, after: Evaluation, out: Output
 
 def _learning(version: Version) -> str:
     """Like: 100 examples in 17 s (845 KiB)."""
-    took = f"{version.report.rows} examples in {version.report.seconds:.0f} s" if version.report else ""
-    return f"{took} ({describe.size(version.size)})"
+    report = version.report
+    took = f"{report.rows} examples in {report.seconds:.0f} s" if report else ""
+    return f"{took} ({describe.size(version.size)}), the rest is kept to ask it"
 
 
 def _one_line(text: str) -> str:

@@ -1,5 +1,6 @@
 """Making adapters, from nothing or from files, finding them in the registry, and letting them go."""
 
+import functools
 from dataclasses import replace
 
 from ouroboros.domain.cancel import CancellationToken
@@ -37,9 +38,8 @@ class Adapters(Core):
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
         base = await self._backend.base()
-        return await in_thread(self._registry.create, adapter_id, config, base, files, seed=seed)
-        create = self._registry.create
-        return await in_thread(create, adapter_id, config, base, files, description=description)
+        create = functools.partial(self._registry.create, seed=seed, description=description)
+        return await in_thread(create, adapter_id, config, base, files)
 
     @verb
     async def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Adapter:
