@@ -29,7 +29,7 @@ class Dials:
 
     seed       of the initial factors.
     kept       rows that a replay memory keeps, at most.
-    ewc, olora  weights of their penalties, the best of those tried on one seed (docs/benchmarks).
+    ewc, olora  weights of their penalties: O-LoRA's as published, EWC's a usual one; neither was tuned.
     """
 
     seed: int = 0
