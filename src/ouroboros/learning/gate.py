@@ -21,7 +21,7 @@ KNOWN_ALREADY = 0.9
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """What is tolerated. docs/decisions/0009-the-gate.md says which numbers were measured and which chosen.
+    """What is tolerated; docs/decisions/0009-the-gate.md says what was measured and what chosen.
 
     tolerance   the share of known answers that an update may lose, beyond chance.
     erosion     the same for the mean probability of a right token, which falls before answers do.
