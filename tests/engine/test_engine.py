@@ -179,9 +179,8 @@ async def test_trainings_of_one_adapter_queue_up(engine):
     results = await asyncio.gather(
         *(engine.train_adapter("tickets", EXAMPLES, TrainingConfig(batch_size=3)) for _ in range(3))
     )
-    versions = sorted((r.unwrap() for r in results), key=lambda v: v.number)
-    assert [v.number for v in versions] == [2, 3, 4]
-    assert [v.parent for v in versions] == [1, 2, 3]
+    assert [r.unwrap().number for r in results] == [2, 3, 4]
+    assert [r.unwrap().parent for r in results] == [1, 2, 3]
 
 
 async def test_an_unknown_adapter_is_never_answered_by_the_base(engine):

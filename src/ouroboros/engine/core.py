@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -64,6 +65,7 @@ class Core:
         self._backend = backend
         self._registry = registry
         self._writing = Turns(registry.leases)
+        self._entering: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checkpoint_seconds = checkpoint_seconds
         self._auto_rollback = auto_rollback
         self._trackers: dict[tuple[AdapterId, int], Tracker] = {}

@@ -63,11 +63,12 @@ class Training(Core):
         training = config or TrainingConfig.default()
         training.check()
         check_examples(examples)
-        await self._backend.check(tuple(map(Row.of, examples)))
-        await self._adapter(ref.adapter)
-        event = await in_thread(self._registry.journal.examples, ref.adapter, examples)
-        job = Job(ref.adapter, event, training, datetime.now(UTC))
-        await in_thread(self._registry.jobs.open, job)
+        async with self._entering[ref.adapter]:  # they are journalled, and wait, in the order they came
+            await self._backend.check(tuple(map(Row.of, examples)))
+            await self._adapter(ref.adapter)
+            event = await in_thread(self._registry.journal.examples, ref.adapter, examples)
+            job = Job(ref.adapter, event, training, datetime.now(UTC))
+            await in_thread(self._registry.jobs.open, job)
         return await self._run(job, tuple(examples), on_progress, cancel)
 
     @verb
