@@ -63,7 +63,6 @@ class _Bench:
 
         self._embed, self._index, self._others = embed, Index(), 0
         self._anchors = embed([str(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
-        self._means: Any = []
         for group in range(GROUPS):
             learned = [(t, i) for i in range(group, len(train), GROUPS) for t in train[i]]
             learned = random.Random(group).sample(learned, min(rows, len(learned)))

@@ -19,6 +19,7 @@ from ouroboros.domain.errors import (
     TooLarge,
 )
 from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.result import Err, Result
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, ExportForm
@@ -112,6 +113,16 @@ async def test_weights_come_from_probes_when_none_are_given(engine: AdapterLearn
     ).unwrap()
     assert report.accuracy == {"shipping@2": 1.0, "billing@2": 0.0, "best": 1.0}
     assert report.advice == ""
+
+
+async def test_weights_come_from_what_people_said_where_all_were_judged(engine: AdapterLearningEngine):
+    """One success of one is 2/3 and one failure of one 1/3: drawn to a half, for so little."""
+    weighted = MergeStrategy.WEIGHTED
+    for name, signal in (("shipping", FeedbackSignal.success()), ("billing", FeedbackSignal.failure())):
+        prompt, said = (SHIPPING if name == "shipping" else BILLING)[0], name
+        (await engine.learn_from_feedback(prompt.input, said, signal, name)).unwrap()
+    report = (await engine.merge_adapters(["shipping", "billing"], weighted, name="used")).unwrap()
+    assert report.weights == pytest.approx((2 / 3, 1 / 3))
 
 
 async def test_a_merge_that_is_worse_than_a_parent_says_so(engine: AdapterLearningEngine):

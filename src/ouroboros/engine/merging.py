@@ -10,16 +10,17 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, MergedFrom
+from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
+from ouroboros.engine.tracking import Tracking
 from ouroboros.learning.merging import both, check_distinct, merge_advice, weigh
 from ouroboros.learning.tuning import TUNED, tune
 from ouroboros.registry.threads import in_thread
 
 
-class Merging(Answers):
+class Merging(Answers, Tracking):
     @verb
     async def merge_adapters(
         self,
@@ -36,7 +37,8 @@ class Merging(Answers):
         It is called `name`, or by its parents' names joined with "+". Parents and result answer
         `probes`, examples of all that the parents should know, or else what the parents are asked at
         every update, and the report says whether merging helped. Without weights, a `WEIGHTED` merge
-        weighs each parent by its share of right answers, and those of `TASK_ARITHMETIC` are tried out.
+        weighs each parent by what people said of its answers (by its share of right answers where
+        `probes` are given or somebody's were never judged); those of `TASK_ARITHMETIC` are tried out.
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
@@ -50,6 +52,7 @@ class Merging(Answers):
         adapters = [await self._adapter(r.adapter) for r in refs]
         versions = [await in_thread(self._registry.version, r) for r in refs]
         check_distinct(versions)
+        judged = [] if probes else await self._judged(versions)
         probes = probes or both([await self._probes(a) for a in adapters])
         files = tuple([await in_thread(self._registry.files, v) for v in versions])
         scores = {
@@ -57,7 +60,7 @@ class Merging(Answers):
             for v, f in zip(versions, files, strict=True)
             if probes
         }
-        recipe = weigh(recipe, list(scores.values()))
+        recipe = weigh(recipe, judged or list(scores.values()))
         recipe.check()
         if probes and recipe.strategy is MergeStrategy.TASK_ARITHMETIC and recipe.weights is None:
             recipe = await self._tuned(MergeJob(files, recipe, rank), probes, cancel)
@@ -79,6 +82,11 @@ class Merging(Answers):
             advice=merge_advice(own, scores),
             weights=recipe.weights or (),
         )
+
+    async def _judged(self, versions: Sequence[Version]) -> list[float]:
+        """How people judged each version and what it came from; empty unless all were."""
+        uses = [await self._use(version) for version in versions]
+        return [use.score for use in uses] if all(use.judged for use in uses) else []
 
     async def _probes(self, adapter: Adapter) -> list[TrainingExample]:
         """What an adapter's head is asked at every update."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -41,8 +40,3 @@ def _in_out(layer: nn.Module) -> tuple[int, int]:
         return layer.weight.shape[0], layer.weight.shape[1]
     assert isinstance(layer, nn.Linear)
     return layer.in_features, layer.out_features
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first weight lives."""
-    return next(model.parameters()).device
