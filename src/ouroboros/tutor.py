@@ -32,8 +32,9 @@ from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.memory import Memory
 from ouroboros.learning.plan import Plan, plan
 from ouroboros.learning.signals import teach, unpaired_loss
+from ouroboros.registry.drafts import Taught
 from ouroboros.registry.journal import Journalled
-from ouroboros.registry.registry import Registry, Taught
+from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 from ouroboros.registry.turns import Taking
 

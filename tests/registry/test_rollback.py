@@ -10,7 +10,8 @@ from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.registry import Registry, Taught
+from ouroboros.registry.drafts import Taught
+from ouroboros.registry.registry import Registry
 
 TICKETS = AdapterId("tickets")
 MakeFiles = Callable[[object], AdapterFiles]

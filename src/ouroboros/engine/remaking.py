@@ -18,6 +18,7 @@ from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import raise_if_cancelled, verb
 from ouroboros.engine.training import Teaching, Training
 from ouroboros.engine.versions import Versions
+from ouroboros.registry.drafts import Taught
 from ouroboros.registry.forgetting import (
     Note,
     begin,
@@ -27,7 +28,6 @@ from ouroboros.registry.forgetting import (
     notes,
     tainted,
 )
-from ouroboros.registry.registry import Taught
 from ouroboros.registry.software import software
 from ouroboros.registry.threads import in_thread
 

@@ -6,20 +6,19 @@ a deleted adapter leaves a mark in its place, so that a name's revisions and num
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Unpack
 
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
 from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, HeadMoved, Lesson, MergedFrom, Origin, Version
-from ouroboros.domain.training import TrainingReport
-from ouroboros.domain.updates import UpdateConfig
-from ouroboros.domain.verdict import Verdict
+from ouroboros.domain.records import Adapter, HeadMoved, MergedFrom, Origin, Version
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
+from ouroboros.registry.drafts import Made, Taught, draft
 from ouroboros.registry.jobs import Jobs
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
@@ -33,16 +32,6 @@ from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
 
 ADAPTERS = "adapters"
-
-
-@dataclass(frozen=True, slots=True)
-class Taught:
-    """Feedback that a version learned: the journal's events after `since`, up to `to`."""
-
-    since: int
-    to: int
-    lessons: tuple[Lesson, ...] = ()
-    update: UpdateConfig | None = None
 
 
 class Registry:
@@ -89,8 +78,8 @@ class Registry:
         if grave is not None:
             self._purge(adapter, grave.value)  # in case the deletion was cut short
         origin = Origin(config, base.fingerprint, base.name, software(), seed)
-        draft = replace(_draft(adapter, files, cause), origin=origin, merged=merged)
-        version = self._store(draft, files)
+        first = draft(adapter, files, None, cause=cause, merged=merged)
+        version = self._store(replace(first, origin=origin), files)
         journal = self.journal.end(adapter)
         record = Adapter(
             id=adapter,
@@ -118,31 +107,17 @@ class Registry:
         files: AdapterFiles,
         *,
         parent: int,
-        cause: str,
-        training: TrainingConfig | None = None,
-        report: TrainingReport | None = None,
-        events: int | None = None,
-        taught: Taught | None = None,
-        verdict: Verdict | None = None,
+        **made: Unpack[Made],
     ) -> Version:
         """Store a new version made from `parent` and make it the head, if the head is still `parent`.
 
-        Otherwise `Conflict`, and the new version is withdrawn; its number is not used again. `events` is
-        the last journal event that it learned from. With `taught`, head and applied journal position
-        move in one write. A version whose `verdict` refuses it is stored, and the head stays.
+        Otherwise `Conflict`, and the new version is withdrawn; its number is not used again. With
+        `taught`, head and applied journal position move in one write. A version whose `verdict` refuses
+        it is stored, and the head stays.
         """
+        taught = made.get("taught")
         _expect(self.get(adapter), parent, taught)
-        version = self.keep(
-            adapter,
-            files,
-            parent=parent,
-            cause=cause,
-            training=training,
-            report=report,
-            events=events,
-            taught=taught,
-            verdict=verdict,
-        )
+        version = self.keep(adapter, files, parent=parent, **made)
         try:
             self._move(adapter, parent, parent if version.refused else version.number, taught)
         except (Conflict, NotFound):
@@ -156,32 +131,12 @@ class Registry:
         files: AdapterFiles,
         *,
         parent: int | None,
-        cause: str,
-        training: TrainingConfig | None = None,
-        report: TrainingReport | None = None,
-        events: int | None = None,
-        taught: Taught | None = None,
-        verdict: Verdict | None = None,
-        merged: MergedFrom | None = None,
-        replaces: int | None = None,
+        **made: Unpack[Made],
     ) -> Version:
         """Store a new version and serve it not: the first half of `commit`. `rollback` can serve it."""
         record = self.get(adapter)
-        draft = replace(
-            _draft(adapter, files, cause),
-            parent=parent,
-            training=training,
-            report=report,
-            events=events,
-            update=taught.update if taught else None,
-            lessons=taught.lessons if taught else (),
-            verdict=verdict,
-            since=taught.since if taught else events and events - 1,
-            merged=merged,
-            origin=Origin(record.config, record.base, record.base_name, software()),
-            replaces=replaces,
-        )
-        return self._store(draft, files)
+        origin = Origin(record.config, record.base, record.base_name, software())
+        return self._store(replace(draft(adapter, files, parent, **made), origin=origin), files)
 
     def advance(self, adapter: AdapterId, *, since: int, to: int) -> None:
         """Mark journal events after `since`, up to `to`, as applied, though they made no new version.
@@ -288,10 +243,10 @@ class Registry:
         """A version's weights, checked against its digest."""
         return self.weights.get(version.digest, str(version.ref))
 
-    def _store(self, draft: Version, files: AdapterFiles) -> Version:
+    def _store(self, unnumbered: Version, files: AdapterFiles) -> Version:
         """Blobs, then the row, under a number nobody else gets."""
         self.weights.put(files)
-        version = self.rows.add(draft)
+        version = self.rows.add(unnumbered)
         self.weights.secure(files)
         return version
 
@@ -344,12 +299,6 @@ class Registry:
                 hint="See those there are with: ouroboros list",
             )
         return decode(Adapter, record.value, f"adapter {adapter.name!r}"), record.revision
-
-
-def _draft(adapter: AdapterId, files: AdapterFiles, cause: str) -> Version:
-    """A version that has no number yet."""
-    now = datetime.now(UTC)
-    return Version(adapter, 0, files.digest, len(files.weights), None, cause, now)
 
 
 def _expect(adapter: Adapter, parent: int, taught: Taught | None) -> None:
