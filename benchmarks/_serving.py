@@ -6,27 +6,14 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from benchmarks.hundred_examples.job import SHAPES as TRAINED
+
 SHAPES: dict[str, dict[str, Any]] = {
-    "0.5b": {
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "vocab_size": 151936,
-        "tie_word_embeddings": True,
-    },
-    "small": {
-        "hidden_size": 384,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 10,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 6,
-        "vocab_size": 8192,
-    },
+    "0.5b": TRAINED["0.5b"],
+    "small": TRAINED["24m"],
     "tiny": {"vocab_size": 2048},
 }
-"""Qwen2 of 494M weights, the shape of 24M that `hundred_examples` has, and one to show that it runs."""
+"""As `hundred_examples` has them, and one to show that it runs."""
 
 WARM = 4
 _WORDS = "where is my parcel please play some music set an alarm for seven I was charged twice".split()

@@ -1,5 +1,7 @@
 """Bad teachers, and what the gate is watched by."""
 
+from dataclasses import replace
+
 from benchmarks.continual.poison import flipped, flooded, poisoned
 from benchmarks.continual.streams import Stage
 from benchmarks.continual.watch import OPEN, Update, Watched, earlier
@@ -62,12 +64,16 @@ async def test_a_clean_stream_is_taught_stage_by_stage() -> None:
     assert run.accuracy == 1.0
 
 
-async def test_without_the_gate_whatever_falls_is_let_through() -> None:
+async def test_what_one_gate_refuses_another_lets_through_and_the_watch_calls_it_a_miss() -> None:
     known, wrong = STAGES[0], [TrainingExample(e.input, "spam") for e in STAGES[0].train]
-    watched = await Watched.fresh(FakeBackend(), OPEN)
-    await watched.teach(known.train, [])
-    update = await watched.teach(wrong, known.test)
-    assert update.fell and update.missed
+    for gate, promoted in ((OPEN, True), (replace(OPEN, strength=1e-3), False)):
+        watched = await Watched.fresh(FakeBackend(), gate)
+        await watched.teach(known.train, [])
+        before = await watched.accuracy(known.test)
+        update = await watched.teach(wrong, known.test)
+        assert update.promoted is promoted
+        assert update.missed is promoted
+        assert await watched.accuracy(known.test) == (0.0 if promoted else before)
 
 
 async def test_a_flood_is_judged_on_every_stage() -> None:
