@@ -1,5 +1,6 @@
 """What W4, W5 and W6 share: a model of random weights, adapters on it, and the rate of its decoding."""
 
+import json
 import random
 import time
 from argparse import ArgumentParser
@@ -40,7 +41,20 @@ def build(folder: str, shape: str) -> dict[str, Any]:
         tiny_model(Path(folder), "qwen2", chat=False, **SHAPES[shape])
     finally:
         torch.set_default_dtype(dtype)
+    _never_end(Path(folder))
     return {"folder": folder}
+
+
+def _never_end(folder: Path) -> None:
+    """Give the end token the score 0, which among thousands is never the highest."""
+    from safetensors.torch import load_file, save_file
+
+    end = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    for name in {"lm_head.weight", "model.embed_tokens.weight"} & weights.keys():
+        weights[name][end] = 0.0
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def prompts(count: int, words: int = 12) -> list[str]:
