@@ -14,6 +14,9 @@ from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import BASE
 
+PAGE = 100
+"""Adapters listed at a time."""
+
 
 def fill(folder: Path, adapters: int, versions: int) -> None:
     """`adapters` adapters with `versions` versions each, rows as commits write them; weights shared."""
@@ -33,11 +36,12 @@ def measure(folder: Path, adapters: int, versions: int, repeats: int) -> dict[st
     chance = random.Random(1)
     opened = [_time(lambda: open_at(folder).close()) for _ in range(repeats)]
     registry = open_at(folder)
-    found = {"open": opened, "list": [], "versions": [], "head": [], "rollback": []}
+    found = {"open": opened, "list": [], "page": [], "versions": [], "head": [], "rollback": []}
     for _ in range(repeats):
         name = name_of(chance.randrange(adapters))
         ref = VersionRef(name, chance.randrange(1, versions + 1))
         found["list"].append(_time(registry.adapters))
+        found["page"].append(_time(partial(registry.adapters, name.name, PAGE)))
         found["versions"].append(_time(partial(registry.versions, name)))
         found["head"].append(_time(partial(registry.version, VersionRef(name))))
         found["rollback"].append(_time(partial(registry.rollback, ref)))

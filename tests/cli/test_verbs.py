@@ -89,6 +89,14 @@ def test_list_is_empty_without_making_a_store(cli, home):
     assert not (home / "ouroboros-store").exists()
 
 
+def test_a_long_list_comes_in_pages(cli):
+    for name in ("a", "b", "c"):
+        cli("create", name)
+    assert [a["name"] for a in cli("list", "--limit", "1", "--after", "a", "--json").json] == ["b"]
+    assert "No adapter" in cli("list", "--after", "c").out
+    assert cli("list", "--limit", "0").code == 2
+
+
 def test_list_and_show_tell_what_there_is(cli, rows):
     for name in ("b", "a"):
         cli("create", name)

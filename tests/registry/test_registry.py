@@ -195,6 +195,17 @@ def test_adapters_are_listed_by_name(registry: Registry, base: BaseModel, make_f
     assert [a.id.name for a in registry.adapters()] == ["Z", "a b", "a/../b", "b", "ä"]
 
 
+def test_adapters_are_listed_a_page_at_a_time(
+    registry: Registry, base: BaseModel, make_files: MakeFiles
+) -> None:
+    for name in "abcde":
+        registry.create(AdapterId(name), AdapterConfig(), base, make_files(name))
+    registry.delete(AdapterId("c"))
+    assert [a.id.name for a in registry.adapters(limit=3)] == ["a", "b", "d"]
+    assert [a.id.name for a in registry.adapters("b", 2)] == ["d", "e"]
+    assert registry.adapters("e", 2) == []
+
+
 def test_a_name_that_starts_another_has_its_own_versions(
     registry: Registry, tickets: AdapterId, base: BaseModel, make_files: MakeFiles
 ) -> None:

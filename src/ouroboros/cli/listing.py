@@ -12,21 +12,28 @@ NAME = "list"
 HELP = "list the adapters of a store"
 EXAMPLES = """\
   ouroboros list
-  ouroboros list --store ./elsewhere --json"""
+  ouroboros list --store ./elsewhere --json
+  ouroboros list --limit 100 --after customer-100"""
 
 _HEADER = ("name", "head", "shape", "base", "created")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """It takes none."""
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many (default: all)")
+    parser.add_argument(
+        "--after", default="", metavar="NAME", help="those whose names sort behind this one"
+    )
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     adapters: list[Adapter] = []
     if store_exists(settings):
         async with open_engine(settings) as engine:
-            adapters = (await engine.list_adapters()).unwrap()
+            adapters = (await engine.list_adapters(after=options.after, limit=options.limit)).unwrap()
     found = [describe.adapter_json(a) for a in adapters]
+    if not adapters and options.after:
+        out.result(found, f"No adapter in {settings.store} sorts behind {options.after}.")
+        return
     if not adapters:
         out.result(found, f"No adapters in {settings.store} yet.")
         out.next_step("create", "NAME")

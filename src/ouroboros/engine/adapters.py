@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.checks import check_int
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.prompts import check_text
@@ -66,9 +67,11 @@ class Adapters(Core):
         return await self._backend.export(await in_thread(self._registry.files, version), form)
 
     @verb
-    async def list_adapters(self) -> list[Adapter]:
-        """All adapters, by name."""
-        return await in_thread(self._registry.adapters)
+    async def list_adapters(self, *, after: str = "", limit: int | None = None) -> list[Adapter]:
+        """All adapters, by name; or the next `limit` whose names sort behind `after`."""
+        if limit is not None:
+            check_int("limit", limit, 1, 1_000_000)
+        return await in_thread(self._registry.adapters, after, limit)
 
     @verb
     async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:

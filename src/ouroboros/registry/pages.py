@@ -4,20 +4,21 @@ from collections.abc import Iterator
 
 from ouroboros.stores.metadata.base import Entry, MetadataStore, Record
 
-_PAGE = 1000
+PAGE = 1000
 
 
-def records(metadata: MetadataStore, collection: str, prefix: str = "") -> Iterator[Record]:
-    """Every record of a collection whose key starts with `prefix`, in order."""
-    after = ""
-    while page := metadata.scan(collection, prefix=prefix, after=after, limit=_PAGE):
-        yield from page
-        after = page[-1].key
+def records(
+    metadata: MetadataStore, collection: str, prefix: str = "", after: str = "", page: int = PAGE
+) -> Iterator[Record]:
+    """Every record of a collection whose key starts with `prefix` and sorts behind `after`, in order."""
+    while found := metadata.scan(collection, prefix=prefix, after=after, limit=page):
+        yield from found
+        after = found[-1].key
 
 
 def entries(metadata: MetadataStore, log: str) -> Iterator[Entry]:
     """Every entry of a log, in order."""
     after = 0
-    while page := metadata.read(log, after=after, limit=_PAGE):
+    while page := metadata.read(log, after=after, limit=PAGE):
         yield from page
         after = page[-1].seq

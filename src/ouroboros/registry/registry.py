@@ -8,6 +8,7 @@ a deleted adapter leaves a mark in its place, so that a name's revisions and num
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Unpack
 
 from ouroboros.domain.base_model import BaseModel
@@ -22,7 +23,7 @@ from ouroboros.registry.drafts import Made, Taught, draft
 from ouroboros.registry.jobs import Jobs
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
-from ouroboros.registry.pages import entries, records
+from ouroboros.registry.pages import PAGE, entries, records
 from ouroboros.registry.rows import VersionRows
 from ouroboros.registry.scores import Scores
 from ouroboros.registry.sketches import Sketches
@@ -183,12 +184,12 @@ class Registry:
     def get(self, adapter: AdapterId) -> Adapter:
         return self._find(adapter)[0]
 
-    def adapters(self) -> list[Adapter]:
-        """All adapters, by name."""
+    def adapters(self, after: str = "", limit: int | None = None) -> list[Adapter]:
+        """All adapters, by name; or the next `limit` whose names sort behind `after`."""
+        every = records(self._metadata, ADAPTERS, after=after, page=min(limit or PAGE, PAGE))
+        there = (record for record in every if not _deleted(record))
         return [
-            decode(Adapter, record.value, f"adapter {record.key!r}")
-            for record in records(self._metadata, ADAPTERS)
-            if not _deleted(record)
+            decode(Adapter, record.value, f"adapter {record.key!r}") for record in islice(there, limit)
         ]
 
     def delete(self, adapter: AdapterId) -> None:
