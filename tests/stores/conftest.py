@@ -18,6 +18,7 @@ AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEY = (  # azurite's, the same for everybody
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
+GOOGLE_TOKEN = "hunter2"
 
 _numbers = itertools.count(1)
 
@@ -72,6 +73,20 @@ def azure(azurite: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY)
     return f"az://{BUCKET}/test{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[Server]:
+    with servers.google(BUCKET, GOOGLE_TOKEN) as server:
+        yield server
+
+
+@pytest.fixture
+def gcs(google: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in Google's stand-in."""
+    monkeypatch.setenv("GOOGLE_BASE_URL", f"http://127.0.0.1:{google.port}")
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", GOOGLE_TOKEN)
+    return f"gs://{BUCKET}/test{next(_numbers)}"
 
 
 def _send(server: Server, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -1,19 +1,24 @@
 """The laws of a blob store, as tests. Subclass, give a `store` fixture, and run pytest.
 
 A store that several processes can open is tested with `SharedBlobLaws`, which wants a `url` fixture that
-`ouroboros.stores.open.open_blobs` understands (or an `opener`) instead.
+`ouroboros.stores.open.open_blobs` understands (or an `opener`) instead. A law that yours cannot
+hold is declared: see `Laws`.
 """
 
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
 
 from ouroboros.domain.errors import NotFound, StoreError
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.open import open_blobs
-from ouroboros.testing.processes import in_processes, in_threads
+from ouroboros.testing.laws import Laws
+from ouroboros.testing.processes import in_processes, in_threads, killed
+
+HUNDRED = 100
 
 # In order by code point: "-" and "." sort before "/", so that "a-b" comes before "a/b".
 KEYS = ["a", "b-b", "b.b", "b/a", "b/b/c", "b/c", "b_b", "ba/a", "c/0"]
@@ -25,7 +30,13 @@ TRICKS = [
 ]
 
 
-class BlobLaws:
+ROUNDS = [1, pytest.param(20, marks=pytest.mark.slow)]
+"""Races: one by default, and enough of them to trust in a slow run."""
+
+SIZES = [0, 1, 4095, 4096, 65_537, 5 * 2**20 + 1]
+
+
+class BlobLaws(Laws):
     """What every blob store holds, alone in its process."""
 
     @pytest.fixture
@@ -91,6 +102,40 @@ class BlobLaws:
         assert won.count(True) == 1
         assert store.get("race/one") == _data(won.index(True))
 
+    @pytest.mark.parametrize("rounds", ROUNDS)
+    def test_of_a_hundred_that_put_one_key_exactly_one_wins(self, store: BlobStore, rounds: int) -> None:
+        for race in range(rounds):
+            together = threading.Barrier(HUNDRED)
+
+            def put(
+                number: int, key: str = f"race/{race}", together: threading.Barrier = together
+            ) -> bool:
+                together.wait()
+                return store.put(key, _data(number))
+
+            won = in_threads(HUNDRED, put)
+            assert won.count(True) == 1
+            assert store.get(f"race/{race}") == _data(won.index(True))
+
+    def test_who_reads_meanwhile_finds_a_blob_whole_or_not_at_all(self, store: BlobStore) -> None:
+        written = threading.Event()
+
+        def write() -> None:
+            for number in range(10):
+                store.put(f"large/{number}", _data(number) * 8)
+            written.set()
+
+        def read() -> None:
+            done = False
+            while not done:
+                done = written.is_set()  # before the last look
+                for number in range(10):
+                    assert _found(store, f"large/{number}") in (None, _data(number) * 8)
+                assert all(_found(store, key) is not None for key in store.list("large/"))
+
+        in_threads(3, lambda number: read() if number else write())
+        assert len(list(store.list("large/"))) == 10
+
     def test_putting_and_deleting_at_once_leaves_whole_blobs(self, store: BlobStore) -> None:
         def work(number: int) -> None:
             for n in range(25):
@@ -140,6 +185,39 @@ class SharedBlobLaws(BlobLaws):
             assert len(winners) == 1
             assert store.get(f"race/{race}") == _data(winners[0])
 
+    @pytest.mark.slow
+    def test_of_a_hundred_in_four_processes_exactly_one_wins(
+        self, store: BlobStore, opener: Callable[[], BlobStore]
+    ) -> None:
+        won = in_processes(4, _put_each_in_threads, opener, HUNDRED // 4, self.races)
+        for race in range(self.races):
+            winners = [(n, mine[race].index(True)) for n, mine in enumerate(won) if any(mine[race])]
+            assert sum(mine[race].count(True) for mine in won) == 1
+            assert store.get(f"race/{race}") == _data(HUNDRED // 4 * winners[0][0] + winners[0][1])
+
+    def test_another_process_reads_the_same_digests(
+        self, store: BlobStore, opener: Callable[[], BlobStore]
+    ) -> None:
+        blobs = {f"digests/{size}": _of_size(size) for size in SIZES}
+        for key, data in blobs.items():
+            store.put(key, data)
+        wanted = {key: hashlib.sha256(data).hexdigest() for key, data in blobs.items()}
+        assert in_processes(1, _digests, opener, list(blobs)) == [wanted]
+
+    @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+    def test_a_killed_writer_leaves_what_it_stored_and_nothing_half(
+        self, store: BlobStore, opener: Callable[[], BlobStore], kills: int
+    ) -> None:
+        for kill in range(kills):
+            stored = killed(2 + kill % 7, _put_until_killed, opener, f"kill/{kill}")
+            here = opener()
+            assert set(stored) <= set(here.list(f"kill/{kill}/"))
+            assert all(here.get(key) == _large(key) for key in here.list(f"kill/{kill}/"))
+            next_one = f"kill/{kill}/{len(stored)}"
+            assert here.put(next_one, _large(next_one)) in (True, False)
+            assert store.get(next_one) == _large(next_one)
+            here.close()
+
 
 class Opener:
     """Opens a blob store by its URL, wherever it is called."""
@@ -157,6 +235,54 @@ def _put_each(number: int, opener: Callable[[], BlobStore], races: int) -> list[
         return [store.put(f"race/{race}", _data(number)) for race in range(races)]
     finally:
         store.close()
+
+
+def _put_each_in_threads(
+    number: int, opener: Callable[[], BlobStore], threads: int, races: int
+) -> list[list[bool]]:
+    """For each race and each thread, whether it won."""
+    store = opener()
+
+    def put(thread: int) -> list[bool]:
+        return [store.put(f"race/{race}", _data(number * threads + thread)) for race in range(races)]
+
+    try:
+        return [list(race) for race in zip(*in_threads(threads, put), strict=True)]
+    finally:
+        store.close()
+
+
+def _digests(_: int, opener: Callable[[], BlobStore], keys: list[str]) -> dict[str, str]:
+    store = opener()
+    try:
+        return {key: hashlib.sha256(store.get(key)).hexdigest() for key in keys}
+    finally:
+        store.close()
+
+
+def _put_until_killed(
+    report: Callable[[str], None], opener: Callable[[], BlobStore], folder: str
+) -> None:
+    store = opener()
+    for number in count():
+        key = f"{folder}/{number}"
+        store.put(key, _large(key))
+        report(key)
+
+
+def _found(store: BlobStore, key: str) -> bytes | None:
+    try:
+        return store.get(key)
+    except NotFound:
+        return None
+
+
+def _large(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest() * 32_768
+
+
+def _of_size(size: int) -> bytes:
+    return (hashlib.sha512(str(size).encode()).digest() * (size // 64 + 1))[:size]
 
 
 def _data(number: int) -> bytes:

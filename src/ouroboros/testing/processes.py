@@ -1,8 +1,9 @@
-"""Running one function many times at once, in threads and in fresh processes."""
+"""Running one function many times at once, in threads and in processes; killing one in the middle."""
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,3 +23,49 @@ def in_processes(count: int, function: Callable[..., T], *args: Any) -> list[T]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
         return [f.result() for f in [pool.submit(function, n, *args) for n in range(count)]]
+
+
+class Child:
+    """A function that runs in its own fresh process, reports to us, and can be killed in the middle."""
+
+    def __init__(self, function: Callable[..., None], *args: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._reports, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=function, args=(sender.send, *args))
+        self._process.start()
+        sender.close()
+
+    def report(self) -> Any:
+        """What it says next; `EOFError` if it ended instead."""
+        return self._reports.recv()
+
+    def kill(self) -> list[Any]:
+        """SIGKILL, wherever it is; returns what it had said besides, up to its end."""
+        self._process.kill()
+        self._process.join()
+        return list(self._rest())
+
+    def _rest(self) -> Iterator[Any]:
+        try:
+            while True:
+                yield self._reports.recv()
+        except EOFError:
+            self._reports.close()
+        except OSError:  # closed by an earlier kill
+            return
+
+
+@contextmanager
+def child(function: Callable[..., None], *args: Any) -> Iterator[Child]:
+    """`function(report, *args)` in a process that is killed at the end, if it was not before."""
+    running = Child(function, *args)
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def killed(after: int, function: Callable[..., None], *args: Any) -> list[Any]:
+    """All that `function(report, *args)` reported until it was killed, soon after so many reports."""
+    with child(function, *args) as running:
+        return [running.report() for _ in range(after)] + running.kill()

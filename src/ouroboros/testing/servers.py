@@ -126,6 +126,16 @@ def azurite() -> Iterator[Server]:
 
 
 @contextmanager
+def google(bucket: str, token: str) -> Iterator[Server]:
+    """Google's storage, imitated by our own `ouroboros.testing.gcs`, with one bucket and one token."""
+    port = free_port()
+    program = str(Path(__file__).with_name("gcs.py"))
+    command = [sys.executable, program, str(port), bucket, token]
+    with _running(Server(command, port)) as server:
+        yield server
+
+
+@contextmanager
 def _running(server: Server, how: int = signal.SIGINT) -> Iterator[Server]:
     try:
         yield server

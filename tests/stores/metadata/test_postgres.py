@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -20,7 +21,13 @@ def url(database: str) -> str:
 
 
 class TestPostgres(SharedMetadataLaws):
-    pass
+    @pytest.fixture
+    def restart(self, postgres: Server) -> Callable[[], None]:
+        def stop_and_start() -> None:
+            postgres.stop()
+            postgres.start()
+
+        return stop_and_start
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
