@@ -18,7 +18,7 @@ from ouroboros.backend.local.step import Item, encode, with_references
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import beside, order, schedule
 from ouroboros.backend.local.worker import Steps
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.rows import Row
 from ouroboros.lora.bank import BankedAdapter
@@ -53,7 +53,8 @@ class Bench:
         return found
 
     def adapter(self, weights: LoraWeights) -> BankedAdapter:
-        adapter = BankedAdapter(weights, self.frozen.dtype, self.frozen.device)
+        opening = len(self.frozen.base.opening) if self.config.acts_on == ANSWER else None
+        adapter = BankedAdapter(weights, self.frozen.dtype, self.frozen.device, opening)
         inject(self.frozen.model, adapter.paths, self.frozen.bank)
         return adapter
 

@@ -27,6 +27,11 @@ def test_create_makes_the_least_change_that_fits_when_asked(cli):
     assert "kept in float32" in cli("show", "wide").out
 
 
+def test_create_makes_an_adapter_that_acts_on_answers_only(cli):
+    assert "all-linear, on answers only" in cli("create", "answers", "--answer-only").out
+    assert cli("show", "answers", "--json").json["config"]["acts_on"] == "answer"
+
+
 def test_create_says_what_to_type_next(cli):
     made = cli("create", "my tickets")
     assert made.out.splitlines()[0].startswith("Created my tickets on ")

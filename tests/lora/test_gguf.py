@@ -105,3 +105,11 @@ def test_architectures_and_layers_without_a_known_name_are_refused(
         to_gguf(weights, replace(base, architecture="gpt2"))
     with pytest.raises(InvalidAdapter, match="no known name"):
         to_gguf({"router": next(iter(weights.values()))}, base)
+
+
+def test_the_package_finds_the_tokens_that_an_answer_only_adapter_acts_from(
+    rotary: BaseModel, random_weights: Weights, tmp_path: Path
+):
+    weights = random_weights(AdapterConfig(rank=2, target_modules="v_proj"))
+    facts, _ = opened(to_gguf(weights, rotary, invocation=(7, 300)), tmp_path)
+    assert list(facts["adapter.alora.invocation_tokens"]) == [7, 300]

@@ -57,7 +57,7 @@ def test_a_whole_alpha_is_written_as_an_integer(base: BaseModel):
         {"layer_replication": [[0, 2]]},
         {"target_parameters": ["experts.down_proj"]},
         {"use_qalora": True},
-        {"alora_invocation_tokens": [5]},
+        {"alora_invocation_tokens": "<|assistant|>"},
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": ["gaussian"]},
         {"init_lora_weights": 7},

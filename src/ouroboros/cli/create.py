@@ -9,7 +9,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.lora.planning import fit
 from ouroboros.settings import Settings
 
@@ -28,6 +28,7 @@ PRESETS = {
 }
 _FIELDS = {"rank": "rank", "rate": "learning_rate", "targets": "target_modules", "alpha": "alpha"}
 _FIELDS |= {"rslora": "use_rslora", "max_steps": "max_steps", "precision": "precision"}
+_FIELDS |= {"acts_on": "acts_on"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,6 +42,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--targets", metavar="NAMES", help='layers: "q_proj,v_proj", auto or all-linear')
     parser.add_argument("--alpha", type=float, metavar="X", help="the update is scaled by alpha / rank")
     parser.add_argument("--rslora", action="store_true", default=None, help="or by alpha / sqrt(rank)")
+    parser.add_argument(
+        "--answer-only",
+        dest="acts_on",
+        action="store_const",
+        const=ANSWER,
+        help="the model reads prompts by itself, once for all such adapters",
+    )
     parser.add_argument("--precision", metavar="TYPE", help="stored as float32, bfloat16, int8 or int4")
     parser.add_argument(
         "--fit", action="store_true", help="if it exceeds 10 MiB, the least change that fits"

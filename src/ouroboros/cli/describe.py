@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from ouroboros.domain.config import AUTO
+from ouroboros.domain.config import ANSWER, AUTO
 from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation
@@ -86,7 +86,8 @@ def shape(adapter: Adapter) -> str:
     scaling = ", rsLoRA" if config.use_rslora else ""
     kept = "" if config.precision == AUTO else f", kept in {config.precision}"
     targets = ",".join(config.target_names)
-    return f"rank {config.rank} on {targets}{scaling}, rate {config.learning_rate:g}{kept}"
+    acts = ", on answers only" if config.acts_on == ANSWER else ""
+    return f"rank {config.rank} on {targets}{scaling}{acts}, rate {config.learning_rate:g}{kept}"
 
 
 def trained(version: Version) -> str:

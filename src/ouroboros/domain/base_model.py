@@ -58,7 +58,11 @@ class LinearShape:
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """The base as a value: who it is and how large, without a tensor in sight."""
+    """The base as a value: who it is and how large, without a tensor in sight.
+
+    `opening` are the token ids that every prompt ends with, after which the answer starts; none where
+    prompts have no common end.
+    """
 
     name: str
     fingerprint: Fingerprint
@@ -69,3 +73,4 @@ class BaseModel:
     parameters: int
     linears: tuple[LinearShape, ...]
     heads: int = 1
+    opening: tuple[int, ...] = ()

@@ -13,6 +13,9 @@ AUTO = "auto"
 ALL_LINEAR = "all-linear"
 MAX_RANK = 256
 
+ALL, ANSWER = "all", "answer"
+"""What an adapter may act on: every token, or the answer alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
@@ -27,6 +30,9 @@ class AdapterConfig:
                     (rank-stabilised LoRA, arXiv 2312.03732).
     precision       how versions are stored: "float32", "bfloat16", "int8" or "int4"; "auto" is float32
                     where that fits 10 MiB, else bfloat16.
+    acts_on         "all" tokens, or the "answer" alone (activated LoRA, arXiv 2504.12397): then the base
+                    reads the prompt by itself, up to the tokens that open every answer, so what it
+                    makes of a prompt is the same for every adapter and need be computed but once.
     """
 
     rank: int = 8
@@ -36,6 +42,7 @@ class AdapterConfig:
     use_rslora: bool = False
     alpha: float = 16.0
     precision: str = AUTO
+    acts_on: str = ALL
 
     @classmethod
     def default(cls) -> "AdapterConfig":
@@ -84,6 +91,8 @@ class AdapterConfig:
             raise InvalidConfig(
                 f"precision is {self.precision!r}.", hint=f"Use one of {', '.join(_PRECISIONS)}."
             )
+        if self.acts_on not in (ALL, ANSWER):
+            raise InvalidConfig(f"acts_on is {self.acts_on!r}.", hint=f'Use "{ALL}" or "{ANSWER}".')
         if not isinstance(self.target_modules, (str, tuple)):
             raise InvalidConfig("target_modules is neither text nor a tuple.", hint=_TARGETS)
         names = self.target_names

@@ -48,14 +48,20 @@ class _Place:
 
 
 class BankedAdapter:
-    """One adapter in memory. `master [P]` is the truth in float32; `publish` shows it to the layers."""
+    """One adapter in memory. `master [P]` is the truth in float32; `publish` shows it to the layers.
+
+    `opening`, where given, is how many of a prompt's last tokens it acts on: the base reads those before
+    them by itself (activated LoRA, arXiv 2504.12397). The answer always has the adapter.
+    """
 
     def __init__(
         self,
         weights: Mapping[str, LowRank],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        opening: int | None = None,
     ) -> None:
+        self.opening = opening
         self._places: dict[str, _Place] = {}
         size = 0
         for path, low in weights.items():
@@ -78,6 +84,10 @@ class BankedAdapter:
     @property
     def nbytes(self) -> int:
         return self.master.nbytes + (self._row.nbytes if self._row is not self.master else 0)
+
+    def acts_from(self, prompt: int) -> int:
+        """The first token that it acts on, after a prompt of so many tokens."""
+        return 0 if self.opening is None else max(0, prompt - self.opening)
 
     def rank(self, path: str) -> int:
         """The rank at a layer, 0 where it adapts nothing."""
@@ -142,14 +152,24 @@ class Segment:
     start: int
     stop: int
 
+    @classmethod
+    def of_sequence(
+        cls, adapter: BankedAdapter | None, start: int, prompt: int, stop: int
+    ) -> "tuple[Segment, ...]":
+        """A sequence at start..stop that begins with a prompt of so many tokens."""
+        acts = start + (adapter.acts_from(prompt) if adapter is not None else 0)
+        if acts == start:
+            return (cls(adapter, start, stop),)
+        return cls(None, start, acts), cls(adapter, acts, stop)
+
 
 @dataclass(frozen=True)
 class Route:
     """Which adapter each token of a batch [B, T] belongs to.
 
     `sole` is set when one adapter has the whole batch, or none. `inputs`, where given, is filled with
-    what each layer that the batch adapts saw, by path. Batches whose rows change from token to token are
-    routed by `slots.Slots`.
+    what each layer that the batch adapts saw of its adapted tokens, by path. Batches whose rows change
+    from token to token are routed by `slots.Slots`.
     """
 
     slots: tuple[BankedAdapter | None, ...]
@@ -187,6 +207,13 @@ class Route:
                 found.append(Delta(slice(s.start, s.stop), *factors, s.adapter.scale(path)))
         return tuple(found)
 
+    def see(self, path: str, x: Float[Tensor, "*B I"]) -> None:
+        """Put down what an adapted layer sees, if that is wanted."""
+        if self.inputs is not None:
+            rows = x.reshape(-1, x.shape[-1])
+            own = [rows[s.start : s.stop] for s in self.segments if s.adapter is not None]
+            self.inputs[path] = x if self.sole is not None else torch.cat(own)
+
     def at(self, tokens: Int[Tensor, "K"]) -> "Route":
         """The route of some of the tokens, which are in order."""
         bounds = torch.tensor(
@@ -203,8 +230,7 @@ class Route:
         """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
         if not self.touches(path):
             return y
-        if self.inputs is not None:
-            self.inputs[path] = x
+        self.see(path, x)
         flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
         if self.sole is not None:
             return _add(self.sole, path, flat_x, flat_y).view(y.shape)

@@ -6,7 +6,7 @@ data, each aligned to 32 bytes. llama.cpp scales an update by alpha / rank, howe
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -40,12 +40,12 @@ _INTERLEAVED = ("self_attn.q_proj", "self_attn.k_proj")
 """Whose outputs llama.cpp's llama keeps in another order than transformers does."""
 
 _ALIGNMENT = 32
-_FLOAT32, _TEXT = 6, 8
+_UINT32, _FLOAT32, _TEXT, _LIST = 4, 6, 8, 9
 """Types of key-value pairs; as a tensor's type, float32 is 0."""
 
 
-def to_gguf(weights: LoraWeights, base: BaseModel) -> bytes:
-    """The adapter as one GGUF file in float32.
+def to_gguf(weights: LoraWeights, base: BaseModel, invocation: Sequence[int] = ()) -> bytes:
+    """The adapter as one GGUF file in float32; with `invocation`, one that acts from these tokens on.
 
     Raises `InvalidAdapter` for architectures and layers whose names in llama.cpp are not known here.
     """
@@ -69,6 +69,9 @@ def to_gguf(weights: LoraWeights, base: BaseModel) -> bytes:
         _pair("adapter.type", _TEXT, _text("lora")),
         _pair("adapter.lora.alpha", _FLOAT32, struct.pack("<f", alpha)),
     ]
+    if invocation:
+        ids = struct.pack(f"<IQ{len(invocation)}I", _UINT32, len(invocation), *invocation)
+        facts.append(_pair("adapter.alora.invocation_tokens", _LIST, ids))
     return _container(facts, tensors)
 
 

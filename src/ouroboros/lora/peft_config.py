@@ -26,7 +26,7 @@ _PEFT_TYPES = {
 
 _READ = frozenset(
     "peft_type task_type base_model_name_or_path r lora_alpha use_rslora bias target_modules "
-    "rank_pattern alpha_pattern init_lora_weights".split()
+    "rank_pattern alpha_pattern init_lora_weights alora_invocation_tokens".split()
 )
 _NO_EFFECT = frozenset(
     "peft_version inference_mode lora_dropout fan_in_fan_out revision megatron_core qalora_group_size "
@@ -45,7 +45,10 @@ _PATTERN = re.compile(r"\^?[A-Za-z0-9_]+(\\?\.[A-Za-z0-9_]+)*\$?")
 
 @dataclass(frozen=True, slots=True)
 class LoraFacts:
-    """What an adapter's config says: rank and alpha, and the layers whose own differ from these."""
+    """What an adapter's config says: rank and alpha, and the layers whose own differ from these.
+
+    An activated LoRA acts from the last place on where its tokens `invocation` stand; others everywhere.
+    """
 
     rank: int
     alpha: float
@@ -55,6 +58,7 @@ class LoraFacts:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
     quantized: Precision | None = None
+    invocation: tuple[int, ...] = ()
 
     def rank_of(self, path: str) -> int:
         return _lookup(self.ranks, path, self.rank)
@@ -83,6 +87,8 @@ def write(facts: LoraFacts, base: BaseModel) -> bytes:
         "task_type": "CAUSAL_LM",
         "use_rslora": facts.use_rslora,
     }
+    if facts.invocation:
+        document = {"alora_invocation_tokens": list(facts.invocation), **document}
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
@@ -101,6 +107,7 @@ def read(raw: bytes) -> LoraFacts:
         ranks={k: _rank(f"rank_pattern of {k}", v) for k, v in _patterns(found, "rank_pattern")},
         alphas={k: _alpha(f"alpha_pattern of {k}", v) for k, v in _patterns(found, "alpha_pattern")},
         quantized=_PEFT_TYPES[found["peft_type"]],
+        invocation=_token_ids(found.get("alora_invocation_tokens")),
     )
 
 
@@ -158,6 +165,15 @@ def _targets(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
         raise _unsupported("target_modules", value, "List the adapted modules' names.")
     return tuple(sorted(value))
+
+
+def _token_ids(value: object) -> tuple[int, ...]:
+    """Where an activated LoRA starts to act; nothing for any other."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not value or not all(type(v) is int and v >= 0 for v in value):
+        raise _unsupported("alora_invocation_tokens", value, "List the ids of some tokens.")
+    return tuple(value)
 
 
 def _patterns(found: Mapping[str, Any], key: str) -> list[tuple[str, object]]:

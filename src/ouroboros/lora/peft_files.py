@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
-from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.errors import InvalidAdapter, TooLarge
+from ouroboros.domain.config import ALL, ANSWER, AdapterConfig
+from ouroboros.domain.errors import InvalidAdapter, InvalidConfig, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, Precision
 from ouroboros.lora import peft_config, tensorfile
 from ouroboros.lora.peft_config import LoraFacts
@@ -56,7 +56,8 @@ def pack(
     """The files of an adapter on `base`; equal weights give equal bytes.
 
     Stored in `precision`, by default the best that `config` allows within `limit` bytes. Raises
-    `TooLarge` if none fits, `InvalidAdapter` if a number is not finite or a layer is not the base's.
+    `TooLarge` if none fits, `InvalidAdapter` if a number is not finite or a layer is not the base's, and
+    as `invocation` does.
     """
     shapes = _shapes(weights, base)
     metadata = file_metadata(base.fingerprint)
@@ -100,7 +101,33 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> Adapter:
         weights[path] = decode(tensors, facts.scale_of(path))
     if base is not None:
         _shapes(weights, base)
+        _check_invocation(facts, base)
     return Adapter(_config(facts, weights, base), facts.base_name, made_for, weights)
+
+
+def invocation(config: AdapterConfig, base: BaseModel) -> tuple[int, ...]:
+    """The tokens from which an adapter of this config acts on, as PEFT's activated LoRA has them.
+
+    They are what the base's prompts end with; none for one that acts on all tokens. Raises
+    `InvalidConfig` where prompts have no common end.
+    """
+    if config.acts_on == ALL:
+        return ()
+    if not base.opening:
+        raise InvalidConfig(
+            f"Prompts of {base.name} have no common end that would tell where an answer starts.",
+            hint=f'Use acts_on "{ALL}", or give its tokenizer a chat template.',
+        )
+    return base.opening
+
+
+def _check_invocation(facts: LoraFacts, base: BaseModel) -> None:
+    if facts.invocation and facts.invocation != base.opening:
+        raise InvalidAdapter(
+            f"Its alora_invocation_tokens are {list(facts.invocation)[:20]}; "
+            f"an answer of {base.name} opens with {list(base.opening)}.",
+            hint="Train it with the ids of the chat template's generation prompt.",
+        )
 
 
 def _shapes(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
@@ -151,6 +178,7 @@ def _facts(
         ranks={p: w.rank for p, w in weights.items() if w.rank != config.rank},
         alphas={},
         quantized=precision if precision in (Precision.INT8, Precision.INT4) else None,
+        invocation=invocation(config, base),
     )
     power = 0.5 if config.use_rslora else 1.0
     differ = {p: w.scale * w.rank**power for p, w in weights.items() if w.scale != facts.scale_of(p)}
@@ -243,6 +271,7 @@ def _config(facts: LoraFacts, weights: LoraWeights, base: BaseModel | None) -> A
         use_rslora=facts.use_rslora,
         target_modules=targets or tuple(weights),
         precision=facts.quantized.value if facts.quantized else "auto",
+        acts_on=ANSWER if facts.invocation else ALL,
     )
     config.check()
     return config

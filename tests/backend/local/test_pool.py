@@ -1,6 +1,7 @@
 """Adapters that learn at the same time share their passes, and each learns what it would alone."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,9 +29,13 @@ PAIR = Row("where is it?", "shipping", DPO(), rejected="billing")
 def kinds() -> list[tuple[AdapterConfig, TrainingConfig, tuple[Row, ...]]]:
     """Trainings that share nothing but the base."""
     return [
-        (AdapterConfig(4, 1e-2), TrainingConfig(2, 2), ROWS),
+        (AdapterConfig(4, 1e-2, acts_on="answer"), TrainingConfig(2, 2), ROWS),
         (AdapterConfig(16, 3e-3, target_modules="all-linear"), TrainingConfig(4, 1), ROWS[:3]),
-        (AdapterConfig(2, 5e-3, target_modules="down_proj"), TrainingConfig(1, 1), (PAIR, ROWS[0])),
+        (
+            AdapterConfig(2, 5e-3, target_modules="down_proj", acts_on="answer"),
+            TrainingConfig(1, 1),
+            (PAIR, ROWS[0]),
+        ),
         (
             AdapterConfig(8, 1e-3),
             TrainingConfig(3, 3, seed=7, warmup=0.0),
@@ -93,10 +98,11 @@ async def test_many_more_adapters_than_a_pass_has_room_for_all_finish(backend, p
 
 async def test_an_adapter_that_is_not_a_number_fails_alone(backend):
     sick, *well = await jobs_of(backend)
-    weights = unpack(sick.start).weights
-    broken = {p: LowRank(w.a.fill_(float("nan")), w.b, w.scale) for p, w in weights.items()}
+    found = unpack(sick.start)
+    weights = {p: LowRank(w.a.fill_(float("nan")), w.b, w.scale) for p, w in found.weights.items()}
+    broken = replace(found, weights=weights)
     sick = TrainJob(sick.start, sick.adapter, sick.training, sick.rows)
-    backend._unpack = lambda files: broken if files is sick.start else unpack(files).weights
+    backend._unpack = lambda files: broken if files is sick.start else unpack(files)
     alone = [await backend.train(job) for job in well]
     error, *together = await asyncio.gather(
         *(backend.train(job) for job in (sick, *well)), return_exceptions=True

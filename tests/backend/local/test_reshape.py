@@ -178,3 +178,22 @@ async def test_integer_adapters_learn_and_are_served_as_they_are_stored(
     before, after = await backend.score(requests)
     assert after.mean > before.mean + 1.0
     assert f"OUROBOROS_{precision.upper()}".encode() in trained.files.config
+
+
+async def test_answer_only_adapters_merge_among_themselves(backend):
+    files = tuple([await adapter(backend, seed, acts_on="answer") for seed in (1, 2)])
+    merged = await backend.merge(MergeJob(files, MergeRecipe()))
+    assert merged.config.acts_on == "answer"
+    assert (await backend.validate(merged.files)).acts_on == "answer"
+
+
+async def test_answer_only_and_ordinary_adapters_are_not_merged(backend):
+    files = (await adapter(backend, 1, acts_on="answer"), await adapter(backend, 2))
+    with pytest.raises(InvalidConfig, match="acts on answers only cannot be merged"):
+        await backend.merge(MergeJob(files, MergeRecipe()))
+
+
+async def test_gguf_tells_where_an_answer_only_adapter_starts(backend):
+    files = await adapter(backend, 1, acts_on="answer")
+    (raw,) = (await backend.export(files, ExportForm.GGUF)).values()
+    assert b"adapter.alora.invocation_tokens" in raw

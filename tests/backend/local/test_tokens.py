@@ -64,3 +64,18 @@ def test_a_tokenizer_that_cannot_end_is_refused(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="end-of-sequence"):
         Codec(tokenizer, [], 64)
+
+
+def test_the_opening_is_what_the_template_opens_an_answer_with(codec, tokenizer):
+    assert tokenizer.decode(codec.opening) == "<|assistant|>"
+    assert codec.prompt_ids("hello")[-1:] == codec.opening
+
+
+def test_a_template_without_a_generation_prompt_opens_with_what_all_its_prompts_end_with(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m.content }}<|end|><|pad|>{% endfor %}"
+    assert tokenizer.decode(Codec(tokenizer, [], context=64).opening) == "<|end|><|pad|>"
+
+
+def test_plain_text_has_no_opening(tokenizer):
+    tokenizer.chat_template = None
+    assert Codec(tokenizer, [], context=64).opening == ()

@@ -32,7 +32,7 @@ from ouroboros.backend.local.update import update
 from ouroboros.backend.local.worker import Steps, Worker
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation
@@ -42,6 +42,7 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.lora import peft_files
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
+from ouroboros.lora.peft_files import Adapter
 from ouroboros.lora.size import check_size
 from ouroboros.lora.targets import select
 from ouroboros.lora.weights import LoraWeights, LowRank
@@ -178,10 +179,10 @@ class LocalBackend:
         return await self._call(lambda: blend(self._frozen.base, start, end, share))
 
     async def strength(self, files: AdapterFiles) -> float:
-        return await self._call(lambda: strength(self._frozen, self._unpack(files)))
+        return await self._call(lambda: strength(self._frozen, self._unpack(files).weights))
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
-        return await self._call(lambda: peft_files.unpack(files, self._frozen.base).config)
+        return await self._call(lambda: self._unpack(files).config)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         return await self._call(lambda: self._embed(texts))
@@ -206,13 +207,14 @@ class LocalBackend:
 
     def _initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
         check_size(self._frozen.base, config)
+        peft_files.invocation(config, self._frozen.base)
         shapes = select(self._frozen.base, config)
         generator = torch.Generator().manual_seed(seed)
         weights = {s.path: _fresh(s, config, generator) for s in shapes}
         return self._pack(weights, config)
 
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
-        adapter = self._banked(self._unpack(job.start))
+        adapter = self._banked(job.start)
         report = yield from train(
             self._pool,
             adapter,
@@ -226,7 +228,7 @@ class LocalBackend:
         return self._outcome(adapter, job.adapter, report)
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
-        adapter = self._banked(self._unpack(job.start))
+        adapter = self._banked(job.start)
         report = yield from update(self._pool, adapter, job.rows, job.protect, job.update)
         return self._outcome(adapter, job.adapter, report)
 
@@ -294,17 +296,19 @@ class LocalBackend:
                     del self._resident[old]
                     taken -= other.nbytes
 
-    def _banked(self, weights: LoraWeights) -> BankedAdapter:
-        adapter = BankedAdapter(weights, self._frozen.dtype, self._frozen.device)
+    def _banked(self, files: AdapterFiles) -> BankedAdapter:
+        adapter = self._read(files)
         inject(self._frozen.model, adapter.paths, self._frozen.bank)
         return adapter
 
     def _read(self, files: AdapterFiles) -> BankedAdapter:
         """From any thread: the model is not touched."""
-        return BankedAdapter(self._unpack(files), self._frozen.dtype, self._frozen.device)
+        found = self._unpack(files)
+        opening = len(self._frozen.base.opening) if found.config.acts_on == ANSWER else None
+        return BankedAdapter(found.weights, self._frozen.dtype, self._frozen.device, opening)
 
-    def _unpack(self, files: AdapterFiles) -> LoraWeights:
-        return peft_files.unpack(files, self._frozen.base).weights
+    def _unpack(self, files: AdapterFiles) -> Adapter:
+        return peft_files.unpack(files, self._frozen.base)
 
     def _pack(self, weights: LoraWeights, config: AdapterConfig) -> AdapterFiles:
         return peft_files.pack(weights, config, self._frozen.base)

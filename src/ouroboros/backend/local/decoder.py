@@ -237,8 +237,8 @@ class _Linear:
         if onto is not None and self._bias is not None:
             y.add_(self._bias)
         deltas = route.deltas(self.path)
-        if deltas and route.inputs is not None:
-            route.inputs[self.path] = x
+        if deltas:
+            route.see(self.path, x)
         return y, _Kept(x, deltas, [d.add(x, y) for d in deltas])
 
     def back(self, dy: Tensor, kept: _Kept, onto: Tensor | None = None) -> Tensor:

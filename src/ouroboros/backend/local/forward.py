@@ -82,10 +82,10 @@ def lay_out(
     lengths = torch.tensor([len(s.output) for s in sequences])
     owner = torch.arange(len(sequences)).repeat_interleave(lengths)
     keep, columns = torch.tensor(at).unique(return_inverse=True)
-    segments = [
-        Segment(a, start, start + len(s)) if packed else Segment(a, i * width, (i + 1) * width)
-        for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True))
-    ]
+    segments = []
+    for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
+        first, stop = (start, start + len(s)) if packed else (i * width, (i + 1) * width)
+        segments += Segment.of_sequence(a, first, len(s.prompt), stop)
     return Batch(
         ids=ids.to(device),
         positions=positions.to(device) if packed else None,

@@ -114,8 +114,8 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
     keep_differentiable(model)
     freeze(model)
     install(model)
-    base = _describe(name, source, model, tokenizer)
-    return FrozenModel(base, model, Codec(tokenizer, _ends(model), base.context), Bank())
+    codec = Codec(tokenizer, _ends(model), _context(model))
+    return FrozenModel(_describe(name, source, model, codec), model, codec, Bank())
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -190,10 +190,8 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _describe(
-    name: str, source: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> BaseModel:
-    config = model.config.get_text_config()
+def _describe(name: str, source: str, model: PreTrainedModel, codec: Codec) -> BaseModel:
+    config, tokenizer = model.config.get_text_config(), codec.tokenizer
     return BaseModel(
         name=name,
         fingerprint=Fingerprint(
@@ -206,11 +204,16 @@ def _describe(
         architecture=config.model_type,
         width=config.hidden_size,
         layers=config.num_hidden_layers,
-        context=getattr(config, "max_position_embeddings", None) or 1 << 20,
+        context=codec.context,
         parameters=model.num_parameters(),
         linears=linear_shapes(model),
         heads=config.num_attention_heads,
+        opening=codec.opening,
     )
+
+
+def _context(model: PreTrainedModel) -> int:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
 
 
 def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:

@@ -35,7 +35,11 @@ def _packed(
     device, lengths = frozen.device, [len(p) for p in prompts]
     ends = torch.tensor(lengths).cumsum(0)
     spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
-    route = Route.of_segments(Segment(a, s.start, s.stop) for a, s in zip(adapters, spans, strict=True))
+    route = Route.of_segments(
+        segment
+        for a, s, n in zip(adapters, spans, lengths, strict=True)
+        for segment in Segment.of_sequence(a, s.start, n, s.stop)
+    )
     kept: Kept = []
     with frozen.bank.routed(route):
         logits = frozen.model(
@@ -54,7 +58,11 @@ def _padded(
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     ids, mask = (part.to(frozen.device) for part in _left_padded(prompts))
     width = ids.shape[1]
-    route = Route.of_segments(Segment(a, i * width, (i + 1) * width) for i, a in enumerate(adapters))
+    route = Route.of_segments(
+        segment  # padding counts to the prompt, which ends where the row does
+        for i, a in enumerate(adapters)
+        for segment in Segment.of_sequence(a, i * width, width, (i + 1) * width)
+    )
     cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
     with frozen.bank.routed(route):
         logits = frozen.model(

@@ -1,13 +1,13 @@
 """Adapters made from adapters without training: merged into one, or written for other programs."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import torch
 
 from ouroboros.backend.base import Merged, MergeJob
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import MAX_RANK, AdapterConfig
-from ouroboros.domain.errors import InvalidAdapter, TooLarge
+from ouroboros.domain.errors import InvalidAdapter, InvalidConfig, TooLarge
 from ouroboros.domain.weights import (
     CONFIG_FILE,
     GGUF_FILE,
@@ -18,7 +18,7 @@ from ouroboros.domain.weights import (
 )
 from ouroboros.lora.gguf import to_gguf
 from ouroboros.lora.merge import MergeOutcome, gather, merge_layers
-from ouroboros.lora.peft_files import pack, unpack
+from ouroboros.lora.peft_files import Adapter, invocation, pack, unpack
 from ouroboros.lora.size import check_size, largest_rank
 from ouroboros.lora.targets import select, targets_of
 from ouroboros.lora.weights import LoraWeights, LowRank
@@ -31,19 +31,32 @@ def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, Merged]:
 
     Without a rank, the result is cut only as far as the size limit demands.
     """
-    parents = [unpack(files, base).weights for files in job.parents]
+    adapters = [unpack(files, base) for files in job.parents]
+    acts_on = _acts_on(adapters)
+    parents = [adapter.weights for adapter in adapters]
     targets = targets_of(base, {path for parent in parents for path in parent})
     if job.rank is not None:
-        check_size(base, _config(job.rank, targets))
+        check_size(base, _config(job.rank, targets, acts_on))
     outcome = yield from _merge(parents, job, job.rank)
     try:
-        return _packed(base, outcome, targets)
+        return _packed(base, outcome, targets, acts_on)
     except TooLarge:
-        rank = largest_rank(base, select(base, _config(1, targets)), Precision.BFLOAT16)
+        rank = largest_rank(base, select(base, _config(1, targets, acts_on)), Precision.BFLOAT16)
         if job.rank is not None or rank == 0:
             raise
     outcome = yield from _merge(parents, job, rank)
-    return _packed(base, outcome, targets)
+    return _packed(base, outcome, targets, acts_on)
+
+
+def _acts_on(parents: Sequence[Adapter]) -> str:
+    """What all of them act on: updates that see different tokens cannot be added."""
+    found = {parent.config.acts_on for parent in parents}
+    if len(found) > 1:
+        raise InvalidConfig(
+            "An adapter that acts on answers only cannot be merged with one that acts on all tokens.",
+            hint="Merge adapters of one kind; `ouroboros show NAME` tells which one is.",
+        )
+    return found.pop()
 
 
 def _merge(
@@ -56,18 +69,20 @@ def _merge(
     return gather(layers)
 
 
-def _packed(base: BaseModel, outcome: MergeOutcome, targets: str | tuple[str, ...]) -> Merged:
+def _packed(
+    base: BaseModel, outcome: MergeOutcome, targets: str | tuple[str, ...], acts_on: str
+) -> Merged:
     rank = max(low.rank for low in outcome.weights.values())
     if rank > MAX_RANK:
         raise TooLarge(f"The merged adapter has rank {rank}.", hint=f"Give a rank up to {MAX_RANK}.")
-    config = _config(rank, targets)
+    config = _config(rank, targets, acts_on)
     files = pack(outcome.weights, config, base)
     return Merged(files, config, outcome.relative_error, outcome.lossless_rank)
 
 
-def _config(rank: int, targets: str | tuple[str, ...]) -> AdapterConfig:
+def _config(rank: int, targets: str | tuple[str, ...], acts_on: str) -> AdapterConfig:
     """Merged factors carry their scale within them."""
-    return AdapterConfig(rank=rank, alpha=float(rank), target_modules=targets)
+    return AdapterConfig(rank=rank, alpha=float(rank), target_modules=targets, acts_on=acts_on)
 
 
 def blend(base: BaseModel, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
@@ -92,7 +107,7 @@ def export(base: BaseModel, files: AdapterFiles, form: ExportForm) -> dict[str, 
     """An adapter's files for other programs; integer weights become bfloat16 ones, of whatever size."""
     adapter = unpack(files, base)
     if form is ExportForm.GGUF:
-        return {GGUF_FILE: to_gguf(adapter.weights, base)}
+        return {GGUF_FILE: to_gguf(adapter.weights, base, invocation(adapter.config, base))}
     if adapter.config.precision in (Precision.INT8.value, Precision.INT4.value):
         files = pack(adapter.weights, adapter.config, base, Precision.BFLOAT16, _ANY_SIZE)
     return {CONFIG_FILE: files.config, WEIGHTS_FILE: files.weights}

@@ -9,6 +9,8 @@ from ouroboros.domain.errors import ModelError, TooLong
 from ouroboros.domain.prompts import Prompt, messages_of
 
 _SENTINEL = "\u2983answer\u2984"
+_PROMPTS = ("hello", "1 + 1 =", "Who?\n", "\u00e9 ")
+"""Prompts that end in different ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Codec:
     """Turns prompts into ids and ids into text, by the tokenizer's chat template when there is one.
 
     Prompt and output are tokenized apart, so that a prompt has the same ids in training as in serving.
-    `ends` are the ids that end an answer; `end` is the one that training teaches.
+    `ends` are the ids that end an answer; `end` is the one that training teaches. `opening` are those
+    that every prompt ends with, as the template opens an answer; none without a template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], context: int) -> None:
@@ -35,6 +38,7 @@ class Codec:
         known = dict.fromkeys([*ends, tokenizer.eos_token_id])
         self.ends = frozenset(i for i in known if isinstance(i, int))
         self.end = self._taught_end()
+        self.opening = self._opening()
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
@@ -80,6 +84,16 @@ class Codec:
             turns, tokenize=False, add_generation_prompt=answer is None
         )  # type: ignore[return-value]
 
+    def _opening(self) -> tuple[int, ...]:
+        """The template's generation prompt; where it has none, all that its prompts end with."""
+        if self.tokenizer.chat_template is None:
+            return ()
+        ending = _common_end([self.prompt_ids(p) for p in _PROMPTS])
+        turns = [{"role": "user", "content": _PROMPTS[0]}]
+        bare: str = self.tokenizer.apply_chat_template(turns, tokenize=False)  # type: ignore[assignment]
+        mark = tuple(self._plain_ids(self._render(_PROMPTS[0]).removeprefix(bare)))
+        return mark if mark and ending[-len(mark) :] == mark else ending
+
     def _taught_end(self) -> int:
         """What the template writes after an answer if that ends generation, else the end of sequence."""
         if self.tokenizer.chat_template is not None:
@@ -95,3 +109,13 @@ class Codec:
                 hint="Set eos_token in the tokenizer's configuration.",
             )
         return min(self.ends)
+
+
+def _common_end(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest ids that all rows end with."""
+    shared = 0
+    for ids in zip(*map(reversed, rows), strict=False):
+        if len(set(ids)) > 1:
+            break
+        shared += 1
+    return rows[0][len(rows[0]) - shared :]
