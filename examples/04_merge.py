@@ -1,6 +1,14 @@
 """Merge two adapters into one, and see whether it is worth it."""
 
-from ouroboros import AdapterConfig, MergeStrategy, TrainingConfig, TrainingExample, open_sync_engine
+from ouroboros import (
+    AdapterConfig,
+    Err,
+    MergeStrategy,
+    Ok,
+    TrainingConfig,
+    TrainingExample,
+    open_sync_engine,
+)
 
 TASKS = {
     "topic": [
@@ -16,7 +24,6 @@ TASKS = {
         TrainingExample("Never again, what a waste of money.", "angry"),
     ],
 }
-PROBES = [example for examples in TASKS.values() for example in examples]
 
 with open_sync_engine(store="memory:") as engine:
     base = engine.base().unwrap()
@@ -25,9 +32,10 @@ with open_sync_engine(store="memory:") as engine:
         engine.train_adapter(name, examples, TrainingConfig.auto(len(examples))).unwrap()
 
     for strategy in (MergeStrategy.AVERAGE, MergeStrategy.TASK_ARITHMETIC, MergeStrategy.TIES):
-        merged = engine.merge_adapters(
-            list(TASKS), strategy, name=f"both, {strategy.value}", probes=PROBES
-        ).unwrap()
-        scores = ", ".join(f"{name} {share:.0%}" for name, share in merged.accuracy.items())
-        print(f"rank {merged.rank}, {merged.relative_error:.1%} cut off: {scores}")
-        print(merged.advice or "Merging helped: one adapter now does what took two.")
+        name = f"both, {strategy.value}"
+        match engine.merge_adapters(list(TASKS), strategy, name=name):
+            case Ok(merged):
+                scores = ", ".join(f"{n} {share:.0%}" for n, share in merged.accuracy.items())
+                print(f"{name}: rank {merged.rank}, {merged.relative_error:.1%} cut off; {scores}")
+            case Err(refused):
+                print(f"{name}: {refused}")

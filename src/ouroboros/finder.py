@@ -109,8 +109,9 @@ class Finder:
         return portray(vectors, classes, self._strangers)
 
     async def _learned(self, adapter: Adapter) -> list[TrainingExample]:
+        """What it was taught itself: what it took over in a merge, its parents are found by."""
         knowledge = await self._gatekeeper.knowledge(adapter)
-        return [kept.example for kept in knowledge.replay]
+        return [kept.example for kept in knowledge.replay if not kept.place.adapter]
 
     async def _embed(self, texts: Sequence[str]) -> Float[ndarray, "N D"]:
         return np.array(await self._embedder.embed(texts), dtype=np.float32)

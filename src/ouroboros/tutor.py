@@ -213,7 +213,7 @@ class Tutor:
             verdict=judged.verdict,
         )
         if not version.refused:
-            await self._gatekeeper.promoted(adapter.id, judged)
+            await self._gatekeeper.promoted(adapter.id, judged.standing)
         return self._remember(adapter.id, lessons, head if version.refused else version)
 
     async def _update(

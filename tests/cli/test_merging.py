@@ -27,15 +27,18 @@ def test_merge_makes_a_new_adapter(cli, two, rows):
 def test_merge_takes_every_dial_and_reports_in_json(cli, two):
     dials = ("--strategy", "dare", "--weights=1,-0.5", "--density", "0.3", "--seed", "1")
     more = ("--scale", "0.5", "--space", "core", "--rank", "2")
-    report = cli("merge", "both", "tickets@1", "moods", *dials, *more, "--json").json
+    report = cli("merge", "both", "tickets@1", "moods", *dials, *more, "--anyway", "--json").json
     assert report["rank"] == 2
     assert report["relative_error"] == 0.0, "there was nothing to lose"
     assert report["accuracy"] == {}
 
 
-def test_merge_with_probes_compares_all_and_gives_advice(cli, two, rows):
+def test_merge_with_probes_compares_all_and_is_refused_or_advised_against(cli, two, rows):
     dials = ("--strategy", "task_arithmetic", "--weights=-1,-1", "--probes", rows)
-    merged = cli("merge", "both", "tickets", "moods", *dials)
+    refused = cli("merge", "both", "tickets", "moods", *dials)
+    assert refused.code == 11
+    assert "Merging did not help: both failed: differs" in refused.error
+    merged = cli("merge", "both", "tickets", "moods", *dials, "--anyway")
     assert [line.split()[0] for line in merged.out.splitlines()[2:6]] == [
         "adapter",
         "tickets@1",

@@ -16,6 +16,7 @@ from ouroboros.domain.errors import (
     InvalidConfig,
     NotFound,
     OuroborosError,
+    Refused,
     TooLarge,
 )
 from ouroboros.domain.examples import TrainingExample
@@ -127,11 +128,16 @@ async def test_weights_come_from_what_people_said_where_all_were_judged(engine: 
 
 async def test_a_merge_that_is_worse_than_a_parent_says_so(engine: AdapterLearningEngine):
     recipe = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, (-1.0, 0.1))
+    probes = SHIPPING * 6
+    asked = {"name": "bad", "probes": probes}
+    result = await engine.merge_adapters(["shipping", "billing"], recipe, **asked)
+    assert refused(result) is Refused
+    assert "bad" not in await names(engine)
     report = (
-        await engine.merge_adapters(["shipping", "billing"], recipe, name="bad", probes=SHIPPING)
+        await engine.merge_adapters(["shipping", "billing"], recipe, **asked, anyway=True)
     ).unwrap()
     assert report.accuracy["bad"] == 0.0
-    assert "Merging did not help: shipping@2 alone answers 100%" in report.advice
+    assert "Merging did not help: of 6 probes shipping@2 gets 6 right and bad 0" in report.advice
 
 
 @pytest.mark.parametrize(

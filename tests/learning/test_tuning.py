@@ -2,8 +2,6 @@
 
 import pytest
 
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.learning.merging import both
 from ouroboros.learning.tuning import tune
 
 
@@ -31,8 +29,3 @@ def test_tuning_comes_near_the_best_and_never_below_the_plain_sum(target):
 
 def test_where_nothing_matters_the_plain_sum_stays():
     assert tuned(3, lambda weights: 0.5)[0] == (1.0, 1.0, 1.0)
-
-
-def test_what_parents_were_taught_to_answer_differently_is_asked_of_none():
-    a, b, other = (TrainingExample(*row) for row in (("x", "1"), ("y", "2"), ("x", "3")))
-    assert both([[a, b], [b, other]]) == (b,)

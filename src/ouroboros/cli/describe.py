@@ -93,9 +93,9 @@ def shape(adapter: Adapter) -> str:
 def trained(version: Version) -> str:
     """How a version came to be, in a few words."""
     report = version.report
-    if report is None:
-        return version.cause
     cause = f"{version.cause}, refused" if version.refused else version.cause
+    if report is None:
+        return cause
     return (
         f"{cause}: {report.rows} examples, {report.steps} steps in {report.seconds:.1f} s,"
         f" loss {report.first_loss:.3f} -> {report.final_loss:.3f}"

@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="decides what dare drops")
     parser.add_argument("--rank", type=int, metavar="N", help="cut to it (default: as little as fits)")
     parser.add_argument("--probes", type=Path, metavar="FILE", help="examples to compare all on")
+    parser.add_argument("--anyway", action="store_true", help="make it even if a parent answers better")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -50,7 +51,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         with out.waiting(f"Merging {len(options.parents)} adapters"):
             report = (
                 await engine.merge_adapters(
-                    options.parents, recipe, name=options.name, rank=options.rank, probes=probes
+                    options.parents,
+                    recipe,
+                    name=options.name,
+                    rank=options.rank,
+                    probes=probes,
+                    anyway=options.anyway,
                 )
             ).unwrap()
     out.result(asdict(report) | {"id": report.id.name}, *_lines(report, out))

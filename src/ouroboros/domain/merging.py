@@ -9,6 +9,7 @@ from ouroboros.domain.checks import check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Result
+from ouroboros.domain.verdict import Verdict
 
 
 class MergeStrategy(str, Enum):
@@ -124,8 +125,9 @@ class MergeReport:
     lossless_rank   the rank at which nothing would be lost.
     accuracy        share of the probes answered exactly, by parent and for the new adapter; empty
                     without probes.
-    advice          what to do instead, when merging did not help.
+    advice          what to do instead, when merging did not help but was wanted anyway.
     weights         of the parents, given or found; empty if there were none.
+    verdict         the gate's.
     """
 
     id: AdapterId
@@ -135,3 +137,4 @@ class MergeReport:
     accuracy: Mapping[str, float] = field(default_factory=dict)
     advice: str = ""
     weights: tuple[float, ...] = ()
+    verdict: Verdict | None = None

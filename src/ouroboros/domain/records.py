@@ -23,11 +23,15 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class MergedFrom:
-    """The versions that a merge was made from, in their order, and how."""
+    """The versions that a merge was made from, in their order, and how.
+
+    `journals` is where the journal of each stood then: what was pinned later is not taken over.
+    """
 
     versions: tuple[VersionRef, ...]
     recipe: MergeRecipe
     rank: int | None = None
+    journals: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

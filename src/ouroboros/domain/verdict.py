@@ -6,13 +6,16 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where a text stands in the journal: the event, and which of its rows.
+    """Where a text stands in a journal: the event, and which of its rows.
 
-    A verdict points at texts and never copies them, so that what is erased is gone.
+    A verdict points at texts and never copies them, so that what is erased is gone. The journal is that
+    of the version's own adapter, or of the `adapter` named: what a merge took over stands in its
+    parents'. Event 0 is none: the row was given for one merge, and is kept nowhere.
     """
 
     event: int
     row: int = 0
+    adapter: str = ""
 
 
 class CheckName(str, Enum):
@@ -22,7 +25,7 @@ class CheckName(str, Enum):
     DIFFERS   the candidate moves its base at all.
     STRENGTH  how far it does: the norm of its updates over that of the layers they are added to.
     ARRIVED   the rows that it was trained on have become likelier.
-    KNOWN     answers to what the adapter knew before, all together.
+    KNOWN     answers to what the adapter knew before; a merge's, to what each parent did.
     CLASS     the same, of the probes that share one answer.
     PINNED    answers that a user said must never be lost.
     DRIFT     how far plain exchanges are from the base's, in nats per token.
@@ -63,7 +66,8 @@ class Check:
 
     answers  the share of probes answered exactly; `likelihood` the mean probability of a right token.
     lost     the probes answered before and not any more, as places in the journal.
-    like     a probe of the class that is meant.
+    like     a probe of the class, or of the knowledge taken over from another adapter, that is meant.
+    beside   of a merge's parents the one that was compared with: the best at these probes.
     """
 
     name: CheckName
@@ -74,6 +78,7 @@ class Check:
     likelihood: Change | None = None
     lost: tuple[Place, ...] = ()
     like: Place | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,5 +79,10 @@ class Adapters(Core):
 
     @verb
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
-        """Forget an adapter and its versions. Its version numbers are never used again."""
-        await in_thread(self._registry.delete, VersionRef.parse(adapter_id).adapter)
+        """Forget an adapter, its versions, and what it taught those merged from it as far as it is text.
+
+        Its version numbers are never used again.
+        """
+        adapter = VersionRef.parse(adapter_id).adapter
+        await in_thread(self._registry.delete, adapter)
+        self._gatekeeper.forget(adapter)

@@ -3,19 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
-from ouroboros.backend.base import MergeJob, ScoreRequest
+from ouroboros.backend.base import MergeJob
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import Refused
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, MergedFrom, Version
-from ouroboros.domain.weights import AdapterFiles
+from ouroboros.domain.records import MergedFrom, Version
 from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
 from ouroboros.engine.tracking import Tracking
-from ouroboros.learning.merging import both, check_distinct, merge_advice, weigh
+from ouroboros.gatekeeper import Comparison, Sheet
+from ouroboros.learning.merging import check_distinct, check_pins_agree, given, merge_advice, weigh
+from ouroboros.learning.probes import Probe
 from ouroboros.learning.tuning import TUNED, tune
 from ouroboros.registry.threads import in_thread
 
@@ -30,15 +33,20 @@ class Merging(Answers, Tracking):
         name: str | AdapterId | None = None,
         rank: int | None = None,
         probes: Sequence[TrainingExample] = (),
+        anyway: bool = False,
         cancel: CancellationToken | None = None,
     ) -> MergeReport:
         """Merge adapters' heads, or single versions, into a new adapter; the parents stay as they are.
 
-        It is called `name`, or by its parents' names joined with "+". Parents and result answer
-        `probes`, examples of all that the parents should know, or else what the parents are asked at
-        every update, and the report says whether merging helped. Without weights, a `WEIGHTED` merge
-        weighs each parent by what people said of its answers (by its share of right answers where
-        `probes` are given or somebody's were never judged); those of `TASK_ARITHMETIC` are tried out.
+        It is called `name`, or by its parents' names joined with "+". It passes the gate as any update
+        does: of what each parent is asked at every update, and of `probes`, examples of all that they
+        should know, it may answer no less than the parent that is best there. Otherwise the error is
+        `Refused`, and nothing is made unless it is wanted `anyway`. It goes on from what its parents
+        were taught: its own updates replay that, and are asked it.
+
+        Without weights, a `WEIGHTED` merge weighs each parent by what people said of its answers (by its
+        share of right answers where `probes` are given or somebody's were never judged); those of
+        `TASK_ARITHMETIC` are tried out.
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
@@ -52,49 +60,64 @@ class Merging(Answers, Tracking):
         adapters = [await self._adapter(r.adapter) for r in refs]
         versions = [await in_thread(self._registry.version, r) for r in refs]
         check_distinct(versions)
-        judged = [] if probes else await self._judged(versions)
-        probes = probes or both([await self._probes(a) for a in adapters])
         files = tuple([await in_thread(self._registry.files, v) for v in versions])
-        scores = {
-            str(v.ref): (await self._worth(f, probes, cancel))[0]
-            for v, f in zip(versions, files, strict=True)
-            if probes
-        }
-        recipe = weigh(recipe, judged or list(scores.values()))
+        origin = await self._origin(versions, recipe, rank)
+        own = (await self._gatekeeper.inherited(origin)).probes()
+        wanted = given(probes)
+        asked = wanted or own
+        comparison = self._gatekeeper.compare([*wanted, *own], cancel)
+        sheets = {str(v.ref): await comparison.ask(f) for v, f in zip(versions, files, strict=True)}
+        accuracy = {ref: sheet.right(asked) for ref, sheet in sheets.items() if asked}
+        judged = [] if wanted else await self._judged(versions)
+        recipe = weigh(recipe, judged or list(accuracy.values()))
         recipe.check()
-        if probes and recipe.strategy is MergeStrategy.TASK_ARITHMETIC and recipe.weights is None:
-            recipe = await self._tuned(MergeJob(files, recipe, rank), probes, cancel)
+        if asked and recipe.strategy is MergeStrategy.TASK_ARITHMETIC and recipe.weights is None:
+            recipe = await self._tuned(MergeJob(files, recipe, rank), comparison, asked, cancel)
         merged = await self._backend.merge(MergeJob(files, recipe, rank), cancel)
-        own = (await self._worth(merged.files, probes, cancel))[0] if probes else 0.0
+        compared = await comparison.judge(sheets, merged.files)
+        verdict, advice = compared.verdict, merge_advice(str(merged_id), compared.verdict)
+        if not verdict.promoted and not anyway:
+            raise Refused(advice, hint="Nothing was made; to have it all the same, ask for it anyway.")
         raise_if_cancelled(cancel)
         first = adapters[0].config
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
         cause = f"merged {', '.join(str(v.ref) for v in versions)} ({recipe.strategy.value})"
         base = await self._backend.base()
-        origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank)
-        await in_thread(self._registry.create, merged_id, config, base, merged.files, cause, origin)
+        origin = replace(origin, recipe=recipe)
+        create = partial(self._registry.create, cause=cause, merged=origin, verdict=verdict)
+        await in_thread(create, merged_id, config, base, merged.files)
+        await self._gatekeeper.promoted(merged_id, compared.standing)
         return MergeReport(
             id=merged_id,
             rank=config.rank,
             relative_error=merged.relative_error,
             lossless_rank=merged.lossless_rank,
-            accuracy={**scores, str(merged_id): own} if probes else {},
-            advice=merge_advice(own, scores),
+            accuracy=accuracy | ({str(merged_id): compared.sheet.right(asked)} if asked else {}),
+            advice=advice,
             weights=recipe.weights or (),
+            verdict=verdict,
         )
+
+    async def _origin(
+        self, versions: Sequence[Version], recipe: MergeRecipe, rank: int | None
+    ) -> MergedFrom:
+        """What the merge is made from. Parents that pin different answers cannot become one."""
+        ends = [await in_thread(self._registry.journal.end, v.adapter) for v in versions]
+        origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank, tuple(ends))
+        check_pins_agree(await self._gatekeeper.heritage(origin))
+        return origin
 
     async def _judged(self, versions: Sequence[Version]) -> list[float]:
         """How people judged each version and what it came from; empty unless all were."""
         uses = [await self._use(version) for version in versions]
         return [use.score for use in uses] if all(use.judged for use in uses) else []
 
-    async def _probes(self, adapter: Adapter) -> list[TrainingExample]:
-        """What an adapter's head is asked at every update."""
-        knowledge = await self._gatekeeper.knowledge(adapter)
-        return [probe.example for probe in knowledge.probes()]
-
     async def _tuned(
-        self, job: MergeJob, probes: Sequence[TrainingExample], cancel: CancellationToken | None
+        self,
+        job: MergeJob,
+        comparison: Comparison,
+        probes: Sequence[Probe],
+        cancel: CancellationToken | None,
     ) -> MergeRecipe:
         """The recipe with the weights that make the right outputs of some probes likeliest."""
         some = probes[:: math.ceil(len(probes) / TUNED)]
@@ -103,20 +126,8 @@ class Merging(Answers, Tracking):
         while True:
             recipe = replace(job.recipe, weights=weights)
             merged = await self._backend.merge(replace(job, recipe=recipe), cancel)
-            _, likelihood = await self._worth(merged.files, some, cancel)
+            sheet: Sheet = await comparison.try_out(merged.files, some)
             try:
-                weights = search.send(likelihood)
+                weights = search.send(fmean(a.likelihood for a in sheet.answers.values()))
             except StopIteration as found:
                 return replace(job.recipe, weights=found.value)
-
-    async def _worth(
-        self,
-        files: AdapterFiles,
-        probes: Sequence[TrainingExample],
-        cancel: CancellationToken | None,
-    ) -> tuple[float, float]:
-        """The share of probes answered exactly, and the mean probability of a right output's token."""
-        digest = await self._backend.load(files)
-        asked = [ScoreRequest(p.input, p.output, digest) for p in probes]
-        scores = await self._backend.score(asked, cancel)
-        return fmean(s.said for s in scores), fmean(math.exp(s.mean) for s in scores)

@@ -173,8 +173,10 @@ class Remaking(Training, Versions):
     ) -> VersionRef | None:
         """A version made again and kept, unless nothing of it is left or the gate refuses it."""
         remade = await self._remake(adapter, version, parents, cancel)
-        if remade is None or (remade.verdict is not None and not remade.verdict.promoted):
+        if remade is None:
             return None
+        if remade.verdict is not None and not (remade.verdict.promoted or version.merged):
+            return None  # what it was to replace has a predecessor that is served; a merge has none
         taught = None
         if version.update is not None and version.events is not None:
             taught = Taught(_since(version), version.events, remade.lessons, version.update)
@@ -228,9 +230,13 @@ class Remaking(Training, Versions):
         cancel: CancellationToken | None,
     ) -> Remade:
         versions = [await in_thread(self._registry.version, p) for p in parents]
-        files = [await self._files(v) for v in versions]
-        job = MergeJob(tuple(files), merged.recipe, merged.rank)
-        return Remade((await self._backend.merge(job, cancel)).files)
+        files = {str(v.ref): await self._files(v) for v in versions}
+        job = MergeJob(tuple(files.values()), merged.recipe, merged.rank)
+        made = (await self._backend.merge(job, cancel)).files
+        known = await self._gatekeeper.inherited(replace(merged, versions=tuple(parents)))
+        comparison = self._gatekeeper.compare(known.probes(), cancel)
+        sheets = {ref: await comparison.ask(f) for ref, f in files.items()}
+        return Remade(made, verdict=(await comparison.judge(sheets, made)).verdict)
 
     async def _train_again(
         self,

@@ -64,11 +64,13 @@ class Retention(Core):
         checks = version.verdict.checks if version.verdict else ()
         places = {place for check in checks for place in (*check.lost, check.like) if place}
         found: dict[Place, TrainingExample] = {}
-        for number in {place.event for place in places}:
-            for entry in self._registry.journal.read(version.adapter, after=number - 1, limit=1):
+        for name, number in {(place.adapter, place.event) for place in places if place.event}:
+            adapter = AdapterId(name) if name else version.adapter
+            for entry in self._registry.journal.read(adapter, after=number - 1, limit=1):
                 if entry.seq == number:
                     rows = _rows(entry.event)
-                    found |= {p: rows[p.row] for p in places if p.event == number and p.row < len(rows)}
+                    here = [p for p in places if (p.adapter, p.event) == (name, number)]
+                    found |= {p: rows[p.row] for p in here if p.row < len(rows)}
         return found
 
 

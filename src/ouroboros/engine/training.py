@@ -178,7 +178,7 @@ class Training(Core):
         )
         if version.refused:
             raise refusal(version, head.number)
-        await self._gatekeeper.promoted(adapter.id, judged)
+        await self._gatekeeper.promoted(adapter.id, judged.standing)
         return version
 
     async def _trained(

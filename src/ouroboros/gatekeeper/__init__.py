@@ -5,7 +5,8 @@ adapter knows, let `learning.gate` judge, repair what can be repaired, and hand 
 verdict. Committing them is the caller's business.
 """
 
+from ouroboros.gatekeeper.comparison import Comparison
 from ouroboros.gatekeeper.gatekeeper import Gatekeeper, refusal
-from ouroboros.gatekeeper.trial import Candidate, Judged
+from ouroboros.gatekeeper.trial import Candidate, Judged, Sheet
 
-__all__ = ["Candidate", "Gatekeeper", "Judged", "refusal"]
+__all__ = ["Candidate", "Comparison", "Gatekeeper", "Judged", "Sheet", "refusal"]

@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ouroboros.backend.base import Backend, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.records import Adapter, Version
+from ouroboros.domain.probing import Standing
+from ouroboros.domain.records import Adapter, MergedFrom, Version
+from ouroboros.gatekeeper.comparison import Comparison
 from ouroboros.gatekeeper.lines import Lines
 from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.knowledge import Knowledge
+from ouroboros.learning.probes import Probe
 from ouroboros.learning.repair import far_enough
 from ouroboros.learning.replay import ROWS
 from ouroboros.registry.registry import Registry
@@ -71,9 +74,21 @@ class Gatekeeper:
         again = judged if judged.verdict.promoted else await trial.walk_back(judged)
         return trial.close(further(walked, again))
 
-    async def promoted(self, adapter: AdapterId, judged: Judged) -> None:
+    async def heritage(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
+        """What each parent of a merge was taught."""
+        return await in_thread(self._lines.heritage, merged)
+
+    async def inherited(self, merged: MergedFrom) -> Knowledge:
+        """What a merge goes on from: all that its parents were taught."""
+        return await in_thread(self._lines.inherited, merged)
+
+    def compare(self, probes: Sequence[Probe], cancel: CancellationToken | None = None) -> Comparison:
+        """A merge is to be held against its parents on these probes."""
+        return Comparison(self._backend, self._policy, probes, cancel)
+
+    async def promoted(self, adapter: AdapterId, standing: Standing) -> None:
         """Keep how a version does that has become the head."""
-        await in_thread(self._registry.scores.put, adapter, judged.standing)
+        await in_thread(self._registry.scores.put, adapter, standing)
 
 
 def further(first: Judged, second: Judged) -> Judged:

@@ -59,6 +59,10 @@ class Sheet:
     rows: tuple[tuple[float, ...], ...]
     drift: float
 
+    def right(self, probes: Sequence[Probe]) -> float:
+        """The share of probes that were answered exactly."""
+        return fmean(self.answers[p.place].said for p in probes)
+
 
 class Trial:
     """Measures and judges one candidate, and points between it and its parent."""
@@ -101,7 +105,7 @@ class Trial:
             confidence=self._policy.confidence,
             seconds=self._seconds,
         )
-        return Judged(outcome, verdict, _standing(outcome.files.digest, sheet))
+        return Judged(outcome, verdict, standing(outcome.files.digest, sheet))
 
     async def walk_back(self, refused: Judged) -> Judged:
         """The furthest point on the way from the parent that passes; what was refused, if none does."""
@@ -127,7 +131,7 @@ class Trial:
         """Ask the candidate, and the parent what it was not asked yet; and judge."""
         asked = (*probes, *self._candidate.fresh)
         await self._ask_parent(asked)
-        sheet = await self._ask(await self._backend.load(files), asked, self._rows, drift=True)
+        sheet = await ask(self._backend, files, asked, self._rows, cancel=self._cancel)
         before = self._parent
         pairs = [Pair(p, before.answers[p.place], sheet.answers[p.place]) for p in asked]
         evidence = Evidence(
@@ -148,27 +152,14 @@ class Trial:
         drift = math.isnan(known.drift)
         if not missing and not rows and not drift:
             return
-        digest = await self._backend.load(self._candidate.start)
-        asked = await self._ask(digest, missing, rows, drift=drift)
+        asked = await ask(
+            self._backend, self._candidate.start, missing, rows, drift=drift, cancel=self._cancel
+        )
         self._parent = Sheet(
             known.answers | asked.answers,
             known.rows or asked.rows,
             asked.drift if drift else known.drift,
         )
-
-    async def _ask(
-        self, digest: str, probes: Sequence[Probe], rows: Sequence[Row], *, drift: bool
-    ) -> Sheet:
-        """One forward pass over everything that is to be known of a version."""
-        anchors = DRIFT_ANCHORS if drift else ()
-        asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in probes]
-        asked += [ScoreRequest(row.prompt, text, digest) for row in rows for text in row.outputs]
-        asked += [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
-        scores = iter(await self._backend.score(asked, self._cancel))
-        answers = {p.place: _answer(next(scores)) for p in probes}
-        trained = tuple(tuple(next(scores).mean for _ in row.outputs) for row in rows)
-        drifts = [score.drift for score in scores]
-        return Sheet(answers, trained, fmean(drifts) if drifts else math.nan)
 
     def _first_probes(self) -> Sequence[Probe]:
         """All, or for a small update every pin and a few others: other ones for each candidate."""
@@ -178,6 +169,28 @@ class Trial:
         rest = [p for p in self._probes if p.kind is not ProbeKind.PINNED]
         chance = random.Random(self._candidate.start.digest)
         return [*pins, *chance.sample(rest, min(GLANCE, len(rest)))]
+
+
+async def ask(
+    backend: Backend,
+    files: AdapterFiles,
+    probes: Sequence[Probe],
+    rows: Sequence[Row] = (),
+    *,
+    drift: bool = True,
+    cancel: CancellationToken | None = None,
+) -> Sheet:
+    """One forward pass over everything that is to be known of a version."""
+    digest = await backend.load(files)
+    anchors = DRIFT_ANCHORS if drift else ()
+    asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in probes]
+    asked += [ScoreRequest(row.prompt, text, digest) for row in rows for text in row.outputs]
+    asked += [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
+    scores = iter(await backend.score(asked, cancel))
+    answers = {p.place: _answer(next(scores)) for p in probes}
+    trained = tuple(tuple(next(scores).mean for _ in row.outputs) for row in rows)
+    drifts = [score.drift for score in scores]
+    return Sheet(answers, trained, fmean(drifts) if drifts else math.nan)
 
 
 def _standing_probes(candidate: Candidate) -> Sequence[Probe]:
@@ -212,6 +225,7 @@ def _likelihood(rows: Sequence[Row], sheet: Sheet) -> float:
     return fmean(map(math.exp, wanted)) if wanted else 0.0
 
 
-def _standing(digest: str, sheet: Sheet) -> Standing:
+def standing(digest: str, sheet: Sheet) -> Standing:
+    """What is kept of a sheet, so that the version's successor need not ask it again."""
     drift = None if math.isnan(sheet.drift) else sheet.drift
     return Standing(digest, tuple(sheet.answers), tuple(sheet.answers.values()), drift)

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ouroboros.domain.checks import check_number
@@ -46,11 +46,12 @@ class GatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One probe, as the parent and as the candidate answers it."""
+    """One probe, as the parent and as the candidate answers it; a merge has several, `by` names one."""
 
     probe: Probe
     before: Answer
     after: Answer
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def _checks(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
     yield Check(CheckName.FINITE, passed=True)
     yield Check(CheckName.DIFFERS, strength > 0, strength)
     yield Check(CheckName.STRENGTH, strength <= policy.strength, strength, policy.strength)
-    yield _arrived(evidence, policy)
+    if evidence.arrived:  # a merge was not trained
+        yield _arrived(evidence, policy)
     # A parent that is further out already may stay there, but no child of it may go on.
     yield Check(CheckName.DRIFT, drift <= max(policy.drift, evidence.drift_before), drift, policy.drift)
     yield from _retention(evidence.known, policy)
@@ -98,7 +100,7 @@ def _checks(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
 def _arrived(evidence: Evidence, policy: GatePolicy) -> Check:
     """What was trained became likelier, or was known well already."""
     gain = sum(evidence.arrived) / max(len(evidence.arrived), 1)
-    passed = gain > 0 or evidence.likelihood >= KNOWN_ALREADY or not evidence.arrived
+    passed = gain > 0 or evidence.likelihood >= KNOWN_ALREADY
     answers, likelihood = _changes(evidence.fresh, policy)
     return Check(CheckName.ARRIVED, passed, gain, answers=answers, likelihood=likelihood)
 
@@ -108,19 +110,19 @@ def _retention(known: Sequence[Pair], policy: GatePolicy) -> Iterator[Check]:
     others = [p for p in known if p.probe.kind is not ProbeKind.PINNED]
     if pinned:
         yield _pinned(pinned, policy)
-    # Each kind by itself: what was taught last would pay for what teaching it cost.
-    for kind in (ProbeKind.HELD_OUT, ProbeKind.TAUGHT):
-        if members := [p for p in others if p.probe.kind is kind]:
-            yield _group(CheckName.KNOWN, members, policy)
-    for members in _classes(others):
+    # Each kind by itself: what was taught last would pay for what teaching it cost. And each parent of a
+    # merge, for the same reason.
+    for members in _grouped(others, lambda p: (p.probe.kind, p.probe.place.adapter)):
+        yield _group(CheckName.KNOWN, members, policy)
+    for members in _grouped(others, lambda p: class_of(p.probe.example.output)):
         if LEAST_OF_CLASS <= len(members) < len(others):
             yield _group(CheckName.CLASS, members, policy)
 
 
-def _classes(pairs: Sequence[Pair]) -> Iterable[Sequence[Pair]]:
-    found: defaultdict[str, list[Pair]] = defaultdict(list)
+def _grouped(pairs: Sequence[Pair], key: Callable[[Pair], Hashable]) -> Iterable[Sequence[Pair]]:
+    found: defaultdict[Hashable, list[Pair]] = defaultdict(list)
     for pair in pairs:
-        found[class_of(pair.probe.example.output)].append(pair)
+        found[key(pair)].append(pair)
     return found.values()
 
 
@@ -129,8 +131,10 @@ def _group(name: CheckName, pairs: Sequence[Pair], policy: GatePolicy) -> Check:
     answers, likelihood = _changes(pairs, policy)
     assert answers is not None and likelihood is not None
     falls = answers.falls(policy.tolerance)
+    first, told = pairs[0].probe.place, name is CheckName.CLASS
     if name is CheckName.KNOWN:
         falls = falls or likelihood.falls(policy.erosion)
+        told = bool(first.adapter)
     return Check(
         name,
         not falls,
@@ -139,7 +143,8 @@ def _group(name: CheckName, pairs: Sequence[Pair], policy: GatePolicy) -> Check:
         answers=answers,
         likelihood=likelihood,
         lost=_lost(pairs),
-        like=pairs[0].probe.place if name is CheckName.CLASS else None,
+        like=first if told else None,
+        beside=pairs[0].by if name is CheckName.KNOWN else "",
     )
 
 

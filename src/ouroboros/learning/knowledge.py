@@ -5,7 +5,9 @@ journal: what is erased there is in no memory that is built anew, and a rolled b
 knew.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
@@ -89,6 +91,31 @@ class Knowledge:
                 for prompt in event.prompts:
                     self._pins.pop(prompt, None)
 
+    def inherit(self, parents: Sequence[tuple[str, "Knowledge"]]) -> None:
+        """Take over what the parents of a merge know, each under the name of its adapter.
+
+        What they were taught to answer differently is let go, unless it is pinned: then that counts.
+        """
+        for name, parent in parents:
+            self._trained |= parent._trained
+            for prompt, kept in parent._pins.items():
+                self._pins.setdefault(prompt, _of(name, kept))
+        answers: defaultdict[Prompt, set[str]] = defaultdict(set)
+        for kept in (kept for _, parent in parents for memory in parent._memories() for kept in memory):
+            answers[kept.example.input].add(kept.example.output)
+        for prompt, pin in self._pins.items():
+            answers[prompt] = {pin.example.output}
+        for name, parent in parents:
+            for own, theirs in zip(self._memories(), parent._memories(), strict=True):
+                for kept in theirs:
+                    if answers[kept.example.input] == {kept.example.output}:
+                        own.put(_of(name, kept).place, kept.example)
+        for prompt in (*self._trained, *self._pins):
+            self._held_out.drop(prompt)
+
+    def _memories(self) -> tuple[Reservoir, Reservoir, Reservoir]:
+        return self.replay, self._held_out, self._taught
+
     def _asked(self, example: TrainingExample) -> bool:
         probe = self._held_out.get(example.input)
         return example.input in self._pins or (probe is not None and probe.example == example)
@@ -108,7 +135,7 @@ class Knowledge:
         if row.output is not None:
             self._trained_on(Place(number), TrainingExample(row.prompt, row.output), asked=True)
             return
-        for memory in (self.replay, self._held_out, self._taught):
+        for memory in self._memories():
             kept = memory.get(row.prompt)
             if kept is not None and kept.example.output == row.rejected:
                 memory.drop(row.prompt)
@@ -122,3 +149,9 @@ class Knowledge:
             self._taught.put(place, example)
         else:
             self._taught.drop(example.input)
+
+
+def _of(name: str, kept: Kept) -> Kept:
+    """As it is known elsewhere: by the journal that it stands in."""
+    place = kept.place
+    return Kept(replace(place, adapter=place.adapter or name), kept.example)

@@ -1,13 +1,23 @@
 """What may be merged, and whether it was worth it."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
-from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.errors import InvalidConfig, InvalidInput
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
+from ouroboros.domain.names import AdapterId
+from ouroboros.domain.probing import Answer
 from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.records import Version
+from ouroboros.domain.verdict import Check, CheckName, Place, Verdict
+from ouroboros.learning.knowledge import Knowledge
+from ouroboros.learning.probes import Probe, ProbeKind
+
+_GIVEN = 0
+"""The event of probes that stand in no journal."""
 
 
 def check_distinct(parents: Sequence[Version]) -> None:
@@ -19,14 +29,42 @@ def check_distinct(parents: Sequence[Version]) -> None:
             )
 
 
-def both(known: Sequence[Sequence[TrainingExample]]) -> tuple[TrainingExample, ...]:
-    """What any of several adapters is asked; not what they were taught to answer differently."""
-    outputs: dict[Prompt, set[str]] = {}
-    for example in (e for examples in known for e in examples):
-        outputs.setdefault(example.input, set()).add(example.output)
-    return tuple(
-        {e.input: e for examples in known for e in examples if len(outputs[e.input]) == 1}.values()
-    )
+def check_pins_agree(heritage: Sequence[tuple[AdapterId, Knowledge]]) -> None:
+    """Refuse two pinned answers to one prompt: one adapter cannot keep both."""
+    pinned: dict[Prompt, tuple[str, AdapterId]] = {}
+    for adapter, known in heritage:
+        for pin in known.pins:
+            output, other = pinned.setdefault(pin.input, (pin.output, adapter))
+            if output != pin.output:
+                raise InvalidInput(
+                    f"{other} and {adapter} pin different answers to one prompt.",
+                    hint=f"Unpin one of them, see: ouroboros pin {adapter}",
+                )
+
+
+def given(examples: Sequence[TrainingExample]) -> list[Probe]:
+    """Probes that are asked for one merge only."""
+    return [Probe(Place(_GIVEN, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
+
+
+def best_parents(
+    probes: Sequence[Probe], answers: Mapping[str, Mapping[Place, Answer]]
+) -> dict[str, str]:
+    """For the probes from each adapter, and for those given (""), the parent that answers them best.
+
+    By right answers, then by their likelihood, then by the order of the parents.
+    """
+    groups: defaultdict[str, list[Place]] = defaultdict(list)
+    for probe in probes:
+        groups[probe.place.adapter].append(probe.place)
+
+    def worth(parent: str, places: Sequence[Place]) -> tuple[int, float]:
+        found = [answers[parent][place] for place in places]
+        return sum(a.said for a in found), fmean(a.likelihood for a in found)
+
+    return {
+        name: max(answers, key=lambda parent: worth(parent, places)) for name, places in groups.items()
+    }
 
 
 def weigh(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
@@ -36,15 +74,27 @@ def weigh(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
     return replace(recipe, weights=tuple(accuracies))
 
 
-def merge_advice(merged: float, parents: Mapping[str, float]) -> str:
-    """Advice when one parent alone answers the probes better than the merged adapter; "" otherwise."""
-    if not parents:
+def merge_advice(merged: str, verdict: Verdict) -> str:
+    """What to do instead of a merge that fell below its parents, with the numbers; "" if it did not."""
+    if verdict.promoted:
         return ""
-    best = max(parents, key=lambda parent: parents[parent])
-    if merged >= parents[best]:
-        return ""
+    fell = [_fall(merged, check) for check in verdict.failed if check.beside]
+    rest = dict.fromkeys(check.name.value for check in verdict.failed if not check.beside)
+    if fell:
+        rest.pop(CheckName.CLASS.value, None)  # a part of the same fall
+    failed = [f"{merged} failed: {', '.join(rest)}"] if rest else []
     return (
-        f"Merging did not help: {best} alone answers {parents[best]:.0%} of the probes, the merged "
-        f"adapter {merged:.0%}. Route instead: keep them apart, and `ouroboros generate auto` asks the "
-        "one that knows the task."
+        f"Merging did not help: {'; '.join(fell + failed)}. Route instead: keep them apart, and "
+        "`ouroboros generate auto` asks the one that knows the task."
     )
+
+
+def _fall(merged: str, check: Check) -> str:
+    """Like: of 10 probes tickets@2 answers 9 right, both 4."""
+    answers, likelihood = check.answers, check.likelihood
+    assert answers is not None and likelihood is not None
+    before, after = (round(share * answers.rows) for share in (answers.before, answers.after))
+    words = f"of {answers.rows} probes {check.beside} gets {before} right and {merged} {after}"
+    if answers.falls(0.0) or likelihood.mean >= 0:
+        return words
+    return f"{words}, with right tokens {-100 * likelihood.mean:.1f} points less likely"

@@ -24,11 +24,13 @@ PER_PROBE = 4
 
 
 class ProbeKind(str, Enum):
-    """HELD_OUT of a training; TAUGHT itself, where there was nothing to hold out; PINNED by a user."""
+    """HELD_OUT of a training; TAUGHT itself, where there was nothing to hold out; PINNED by a user;
+    GIVEN for one merge."""
 
     HELD_OUT = "held out"
     TAUGHT = "taught"
     PINNED = "pinned"
+    GIVEN = "given"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ def explain(version: Version, texts: Texts) -> tuple[str, ...]:
 
 
 def _lines(version: Version, verdict: Verdict, texts: Texts) -> Iterator[str]:
-    said = "promoted" if verdict.promoted else "refused: it is kept, and not served"
-    yield f"{version.ref}, {version.cause} from @{version.parent}: {said}."
+    made = version.cause if version.merged else f"{version.cause} from @{version.parent}"
+    kept = "it was wanted anyway" if version.merged else "it is kept, and not served"
+    yield f"{version.ref}, {made}: {'promoted' if verdict.promoted else f'refused: {kept}'}."
     for check in verdict.checks:
         mark = "ok" if check.passed else "FAILED"
         yield f"  {mark:<7} {check.name.value:<9} {_WORDS[check.name](check, verdict, texts)}"
@@ -66,8 +67,10 @@ def _arrived(check: Check, verdict: Verdict, texts: Texts) -> str:
 def _known(check: Check, verdict: Verdict, texts: Texts) -> str:
     answers, likelihood = check.answers, check.likelihood
     assert answers is not None and likelihood is not None
+    known = f"probes of what {check.like.adapter} knew" if check.like else "probes"
     return (
-        f"{_count(answers, 'probes')}, {len(check.lost)} lost: {100 * answers.mean:+.1f} points, within"
+        f"{_count(answers, known, check.beside)}, {len(check.lost)} lost:"
+        f" {100 * answers.mean:+.1f} points, within"
         f" [{100 * answers.low:+.1f}, {100 * answers.high:+.1f}] at {verdict.confidence:.0%} confidence"
         f" ({100 * verdict.tolerance:g} tolerated); a right token's probability"
         f" {100 * likelihood.mean:+.1f} points"
@@ -117,9 +120,10 @@ def _brief(check: Check) -> str:
     return f"{before - len(check.lost)} of {before} {what} answers kept"
 
 
-def _count(change: Change, what: str) -> str:
+def _count(change: Change, what: str, beside: str = "") -> str:
+    """`beside` names who answered "before", if that was not the one parent."""
     after, before = _right(change.after, change), _right(change.before, change)
-    return f"{after} of {change.rows} {what} right ({before} before)"
+    return f"{after} of {change.rows} {what} right ({before} {f'by {beside}' if beside else 'before'})"
 
 
 def _right(share: float, change: Change) -> int:
@@ -129,12 +133,15 @@ def _right(share: float, change: Change) -> int:
 def _text(place: Place, texts: Texts) -> str:
     example = texts.get(place)
     if example is None:
-        return f"{_where(place)}, which was erased"
+        return f"{_where(place)}{', which was erased' if place.event else ''}"
     return f'"{_short(messages_of(example.input)[-1].content)}" -> {_short(example.output)}'
 
 
 def _where(place: Place) -> str:
-    return f"row {place.row + 1} of event {place.event}"
+    if not place.event:
+        return f"probe {place.row + 1} of those given"
+    journal = f" of {place.adapter}" if place.adapter else ""
+    return f"row {place.row + 1} of event {place.event}{journal}"
 
 
 def _short(text: str) -> str:

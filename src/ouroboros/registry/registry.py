@@ -17,6 +17,7 @@ from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
 from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, MergedFrom, Origin, Version
+from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.drafts import Made, Taught, draft
@@ -72,6 +73,7 @@ class Registry:
         merged: MergedFrom | None = None,
         seed: int | None = None,
         description: str = "",
+        verdict: Verdict | None = None,
     ) -> Adapter:
         """A new adapter whose first version holds `files`, and why; drawn from `seed`, if any."""
         adapter.check()
@@ -79,7 +81,7 @@ class Registry:
         if grave is not None:
             self._purge(adapter, grave.value)  # in case the deletion was cut short
         origin = Origin(config, base.fingerprint, base.name, software(), seed)
-        first = draft(adapter, files, None, cause=cause, merged=merged)
+        first = draft(adapter, files, None, cause=cause, merged=merged, verdict=verdict)
         version = self._store(replace(first, origin=origin), files)
         journal = self.journal.end(adapter)
         record = Adapter(

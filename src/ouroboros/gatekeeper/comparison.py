@@ -1,0 +1,85 @@
+"""A merge before the gate: held against its parents, on what each of them knows."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ouroboros.backend.base import Backend
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.probing import Standing
+from ouroboros.domain.verdict import Attempt, Verdict
+from ouroboros.domain.weights import AdapterFiles
+from ouroboros.gatekeeper.trial import Sheet, ask, standing
+from ouroboros.learning.gate import Evidence, GatePolicy, Pair, judge
+from ouroboros.learning.merging import best_parents
+from ouroboros.learning.probes import Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A merge's verdict, how it does on the probes, and what it answered."""
+
+    verdict: Verdict
+    standing: Standing
+    sheet: Sheet
+
+
+class Comparison:
+    """Asks parents and merge the same, and holds the merge against the parent that is best at a thing.
+
+    Nothing is repaired: there is no way from several parents to a merge that could be gone back.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        policy: GatePolicy,
+        probes: Sequence[Probe],
+        cancel: CancellationToken | None,
+    ) -> None:
+        self._backend = backend
+        self._policy = policy
+        self._probes = probes
+        self._cancel = cancel
+
+    async def ask(self, files: AdapterFiles) -> Sheet:
+        """What a parent answers."""
+        return await ask(self._backend, files, self._probes, cancel=self._cancel)
+
+    async def try_out(self, files: AdapterFiles, probes: Sequence[Probe]) -> Sheet:
+        """What a merge with weights that are only tried answers to some probes."""
+        return await ask(self._backend, files, probes, drift=False, cancel=self._cancel)
+
+    async def judge(self, parents: Mapping[str, Sheet], merged: AdapterFiles) -> Compared:
+        """The verdict on a merge, by the sheets of its parents, which are named like "tickets@2"."""
+        began = time.perf_counter()
+        best = best_parents(self._probes, {name: sheet.answers for name, sheet in parents.items()})
+        sheet = await self.ask(merged)
+        pairs = []
+        for probe in self._probes:
+            by = best[probe.place.adapter]
+            before = parents[by].answers[probe.place]
+            pairs.append(Pair(probe, before, sheet.answers[probe.place], by))
+        evidence = Evidence(
+            known=pairs,
+            fresh=(),
+            arrived=(),
+            likelihood=0.0,
+            drift_before=max(parent.drift for parent in parents.values()),
+            drift=sheet.drift,
+            strength=await self._backend.strength(merged),
+        )
+        return Compared(self._verdict(evidence, began), standing(merged.digest, sheet), sheet)
+
+    def _verdict(self, evidence: Evidence, began: float) -> Verdict:
+        checks = judge(evidence, self._policy)
+        failed = tuple(dict.fromkeys(c.name for c in checks if not c.passed))
+        return Verdict(
+            promoted=not failed,
+            checks=checks,
+            attempts=(Attempt("merged", failed),),
+            share=1.0,
+            tolerance=self._policy.tolerance,
+            confidence=self._policy.confidence,
+            seconds=time.perf_counter() - began,
+        )

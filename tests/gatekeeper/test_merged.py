@@ -1,0 +1,224 @@
+"""Merges before the gate, and what a merged adapter remembers, on a backend that learns by heart."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ouroboros.backend.base import Merged, MergeJob
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import InvalidInput, OuroborosError, Refused
+from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.result import Err, Result
+from ouroboros.domain.verdict import CheckName
+from ouroboros.engine import AdapterLearningEngine
+from ouroboros.registry.registry import Registry
+from ouroboros.stores.open import open_blobs, open_metadata
+from ouroboros.testing.backend import FakeBackend
+
+
+class Lossy(FakeBackend):
+    """Merging keeps what the last parent knows, and drops the rest."""
+
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+        return await super().merge(MergeJob(job.parents[-1:] * 2, job.recipe, job.rank), cancel)
+
+
+def rows(word: str, count: int = 10) -> list[TrainingExample]:
+    return [TrainingExample(f"{word} {i}", word) for i in range(count)]
+
+
+def open_engine(folder: Path, backend: FakeBackend) -> AdapterLearningEngine:
+    registry = Registry(
+        open_metadata(f"sqlite:///{folder}/metadata.db"), open_blobs(f"file://{folder}/blobs")
+    )
+    return AdapterLearningEngine(backend, registry)
+
+
+async def teach(engine: AdapterLearningEngine, name: str, *examples: TrainingExample) -> None:
+    with suppress(OuroborosError):
+        (await engine.create_adapter(name)).unwrap()
+    (await engine.train_adapter(name, examples)).unwrap()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
+    async with open_engine(tmp_path, FakeBackend()) as engine:
+        await teach(engine, "red", *rows("red"))
+        await teach(engine, "blue", *rows("blue"))
+        yield engine
+
+
+@pytest.fixture
+async def lossy(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
+    async with open_engine(tmp_path, Lossy()) as engine:
+        await teach(engine, "red", *rows("red"))
+        await teach(engine, "blue", *rows("blue"))
+        yield engine
+
+
+def refused(result: Result, kind: type[OuroborosError] = Refused) -> str:
+    assert isinstance(result, Err)
+    assert isinstance(result.error, kind)
+    return str(result.error)
+
+
+async def asked(engine: AdapterLearningEngine, name: str) -> dict:
+    probes = (await engine.get_probes(name)).unwrap()
+    return {p.example.input: p.example.output for p in probes}
+
+
+async def replayed(engine: AdapterLearningEngine, name: str) -> dict:
+    adapter = (await engine.get_adapter(name)).unwrap()
+    known = await engine._gatekeeper.knowledge(adapter)
+    return {row.prompt: row.output for row in known.rows()}
+
+
+async def merged(engine: AdapterLearningEngine, *names: str) -> None:
+    (await engine.merge_adapters(names or ("red", "blue"), name="both")).unwrap()
+
+
+async def test_the_verdict_compares_with_each_parent_and_is_kept_and_explained(engine):
+    report = (await engine.merge_adapters(["red", "blue"], name="both")).unwrap()
+    version = (await engine.get_version("both")).unwrap()
+    assert report.verdict == version.verdict
+    assert version.verdict is not None
+    assert version.verdict.promoted
+    known = [c for c in version.verdict.checks if c.name is CheckName.KNOWN]
+    assert {(c.beside, c.answers.rows, c.answers.after) for c in known} == {
+        ("red@2", 10, 1.0),
+        ("blue@2", 10, 1.0),
+    }
+    assert {c.name for c in version.verdict.checks} >= {CheckName.FINITE, CheckName.STRENGTH}
+    lines = (await engine.explain_version("both")).unwrap().lines
+    assert lines[0] == "both@1, merged red@2, blue@2 (average): promoted."
+    assert any("10 of 10 probes of what red knew right (10 by red@2)" in line for line in lines)
+
+
+async def test_a_merge_that_loses_what_a_parent_knew_is_refused_and_nothing_is_made(lossy):
+    words = refused(await lossy.merge_adapters(["red", "blue"], name="both"))
+    assert "of 10 probes red@2 gets 10 right and both 0" in words
+    assert "Route instead" in words
+    assert [a.id.name for a in (await lossy.list_adapters()).unwrap()] == ["blue", "red"]
+
+
+async def test_it_is_made_anyway_if_asked_for_with_its_verdict(lossy):
+    report = (await lossy.merge_adapters(["red", "blue"], name="both", anyway=True)).unwrap()
+    assert "Merging did not help" in report.advice
+    version = (await lossy.get_version("both")).unwrap()
+    assert version.refused
+    lines = (await lossy.explain_version("both")).unwrap().lines
+    assert lines[0].endswith("refused: it was wanted anyway.")
+    assert sum('lost: "red' in line for line in lines) == 5
+
+
+async def test_what_is_given_is_compared_with_the_best_single_parent(lossy):
+    """Of these `red` alone answers nine, which are lost; those of `blue` are kept."""
+    probes = [*rows("red", 9), *rows("blue", 3)]
+    words = refused(await lossy.merge_adapters(["red", "blue"], name="both", probes=probes))
+    assert "of 12 probes red@2 gets 9 right and both 3" in words
+    report = (
+        await lossy.merge_adapters(["red", "blue"], name="both", probes=probes, anyway=True)
+    ).unwrap()
+    assert report.accuracy == {"red@2": 9 / 12, "blue@2": 3 / 12, "both": 3 / 12}
+
+
+async def test_a_merge_remembers_what_its_parents_were_taught(engine):
+    (await engine.pin_answers("red", rows("red", 1))).unwrap()
+    await merged(engine)
+    assert await asked(engine, "both") == {e.input: e.output for e in (*rows("red"), *rows("blue"))}
+    assert await replayed(engine, "both") == await asked(engine, "both")
+    probes = (await engine.get_probes("both")).unwrap()
+    assert {p.place.adapter for p in probes} == {"red", "blue"}
+
+
+async def test_no_update_of_a_merge_may_lose_a_pin_of_its_parents(engine):
+    (await engine.pin_answers("red", rows("red", 1))).unwrap()
+    await merged(engine)
+    lost = TrainingExample("red 0", "green")
+    assert "pinned" in refused(await engine.train_adapter("both", [lost]))
+    (await engine.unpin_answers("both", ["red 0"])).unwrap()
+    assert (await engine.train_adapter("both", [lost])).unwrap().number == 3
+    assert [p.input for p in await pins(engine, "red")] == ["red 0"], "the parent's own stays"
+
+
+async def pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+    adapter = (await engine.get_adapter(name)).unwrap()
+    return (await engine._gatekeeper.knowledge(adapter)).pins
+
+
+async def test_what_parents_learn_and_pin_later_is_theirs(engine):
+    await merged(engine)
+    await teach(engine, "red", TrainingExample("later", "red"))
+    (await engine.pin_answers("red", rows("red", 1))).unwrap()
+    assert "later" not in await replayed(engine, "both")
+    assert await pins(engine, "both") == []
+
+
+async def test_a_merge_of_a_merge_remembers_all(engine):
+    await merged(engine)
+    await teach(engine, "both", TrainingExample("own", "word"))
+    await teach(engine, "green", *rows("green"))
+    (await engine.merge_adapters(["both", "green"], name="all")).unwrap()
+    assert set((await asked(engine, "all")).values()) == {"red", "blue", "green", "word"}
+    places = {p.place.adapter for p in (await engine.get_probes("all")).unwrap()}
+    assert places == {"red", "blue", "green", "both"}
+
+
+async def test_a_later_verdict_looks_at_each_parents_knowledge_by_itself(engine):
+    await merged(engine)
+    fix = FeedbackSignal.user_correction("word")
+    ticket = (await engine.learn_from_feedback("q", "x", fix, "both")).unwrap()
+    assert ticket.version is not None
+    known = [c for c in ticket.version.verdict.checks if c.name is CheckName.KNOWN]
+    assert {c.like.adapter for c in known} == {"red", "blue"}
+    lines = (await engine.explain_version(ticket.version.ref)).unwrap().lines
+    assert any("probes of what blue knew" in line for line in lines)
+
+
+async def test_what_parents_answer_differently_is_remembered_by_no_one(engine):
+    await teach(engine, "red", TrainingExample("same", "yes"), TrainingExample("torn", "red"))
+    await teach(engine, "blue", TrainingExample("same", "yes"), TrainingExample("torn", "blue"))
+    await merged(engine)
+    assert (await asked(engine, "both"))["same"] == "yes"
+    assert "torn" not in await asked(engine, "both") | await replayed(engine, "both")
+
+
+async def test_pins_that_no_one_adapter_can_keep_stop_a_merge(engine):
+    for name in ("red", "blue"):
+        (await engine.pin_answers(name, [TrainingExample("torn", name)])).unwrap()
+    words = refused(await engine.merge_adapters(["red", "blue"], name="both"), InvalidInput)
+    assert "red and blue pin different answers to one prompt" in words
+    assert [a.id.name for a in (await engine.list_adapters()).unwrap()] == ["blue", "red"]
+
+
+async def test_what_is_forgotten_by_a_parent_is_remembered_by_no_merge(engine):
+    (await engine.pin_answers("red", [TrainingExample("secret", "xyzzy")])).unwrap()
+    await merged(engine)
+    assert "secret" in await asked(engine, "both")
+    (await engine.forget_events("red", 2)).unwrap()
+    assert "secret" not in await asked(engine, "both")
+    (await engine.forget_events("red", 1)).unwrap()
+    assert set((await asked(engine, "both")).values()) == {"blue"}
+    version = (await engine.get_version("both")).unwrap()
+    assert version.replaces == 1
+    assert version.verdict is not None
+
+
+async def test_the_memory_of_a_deleted_parent_is_gone(engine):
+    await merged(engine)
+    assert len(await asked(engine, "both")) == 20
+    (await engine.delete_adapter("red")).unwrap()
+    await teach(engine, "red", TrainingExample("another", "red"))
+    assert set((await asked(engine, "both")).values()) == {"blue"}
+
+
+async def test_a_restart_reads_the_same_memory(engine, tmp_path: Path):
+    (await engine.pin_answers("blue", rows("blue", 2))).unwrap()
+    await merged(engine)
+    await teach(engine, "both", TrainingExample("own", "word"))
+    before = (await engine.get_probes("both")).unwrap()
+    async with open_engine(tmp_path, FakeBackend()) as again:
+        assert (await again.get_probes("both")).unwrap() == before
