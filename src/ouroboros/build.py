@@ -13,7 +13,7 @@ from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.migrate import Stores
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings
-from ouroboros.stores.open import MEMORY, SQLITE, open_blobs, open_metadata
+from ouroboros.stores.open import MEMORY, SQLITE, cached_blobs, open_blobs, open_metadata
 from ouroboros.sync import SyncEngine
 
 
@@ -65,7 +65,9 @@ def _open_embedder(settings: Settings) -> Embedder | None:
 
 def _open_registry(settings: Settings) -> Registry:
     stores = open_stores(settings)
-    return Registry(stores.metadata, stores.blobs)
+    _, blobs = store_urls(settings)
+    limit = settings.blob_cache * 2**20
+    return Registry(stores.metadata, stores.blobs, cached_blobs(stores.blobs, blobs, limit))
 
 
 def open_stores(settings: Settings) -> Stores:

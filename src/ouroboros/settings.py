@@ -25,6 +25,7 @@ class Settings:
     store    a folder, or "memory:" for one that is forgotten at exit.
     metadata  where metadata is kept instead of in the store's folder: a URL; "" leaves it there.
     blobs    the same for weights.
+    blob_cache  MiB of weights in a cloud that this machine keeps copies of; 0 keeps none.
     model    "starter", the folder of a Hugging Face causal language model, or its hub id.
     dtype    what the model computes in: "auto", "float32" or "bfloat16".
     device   "auto", "cpu" or "cuda".
@@ -41,6 +42,7 @@ class Settings:
     store: str = "./ouroboros-store"
     metadata: str = ""
     blobs: str = ""
+    blob_cache: int = 1024
     model: str = "starter"
     dtype: str = "auto"
     device: str = "auto"
@@ -86,6 +88,7 @@ class Settings:
                 )
         if self.threads is not None:
             check_int("threads", self.threads, 1, 4096)
+        check_int("blob_cache", self.blob_cache, 0, 2**30)
         check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
         check_int("replay_rows", self.replay_rows, 0, 1_000_000)
         check_number("auto_rollback", self.auto_rollback, 0.0, 0.5)
@@ -98,7 +101,7 @@ _CHOICES = {
     "quantize": ("none", "int8", "nf4"),
     "embedding": ("base", "minilm"),
 }
-_NUMBERS = ("threads", "feedback_limit", "replay_rows", "auto_rollback", "tolerance")
+_NUMBERS = ("blob_cache", "threads", "feedback_limit", "replay_rows", "auto_rollback", "tolerance")
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 

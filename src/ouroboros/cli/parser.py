@@ -88,6 +88,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="URL", help="a folder, or memory: (default ./ouroboros-store)")
     add("--metadata", metavar="URL", help="keep metadata there: postgresql://... (docs/stores.md)")
     add("--blobs", metavar="URL", help="keep weights there: s3://..., gs://..., az://...")
+    add("--blob-cache", type=int, metavar="MIB", help="copies of a cloud's weights kept here; 0: none")
     add("--model", metavar="PATH|ID", help="a model folder or hub id (default: the bundled starter)")
     add("--dtype", metavar="TYPE", help="auto, float32 or bfloat16")
     add("--device", metavar="DEVICE", help="auto, cpu or cuda")

@@ -81,7 +81,7 @@ def _damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Itera
             words = f"the record of @{version.parent}, which it was made from, is missing"
             yield Damage(version.ref, words, served=False)
         try:
-            registry.files(version)
+            registry.originals.get(version.digest, str(version.ref))
         except StoreError as error:
             yield Damage(version.ref, error.message, served=version.number == adapter.head)
 
@@ -91,7 +91,7 @@ def _newest_sound(registry: Registry, damaged: VersionRef) -> VersionRef | None:
     others = [v for v in reversed(registry.versions(damaged.adapter)) if not v.refused]
     for version in [*_ancestors(registry, damaged), *others]:
         try:
-            registry.files(version)
+            registry.originals.get(version.digest, str(version.ref))
         except StoreError:
             continue
         return version.ref

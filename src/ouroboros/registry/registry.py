@@ -39,14 +39,18 @@ ADAPTERS = "adapters"
 class Registry:
     """What is known about adapters, in a metadata store, and their weights, in a blob store.
 
+    `cached` is the same blob store by a way that may answer from a copy: versions are read through it.
     Methods block. They raise `NotFound`, `AlreadyExists`, `Conflict` and `StoreError`.
     """
 
-    def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
+    def __init__(
+        self, metadata: MetadataStore, blobs: BlobStore, cached: BlobStore | None = None
+    ) -> None:
         self._metadata = metadata
         self._blobs = blobs
         self.stores = (metadata, blobs)
-        self.weights = Weights(metadata, blobs)
+        self.originals = Weights(metadata, blobs)
+        self.weights = Weights(metadata, cached or blobs)
         self.rows = VersionRows(metadata)
         self.journal = Journal(metadata)
         self.jobs = Jobs(metadata, blobs)

@@ -1,5 +1,6 @@
 """Opening a store by its URL; what a scheme needs is imported only when it is used."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 MEMORY = "memory:"
 SQLITE = "sqlite:///"
+_CLOUDS = ("s3://", "gs://", "az://")
 
 
 def open_metadata(url: str) -> MetadataStore:
@@ -43,11 +45,25 @@ def open_blobs(url: str) -> BlobStore:
         from ouroboros.stores.blobs.files import FileBlobs
 
         return FileBlobs(Path(url.removeprefix("file://")))
-    if url.startswith(("s3://", "gs://", "az://")):
+    if url.startswith(_CLOUDS):
         from ouroboros.stores.blobs.objects import ObjectBlobs
 
         return ObjectBlobs(url)
     raise _unknown("blob", url, "file:///PATH, s3://BUCKET/PREFIX, gs://..., az://...")
+
+
+def cached_blobs(blobs: BlobStore, url: str, limit: int) -> BlobStore:
+    """The store at `url` with up to `limit` bytes of it kept on this machine, if it lies in a cloud.
+
+    They are kept in `$XDG_CACHE_HOME/ouroboros/blobs`, or `~/.cache/ouroboros/blobs`.
+    """
+    if limit == 0 or not url.startswith(_CLOUDS):
+        return blobs
+    from ouroboros.stores.blobs.cache import CachedBlobs
+    from ouroboros.stores.blobs.objects import endpoint
+
+    above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return CachedBlobs(blobs, f"{endpoint(url)} {url}", above / "ouroboros" / "blobs", limit)
 
 
 def _postgresql(url: str) -> "URL":

@@ -105,6 +105,11 @@ class ObjectBlobs:
             raise StoreError(f"Could not {what} {self._where}: {reason}.", hint=hint) from None
 
 
+def endpoint(url: str) -> str:
+    """The server that is named instead of the cloud's own; empty if none is."""
+    return os.environ.get(CLOUDS[url.partition("://")[0]].endpoint, "")
+
+
 def _paths(store: "ObjectStore", folder: str) -> list[str]:
     return [found["path"] for page in store.list(folder or None) for found in page]
 
@@ -126,7 +131,7 @@ def _connect(url: str) -> "ObjectStore":
             "The URL of the blob store cannot be read; it holds a bucket and a prefix, and no secret.",
             hint=f"It looks like: {cloud.form}",
         )
-    http = os.environ.get(cloud.endpoint, "").startswith("http://")
+    http = endpoint(url).startswith("http://")
     named: dict[str, Any] = {"client_options": {"allow_http": True}} if http else {}
     named |= {"credential_provider": provider} if (provider := _profile(scheme)) else {}
     try:

@@ -1,0 +1,256 @@
+"""Copies on this machine: never wrong, never too many, and gone with their blob."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ouroboros.domain.errors import NotFound, StoreError
+from ouroboros.stores.blobs import cache
+from ouroboros.stores.blobs.base import BlobStore
+from ouroboros.stores.blobs.cache import CachedBlobs
+from ouroboros.stores.blobs.files import FileBlobs
+from ouroboros.stores.blobs.memory import MemoryBlobs
+from ouroboros.stores.open import cached_blobs, open_blobs
+from ouroboros.testing.blobs import SharedBlobLaws
+from ouroboros.testing.processes import in_processes
+
+KEYS = ("a/one", "a/two", "b/three", "c/four")
+
+
+class Opener:
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit = folder, limit
+
+    def __call__(self) -> CachedBlobs:
+        stored = FileBlobs(self._folder / "stored")
+        return CachedBlobs(stored, "mine", self._folder / "copies", self._limit)
+
+
+class TestRoomy(SharedBlobLaws):
+    @pytest.fixture
+    def opener(self, tmp_path: Path) -> Callable[[], BlobStore]:
+        return Opener(tmp_path, 2**30)
+
+
+class TestCrowded(SharedBlobLaws):
+    """Copies come and go all the time."""
+
+    @pytest.fixture
+    def opener(self, tmp_path: Path) -> Callable[[], BlobStore]:
+        return Opener(tmp_path, 100_000)
+
+
+class Counting(MemoryBlobs):
+    """Counts what is read from it."""
+
+    reads = 0
+
+    def get(self, key: str) -> bytes:
+        self.reads += 1
+        return super().get(key)
+
+
+@pytest.fixture
+def stored() -> Counting:
+    blobs = Counting()
+    for key in KEYS:
+        blobs.put(key, key.encode() * 100)
+    return blobs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "copies"
+
+
+@pytest.fixture
+def cached(stored: Counting, folder: Path) -> CachedBlobs:
+    return CachedBlobs(stored, "s3://mine", folder, 2**20)
+
+
+def copies(folder: Path) -> list[Path]:
+    return [f for f in folder.rglob("*") if f.is_file() and f.name != ".lock"]
+
+
+def test_a_blob_is_read_from_its_store_once(cached: CachedBlobs, stored: Counting, folder: Path) -> None:
+    assert [cached.get("a/one") for _ in range(3)] == [b"a/one" * 100] * 3
+    assert CachedBlobs(stored, "s3://mine", folder, 2**20).get("a/one") == b"a/one" * 100
+    assert stored.reads == 1
+
+
+def test_another_store_has_copies_of_its_own(cached: CachedBlobs, folder: Path) -> None:
+    cached.get("a/one")
+    other = MemoryBlobs()
+    other.put("a/one", b"another")
+    assert CachedBlobs(other, "s3://other", folder, 2**20).get("a/one") == b"another"
+
+
+def _flip(file: Path) -> None:
+    file.write_bytes(bytes([*file.read_bytes()[:-1], 0]))
+
+
+@pytest.mark.parametrize(
+    "spoil", [_flip, lambda f: os.truncate(f, 40), lambda f: os.truncate(f, 0), lambda f: f.unlink()]
+)
+def test_a_spoilt_copy_is_fetched_again_and_replaced(
+    cached: CachedBlobs, stored: Counting, folder: Path, spoil: Callable[[Path], None]
+) -> None:
+    cached.get("a/one")
+    spoil(copies(folder)[0])
+    assert cached.get("a/one") == b"a/one" * 100
+    assert cached.get("a/one") == b"a/one" * 100
+    assert stored.reads == 2
+
+
+def test_no_byte_of_a_deleted_blob_is_left(cached: CachedBlobs, folder: Path) -> None:
+    cached.get("a/one")
+    cached.get("a/two")
+    cached.delete("a/one")
+    assert len(copies(folder)) == 1
+    assert not any(b"a/one" in f.read_bytes() for f in copies(folder))
+    with pytest.raises(NotFound):
+        cached.get("a/one")
+
+
+def test_who_reads_while_a_blob_is_deleted_leaves_no_copy(folder: Path) -> None:
+    reading, deleting = threading.Event(), threading.Event()
+
+    class Slow(MemoryBlobs):
+        def get(self, key: str) -> bytes:
+            data = super().get(key)
+            reading.set()
+            deleting.wait(10)
+            time.sleep(0.05)
+            return data
+
+    stored = Slow()
+    stored.put("a", b"secret")
+    cached = CachedBlobs(stored, "s3://mine", folder, 2**20)
+    reader = threading.Thread(target=cached.get, args=["a"])
+    reader.start()
+    reading.wait()
+    deleting.set()
+    cached.delete("a")
+    reader.join()
+    assert copies(folder) == []
+
+
+def test_a_copy_that_cannot_be_removed_keeps_its_blob_and_says_so(
+    cached: CachedBlobs, stored: Counting, folder: Path
+) -> None:
+    cached.get("a/one")
+    (entry,) = copies(folder)
+    entry.unlink()
+    (entry / "in the way").mkdir(parents=True)
+    with pytest.raises(StoreError, match="remove the copy of a/one"):
+        cached.delete("a/one")
+    assert "a/one" in list(stored.list())
+
+
+def test_what_was_used_longest_ago_makes_room(stored: Counting, folder: Path) -> None:
+    cached = CachedBlobs(stored, "s3://mine", folder, 1800)  # three of them
+    for key in ("a/one", "a/two", "b/three"):
+        cached.get(key)
+        time.sleep(0.01)
+    cached.get("a/one")
+    time.sleep(0.01)
+    cached.get("c/four")
+    assert sum(f.stat().st_size for f in copies(folder)) <= 1800
+    before = stored.reads
+    cached.get("a/one")
+    assert stored.reads == before
+    cached.get("a/two")
+    assert stored.reads == before + 1
+
+
+def test_a_blob_that_would_take_all_the_room_is_not_kept(stored: Counting, folder: Path) -> None:
+    cached = CachedBlobs(stored, "s3://mine", folder, 600)
+    stored.put("large", bytes(600))
+    cached.get("a/one")
+    cached.get("large")
+    assert len(copies(folder)) == 1
+
+
+def test_a_lower_limit_holds_from_the_next_start(
+    cached: CachedBlobs, stored: Counting, folder: Path
+) -> None:
+    for key in KEYS:
+        cached.get(key)
+    CachedBlobs(stored, "s3://mine", folder, 700)
+    assert len(copies(folder)) == 1
+
+
+def test_an_old_copy_is_not_used_and_goes_at_the_next_start(
+    cached: CachedBlobs, stored: Counting, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached.get("a/one")
+    stored.delete("a/one")  # by another machine
+    assert cached.get("a/one") == b"a/one" * 100
+    monkeypatch.setattr(cache, "LASTS", 0)
+    with pytest.raises(NotFound):
+        cached.get("a/one")
+    CachedBlobs(stored, "s3://mine", folder, 2**20)
+    assert copies(folder) == []
+
+
+def test_the_folder_may_be_deleted_at_any_time(
+    cached: CachedBlobs, stored: Counting, folder: Path
+) -> None:
+    cached.get("a/one")
+    shutil.rmtree(folder)
+    assert cached.get("a/one") == b"a/one" * 100
+    cached.get("a/one")
+    assert stored.reads == 2
+    shutil.rmtree(folder)
+    cached.delete("a/one")
+
+
+def test_where_nothing_can_be_kept_blobs_are_read_all_the_same(stored: Counting, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    cached = CachedBlobs(stored, "s3://mine", tmp_path / "file", 2**20)
+    assert cached.get("a/one") == b"a/one" * 100
+    cached.delete("a/one")
+    assert "a/one" not in list(stored.list())
+
+
+def test_copies_are_for_their_owner_alone(cached: CachedBlobs, folder: Path) -> None:
+    cached.get("a/one")
+    (entry,) = copies(folder)
+    assert entry.stat().st_mode & 0o077 == 0
+    assert entry.parent.stat().st_mode & 0o077 == 0
+
+
+def test_processes_that_crowd_each_other_out_read_what_is_true(tmp_path: Path) -> None:
+    opener = Opener(tmp_path, 40_000)
+    for number in range(8):
+        opener().put(f"blob/{number}", bytes([number]) * 10_000)
+    in_processes(3, _read_all, opener)
+    assert sum(f.stat().st_size for f in copies(tmp_path / "copies")) <= 40_000
+
+
+def _read_all(number: int, opener: Opener) -> None:
+    cached = opener()
+    for n in range(100):
+        which = (n * (number + 3)) % 8
+        assert cached.get(f"blob/{which}") == bytes([which]) * 10_000
+
+
+def test_only_clouds_are_copied(tmp_path: Path) -> None:
+    for url in ("memory:", f"file://{tmp_path}/blobs"):
+        blobs = open_blobs(url)
+        assert cached_blobs(blobs, url, 2**20) is blobs
+    assert cached_blobs(blobs, "s3://mine", 0) is blobs
+
+
+def test_copies_of_a_cloud_are_kept_below_the_users_cache_folder(
+    stored: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached = cached_blobs(stored, "gs://mine/x", 2**20)
+    cached.get("a/one")
+    assert len(copies(tmp_path / "ouroboros" / "blobs")) == 1
