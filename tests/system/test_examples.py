@@ -29,10 +29,9 @@ def test_versions(python):
 def test_merge(python):
     ran = python(EXAMPLES / "04_merge.py")
     assert ran.returncode == 0, ran.stderr
-    average, arithmetic, ties = ran.stdout.splitlines()
-    assert average.startswith("both, average: Merging did not help: of 4 probes ")
-    assert arithmetic.startswith("both, task_arithmetic: rank 16, 0.0% cut off; topic@2 ")
-    assert ties.startswith(("both, ties: rank 16, ", "both, ties: Merging did not help"))
+    lines = dict(line.split(": ", 1) for line in ran.stdout.splitlines())
+    assert list(lines) == ["both, average", "both, task_arithmetic", "both, ties"]
+    assert all(line.startswith(("rank 16, ", "Merging did not help: ")) for line in lines.values())
 
 
 def test_import_export(python):
