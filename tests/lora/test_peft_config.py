@@ -67,6 +67,9 @@ def test_a_whole_alpha_is_written_as_an_integer(base: BaseModel):
         {"task_type": "SEQ_CLS"},
         {"custom_code": "print(1)"},
         {"megatron_config": {"a": 1}},
+        {"auto_mapping": {"base_model_class": "system", "parent_library": "os"}},
+        {"auto_mapping": {"base_model_class": "X", "parent_library": "transformers.models.x.y\n.os"}},
+        {"auto_mapping": ["os"]},
     ],
 )
 def test_what_would_change_the_weights_meaning_is_refused_by_name(option: dict[str, Any]):
@@ -106,6 +109,14 @@ def test_senseless_values_are_refused(option: dict[str, Any]):
 @pytest.mark.parametrize("off", [None, False, [], {}])
 def test_options_that_are_off_do_not_matter(option: str, off: object):
     assert read(document(**{option: off})).rank == 8
+
+
+def test_the_mapping_that_peft_writes_for_a_model_of_transformers_does_not_matter():
+    mapping = {
+        "base_model_class": "LlamaForCausalLM",
+        "parent_library": "transformers.models.llama.modeling_llama",
+    }
+    assert read(document(auto_mapping=mapping)).rank == 8
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"LORA"', b'{"r": 1, "r": 2}', b"\xff"])

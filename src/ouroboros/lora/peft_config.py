@@ -40,6 +40,7 @@ _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 _TRANSPOSED = frozenset({"gpt2", "openai-gpt"})
 """Architectures that store their layers' weights as [in, out]."""
 
+_MODEL_MODULE = re.compile(r"transformers\.models(\.[a-z0-9_]+)+")
 _PATTERN = re.compile(r"\^?[A-Za-z0-9_]+(\\?\.[A-Za-z0-9_]+)*\$?")
 
 
@@ -122,10 +123,20 @@ def _check_kind(found: Mapping[str, Any]) -> None:
     start = found.get("init_lora_weights")
     if not any(start is plain or (isinstance(start, str) and start == plain) for plain in _PLAIN_STARTS):
         raise _unsupported("init_lora_weights", start, "It changed the base; convert it first.")
+    _check_mapping(found.get("auto_mapping"))
     for key in found.keys() - _READ - _NO_EFFECT:
         value = found[key]
         if value is not None and value is not False and value not in ({}, [], ""):
             raise _unsupported(key, value, "Train or export it without.")
+
+
+def _check_mapping(value: object) -> None:
+    """The file is kept as it is, and PEFT imports the module that this names: only a model's may be."""
+    if value is None:
+        return
+    module = value.get("parent_library") if isinstance(value, dict) else None
+    if not isinstance(module, str) or not _MODEL_MODULE.fullmatch(module):
+        raise _unsupported("auto_mapping", value, "It names code to import; export it without.")
 
 
 def _unsupported(key: str, value: object, hint: str) -> InvalidAdapter:
