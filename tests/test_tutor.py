@@ -274,13 +274,35 @@ async def test_answers_of_others_and_deleted_adapters_are_refused(engine):
     assert isinstance(error_of(result), NotFound)
 
 
-async def test_a_thousand_events_at_once_are_all_kept_in_order(engine):
-    tickets = await asyncio.gather(
-        *(teach(engine, FeedbackSignal.critique(f"note {i}"), wait=False) for i in range(1000))
-    )
+async def test_a_thousand_events_at_once_are_all_kept_and_learned_in_order(engine):
+    """Notes, and among them corrections of two prompts that change their mind again and again."""
+    prompts, answers = ("where is it?", "who are you?"), ("shipping", "billing", "returns")
+    corrections = {i: (prompts[i // 20 % 2], answers[i // 20 % 3]) for i in range(0, 1000, 20)}
+
+    def event(i: int):
+        if i in corrections:
+            prompt, text = corrections[i]
+            return teach(engine, FIX(text), prompt, f"no idea {i}", wait=False)
+        return teach(engine, FeedbackSignal.critique(f"note {i}"), wait=False)
+
+    async with engine._writing[AdapterId("tickets")]:
+        tickets = await asyncio.gather(*(event(i) for i in range(1000)))
     assert sorted(t.event for t in tickets) == list(range(1, 1001))
-    await engine.feedback_outcome(tickets[-1])
+    done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
     assert (await engine.get_adapter("tickets")).unwrap().applied == 1000
+    learned = [
+        lesson.event
+        for version in (await engine.get_versions("tickets")).unwrap()
+        for lesson in version.lessons
+        if lesson.learned
+    ]
+    assert learned == sorted(set(learned))
+    assert all(ticket.lesson is not None for ticket in done)
+    latest = {
+        prompt: text
+        for _, (prompt, text) in sorted((tickets[i].event, said) for i, said in corrections.items())
+    }
+    assert {prompt: await ask(engine, prompt) for prompt in prompts} == latest
 
 
 async def test_an_event_that_cannot_be_learned_is_passed_over_alone(engine, monkeypatch):

@@ -189,6 +189,19 @@ async def test_a_parent_is_asked_once_even_by_another_process(engine, open_engin
     assert "stop" in asked
 
 
+async def test_answers_are_compared_with_how_they_were_when_learned(engine, open_engine):
+    """Through all the trainings that follow."""
+    await trained(engine, *FIRST)
+    for i in range(3):
+        await trained(engine, TrainingExample(f"play {i}", "media"))
+    async with open_engine() as again:
+        head = (await versions(again))[-1]
+        standing = again._registry.scores.get(head.adapter, head.digest)
+    assert set(standing.first()) >= set(standing.known())
+    assert len(standing.first()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
+    assert all(answer.said for answer in standing.first().values())
+
+
 async def test_pins_are_listed_limited_to_the_model_and_let_go(engine):
     pins = (await engine.pin_answers("tickets", [PIN, TrainingExample("hello", "hi")])).unwrap()
     assert pins == [PIN, TrainingExample("hello", "hi")]

@@ -122,3 +122,14 @@ def test_the_walk_back_finds_the_furthest_eighth_that_passes(border, found):
 def test_what_was_taught_last_does_not_pay_for_what_is_held_out():
     known = pairs(kept=20, lost=8) + pairs(gained=40, start=100, kind=ProbeKind.TAUGHT)
     assert failed(evidence(known)) == {CheckName.KNOWN}
+
+
+def test_falls_that_each_passed_may_not_add_up():
+    known = pairs(kept=13, lost=1) + [pair(50 + i, WRONG, WRONG) for i in range(6)]
+    assert not failed(evidence(known))
+    assert failed(evidence(known, learned=[RIGHT] * 20)) == {CheckName.CREEP}
+
+
+def test_what_crept_before_may_stay_there():
+    known = pairs(kept=14) + [pair(50 + i, WRONG, WRONG) for i in range(6)]
+    assert not failed(evidence(known, learned=[RIGHT] * 20))

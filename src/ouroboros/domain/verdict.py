@@ -26,6 +26,7 @@ class CheckName(str, Enum):
     STRENGTH  how far it does: the norm of its updates over that of the layers they are added to.
     ARRIVED   the rows that it was trained on have become likelier.
     KNOWN     answers to what the adapter knew before; a merge's, to what each parent did.
+    CREEP     the same answers beside how they were when each was learned: small falls add up.
     CLASS     the same, of the probes that share one answer.
     PINNED    answers that a user said must never be lost.
     DRIFT     how far plain exchanges are from the base's, in nats per token.
@@ -36,6 +37,7 @@ class CheckName(str, Enum):
     STRENGTH = "strength"
     ARRIVED = "arrived"
     KNOWN = "known"
+    CREEP = "creep"
     CLASS = "class"
     PINNED = "pinned"
     DRIFT = "drift"

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -81,6 +81,7 @@ class Trial:
         self._cancel = cancel
         self._rows = _sample(candidate.rows)
         self._probes = _standing_probes(candidate)
+        self._first = parent.first()
         self._parent = Sheet(parent.known(), (), math.nan if parent.drift is None else parent.drift)
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
@@ -105,7 +106,7 @@ class Trial:
             confidence=self._policy.confidence,
             seconds=self._seconds,
         )
-        return Judged(outcome, verdict, standing(outcome.files.digest, sheet))
+        return Judged(outcome, verdict, standing(outcome.files.digest, sheet, self._learned(sheet)))
 
     async def walk_back(self, refused: Judged) -> Judged:
         """The furthest point on the way from the parent that passes; what was refused, if none does."""
@@ -136,6 +137,7 @@ class Trial:
         pairs = [Pair(p, before.answers[p.place], sheet.answers[p.place]) for p in asked]
         evidence = Evidence(
             known=pairs[: len(probes)],
+            learned=[self._first.get(p.place, before.answers[p.place]) for p in probes],
             fresh=pairs[len(probes) :],
             arrived=[_gain(*of) for of in zip(self._rows, before.rows, sheet.rows, strict=True)],
             likelihood=_likelihood(self._rows, sheet),
@@ -160,6 +162,12 @@ class Trial:
             known.rows or asked.rows,
             asked.drift if drift else known.drift,
         )
+
+    def _learned(self, sheet: Sheet) -> dict[Place, Answer]:
+        """The answers to all probes as they were when each was asked first."""
+        known = sheet.answers | self._parent.answers | self._first
+        places = [p.place for p in (*self._probes, *self._candidate.fresh)]
+        return {place: known[place] for place in places if place in known}
 
     def _first_probes(self) -> Sequence[Probe]:
         """All, or for a small update every pin and a few others: other ones for each candidate."""
@@ -225,7 +233,14 @@ def _likelihood(rows: Sequence[Row], sheet: Sheet) -> float:
     return fmean(map(math.exp, wanted)) if wanted else 0.0
 
 
-def standing(digest: str, sheet: Sheet) -> Standing:
+def standing(digest: str, sheet: Sheet, learned: Mapping[Place, Answer] | None = None) -> Standing:
     """What is kept of a sheet, so that the version's successor need not ask it again."""
-    drift = None if math.isnan(sheet.drift) else sheet.drift
-    return Standing(digest, tuple(sheet.answers), tuple(sheet.answers.values()), drift)
+    first = sheet.answers if learned is None else learned
+    return Standing(
+        digest,
+        tuple(sheet.answers),
+        tuple(sheet.answers.values()),
+        None if math.isnan(sheet.drift) else sheet.drift,
+        tuple(first),
+        tuple(first.values()),
+    )

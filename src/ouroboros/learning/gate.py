@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ouroboros.domain.checks import check_number
 from ouroboros.domain.probing import Answer
@@ -62,6 +62,7 @@ class Evidence:
     arrived     how far each trained row's wanted output rose and its unwanted one fell, nats per token.
     likelihood  mean token probability, under the candidate, of the outputs that were to rise.
     drift_before, drift, strength  on the anchors, and of the weights.
+    learned     the answers to `known` as they were when each was asked first.
     """
 
     known: Sequence[Pair]
@@ -71,6 +72,7 @@ class Evidence:
     drift_before: float
     drift: float
     strength: float
+    learned: Sequence[Answer] = ()
 
 
 def judge(evidence: Evidence, policy: GatePolicy) -> tuple[Check, ...]:
@@ -95,6 +97,7 @@ def _checks(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
     # A parent that is further out already may stay there, but no child of it may go on.
     yield Check(CheckName.DRIFT, drift <= max(policy.drift, evidence.drift_before), drift, policy.drift)
     yield from _retention(evidence.known, policy)
+    yield from _crept(evidence, policy)
 
 
 def _arrived(evidence: Evidence, policy: GatePolicy) -> Check:
@@ -119,6 +122,16 @@ def _retention(known: Sequence[Pair], policy: GatePolicy) -> Iterator[Check]:
             yield _group(CheckName.CLASS, members, policy)
 
 
+def _crept(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
+    """Falls that each passed may not add up. What crept before may stay there, but not go on."""
+    since = [replace(p, before=b) for p, b in zip(evidence.known, evidence.learned, strict=False)]
+    if all(p.before == s.before for p, s in zip(evidence.known, since, strict=False)):
+        return
+    check = _group(CheckName.CREEP, since, policy)
+    worse = sum(p.before.said for p in evidence.known) > sum(p.after.said for p in evidence.known)
+    yield replace(check, passed=check.passed or not worse)
+
+
 def _grouped(pairs: Sequence[Pair], key: Callable[[Pair], Hashable]) -> Iterable[Sequence[Pair]]:
     found: defaultdict[Hashable, list[Pair]] = defaultdict(list)
     for pair in pairs:
@@ -132,7 +145,7 @@ def _group(name: CheckName, pairs: Sequence[Pair], policy: GatePolicy) -> Check:
     assert answers is not None and likelihood is not None
     falls = answers.falls(policy.tolerance)
     first, told = pairs[0].probe.place, name is CheckName.CLASS
-    if name is CheckName.KNOWN:
+    if name is not CheckName.CLASS:
         falls = falls or likelihood.falls(policy.erosion)
         told = bool(first.adapter)
     return Check(

@@ -7,7 +7,14 @@ from ouroboros.backend.base import TrainJob
 from ouroboros.domain.verdict import CheckName, Verdict
 
 _MENDED_BY_LESS = frozenset(
-    {CheckName.KNOWN, CheckName.CLASS, CheckName.PINNED, CheckName.DRIFT, CheckName.STRENGTH}
+    {
+        CheckName.KNOWN,
+        CheckName.CREEP,
+        CheckName.CLASS,
+        CheckName.PINNED,
+        CheckName.DRIFT,
+        CheckName.STRENGTH,
+    }
 )
 
 

@@ -38,7 +38,7 @@ def _lines(version: Version, verdict: Verdict, texts: Texts) -> Iterator[str]:
     for check in verdict.checks:
         mark = "ok" if check.passed else "FAILED"
         yield f"  {mark:<7} {check.name.value:<9} {_WORDS[check.name](check, verdict, texts)}"
-        if check.name is not CheckName.CLASS:
+        if check.name not in (CheckName.CLASS, CheckName.CREEP):
             yield from (f"{'':19} lost: {_text(place, texts)}" for place in check.lost[:SHOWN])
     if len(verdict.attempts) > 1:
         for attempt in verdict.attempts:
@@ -77,6 +77,13 @@ def _known(check: Check, verdict: Verdict, texts: Texts) -> str:
     )
 
 
+def _creep(check: Check, verdict: Verdict, texts: Texts) -> str:
+    answers = check.answers
+    assert answers is not None
+    after, before = _right(answers.after, answers), _right(answers.before, answers)
+    return f"{after} of {answers.rows} probes right ({before} when each was learned)"
+
+
 def _class(check: Check, verdict: Verdict, texts: Texts) -> str:
     assert check.answers is not None and check.like is not None
     found = texts.get(check.like)
@@ -99,6 +106,7 @@ _WORDS: dict[CheckName, Callable[[Check, Verdict, Texts], str]] = {
     CheckName.STRENGTH: _strength,
     CheckName.ARRIVED: _arrived,
     CheckName.KNOWN: _known,
+    CheckName.CREEP: _creep,
     CheckName.CLASS: _class,
     CheckName.PINNED: _pinned,
     CheckName.DRIFT: _drift,
