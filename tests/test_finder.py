@@ -51,6 +51,19 @@ async def engine(opened):
         yield engine
 
 
+@pytest.fixture
+def kept(tmp_path):
+    """Which portraits the store holds, and of how many classes."""
+
+    def read() -> dict[str, int]:
+        store = open_metadata(f"sqlite:///{tmp_path}/metadata.db")
+        found = {r.key: r.value["count"] for r in store.scan("sketches")}
+        store.close()
+        return found
+
+    return read
+
+
 async def names(engine, text, k=5):
     return [f.adapter.name for f in (await engine.find_adapters(text, k)).unwrap()]
 
@@ -136,6 +149,30 @@ async def test_a_deleted_adapter_leaves_no_portrait(engine, tmp_path):
     store = open_metadata(f"sqlite:///{tmp_path}/metadata.db")
     assert [r.key for r in store.scan("sketches")] == ["player"]
     store.close()
+
+
+async def test_what_is_forgotten_leaves_no_portrait(engine, kept):
+    (
+        await engine.train_adapter("tickets", [TrainingExample("my zyzzyva is broken", "insects")])
+    ).unwrap()
+    assert (await engine.find_adapters("zyzzyva", 1)).unwrap()[0].similarity > 0.4
+    assert kept() == {"player": 1, "tickets": 2}
+    (await engine.forget_events("tickets", 2)).unwrap()
+    assert kept() == {"player": 1}
+    assert (await engine.find_adapters("zyzzyva", 1)).unwrap()[0].similarity < 0.1
+    assert kept() == {"player": 1, "tickets": 1}
+
+
+async def test_a_portrait_drawn_while_its_rows_are_forgotten_is_not_kept(opened, engine, kept):
+    class Meanwhile(FakeBackend):
+        async def embed(self, texts):
+            if "lost parcel" in texts:
+                (await engine.forget_events("tickets", 1)).unwrap()
+            return await super().embed(texts)
+
+    async with opened(Meanwhile()) as finding:
+        assert await names(finding, "parcel")
+    assert kept() == {"player": 1}
 
 
 @pytest.mark.parametrize(

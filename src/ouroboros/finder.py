@@ -4,12 +4,14 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from ouroboros.backend.base import Backend, Embedder
+from ouroboros.domain.errors import NotFound
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.finding import Found, Sketch, Vector
 from ouroboros.domain.names import AdapterId
@@ -93,9 +95,18 @@ class Finder:
         sketch = self._kept.get(adapter)
         if sketch is not None and sketch.of == of:
             return _unpack(sketch)
-        portrait = await self._draw(await in_thread(self._registry.get, adapter))
-        await in_thread(self._registry.sketches.put, adapter, _pack(portrait, of))
+        record = await in_thread(self._registry.get, adapter)
+        portrait = await self._draw(record)
+        await in_thread(self._keep, record, _pack(portrait, of))
         return portrait
+
+    def _keep(self, drawn: Adapter, sketch: Sketch) -> None:
+        """Keep a portrait unless its head went while it was drawn: perhaps it was to be forgotten."""
+        self._registry.sketches.put(drawn.id, sketch)
+        with suppress(NotFound):
+            if self._registry.get(drawn.id).head == drawn.head:
+                return
+        self._registry.sketches.drop(drawn.id)
 
     async def _draw(self, adapter: Adapter) -> Portrait:
         if self._strangers is None:
