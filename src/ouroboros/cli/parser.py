@@ -86,7 +86,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*names, default=argparse.SUPPRESS, **how)  # type: ignore[arg-type]
 
     add("--store", metavar="URL", help="a folder, or memory: (default ./ouroboros-store)")
-    add("--metadata", metavar="URL", help="keep metadata there: postgresql://... (docs/stores.md)")
+    add("--metadata", metavar="URL", help="keep metadata there: postgresql://..., qdrant://...")
     add("--blobs", metavar="URL", help="keep weights there: s3://..., gs://..., az://...")
     add("--blob-cache", type=int, metavar="MIB", help="copies of a cloud's weights kept here; 0: none")
     add("--model", metavar="PATH|ID", help="a model folder or hub id (default: the bundled starter)")

@@ -17,7 +17,8 @@ _CLOUDS = ("s3://", "gs://", "az://")
 
 
 def open_metadata(url: str) -> MetadataStore:
-    """`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://...`, or `memory:`."""
+    """`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://...`, `qdrant://...`,
+    `qdrant+https://...`, or `memory:`."""
     if url == MEMORY:
         from ouroboros.stores.metadata.memory import MemoryMetadata
 
@@ -32,7 +33,14 @@ def open_metadata(url: str) -> MetadataStore:
         from ouroboros.stores.metadata.sql import SqlMetadata
 
         return SqlMetadata(_postgresql(url))
-    raise _unknown("metadata", url, "sqlite:///PATH, postgresql://HOST/DATABASE")
+    if url.startswith(("qdrant://", "qdrant+https://")):
+        from ouroboros.stores.metadata.qdrant_server import Server
+
+        server = Server(url)  # says so first if the library is missing
+        from ouroboros.stores.metadata.qdrant import QdrantMetadata
+
+        return QdrantMetadata(server)
+    raise _unknown("metadata", url, "sqlite:///PATH, postgresql://HOST/DATABASE, qdrant://HOST")
 
 
 def open_blobs(url: str) -> BlobStore:

@@ -136,11 +136,29 @@ def google(bucket: str, token: str) -> Iterator[Server]:
 
 
 @contextmanager
+def qdrant(api_key: str = "") -> Iterator[Server]:
+    """Qdrant, imitated over its own embedded engine (`ouroboros.testing.qdrant`: what that shows)."""
+    pytest.importorskip("qdrant_edge", reason="Qdrant's stand-in is missing: pip install qdrant-edge-py")
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ouroboros-qdrant-", dir=_memory()) as folder:
+        command = [sys.executable, str(Path(__file__).with_name("qdrant.py")), str(port), folder]
+        server = Server([*command, api_key] if api_key else command, port)
+        with _running(server, signal.SIGTERM):
+            yield server
+
+
+@contextmanager
 def _running(server: Server, how: int = signal.SIGINT) -> Iterator[Server]:
     try:
         yield server
     finally:
         server.stop(how)
+
+
+def _memory() -> str | None:
+    """A folder in memory, where syncing costs nothing; None if there is none with room."""
+    folder = Path("/dev/shm")
+    return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > 2**31 else None
 
 
 def _postgres_program(name: str) -> str:

@@ -1,0 +1,214 @@
+"""Qdrant keeps the laws without transactions; who wrote is known even if the answer was lost.
+
+Against the stand-in of `ouroboros.testing.qdrant`, or the server at `QDRANT_URL`; only the stand-in is
+killed.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from ouroboros.domain.errors import Conflict, StoreError
+from ouroboros.stores import faults
+from ouroboros.stores.metadata import qdrant as laws
+from ouroboros.stores.metadata import qdrant_points
+from ouroboros.stores.metadata.qdrant import QdrantMetadata
+from ouroboros.stores.metadata.qdrant_points import Points
+from ouroboros.stores.metadata.qdrant_server import Server
+from ouroboros.stores.open import open_metadata
+from ouroboros.testing import servers
+from ouroboros.testing.metadata import SharedMetadataLaws
+from ouroboros.testing.processes import in_threads
+
+
+@pytest.fixture
+def url(collection: str) -> str:
+    return collection
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[QdrantMetadata]:
+    opened = QdrantMetadata(Server(url))
+    yield opened
+    opened.close()
+
+
+class TestQdrant(SharedMetadataLaws):
+    @pytest.fixture
+    def restart(self, request: pytest.FixtureRequest) -> Callable[[], None]:
+        """Kills the stand-in; a real server is left alone."""
+        if "QDRANT_URL" in os.environ:
+            return lambda: None
+        server = request.getfixturevalue("qdrant")
+        return lambda: (server.stop(signal.SIGKILL), server.start())[1]
+
+
+def test_programs_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
+    def open_and_append(_: int) -> int:
+        with closing(open_metadata(url)) as opened:
+            return opened.append("log", {})
+
+    assert sorted(in_threads(6, open_and_append)) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.fixture
+def overtaken(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
+    """Others write so many times between a write of `store` and its reading back."""
+    replace = Points.replace
+
+    def by(times: int, *, first: bool = False) -> None:
+        def slow(points: Points, *arguments: Any) -> None:
+            if points is not store._points:
+                return replace(points, *arguments)
+            if not first:
+                replace(points, *arguments)
+            with closing(QdrantMetadata(Server(url))) as other:
+                for _ in range(times):
+                    found = other.get("things", "a")
+                    assert found is not None
+                    other.put("things", "a", {"by": "other"}, expected=found.revision)
+            if first:
+                replace(points, *arguments)
+            return None
+
+        monkeypatch.setattr(Points, "replace", slow)
+
+    return by
+
+
+def test_a_write_that_others_wrote_over_at_once_is_known_to_have_been(
+    store: QdrantMetadata, overtaken: Callable[..., None]
+) -> None:
+    store.put("things", "a", {}, expected=0)
+    overtaken(3)
+    assert store.put("things", "a", {"by": "me"}, expected=1).revision == 2
+    found = store.get("things", "a")
+    assert found is not None
+    assert (found.value, found.revision) == ({"by": "other"}, 5)
+
+
+def test_a_write_that_came_too_late_is_a_conflict(
+    store: QdrantMetadata, overtaken: Callable[..., None]
+) -> None:
+    store.put("things", "a", {}, expected=0)
+    overtaken(3, first=True)
+    with pytest.raises(Conflict):
+        store.put("things", "a", {"by": "me"}, expected=1)
+    found = store.get("things", "a")
+    assert found is not None
+    assert (found.value, found.revision) == ({"by": "other"}, 4)
+
+
+def test_what_cannot_be_told_is_said_and_not_guessed(
+    store: QdrantMetadata, overtaken: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laws, "PAST", 2)
+    store.put("things", "a", {}, expected=0)
+    overtaken(3)
+    with pytest.raises(StoreError, match="cannot be told"):
+        store.put("things", "a", {"by": "me"}, expected=1)
+
+
+@pytest.fixture
+def lost_answers(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write arrives, and its first answer is lost."""
+    from qdrant_client.http.exceptions import ResponseHandlingException
+
+    monkeypatch.setattr(faults, "_PAUSES", (0.0, 0.0))
+    client, upsert, lost = store._server._client, store._server._client.upsert, []
+
+    def cut_off(*arguments, **named):
+        answer = upsert(*arguments, **named)
+        lost.append(answer)
+        if len(lost) % 2:
+            raise ResponseHandlingException(OSError("Server disconnected without sending a response."))
+        return answer
+
+    monkeypatch.setattr(client, "upsert", cut_off)
+
+
+@pytest.mark.usefixtures("lost_answers")
+def test_a_write_whose_answer_was_lost_is_done_once(store: QdrantMetadata) -> None:
+    assert [store.append("log", {"n": n}) for n in range(3)] == [1, 2, 3]
+    assert store.put("things", "a", {"n": 1}, expected=0).revision == 1
+    assert store.put("things", "a", {"n": 2}, expected=1).revision == 2
+    store.delete("things", "a", expected=2)
+    assert [e.value["n"] for e in store.read("log")] == [0, 1, 2]
+    assert store.get("things", "a") is None
+
+
+def test_pages_of_any_size_give_the_same(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qdrant_points, "_VALUES", 3)
+    monkeypatch.setattr(qdrant_points, "_IDS", 4)
+    keys = [f"k{n:02d}" for n in range(11)]
+    for key in reversed(keys):
+        store.put("things", key, {"key": key}, expected=0)
+        store.append("log", {})
+    assert [r.value["key"] for r in store.scan("things", limit=10)] == keys[:10]
+    assert [r.key for r in store.scan("things", after="k08")] == keys[9:]
+    assert [e.seq for e in store.read("log")] == list(range(1, 12))
+    assert [e.seq for e in store.read("log", after=4, limit=5)] == [5, 6, 7, 8, 9]
+
+
+def test_what_was_removed_has_no_value_on_the_server_and_its_place_goes_after_a_day(
+    store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        store.append("log", {"text": "secret"})
+        store.put("things", f"{n}", {"text": "secret"}, expected=0)
+        store.delete("things", f"{n}", expected=1)
+    store.erase("log", 1, 3)
+    left = _payloads(url)
+    assert len(left) == 6
+    assert "secret" not in str(left)
+    monkeypatch.setattr(laws, "KEPT_SECONDS", -2)
+    store.scrub()
+    assert [p["seq"] for p in _payloads(url)] == [3]
+    assert store.put("things", "0", {}, expected=0).revision == 1
+    assert store.append("log", {}) == 4
+
+
+def test_removing_clears_away_older_places(
+    store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        store.append("log", {})
+    store.put("things", "a", {}, expected=0)
+    store.delete("things", "a", expected=1)
+    store.erase("log", 1, 2)
+    monkeypatch.setattr(laws, "KEPT_SECONDS", -2)
+    store.erase("log", 3, 3)
+    store.put("things", "b", {}, expected=0)
+    store.delete("things", "b", expected=1)
+    assert [p["seq"] for p in _payloads(url)] == [4]
+
+
+def test_what_was_written_survives_a_killed_server(qdrant: servers.Server) -> None:
+    with closing(open_metadata(f"qdrant://127.0.0.1:{qdrant.port}/killed")) as store:
+        kept = store.put("things", "a", {"n": 1}, expected=0)
+        store.append("log", {})
+        qdrant.stop(signal.SIGKILL)
+        qdrant.start()
+        assert store.get("things", "a") == kept
+        assert store.append("log", {}) == 2
+
+
+def test_a_server_that_restarts_is_waited_for(qdrant: servers.Server) -> None:
+    with closing(open_metadata(f"qdrant://127.0.0.1:{qdrant.port}/restarted")) as store:
+        qdrant.stop(signal.SIGKILL)
+        later = threading.Thread(target=lambda: (time.sleep(0.5), qdrant.start()))
+        later.start()
+        assert store.put("things", "a", {}, expected=0).revision == 1
+        later.join()
+
+
+def _payloads(url: str) -> list[dict]:
+    with closing(Server(url)) as server:
+        points, _ = server.ask(lambda q: q.scroll(server.name, limit=100))
+    return [point.payload or {} for point in points]
