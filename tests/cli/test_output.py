@@ -1,6 +1,7 @@
 """What is shown while work goes on, and how a next command is spelled."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,17 @@ def test_a_log_gets_the_first_step_the_last_and_ten_between(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == ["1/100", *(f"{n}0/100" for n in range(1, 11))]
     assert lines[1] == "step 10/100  loss 2.500  100 tokens/s  1:30 left"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_is_done_for_want_of_memory_is_said_once(live, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    out = Output()
+    out.live = live
+    with training_progress(out) as on_progress:
+        for step in (1, 2, 3):
+            on_progress(replace(at(step, 3), note="Memory is short."))
+    assert capsys.readouterr().err.count("Note: Memory is short.") == 1
 
 
 def test_a_person_gets_a_bar(capsys, monkeypatch):

@@ -1,7 +1,7 @@
 """Training as it goes: a bar for a person at a terminal, a line now and then for a log."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ouroboros.cli.output import Output
@@ -12,7 +12,7 @@ from ouroboros.domain.training import OnProgress, TrainingProgress
 def training_progress(out: Output) -> Iterator[OnProgress]:
     """What to pass to a training as `on_progress`."""
     if not out.live:
-        yield _line
+        yield _noting(out.note, _line)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -28,7 +28,20 @@ def training_progress(out: Output) -> Iterator[OnProgress]:
         def show(now: TrainingProgress) -> None:
             bar.update(task, completed=now.step, total=now.steps, visible=True, figures=_figures(now))
 
-        yield show
+        yield _noting(bar.console.print, show)
+
+
+def _noting(say: Callable[[str], None], show: OnProgress) -> OnProgress:
+    """Progress, and what a training has to say about itself, once."""
+    said: set[str] = set()
+
+    def tell(now: TrainingProgress) -> None:
+        if now.note and now.note not in said:
+            said.add(now.note)
+            say(f"Note: {now.note}")
+        show(now)
+
+    return tell
 
 
 def _line(now: TrainingProgress) -> None:

@@ -21,7 +21,8 @@ The tree::
       Cancelled           the caller asked to stop; nothing was changed
       TrainingFailed      the loss or a gradient stopped being finite
       Refused             the new version would have been worse at what the adapter knows
-      BackendError        the backend broke or ran out of memory
+      BackendError        the backend broke
+      OutOfMemory         a model, a training or an answer needs more memory than is free
       MissingExtra        an optional library is not installed
 
 Inside the program these are raised; the engine hands them out as ``Err`` (see `result`).
@@ -128,6 +129,10 @@ class BackendError(OuroborosError):
     code = "backend_error"
 
 
+class OutOfMemory(OuroborosError):
+    code = "out_of_memory"
+
+
 class MissingExtra(OuroborosError):
     code = "missing_extra"
 
@@ -160,5 +165,6 @@ STATUS: dict[str, Status] = {
     "training_failed": Status(500, 8),
     "refused": Status(422, 11),
     "backend_error": Status(500, 9),
+    "out_of_memory": Status(503, 12),
     "missing_extra": Status(501, 10),
 }

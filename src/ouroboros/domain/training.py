@@ -10,6 +10,7 @@ class TrainingProgress:
     """One optimizer step: `step` of `steps`, mean loss per labelled token, and how far along.
 
     `checkpoint` is the training's state after it, where one was due (see `backend.base.Checkpoints`).
+    `note` says what is done for want of memory, in words; it is the same in every step.
     """
 
     step: int
@@ -20,6 +21,7 @@ class TrainingProgress:
     tokens: int
     seconds: float
     checkpoint: bytes | None = None
+    note: str = ""
 
     @property
     def seconds_left(self) -> float:

@@ -5,30 +5,48 @@ import torch
 
 from ouroboros.backend.local import load as loading
 from ouroboros.backend.local.load import load
-from ouroboros.backend.local.memory import (
-    explained,
-    fitting_tokens,
-    free_bytes,
-    training_bytes_per_token,
-    weight_bytes,
-)
-from ouroboros.domain.errors import BackendError, ModelError
+from ouroboros.backend.local.memory import explained, free_bytes, size, weight_count
+from ouroboros.backend.local.outline import outlined
+from ouroboros.domain.errors import ModelError, OutOfMemory
 
 CPU = torch.device("cpu")
+LLAMA_7B = (
+    '{"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,'
+    ' "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000}'
+)
 
 
-def test_headers_tell_what_the_weights_take(tiny_folder, frozen):
+def test_headers_tell_how_many_weights_there_are(tiny_folder, frozen):
     files = sorted(tiny_folder().glob("*.safetensors"))
     stored = {p.data_ptr(): p.numel() for p in frozen.model.parameters()}
-    assert weight_bytes(files, torch.bfloat16) == 2 * sum(stored.values())
-    assert weight_bytes(files, torch.float32) == 4 * sum(stored.values())
+    assert weight_count(files) == sum(stored.values())
 
 
 def test_a_model_too_large_is_refused_before_it_is_read(tiny_folder, monkeypatch):
     monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
     monkeypatch.delattr(loading, "AutoModelForCausalLM")
-    with pytest.raises(ModelError, match=r"GiB of memory; 0\.0 GiB are free"):
+    with pytest.raises(OutOfMemory, match=r"takes 0\.4 MiB of memory; 0\.0 MiB are free"):
         load(str(tiny_folder()), "float32")
+
+
+@pytest.mark.parametrize(
+    ("quantize", "needed"), [("none", "25.1 GiB"), ("int8", "6.3 GiB"), ("nf4", "3.1 GiB")]
+)
+def test_a_model_on_the_hub_is_refused_by_its_configuration_alone(
+    quantize, needed, tmp_path, monkeypatch
+):
+    (tmp_path / "config.json").write_text(LLAMA_7B)
+    monkeypatch.setattr(loading, "free_bytes", lambda device: 3 << 30)
+    monkeypatch.setattr(loading, "check_hub", lambda name, known: None)
+    monkeypatch.setattr(loading, "outlined", lambda source: outlined(str(tmp_path)))
+    monkeypatch.setattr(loading, "quantization", lambda form, dtype: None)
+    with pytest.raises(OutOfMemory, match=f"takes {needed} of memory; 3.0 GiB are free"):
+        load("someone/llama-7b", "float32", quantize=quantize)
+
+
+def test_what_is_no_model_is_told_before_its_size(tmp_path):
+    with pytest.raises(ModelError, match="configuration of a causal"):
+        outlined(str(tmp_path))
 
 
 def test_the_system_tells_what_is_free():
@@ -36,17 +54,15 @@ def test_the_system_tells_what_is_free():
     assert free is None or 0 < free < 1 << 60
 
 
-def test_little_memory_makes_the_token_budget_small(frozen, monkeypatch):
-    plenty = frozen.token_budget
-    per_token = training_bytes_per_token(frozen.base, 4)
-    monkeypatch.setattr(loading, "free_bytes", lambda device: 200 * per_token)
-    assert frozen.token_budget == 100 < plenty
-    assert fitting_tokens(500, per_token, None) == 500
-    assert fitting_tokens(500, per_token, 1) == 64
+def test_sizes_are_read_by_people():
+    assert [size(n) for n in (0, 3 << 20, 5 << 29)] == ["0.0 MiB", "3.0 MiB", "2.5 GiB"]
 
 
 def test_running_out_is_one_error_with_the_numbers():
-    with pytest.raises(BackendError, match=r"Out of memory.*GiB free"), explained(CPU):
+    with (
+        pytest.raises(OutOfMemory, match=r"\(3\.0 MiB were predicted, .* are free\)"),
+        explained(CPU, 3 << 20, "Take a smaller model."),
+    ):
         torch.empty(1 << 60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="something else"), explained(CPU):
+    with pytest.raises(RuntimeError, match="something else"), explained(CPU, None, ""):
         raise RuntimeError("something else")

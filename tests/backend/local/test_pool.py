@@ -57,7 +57,7 @@ def passes(monkeypatch) -> list[int]:
     seen: list[int] = []
     plain = pool.labelled_logits
     monkeypatch.setattr(
-        pool, "labelled_logits", lambda f, s, a: (seen.append(len(s)), plain(f, s, a))[1]
+        pool, "labelled_logits", lambda f, s, a, **kw: (seen.append(len(s)), plain(f, s, a, **kw))[1]
     )
     return seen
 

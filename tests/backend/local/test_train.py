@@ -62,7 +62,7 @@ def test_the_gradient_does_not_depend_on_packing(frozen):
     roomy, tight = fresh(frozen), fresh(frozen)
     run(frozen, roomy, batch_size=5)
     small = dataclasses.replace(frozen, base=dataclasses.replace(frozen.base, width=1))
-    monkey = type("Tight", (type(small),), {"token_budget": property(lambda _: 1)})
+    monkey = type("Tight", (type(small),), {"wanted_tokens": property(lambda _: 1)})
     run(monkey(small.base, small.model, small.codec, small.bank), tight, batch_size=5)
     torch.testing.assert_close(roomy.master, tight.master, atol=1e-6, rtol=1e-5)
 

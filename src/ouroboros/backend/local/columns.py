@@ -41,6 +41,11 @@ class Columns(Cache):
     def nbytes(self) -> int:
         return sum(part.nbytes for layer in self._layers for part in layer.parts)
 
+    def places(self, rows: int, longest: int) -> int:
+        """For how many tokens there will be room when so many rows have become so long."""
+        have = self._capacity[0]
+        return (have if rows <= have else max(rows, 2 * have)) * max(_FEWEST, 2 * longest)
+
     def join(self, row: Sequence[KeysValues]) -> None:
         """Add a row, given its keys and values layer by layer."""
         length = row[0][0].shape[1]

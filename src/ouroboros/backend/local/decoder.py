@@ -33,12 +33,16 @@ ARCHITECTURES = frozenset(["llama", "mistral", "qwen2", "qwen3"])
 
 @dataclass(frozen=True)
 class Frame:
-    """What all layers of a run share: positions, neighbours, and the adapter of each token."""
+    """What all layers of a run share: positions, neighbours, and the adapter of each token.
+
+    With `again` a layer keeps its inputs alone and is computed again on the way back: arXiv 1604.06174.
+    """
 
     cos: Float[Tensor, "T 1 C"]
     sin: Float[Tensor, "T 1 C"]
     groups: tuple[Together, ...]
     route: Route
+    again: bool = False
 
 
 class Decoder:
@@ -63,17 +67,21 @@ class Decoder:
         lengths: Sequence[int],
         route: Route,
         keep: Int[Tensor, "K"],
+        again: bool = False,
     ) -> Float[Tensor, "K D"]:
-        """What the head sees at the positions `keep`, for sequences of these lengths end to end."""
+        """What the head sees at the positions `keep`, for sequences of these lengths end to end.
+
+        With `again` the way back takes less memory and more time, for the same bits.
+        """
         h = self._embed(ids)
         cos, sin = self._rotary(h[None], positions[None])
         half = cos.shape[-1] // 2
-        frame = Frame(cos[0, :, None, :half], sin[0, :, None, :half], together(lengths), route)
+        frame = Frame(cos[0, :, None, :half], sin[0, :, None, :half], together(lengths), route, again)
         for layer in self._layers:
             mixed = _mix(h, layer.trained_mix(route), layer, frame)
             if layer is self._layers[-1]:
                 h, mixed, route = h.index_select(0, keep), mixed.index_select(0, keep), route.at(keep)
-            h = _think(h, mixed, layer.trained_think(route), layer, route)
+            h = _think(h, mixed, layer.trained_think(route), layer, route, again)
         return self._norm(h)[0]
 
 
@@ -183,13 +191,15 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, trained: Tensor | None, layer: "Layer", frame: Frame) -> Any:
-        out, ctx.kept = layer.mix(h, frame)
-        ctx.layer, ctx.frame = layer, frame
+        out, kept = layer.mix(h, frame)
+        ctx.inputs, ctx.kept = (h, frame), None if frame.again else kept
+        ctx.layer = layer
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        dh = ctx.layer.mix_back(*grad_outputs, ctx.kept, ctx.frame, ctx.needs_input_grad[0])
+        kept = ctx.kept or ctx.layer.mix(*ctx.inputs)[1]
+        dh = ctx.layer.mix_back(*grad_outputs, kept, ctx.inputs[1], ctx.needs_input_grad[0])
         return dh, None, None, None
 
 
@@ -198,15 +208,23 @@ class _Think(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, mixed: Tensor, trained: Tensor | None, layer: Layer, route: Route
+        ctx: Any,
+        h: Tensor,
+        mixed: Tensor,
+        trained: Tensor | None,
+        layer: Layer,
+        route: Route,
+        again: bool,
     ) -> Any:
-        out, ctx.kept = layer.think(h, mixed, route)
+        out, kept = layer.think(h, mixed, route)
+        ctx.inputs, ctx.kept = (h, mixed, route), None if again else kept
         ctx.layer = layer
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        return *ctx.layer.think_back(*grad_outputs, ctx.kept), None, None, None
+        kept = ctx.kept or ctx.layer.think(*ctx.inputs)[1]
+        return *ctx.layer.think_back(*grad_outputs, kept), None, None, None, None
 
 
 _mix: Callable[..., Any] = _Mix.apply

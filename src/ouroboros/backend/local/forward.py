@@ -105,18 +105,22 @@ def labelled_logits(
     sequences: Sequence[Encoded],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
+    again: bool = False,
 ) -> tuple[Float[Tensor, "L V"], Batch]:
     """What the model says, in float32, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]; what the adapted layers see goes to `inputs`, where given. The
     vocabulary projection runs at the labelled positions only, gathered into one contiguous block: on a
-    CPU in bfloat16 a strided slice there is ten times slower.
+    CPU in bfloat16 a strided slice there is ten times slower. With `again` our own passes keep little
+    and compute each layer again on the way back.
     """
     packed = packable(frozen.base.architecture)
     batch = lay_out(sequences, adapters, packed, frozen.device, inputs)
     decoder = frozen.decoder
     if decoder is not None and batch.positions is not None and decoder.reaches(batch.lengths):
-        hidden = decoder.hidden(batch.ids[0], batch.positions[0], batch.lengths, batch.route, batch.keep)
+        hidden = decoder.hidden(
+            batch.ids[0], batch.positions[0], batch.lengths, batch.route, batch.keep, again
+        )
         return decoder.head(hidden).float(), batch
     logits = _model_logits(frozen, batch)
     labelled = logits[0] if batch.positions is not None else logits[batch.rows, batch.columns]

@@ -49,6 +49,11 @@ class Answer:
         return self._limit - len(self._tokens)
 
     @property
+    def longest(self) -> int:
+        """Tokens of the prompt and the answer, at most."""
+        return len(self.question.prompt) + self._limit
+
+    @property
     def last(self) -> int:
         """The newest token."""
         return self._tokens[-1]

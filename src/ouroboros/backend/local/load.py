@@ -18,16 +18,12 @@ from transformers.utils.hub import cached_file
 
 from ouroboros.backend.local import decoder
 from ouroboros.backend.local.attention import install
+from ouroboros.backend.local.costs import Costs
 from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.hub import check_hub
-from ouroboros.backend.local.memory import (
-    fitting_tokens,
-    free_bytes,
-    require_room,
-    training_bytes_per_token,
-    weight_bytes,
-)
-from ouroboros.backend.local.quantized import keep_differentiable, quantization
+from ouroboros.backend.local.memory import free_bytes, require_room, weight_count
+from ouroboros.backend.local.outline import STARTER, outlined
+from ouroboros.backend.local.quantized import BYTES, keep_differentiable, quantization
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
@@ -35,7 +31,6 @@ from ouroboros.lora.bank import Bank
 from ouroboros.lora.inject import freeze, linear_shapes
 from ouroboros.starter import starter_path
 
-STARTER = "starter"
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 _HASH_WHOLE = 64 * 1024 * 1024
 
@@ -64,14 +59,28 @@ class FrozenModel:
         quantized = getattr(self.model, "is_quantized", False)
         return Decoder(self.model) if known and not quantized else None
 
+    @cached_property
+    def costs(self) -> Costs:
+        """What work on it takes of memory."""
+        config = self.model.config.get_text_config()
+        return Costs.of(self.base, config, self.dtype.itemsize, self.decoder is not None)
+
+    @property
+    def free(self) -> int | None:
+        """Bytes of its device that can be had now; None where nobody tells."""
+        return free_bytes(self.device)
+
+    @property
+    def wanted_tokens(self) -> int:
+        """Tokens per pass: enough to keep the processor busy, few enough that attention between packed
+        rows (quadratic) and the logits (one vocabulary per token) stay small."""
+        return max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
+
     @property
     def token_budget(self) -> int:
-        """Tokens per forward pass: enough to keep the processor busy, few enough that attention between
-        packed rows (quadratic) and the logits (one vocabulary per token) stay small, and that the pass
-        fits the memory that is free now."""
-        wanted = max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
-        per_token = training_bytes_per_token(self.base, self.dtype.itemsize)
-        return fitting_tokens(wanted, per_token, free_bytes(self.device))
+        """Tokens per pass without gradients: as many as help, and as half of the free memory holds."""
+        free, wanted = self.free, self.wanted_tokens
+        return wanted if free is None else max(64, min(wanted, int(free / 2 / self.costs.reading())))
 
 
 def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "none") -> FrozenModel:
@@ -79,8 +88,8 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
 
     `quantize` keeps its linear layers in fewer bits (see `quantized`).
 
-    Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only,
-    and when it is too large for the free memory, before any of it is read.
+    Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only;
+    `OutOfMemory` when it is too large for the free memory, before any of it is read or fetched.
     """
     source = str(starter_path()) if name == STARTER else name
     where = _device(device)
@@ -88,11 +97,16 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
     bits = quantization(quantize, computes)
     if _looks_local(source):
         _check_folder(Path(source))
-        if bits is None:
-            needed = weight_bytes(_weight_files(source), computes)
-            require_room(name, needed, free_bytes(where))
+        weights = weight_count(_weight_files(source))
     else:
         check_hub(source, STARTER)
+        weights = outlined(source).num_parameters()
+    require_room(
+        f"The base model {name!r}",
+        int(weights * BYTES.get(quantize, computes.itemsize)),
+        free_bytes(where),
+        'Use dtype "bfloat16", quantize it, close other programs, or take a smaller model.',
+    )
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

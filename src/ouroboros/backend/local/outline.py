@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from ouroboros.backend.local.load import STARTER
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import ModelError
 from ouroboros.lora.inject import linear_shapes
 from ouroboros.starter import starter_path
+
+STARTER = "starter"
+"""The name of the bundled model."""
 
 _UNREAD = "0" * 64
 """Stands for the digests of files that are not read; it is as long as one."""
@@ -21,16 +23,8 @@ def outline(name: str) -> BaseModel:
     Raises `ModelError` if there is no configuration of a causal language model.
     """
     source = str(starter_path()) if name == STARTER else name
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{name!r} has no configuration of a causal language model.",
-            hint="Give a folder with its config.json, or a hub id.",
-        ) from error
-    text = config.get_text_config()
+    model = outlined(source)
+    text = model.config.get_text_config()
     return BaseModel(
         name=Path(source).name if Path(source).exists() else name,
         fingerprint=Fingerprint(_UNREAD, _UNREAD, _UNREAD, _UNREAD, text.vocab_size),
@@ -42,3 +36,16 @@ def outline(name: str) -> BaseModel:
         linears=linear_shapes(model),
         heads=text.num_attention_heads,
     )
+
+
+def outlined(source: str) -> PreTrainedModel:
+    """A model whose weights have shapes and nothing else. Raises `ModelError` as `outline` does."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{source!r} has no configuration of a causal language model.",
+            hint="Give a folder with its config.json, or a hub id.",
+        ) from error

@@ -15,16 +15,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ouroboros.backend.local.costs import Plan
 from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss
+from ouroboros.backend.local.memory import explained
 from ouroboros.backend.local.step import Found, Item, kl_to_start
 from ouroboros.backend.local.teacher import apart
 from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.errors import OutOfMemory
 from ouroboros.lora.bank import BankedAdapter
 
 WATCHED_TOKENS = 256
 """Tokens per pass while someone reads an answer being written: so short is the wait for a pass."""
+
+_SMALLER = "Shorten the longest rows, close other programs, or take a smaller model."
 
 
 class Pool:
@@ -45,6 +50,7 @@ class Pool:
         items: Sequence[Item],
         grads: Float[Tensor, "P"],
         into: Float[Tensor, "P"],
+        plan: Plan,
     ) -> Steps[Any, Found]:
         """Add the gradient of one optimizer step's loss to `into`, in float32.
 
@@ -53,7 +59,7 @@ class Pool:
         """
         shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
         kl = kl_to_start(self.frozen, adapter, start, items) if start is not None else 0.0
-        asked = _Asked(adapter, items, shares, kl, grads, into)
+        asked = _Asked(adapter, items, shares, kl, grads, into, plan)
         self._asked.append(asked)
         try:
             while asked.next < len(items):
@@ -65,28 +71,44 @@ class Pool:
         return asked.found
 
     def _choose(self, first: "_Asked") -> "list[tuple[_Asked, int]]":
-        """Who takes part in the next pass, each with how many of its rows: taken in turn, a row each."""
+        """Who takes part in the next pass, each with how many of its rows: taken in turn, a row each.
+
+        A row takes the share of the pass that its plan has for it, so that all together fit.
+        """
         taking = {first: 1}
-        budget = self.frozen.token_budget
-        room = min(budget, WATCHED_TOKENS) if self._watched() else budget
-        room -= len(first.items[first.next])
+        most = WATCHED_TOKENS if self._watched() else 1 << 30
+        room = 1.0 + 1e-9 - first.share(first.next, most)
         self._asked = self._asked[1:] + self._asked[:1]  # nobody is always first
         waiting = deque(self._asked)
         while waiting:
             asked = waiting.popleft()
             at = asked.next + taking.get(asked, 0)
-            if at < len(asked.items) and len(asked.items[at]) <= room:
-                room -= len(asked.items[at])
+            if at < len(asked.items) and asked.share(at, most) <= room:
+                room -= asked.share(at, most)
                 taking[asked] = taking.get(asked, 0) + 1
                 waiting.append(asked)
         return list(taking.items())
 
     def _pass(self, taking: "Sequence[tuple[_Asked, int]]") -> None:
-        """One forward and backward pass. Should one adapter's loss not be finite, each runs alone."""
+        """One forward and backward pass. Should the memory not hold it, the first one runs alone."""
+        predicted = max(asked.plan.predicted for asked, _ in taking)
+        try:
+            with explained(self.frozen.device, predicted, _SMALLER):
+                self._run(taking)
+        except OutOfMemory:
+            for asked, _ in taking:
+                asked.grads.zero_()
+            if len(taking) == 1:
+                raise
+            self._pass(taking[:1])
+
+    def _run(self, taking: "Sequence[tuple[_Asked, int]]") -> None:
+        """The pass itself. Should one adapter's loss not be finite, each runs alone."""
         chosen = [(asked, asked.items[asked.next : asked.next + n]) for asked, n in taking]
         sequences = [s for _, items in chosen for item in items for s in item.sequences]
         adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
-        logits, batch = labelled_logits(self.frozen, sequences, adapters)
+        again = any(asked.plan.again for asked, _ in taking)
+        logits, batch = labelled_logits(self.frozen, sequences, adapters, again=again)
         logprobs = -cross_entropy(logits, batch.targets, reduction="none")
         lengths = [sum(map(_labels, items)) for _, items in chosen]
         pieces, seen = logprobs.split(lengths), logits.split(lengths)
@@ -98,7 +120,7 @@ class Pool:
         values = torch.stack([loss.detach() for loss in losses])
         if len(taking) > 1 and not values.isfinite().all():
             for one in taking:
-                self._pass([one])
+                self._run([one])
             return
         torch.stack(losses).sum().backward()
         for (asked, items), piece, value in zip(chosen, pieces, values.tolist(), strict=True):
@@ -115,8 +137,13 @@ class _Asked:
     kl: float
     grads: Float[Tensor, "P"]
     into: Float[Tensor, "P"]
+    plan: Plan
     next: int = 0
     found: Found = field(default_factory=lambda: Found(0.0, [], []))
+
+    def share(self, item: int, most: int) -> float:
+        """What part of a pass an item takes, if no pass has more than `most` tokens."""
+        return len(self.items[item]) / min(self.plan.tokens, most)
 
     def loss_of(
         self,

@@ -14,6 +14,8 @@ from torch import nn
 from ouroboros.domain.errors import InvalidConfig, MissingExtra
 
 FORMS = ("none", "int8", "nf4")
+BYTES = {"int8": 1.0, "nf4": 0.5}
+"""A weight takes so many, at the least: embeddings and scales take more."""
 
 
 def quantization(form: str, dtype: torch.dtype) -> Any:

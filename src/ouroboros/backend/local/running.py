@@ -18,11 +18,11 @@ from ouroboros.backend.base import Delta
 from ouroboros.backend.local.columns import Columns, KeysValues
 from ouroboros.backend.local.generate import Answer
 from ouroboros.backend.local.load import FrozenModel
-from ouroboros.backend.local.memory import explained
+from ouroboros.backend.local.memory import explained, require_room
 from ouroboros.backend.local.prefill import prefill
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.errors import BackendError, Cancelled
+from ouroboros.domain.errors import BackendError, Cancelled, OutOfMemory
 from ouroboros.domain.generation import Generation
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.slots import Slots
@@ -32,6 +32,8 @@ MOST_ROWS = 64
 
 PROMPT_TOKENS = 512
 """Prompt tokens run in one turn, unless a single prompt is longer: so much do the others wait for it."""
+
+_SMALLER = "Ask for fewer tokens, shorten the prompt, close other programs, or take a smaller model."
 
 
 @dataclass(eq=False)
@@ -132,13 +134,14 @@ class RunningBatch:
 
     def _prefill(self, seats: Sequence[Seat]) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
         questions = [s.answer.question for s in seats]
-        with torch.no_grad(), explained(self._frozen.device):
+        with torch.no_grad(), explained(self._frozen.device, self._needed(seats), _SMALLER):
             return prefill(self._frozen, [q.prompt for q in questions], [q.adapter for q in questions])
 
     def _chosen(self) -> list[Seat]:
         """Who joins now: adapters with the fewest rows first, of those whoever came first.
 
-        So nobody who asks a thousand questions keeps another adapter's waiting.
+        So nobody who asks a thousand questions keeps another adapter's waiting. Who would not fit the
+        memory waits for the others to end; who would not fit it alone fails.
         """
         rows = Counter(id(a.adapter) for a in self._rows)
         chosen: list[Seat] = []
@@ -148,15 +151,37 @@ class RunningBatch:
             tokens += len(seat.answer.question.prompt)
             if chosen and tokens > PROMPT_TOKENS:
                 break
+            try:
+                self._require_room([*chosen, seat])
+            except OutOfMemory as error:
+                if chosen or self._rows:
+                    break
+                self._waiting.remove(seat)
+                seat.fail(error)
+                continue
             self._waiting.remove(seat)
             rows[id(seat.adapter)] += 1
             chosen.append(seat)
         return chosen
 
+    def _require_room(self, joining: Sequence[Seat]) -> None:
+        """Raise `OutOfMemory` unless these fit beside the rows that are there, to their last token."""
+        free = self._frozen.free
+        room = None if free is None else free + self._columns.nbytes
+        what = f"Answering a prompt of {len(joining[-1].answer.question.prompt):,} tokens"
+        require_room(what, self._needed(joining), room, _SMALLER)
+
+    def _needed(self, joining: Sequence[Seat]) -> int:
+        """Bytes of all rows when each is as long as it may become, and of running what joins."""
+        costs, seats = self._frozen.costs, (*self._rows, *joining)
+        longest = max((s.answer.longest for s in seats), default=0)
+        prompts = sum(costs.prompt(len(s.answer.question.prompt)) for s in joining)
+        return costs.cache * self._columns.places(len(seats), longest) + prompts
+
     def _decode(self) -> None:
         """One further token for every row."""
         try:
-            with torch.no_grad(), explained(self._frozen.device):
+            with torch.no_grad(), explained(self._frozen.device, self._needed([]), _SMALLER):
                 logits = self._forward()
         except Exception as error:
             self._fail_rows(error)

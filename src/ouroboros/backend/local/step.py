@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ouroboros.backend.local.costs import Plan, plan
 from ouroboros.backend.local.forward import cut, output_logprobs, token_logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.losses import (
@@ -58,6 +59,15 @@ def encode(frozen: FrozenModel, rows: Sequence[Row]) -> list[Item]:
         outputs = (frozen.codec.sequence(row.prompt, o, f"Row {i}") for o in row.outputs)
         items.append(Item(row, tuple(outputs)))
     return items
+
+
+def planned(
+    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item], steps: Sequence[Sequence[int]]
+) -> Plan:
+    """How passes over items are cut so that they fit; `steps` are the items of each step."""
+    rows = [(len(i), max(map(len, i.sequences)), sum(len(s.output) for s in i.sequences)) for i in items]
+    step = max(sum(len(items[i]) for i in step) for step in steps)
+    return plan(frozen.costs, rows, adapter.master.numel(), step, frozen.wanted_tokens, frozen.free)
 
 
 def with_references(

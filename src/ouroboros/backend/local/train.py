@@ -15,7 +15,7 @@ import torch
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.checkpoint import Progress, pack, unpack
 from ouroboros.backend.local.pool import Pool
-from ouroboros.backend.local.step import encode, start_copy, with_references
+from ouroboros.backend.local.step import encode, planned, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import TrainingFailed
@@ -40,26 +40,28 @@ def train(
     shared with whoever else asks the pool for gradients meanwhile. A training that goes on from a
     checkpoint ends with the same bits as one that was never stopped.
 
-    Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
+    Raises `TooLong` or `OutOfMemory` before the first step, `TrainingFailed` when the loss or gradient
+    is not finite.
     """
     started = time.perf_counter()
     frozen = pool.frozen
 
     # 1. Rows become token ids; all are checked before anything runs.
     every = encode(frozen, (*rows, *replay, *anchors))
-    items = yield from with_references(frozen, adapter, every)
-    start = start_copy(frozen, adapter, items)
 
-    # 2. The plan: which rows make up each step, and at what rate.
+    # 2. The plan: which rows make up each step, at what rate, and how its passes fit the memory.
     new = list(order(len(rows), training, config.max_steps))
     known = range(len(rows), len(rows) + len(replay))
-    plain = range(len(rows) + len(replay), len(items))
+    plain = range(len(rows) + len(replay), len(every))
     replayed = beside(new, known, training.replay, training.seed + 1)
     anchored = beside(new, plain, training.anchors, training.seed + 2)
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
     rates = list(schedule(len(plan), training, config.learning_rate))
+    passes = planned(frozen, adapter, every, plan)
 
-    # 3. The optimizer sees one tensor.
+    # 3. What the start makes of the rows; the optimizer sees one tensor.
+    items = yield from with_references(frozen, adapter, every)
+    start = start_copy(frozen, adapter, items)
     master = adapter.master
     master.grad = torch.zeros_like(master)
     optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
@@ -76,7 +78,7 @@ def train(
         for step in range(len(done.losses) + 1, len(plan) + 1):
             chosen, rate = plan[step - 1], rates[step - 1]
             batch = [items[i] for i in chosen]
-            loss = (yield from pool.gradient(adapter, start, batch, grads, master.grad)).loss
+            loss = (yield from pool.gradient(adapter, start, batch, grads, master.grad, passes)).loss
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
             require_finite(loss, norm, step)
             optimizer.param_groups[0]["lr"] = rate
@@ -88,7 +90,9 @@ def train(
             now, state = time.perf_counter(), None
             if checkpoints.seconds is not None and now - saved >= checkpoints.seconds:
                 saved, state = now, pack(master, optimizer, done)
-            yield TrainingProgress(step, len(plan), loss, rate, norm, done.tokens, now - started, state)
+            yield TrainingProgress(
+                step, len(plan), loss, rate, norm, done.tokens, now - started, state, passes.note
+            )
     return _report(done.losses, len(rows), done.tokens, time.perf_counter() - started)
 
 

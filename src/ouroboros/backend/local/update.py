@@ -28,6 +28,7 @@ from ouroboros.backend.local.step import (
     Found,
     Item,
     encode,
+    planned,
     start_copy,
     with_references,
 )
@@ -86,13 +87,16 @@ def update(
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Change `adapter` in place until it has learned `rows`; `protect` are prompts to leave as they are.
 
-    Raises `TooLong` before the first step, `TrainingFailed` when the loss or gradient is not finite.
+    Raises `TooLong` or `OutOfMemory` before the first step, `TrainingFailed` when the loss or gradient
+    is not finite.
     """
     started = time.perf_counter()
     frozen = pool.frozen
 
     # 1. What is to be learned, and what each layer has to keep away from.
-    items = yield from with_references(frozen, adapter, encode(frozen, rows))
+    every = encode(frozen, rows)
+    passes = planned(frozen, adapter, every, [range(len(every))])
+    items = yield from with_references(frozen, adapter, every)
     start = start_copy(frozen, adapter, items)
     shields = _shields(frozen, adapter, protect, config.ridge)
     length = config.step * _length(adapter)
@@ -107,7 +111,7 @@ def update(
     tries, waiting, norm = 0, False, 0.0
     with adapter.training() as grads:
         while True:
-            found = yield from pool.gradient(adapter, start, items, grads, gradient)
+            found = yield from pool.gradient(adapter, start, items, grads, gradient, passes)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
                 length *= SHORTER
             else:
@@ -134,6 +138,7 @@ def update(
                 grad_norm=norm,
                 tokens=tries * sum(map(len, items)),
                 seconds=time.perf_counter() - started,
+                note=passes.note,
             )
 
     # 3. The last point at which the loss had not risen.
