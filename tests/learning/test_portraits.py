@@ -96,5 +96,24 @@ def test_what_is_dropped_or_replaced_is_found_no_more(index):
     assert len(index.search(AXES[0], 100)) == 4
 
 
+def test_search_equals_a_plain_loop_while_adapters_come_change_and_go():
+    random = np.random.default_rng(1)
+    index, portraits = Index(), {}
+    for _ in range(600):
+        adapter = AdapterId(str(random.integers(30)))
+        if random.random() < 0.4:
+            portraits.pop(adapter, None)
+            index.drop(adapter)
+        else:
+            size = 1 + random.integers(4)
+            portraits[adapter] = Portrait(unit(random.standard_normal((size, 16))), random.random())
+            index.put(adapter, portraits[adapter])
+        text = unit(random.standard_normal((1, 16)))[0]
+        best = sorted(portraits, key=lambda a: -(portraits[a].vectors @ text).max())
+        found = index.search(text, 5)
+        assert [f.adapter for f in found] == best[:5]
+        assert [f.needed for f in found] == [portraits[f.adapter].needed for f in found]
+
+
 def test_an_empty_index_finds_nothing():
     assert Index().search(AXES[0], 3) == []
