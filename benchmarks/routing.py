@@ -17,6 +17,7 @@ from benchmarks.harness import Claim, Spread
 
 GROUPS = 10
 SIZES = (10, 100, 10_000)
+EMBEDDINGS = ("base", "minilm")
 OTHERS_LEARNED = 8
 """Examples of each further adapter: the user's turns of dialogues about one service."""
 
@@ -25,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Banking77: two csv files")
     parser.add_argument("--dialogues", type=Path, required=True, help="SGD's dialogues.jsonl.gz")
     parser.add_argument("--model", default="starter", help="the base model")
+    parser.add_argument("--embedding", choices=EMBEDDINGS, help="only this one")
     parser.add_argument(
         "--rows", type=int, default=500, help="examples of each adapter, as replay keeps"
     )
@@ -38,7 +40,8 @@ def run(options: Namespace) -> list[Claim]:
     strangers = [turns[0] for turns in dialogues[max(sizes) :]]
     ours = random.Random(0).sample([(text, i) for i, texts in enumerate(test) for text in texts], asked)
     claims: list[Claim] = []
-    for name, embed in _embedders(options.model).items():
+    for name in [options.embedding] if options.embedding else EMBEDDINGS:
+        embed = _embedder(name, options.model)
         print(f"  {name}", file=sys.stderr, flush=True)
         bench = _Bench(embed, train, options.rows, ours, strangers)
         for size in sizes:
@@ -116,7 +119,7 @@ class _Bench:
         return found, seconds
 
 
-def _embedders(model: str) -> dict[str, Any]:
+def _embedder(name: str, model: str) -> Any:
     import asyncio
 
     import numpy as np
@@ -125,14 +128,8 @@ def _embedders(model: str) -> dict[str, Any]:
     from ouroboros.backend.sentences import SentenceEmbedder
 
     loop = asyncio.new_event_loop()
-
-    def blocking(embedder: Any) -> Any:
-        return lambda texts: np.array(loop.run_until_complete(embedder.embed(texts)), dtype=np.float32)
-
-    return {
-        "base": blocking(LocalBackend.open(model)),
-        "minilm": blocking(SentenceEmbedder()),
-    }
+    embedder = SentenceEmbedder() if name == "minilm" else LocalBackend.open(model)
+    return lambda texts: np.array(loop.run_until_complete(embedder.embed(texts)), dtype=np.float32)
 
 
 def _intents(file: Path) -> list[list[str]]:

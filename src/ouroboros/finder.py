@@ -20,7 +20,7 @@ from ouroboros.domain.records import Adapter
 from ouroboros.gatekeeper import Gatekeeper
 from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
 from ouroboros.learning.index import Index
-from ouroboros.learning.portraits import Portrait, described, portray
+from ouroboros.learning.portraits import DRAWN, Portrait, described, portray
 from ouroboros.learning.replay import class_of
 from ouroboros.registry.heads import heads
 from ouroboros.registry.registry import Registry
@@ -83,7 +83,7 @@ class Finder:
         name = await self._embedder.name()
         for adapter, head in now.items():
             if self._heads.get(adapter) != head:
-                self._index.put(adapter, await self._portrait(adapter, f"{head} {name}"))
+                self._index.put(adapter, await self._portrait(adapter, f"{head} {name} {DRAWN}"))
                 self._heads[adapter] = head
         self._kept = {}
         self._look_at = time.perf_counter() + PATIENCE * took

@@ -35,6 +35,16 @@ def test_most_of_its_own_kind_is_near_enough_and_strangers_are_not():
     assert ((STRANGERS @ portrait.vectors.T).max(1) < portrait.needed).mean() >= 0.9
 
 
+def test_where_strangers_are_near_more_of_its_own_is_given_up():
+    own, near_by = around(AXES[0], 200, spread=1.0), around(AXES[0], 40, seed=7, spread=3.0)
+    alone = portray(own, ["a"] * 200, STRANGERS * 0).needed
+    beset = portray(own, ["a"] * 200, near_by).needed
+    known = own @ AXES[0]
+    assert alone < beset
+    assert (known < alone).mean() == pytest.approx(0.05, abs=0.03)
+    assert 0.05 < (known < beset).mean() < 0.2
+
+
 def test_an_example_does_not_vouch_for_itself():
     scattered = unit(np.random.default_rng(3).standard_normal((30, 16)))
     one_each = portray(scattered, [str(i) for i in range(30)], STRANGERS[:1] * 0)

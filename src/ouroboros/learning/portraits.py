@@ -2,7 +2,8 @@
 
 One mean for all would lie between the classes, near to none (docs/routing.md has both). How near a text
 must be to count is measured, not set: by the adapter's own examples, each against a portrait drawn
-without it, and by texts that no adapter is about.
+without it, and by texts that no adapter is about. Where the two lie well apart, nearly all of its own
+are near enough; where they do not, more of its own are given up to keep strangers out.
 """
 
 from collections import Counter
@@ -16,11 +17,16 @@ from numpy import ndarray
 CLASSES = 32
 """Vectors of one adapter at most: the largest classes have their own, the rest share one."""
 
-MISSED = 0.05
-"""Share of the adapter's own examples that may lie further off than what is near enough."""
+DRAWN = 2
+"""Raised when portraits are drawn in another way: those that are stored are drawn anew."""
 
-STRANGERS = 0.9
-"""Share of unrelated texts that must lie further off."""
+MISSED, GIVEN_UP = 0.05, 0.15
+"""Share of the adapter's own examples that lie further off than what is near enough: so many always, and
+up to so many if strangers are near."""
+
+STRANGERS, BEYOND = 0.9, 3.0
+"""Share of unrelated texts that must lie further off; and how many standard deviations above their
+mean near enough begins, as far as `GIVEN_UP` allows. They are too few to tell how near one gets."""
 
 NEVER = 2.0
 """A similarity that no text reaches."""
@@ -41,10 +47,12 @@ def portray(
     own = np.array(_few(classes))
     sums = np.stack([texts[own == c].sum(0) for c in range(own.max() + 1)])
     vectors = _unit(sums)
-    needed = float(np.quantile((strangers @ vectors.T).max(1), STRANGERS))
+    others = (strangers @ vectors.T).max(1)
+    needed = np.quantile(others, STRANGERS)
     if len(texts) > 1:
-        needed = max(needed, float(np.quantile(_without_itself(texts, own, sums), MISSED)))
-    return Portrait(vectors, needed)
+        few, more = np.quantile(_without_itself(texts, own, sums), (MISSED, GIVEN_UP))
+        needed = max(needed, few, min(more, others.mean() + BEYOND * others.std()))
+    return Portrait(vectors, float(needed))
 
 
 def described(
