@@ -13,6 +13,9 @@ T = TypeVar("T")
 _PAUSES = (0.1, 0.3, 0.9, 2.0, 4.0, 8.0)
 """Seconds between tries: about as long as a server takes to restart."""
 
+PATIENCE = 60.0
+"""Seconds after which nothing is tried again: a server that lets tries time out is not waited for."""
+
 _FULL = ("the disk is full", "Free some space there and try again.")
 _FORBIDDEN = ("it may not be written", "Check who owns it and its permissions, or use another --store.")
 _READ_ONLY = ("its disk is read-only", "Use another --store, or mount the disk for writing.")
@@ -40,11 +43,12 @@ def store_error(what: str, folder: Path, error: OSError) -> StoreError:
 
 def retried(work: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
     """`work()`, repeated with growing pauses while it fails with an error that is `passing`."""
+    began = time.monotonic()
     for pause in _PAUSES:
         try:
             return work()
         except Exception as error:
-            if not passing(error):
+            if not passing(error) or time.monotonic() - began > PATIENCE:
                 raise
         time.sleep(pause)
     return work()

@@ -1,75 +1,110 @@
-"""A way to a server on which things go wrong, one request at a time."""
+"""A way to a cloud's stand-in on which things go wrong, one request at a time."""
 
 import http.client
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-_REFUSALS = {"expired": "ExpiredToken", "wrong": "SignatureDoesNotMatch", "denied": "AccessDenied"}
+from typing import NamedTuple
 
 _HOPS = ("content-length", "connection", "transfer-encoding", "server", "date")
 """Headers that this way sets itself."""
+
+_ENOUGH = 5.0
+"""Seconds that a request hangs at most."""
+
+
+class Refusal(NamedTuple):
+    """What a cloud answers, as its documentation has it."""
+
+    status: int
+    code: str
+    message: str = ""
 
 
 class Faulty:
     """Passes requests on to `target`; each of those in `next` fails in its way, first to last.
 
     cut      the connection breaks within the upload, or instead of the answer
-    500      the server reports an error of its own, and does nothing
+    half     the connection breaks within the answer
+    lost     the server does what it is asked, and the connection breaks before it says so
+    500, 503  the server reports an error of its own, and does nothing
     slow     the answer takes a while
-    expired, wrong, denied  S3's refusals
+    hang     there is no answer
+    or the name of one of `refusals`
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, refusals: Mapping[str, Refusal]) -> None:
         self.next: list[str] = []
-        between = self
-
-        class Handler(_Handler):
-            faults = between
-
-            def pass_on(self, body: bytes) -> None:
-                connection = http.client.HTTPConnection("127.0.0.1", target)
-                connection.request(self.command, self.path, body, dict(self.headers))
-                answer = connection.getresponse()
-                self.answer(answer.status, answer.read(), dict(answer.getheaders()))
-                connection.close()
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
+        self.seen: list[str] = []
+        self.port = 0
+        self.ended = threading.Event()
+        self._handler = type("Handler", (_Handler,), {"way": self, "target": target})
+        self.refusals = refusals
 
     def __enter__(self) -> "Faulty":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self._close()
+
+    def restart(self, seconds: float) -> threading.Thread:
+        """Away at once, and back after so long; the thread that sees to it."""
+        self._close()
+        coming = threading.Thread(target=lambda: (time.sleep(seconds), self._open()))
+        coming.start()
+        return coming
+
+    def _open(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+
+    def _close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    faults: Faulty
+    way: Faulty
+    target: int
 
     def do_GET(self) -> None:
-        fault = self.faults.next.pop(0) if self.faults.next else ""
+        fault = self.way.next.pop(0) if self.way.next else ""
+        self.way.seen.append(fault)
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length // 2 if fault == "cut" else length)
         if fault == "cut":
-            self.connection.close()
-            self.close_connection = True
-        elif fault == "500":
-            self.answer(500, b"", {})
-        elif fault in _REFUSALS:
-            self.answer(403, f"<Error><Code>{_REFUSALS[fault]}</Code></Error>".encode(), {})
+            self._break()
+        elif fault == "hang":
+            self.way.ended.wait(_ENOUGH)
+            self._break()
+        elif fault in ("500", "503"):
+            self._answer(int(fault), b"", {})
+        elif fault in self.way.refusals:
+            status, code, message = self.way.refusals[fault]
+            text = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            self._answer(status, text.encode(), {})
         else:
-            time.sleep(0.5 if fault == "slow" else 0)
-            self.pass_on(body)
+            time.sleep(0.2 if fault == "slow" else 0)
+            self._pass_on(body, fault)
 
     do_PUT = do_HEAD = do_POST = do_DELETE = do_GET
 
-    def pass_on(self, body: bytes) -> None:
-        raise NotImplementedError
+    def _pass_on(self, body: bytes, fault: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.target)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        if fault == "lost":
+            self._break()
+        else:
+            self._answer(answer.status, data, dict(answer.getheaders()), half=fault == "half")
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], half: bool = False) -> None:
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() not in _HOPS:
@@ -77,7 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if half else body)
+
+    def _break(self) -> None:
+        self.connection.close()
+        self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""

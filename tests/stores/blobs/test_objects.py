@@ -4,17 +4,15 @@
 """
 
 import os
-import time
 import uuid
 
 import pytest
 
-from ouroboros.domain.errors import InvalidInput, MissingExtra, NotFound, StoreError
+from ouroboros.domain.errors import InvalidInput, MissingExtra, StoreError
 from ouroboros.stores.blobs import objects
 from ouroboros.stores.blobs.objects import ObjectBlobs
 from ouroboros.stores.open import open_blobs
 from ouroboros.testing.blobs import SharedBlobLaws
-from tests.stores.blobs.faulty import Faulty
 
 DATA = b"0123456789" * 100_000
 
@@ -43,56 +41,6 @@ class TestReal(SharedBlobLaws):
         if not (place := os.environ.get("TEST_BUCKET")):
             pytest.skip("TEST_BUCKET names no real cloud")
         return f"{place}/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def faulty(s3: str, moto, monkeypatch: pytest.MonkeyPatch):
-    """A way to S3's stand-in on which things go wrong."""
-    with Faulty(moto.port) as between:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{between.port}")
-        yield between
-
-
-@pytest.mark.parametrize("fault", ["cut", "500", "slow"])
-def test_a_passing_fault_is_tried_again(s3: str, faulty: Faulty, fault: str) -> None:
-    store = open_blobs(s3)
-    faulty.next = [fault]
-    assert store.put("a/b", DATA) is True
-    faulty.next = [fault]
-    assert store.get("a/b") == DATA
-    faulty.next = [fault]
-    assert list(store.list()) == ["a/b"]
-    assert faulty.next == []
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"), [("expired", "have expired"), ("wrong", "are wrong"), ("denied", "is denied")]
-)
-def test_what_the_cloud_refuses_is_said_at_once(s3: str, faulty: Faulty, fault: str, words: str) -> None:
-    store = open_blobs(s3)
-    faulty.next = [fault] * 3
-    started = len(faulty.next)
-    with pytest.raises(StoreError, match=words) as caught:
-        store.put("a/b", DATA)
-    assert len(faulty.next) == started - 1
-    assert caught.value.hint
-    assert "hunter2" not in str(caught.value)
-    faulty.next = []
-    with pytest.raises(NotFound):
-        store.get("a/b")
-
-
-def test_a_server_that_stays_away_is_one_clear_error(
-    s3: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_blobs(s3)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    faulty.next = ["cut"] * 1000
-    with pytest.raises(StoreError, match="cannot be reached"):
-        store.put("a/b", DATA)
-    faulty.next = []
-    assert list(store.list()) == []
-    assert store.put("a/b", DATA) is True
 
 
 @pytest.mark.parametrize("cloud", ["s3", "azure", "gcs"])

@@ -23,6 +23,10 @@ _RETRIES: Any = {
 """For what obstore itself repeats: answers of 5xx, and reads that broke off."""
 
 
+_TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
+"""For a connection, and for one request with its answer: ten MiB at less than a Mbit a second."""
+
+
 class Cloud(NamedTuple):
     """A scheme: what its URL looks like, and the variable that points it at another server."""
 
@@ -132,10 +136,11 @@ def _connect(url: str) -> "ObjectStore":
             hint=f"It looks like: {cloud.form}",
         )
     http = endpoint(url).startswith("http://")
-    named: dict[str, Any] = {"client_options": {"allow_http": True}} if http else {}
+    client = _TIMEOUTS | ({"allow_http": True} if http else {})
+    named: dict[str, Any] = {"retry_config": _RETRIES, "client_options": client}
     named |= {"credential_provider": provider} if (provider := _profile(scheme)) else {}
     try:
-        return from_url(url, retry_config=_RETRIES, **named)
+        return from_url(url, **named)
     except (BaseError, ValueError, OSError) as error:
         reason, hint = _explain(error)
         raise StoreError(f"Could not open {url}: {reason}.", hint=hint) from None
@@ -160,24 +165,29 @@ def _broke_off(error: Exception) -> bool:
     return type(error).__name__ == "GenericError" and any(w in str(error).lower() for w in words)
 
 
+_EXPIRED = ("the credentials have expired", "Renew them, then try again.")
+_SILENT = ("it does not answer", "Check the connection, then try again.")
 _HINTS = {
     "NoSuchBucket": ("there is no such bucket", "Create it first, or correct its name."),
     "bucket does not exist": ("there is no such bucket", "Create it first, or correct its name."),
     "ContainerNotFound": ("there is no such container", "Create it first, or correct its name."),
-    "ExpiredToken": ("the credentials have expired", "Renew them, then try again."),
+    "ExpiredToken": _EXPIRED,
+    "token is expired": _EXPIRED,
+    "not valid in the specified time frame": _EXPIRED,
     "InvalidAccessKeyId": ("the credentials are unknown", "Check this cloud's variables or profile."),
     "SignatureDoesNotMatch": ("the credentials are wrong", "Check this cloud's variables or profile."),
     "AuthenticationFailed": ("the credentials are wrong", "Check this cloud's variables or profile."),
     "AccessDenied": ("access is denied", "Allow these credentials to read, write, list and delete."),
     "403 Forbidden": ("access is denied", "Check the credentials, and what they are allowed."),
     "401 Unauthorized": (
-        "the credentials are missing or wrong",
+        "the credentials are missing, wrong or expired",
         "Check this cloud's variables or profile.",
     ),
     "169.254.169.254": ("no credentials were found", "Set this cloud's variables, or a profile."),
     "metadata.google": ("no credentials were found", "Set this cloud's variables, or a profile."),
     "credential": ("the credentials cannot be used", "Check this cloud's variables or profile."),
-    "timed out": ("it does not answer", "Check the connection, then try again."),
+    "timed out": _SILENT,
+    "kind: Timeout": _SILENT,
     "error sending request": (
         "it cannot be reached",
         "Check the connection and the region, then try again.",
