@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.config import AUTO, AdapterConfig
 from ouroboros.domain.errors import TooLarge
 from ouroboros.domain.weights import MAX_BYTES, Precision
-from ouroboros.lora.planning import fit, plans
+from ouroboros.lora.planning import fit, plans, settle
 from ouroboros.lora.size import check_size
 
 BaseOf = Callable[..., BaseModel]
@@ -48,6 +48,22 @@ def test_what_is_too_large_is_quantised_before_its_rank_is_cut(
     found = fit(large, config)
     assert found == expected
     check_size(large, found)
+
+
+@pytest.mark.parametrize(("rank", "precision"), [(8, "auto"), (16, "int8"), (32, "int4"), (64, "auto")])
+def test_auto_comes_to_the_first_precision_that_fits(large: BaseModel, rank: int, precision: str):
+    """At rank 64 none does: it stays, and is refused as it was asked for."""
+    assert settle(large, AdapterConfig(rank=rank)).precision == precision
+
+
+def test_a_precision_that_was_named_stays(large: BaseModel):
+    config = AdapterConfig(rank=16, precision="bfloat16")
+    assert settle(large, config) == config
+
+
+def test_odd_widths_do_not_come_to_int4(base_of: BaseOf):
+    odd = base_of({"mixer": (99_999, 99_999)}, layers=9)
+    assert settle(odd, AdapterConfig(rank=8, target_modules="mixer")).precision == AUTO
 
 
 def test_fewer_layers_are_the_last_resort(base_of: BaseOf):

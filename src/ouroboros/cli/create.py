@@ -70,6 +70,11 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         describe.adapter_json(adapter),
         f"Created {adapter.id} on {adapter.base_name}: {describe.shape(adapter)}.",
     )
+    if adapter.config.precision != config.precision:
+        out.note(
+            f"Note: in bfloat16 it would exceed 10 MiB, so it is kept in {adapter.config.precision}. "
+            "`ouroboros export` writes it as bfloat16 for other programs."
+        )
     out.next_step("train", adapter.id.name, "FILE.jsonl")
 
 

@@ -29,7 +29,8 @@ class AdapterConfig:
     alpha           the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`
                     (rank-stabilised LoRA, arXiv 2312.03732).
     precision       how versions are stored: "float32", "bfloat16", "int8" or "int4"; "auto" is float32
-                    where that fits 10 MiB, else bfloat16.
+                    where that fits 10 MiB, else bfloat16; where that does not, a new adapter gets int8,
+                    or else int4.
     acts_on         "all" tokens, or the "answer" alone (activated LoRA, arXiv 2504.12397): then the base
                     reads the prompt by itself, up to the tokens that open every answer, so what it
                     makes of a prompt is the same for every adapter and need be computed but once.

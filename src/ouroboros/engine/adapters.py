@@ -11,6 +11,7 @@ from ouroboros.domain.prompts import check_text
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine.core import Core, raise_if_cancelled, verb
+from ouroboros.lora.planning import settle
 from ouroboros.registry.threads import in_thread
 
 
@@ -27,6 +28,8 @@ class Adapters(Core):
     ) -> Adapter:
         """A new adapter whose version 1 answers exactly as the base does.
 
+        If it exceeds 10 MiB in bfloat16 and names no precision, it is kept in int8 or else in int4, and
+        its config says so: other programs then read what `export_adapter` writes, not the stored files.
         It is found by its `description` until it has learned something (see `find_adapters`).
         """
         adapter_id = task_name if isinstance(task_name, AdapterId) else AdapterId(task_name)
@@ -36,9 +39,10 @@ class Adapters(Core):
         if description:
             check_text("description", description)
         await in_thread(self._registry.require_free, adapter_id)
+        base = await self._backend.base()
+        config = settle(base, config)
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
-        base = await self._backend.base()
         create = functools.partial(self._registry.create, seed=seed, description=description)
         return await in_thread(create, adapter_id, config, base, files)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import ALL_LINEAR, AUTO, AdapterConfig
-from ouroboros.domain.errors import TooLarge
+from ouroboros.domain.errors import InvalidConfig, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, Precision
 from ouroboros.lora.size import check_size, largest_rank, predicted_size
 from ouroboros.lora.targets import query_value, select
@@ -38,6 +38,17 @@ def plans(base: BaseModel, rank: int) -> tuple[Plan, ...]:
     return tuple(found)
 
 
+def settle(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
+    """`config` with what "auto" comes to: as it is, int8 or int4, whichever fits first.
+
+    Unchanged where it names a precision itself, and where nothing fits.
+    """
+    if config.precision != AUTO:
+        return config
+    tried = (config, *(replace(config, precision=p.value) for p in (Precision.INT8, Precision.INT4)))
+    return next((candidate for candidate in tried if _fits(base, candidate)), config)
+
+
 def fit(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
     """`config` with the least change that fits: none, int8, int4, lower rank, query and value alone.
 
@@ -68,6 +79,6 @@ def _ever_smaller(base: BaseModel, config: AdapterConfig) -> Iterator[AdapterCon
 def _fits(base: BaseModel, config: AdapterConfig) -> bool:
     try:
         check_size(base, config)
-    except TooLarge:
+    except (TooLarge, InvalidConfig):  # or too odd for int4
         return False
     return True
