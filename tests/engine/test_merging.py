@@ -216,12 +216,15 @@ async def test_without_probes_the_parents_own_ones_are_asked(engine: AdapterLear
     assert report.accuracy["shipping@2"] == report.accuracy["billing@2"] == 0.5
 
 
-async def test_coefficients_are_tuned_when_none_are_given(engine: AdapterLearningEngine):
-    plain = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, (1.0, 1.0))
-    given = (await engine.merge_adapters(["shipping", "billing"], plain, name="given")).unwrap()
-    found = (
-        await engine.merge_adapters(["shipping", "billing"], MergeStrategy.TASK_ARITHMETIC, name="found")
+@pytest.mark.parametrize("strategy", [MergeStrategy.TASK_ARITHMETIC, MergeStrategy.TSV])
+async def test_coefficients_are_tuned_when_none_are_given(
+    engine: AdapterLearningEngine, strategy: MergeStrategy
+):
+    plain = MergeRecipe(strategy, (1.0, 1.0))
+    given = (
+        await engine.merge_adapters(["shipping", "billing"], plain, name="given", anyway=True)
     ).unwrap()
+    found = (await engine.merge_adapters(["shipping", "billing"], strategy, name="found")).unwrap()
     assert given.weights == (1.0, 1.0)
     assert len(found.weights) == 2
     assert found.accuracy["found"] >= given.accuracy["given"]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ouroboros.domain.merging import MergeStrategy
-from ouroboros.lora.merge_rules import RULES, apply, drop_random, keep_largest
+from ouroboros.lora.merge_rules import RULES, apply, drop_random, keep_largest, orthogonal
 
 
 def dice(seed: int = 0) -> torch.Generator:
@@ -67,3 +67,23 @@ def test_weights_are_signed_in_the_vote():
 def test_rows_beyond_one_block_are_merged_too():
     entries = torch.randn(3, 200, 5, generator=dice())
     assert merged(MergeStrategy.AVERAGE, entries) == pytest.approx(entries.mean(0).flatten().tolist())
+
+
+def test_parents_that_are_out_of_each_others_way_stay_as_they_are():
+    parts = [torch.zeros(4, 4), torch.zeros(4, 4)]
+    parts[0][0, 1], parts[1][2, 3] = 3.0, 2.0
+    entries = torch.stack(parts)
+    assert torch.allclose(orthogonal(entries), entries)
+
+
+def test_directions_that_two_parents_share_in_part_are_turned_apart():
+    """Their values stay, and neither acts on what the other reads or writes where the other does."""
+    one, other = torch.tensor([1.0, 0, 0]), torch.tensor([0.6, 0.8, 0])
+    found = orthogonal(torch.stack([torch.outer(one, one) * 2, torch.outer(other, other) * 3]))
+    assert torch.linalg.svdvals(found)[:, 0].tolist() == pytest.approx([2.0, 3.0])
+    assert float((found[0] @ found[1]).abs().max()) < 1e-6
+    assert float((found[0].T @ found[1]).abs().max()) < 1e-6
+
+
+def test_a_parent_that_does_nothing_is_nothing():
+    assert not orthogonal(torch.zeros(2, 3, 3)).any()

@@ -18,6 +18,8 @@ class MergeStrategy(str, Enum):
     AVERAGE          sum D_i / T, for T parents.
     WEIGHTED         sum w_i D_i / sum w_i, weights not negative.
     TASK_ARITHMETIC  sum w_i D_i: adds and subtracts skills (arXiv 2212.04089).
+    TSV              sum w_i D_i after the parents' singular directions have been made orthogonal to
+                     each other's, so that none writes over another's (arXiv 2412.00081).
     MAGNITUDE        the weighted mean of each parent's largest entries.
     TIES             of each parent's largest entries, those with the majority's sign are averaged
                      (arXiv 2306.01708).
@@ -29,15 +31,26 @@ class MergeStrategy(str, Enum):
     AVERAGE = "average"
     WEIGHTED = "weighted"
     TASK_ARITHMETIC = "task_arithmetic"
+    TSV = "tsv"
     MAGNITUDE = "magnitude"
     TIES = "ties"
     DARE = "dare"
     DARE_TIES = "dare_ties"
 
     @property
-    def linear(self) -> bool:
-        """Whether the result is a linear combination of the parents, and so exactly low-rank."""
-        return self in (MergeStrategy.AVERAGE, MergeStrategy.WEIGHTED, MergeStrategy.TASK_ARITHMETIC)
+    def entrywise(self) -> bool:
+        """Whether it looks at single entries; the others are exact at the parents' ranks added."""
+        return self in (
+            MergeStrategy.MAGNITUDE,
+            MergeStrategy.TIES,
+            MergeStrategy.DARE,
+            MergeStrategy.DARE_TIES,
+        )
+
+    @property
+    def tuned(self) -> bool:
+        """Whether weights that are not given are tried out on probes: where their size matters."""
+        return self in (MergeStrategy.TASK_ARITHMETIC, MergeStrategy.TSV)
 
 
 class MergeSpace(str, Enum):

@@ -46,7 +46,7 @@ class Merging(Answers, Tracking):
 
         Without weights, a `WEIGHTED` merge weighs each parent by what people said of its answers (by its
         share of right answers where `probes` are given or somebody's were never judged); those of
-        `TASK_ARITHMETIC` are tried out.
+        `TASK_ARITHMETIC` and `TSV` are tried out.
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
@@ -71,7 +71,7 @@ class Merging(Answers, Tracking):
         judged = [] if wanted else await self._judged(versions)
         recipe = weigh(recipe, judged or list(accuracy.values()))
         recipe.check()
-        if asked and recipe.strategy is MergeStrategy.TASK_ARITHMETIC and recipe.weights is None:
+        if asked and recipe.strategy.tuned and recipe.weights is None:
             recipe = await self._tuned(MergeJob(files, recipe, rank), comparison, asked, cancel)
         merged = await self._backend.merge(MergeJob(files, recipe, rank), cancel)
         compared = await comparison.judge(sheets, merged.files)

@@ -84,8 +84,8 @@ def merge_advice(merged: str, verdict: Verdict) -> str:
         rest.pop(CheckName.CLASS.value, None)  # a part of the same fall
     failed = [f"{merged} failed: {', '.join(rest)}"] if rest else []
     return (
-        f"Merging did not help: {'; '.join(fell + failed)}. Route instead: keep them apart, and "
-        "`ouroboros generate auto` asks the one that knows the task."
+        f"Merging did not help: {'; '.join(fell + failed)}. Route instead: keep them apart, and ask the "
+        "one that knows the task, by its name or with `ouroboros generate auto`."
     )
 
 

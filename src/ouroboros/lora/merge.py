@@ -95,7 +95,7 @@ def _merge_layer(
     rank: int | None,
 ) -> Factored:
     rule, generator = RULES[recipe.strategy], _generator(recipe.seed, path)
-    if recipe.strategy.linear or recipe.space is MergeSpace.CORE:
+    if recipe.space is MergeSpace.CORE or not recipe.strategy.entrywise:
         space = core_space(layer)
         core = apply(rule, space.cores, weights, recipe.density, generator) * recipe.scale
         return factorise(space, core, rank)

@@ -1,7 +1,8 @@
-"""Merging as a table: sparsify x consensus x normalise, over the parents' updates stacked as [T, M, N].
+"""Merging as a table: (untangle) x sparsify x consensus x normalise, over updates stacked as [T, M, N].
 
-The pieces are those of mergekit's reading of TIES and DARE; what a stack's entries stand for (entries of
-the full updates, or of their small cores) is the caller's choice.
+The pieces are those of mergekit's reading of TIES and DARE, and a step before them that turns the
+parents out of each other's way; what a stack's entries stand for (entries of the full updates, or of
+their small cores) is the caller's choice.
 """
 
 import math
@@ -20,6 +21,7 @@ Thin: TypeAlias = Callable[[Tensor], Tensor]
 Sparsify: TypeAlias = Callable[[Tensor, float, torch.Generator], Thin]
 Consensus: TypeAlias = Callable[[Tensor], Tensor | None]
 Normalise: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
+Untangle: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Rule:
     sparsify   looks at a stack and says how any rows of it are thinned out.
     consensus  says which weighted entries count [T, M, N]; None counts all.
     normalise  gives what the sum of weighted entries is divided by.
+    untangle   replaces the stack before all that, if it is there.
     """
 
     sparsify: Sparsify
     consensus: Consensus
     normalise: Normalise
+    untangle: Untangle | None = None
 
 
 def apply(
@@ -44,6 +48,8 @@ def apply(
     generator: torch.Generator,
 ) -> Float[Tensor, "M N"]:
     """Merge a stack by a rule."""
+    if rule.untangle:
+        stack = rule.untangle(stack)
     thin = rule.sparsify(stack, density, generator)
     return torch.cat([_agree(rule, thin(rows), weights) for rows in stack.split(_ROWS, dim=1)])
 
@@ -60,6 +66,32 @@ def _agree(
 
 _ROWS = 64
 """Rows are merged a few at a time: they stay in the processor's cache, which is several times faster."""
+
+
+_NOISE = 1e-5
+"""Singular values below this share of the largest are rounding: what they belong to is no direction."""
+
+
+def orthogonal(stack: Float[Tensor, "T M N"]) -> Float[Tensor, "T M N"]:
+    """The parents with singular directions that are orthogonal to each other's, values as they were.
+
+    All left directions side by side are replaced by the nearest matrix with orthonormal columns, and so
+    are the right ones. A direction that several parents share is shared out: copies add up to the one.
+    """
+    u, s, vh = torch.linalg.svd(stack, full_matrices=False)
+    there = s > _NOISE * s.amax()  # [T, R]
+    left = _orthonormal(u.mT[there].T)
+    right = _orthonormal(vh[there].T)
+    counts = there.sum(1).tolist()
+    parts = zip(left.split(counts, 1), s[there].split(counts), right.split(counts, 1), strict=True)
+    return torch.stack([(a * values) @ b.T for a, values, b in parts])
+
+
+def _orthonormal(columns: Float[Tensor, "M R"]) -> Float[Tensor, "M R"]:
+    """The nearest matrix with orthonormal columns, as far as the columns are independent."""
+    u, s, vh = torch.linalg.svd(columns, full_matrices=False)
+    there = s > _NOISE * s.amax() if s.numel() else s > 0
+    return u[:, there] @ vh[there]
 
 
 def keep_all(stack: Float[Tensor, "T M N"], density: float, generator: torch.Generator) -> Thin:
@@ -118,6 +150,7 @@ RULES: dict[MergeStrategy, Rule] = {
     MergeStrategy.AVERAGE: Rule(keep_all, everyone, by_all),
     MergeStrategy.WEIGHTED: Rule(keep_all, everyone, by_all),
     MergeStrategy.TASK_ARITHMETIC: Rule(keep_all, everyone, not_at_all),
+    MergeStrategy.TSV: Rule(keep_all, everyone, not_at_all, orthogonal),
     MergeStrategy.MAGNITUDE: Rule(keep_largest, everyone, by_all),
     MergeStrategy.TIES: Rule(keep_largest, majority_sign, by_present),
     MergeStrategy.DARE: Rule(drop_random, everyone, by_all),
