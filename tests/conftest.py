@@ -1,14 +1,23 @@
 """For every test: tensor shapes are checked as annotated, one thread, no network."""
 
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
 
+if TYPE_CHECKING:
+    from ouroboros.testing.servers import Server
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_numbers = itertools.count(1)
 
 install_import_hook(("ouroboros.lora", "ouroboros.backend"), "beartype.beartype")
 
@@ -19,3 +28,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ouroboros.testing.tiny import tiny_model
 
     return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def qdrant() -> Iterator["Server"]:
+    """A stand-in for a Qdrant server."""
+    from ouroboros.testing import servers
+
+    with servers.qdrant() as server:
+        yield server
+
+
+@pytest.fixture
+def collection(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty collection: of the server that `QDRANT_URL` names, else of the stand-in."""
+    from ouroboros.stores.qdrant.server import Server
+
+    name = f"ouroboros-test-{os.getpid()}-{next(_numbers)}"
+    where = os.environ.get("QDRANT_URL", "").rstrip("/")
+    where = where or f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant').port}"
+    yield f"{where}/{name}"
+    with closing(Server(f"{where}/{name}")) as server:
+        made = server.ask(lambda q: q.get_collections()).collections
+        for collection in (c.name for c in made if c.name.startswith(name)):
+            server.ask(lambda q, c=collection: q.delete_collection(c))

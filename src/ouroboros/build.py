@@ -13,7 +13,7 @@ from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.migrate import Stores
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings
-from ouroboros.stores.open import MEMORY, SQLITE, cached_blobs, open_blobs, open_metadata
+from ouroboros.stores.open import MEMORY, SQLITE, cached_blobs, open_blobs, open_metadata, open_vectors
 from ouroboros.sync import SyncEngine
 
 
@@ -65,9 +65,10 @@ def _open_embedder(settings: Settings) -> Embedder | None:
 
 def _open_registry(settings: Settings) -> Registry:
     stores = open_stores(settings)
-    _, blobs = store_urls(settings)
+    metadata, blobs = store_urls(settings)
     limit = settings.blob_cache * 2**20
-    return Registry(stores.metadata, stores.blobs, cached_blobs(stores.blobs, blobs, limit))
+    cached = cached_blobs(stores.blobs, blobs, limit)
+    return Registry(stores.metadata, stores.blobs, cached, open_vectors(metadata))
 
 
 def open_stores(settings: Settings) -> Stores:

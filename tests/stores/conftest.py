@@ -3,16 +3,13 @@
 import base64
 import hmac
 import itertools
-import os
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from email.utils import formatdate
 from types import MappingProxyType
 
 import pytest
 
-from ouroboros.stores.metadata import qdrant_server
 from ouroboros.testing import servers
 from ouroboros.testing.servers import Server
 
@@ -42,25 +39,6 @@ def database(postgres: Server) -> str:
     with psycopg.connect(f"{where}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"{where}/{name}"
-
-
-@pytest.fixture(scope="session")
-def qdrant() -> Iterator[Server]:
-    with servers.qdrant() as server:
-        yield server
-
-
-@pytest.fixture
-def collection(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty collection: of the server that `QDRANT_URL` names, else of the stand-in."""
-    name = f"ouroboros-test-{os.getpid()}-{next(_numbers)}"
-    where = os.environ.get("QDRANT_URL", "").rstrip("/")
-    where = where or f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant').port}"
-    yield f"{where}/{name}"
-    with closing(qdrant_server.Server(f"{where}/{name}")) as server:
-        made = server.ask(lambda q: q.get_collections()).collections
-        for collection in (c.name for c in made if c.name.startswith(name)):
-            server.ask(lambda q, c=collection: q.delete_collection(c))
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from ouroboros.registry.software import software
 from ouroboros.registry.weights import Weights
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
+from ouroboros.stores.vectors.base import VectorStore
 
 ADAPTERS = "adapters"
 
@@ -40,11 +41,16 @@ class Registry:
     """What is known about adapters, in a metadata store, and their weights, in a blob store.
 
     `cached` is the same blob store by a way that may answer from a copy: versions are read through it.
+    `vectors` is where the metadata store searches vectors, if it does: portraits are kept there then.
     Methods block. They raise `NotFound`, `AlreadyExists`, `Conflict` and `StoreError`.
     """
 
     def __init__(
-        self, metadata: MetadataStore, blobs: BlobStore, cached: BlobStore | None = None
+        self,
+        metadata: MetadataStore,
+        blobs: BlobStore,
+        cached: BlobStore | None = None,
+        vectors: VectorStore | None = None,
     ) -> None:
         self._metadata = metadata
         self._blobs = blobs
@@ -56,12 +62,15 @@ class Registry:
         self.jobs = Jobs(metadata, blobs)
         self.leases = Leases(metadata)
         self.scores = Scores(metadata)
-        self.sketches = Sketches(metadata)
+        self.vectors = vectors
+        self.sketches = Sketches(metadata, vectors)
         self.changes = 0
 
     def close(self) -> None:
         self._metadata.close()
         self._blobs.close()
+        if self.vectors is not None:
+            self.vectors.close()
 
     def require_free(self, adapter: AdapterId) -> None:
         """Raise `AlreadyExists` if the name is taken."""

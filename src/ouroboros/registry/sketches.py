@@ -8,15 +8,20 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.pages import records
 from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.vectors.base import VectorStore
 
 SKETCHES = "sketches"
 
 
 class Sketches:
-    """One record per adapter, drawn from its examples: a cache, and gone when they are forgotten."""
+    """One record per adapter, drawn from its examples: a cache, and gone when they are forgotten.
 
-    def __init__(self, metadata: MetadataStore) -> None:
+    `vectors` is where they are kept besides, or instead, if the store searches them by itself.
+    """
+
+    def __init__(self, metadata: MetadataStore, vectors: VectorStore | None = None) -> None:
         self._metadata = metadata
+        self._vectors = vectors
 
     def all(self) -> dict[AdapterId, Sketch]:
         return {
@@ -33,6 +38,8 @@ class Sketches:
 
     def drop(self, adapter: AdapterId) -> None:
         """Call when an adapter goes, or anything that it learned is forgotten."""
+        if self._vectors is not None:
+            self._vectors.drop(adapter.name)
         record = self._metadata.get(SKETCHES, adapter.name)
         if record is not None:
             with suppress(Conflict):

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.vectors.base import VectorStore
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
 MEMORY = "memory:"
 SQLITE = "sqlite:///"
+QDRANT = ("qdrant://", "qdrant+https://")
 _CLOUDS = ("s3://", "gs://", "az://")
 
 
@@ -33,14 +35,26 @@ def open_metadata(url: str) -> MetadataStore:
         from ouroboros.stores.metadata.sql import SqlMetadata
 
         return SqlMetadata(_postgresql(url))
-    if url.startswith(("qdrant://", "qdrant+https://")):
-        from ouroboros.stores.metadata.qdrant_server import Server
+    if url.startswith(QDRANT):
+        from ouroboros.stores.qdrant.server import Server
 
         server = Server(url)  # says so first if the library is missing
         from ouroboros.stores.metadata.qdrant import QdrantMetadata
 
         return QdrantMetadata(server)
     raise _unknown("metadata", url, "sqlite:///PATH, postgresql://HOST/DATABASE, qdrant://HOST")
+
+
+def open_vectors(url: str) -> VectorStore | None:
+    """Where the store of metadata at this URL searches vectors by itself; None if it does not."""
+    if not url.startswith(QDRANT):
+        return None
+    from ouroboros.stores.qdrant.server import Server
+
+    server = Server(url)
+    from ouroboros.stores.vectors.qdrant import QdrantVectors
+
+    return QdrantVectors(server)
 
 
 def open_blobs(url: str) -> BlobStore:

@@ -146,6 +146,8 @@ class Collection:
         return self._update(edge.UpdateOperation.delete_payload_by_filter(_chosen(body), body["keys"]))
 
     def delete(self, body: Any) -> dict[str, Any]:
+        if "points" in body:
+            return self._update(edge.UpdateOperation.delete_points(body["points"]))
         return self._update(edge.UpdateOperation.delete_points_by_filter(_chosen(body)))
 
     def _update(self, operation: edge.UpdateOperation) -> dict[str, Any]:

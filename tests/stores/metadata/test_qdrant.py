@@ -17,11 +17,11 @@ import pytest
 from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.stores import faults
 from ouroboros.stores.metadata import qdrant as laws
-from ouroboros.stores.metadata import qdrant_points
 from ouroboros.stores.metadata.qdrant import QdrantMetadata
-from ouroboros.stores.metadata.qdrant_points import Points
-from ouroboros.stores.metadata.qdrant_server import Server
 from ouroboros.stores.open import open_metadata
+from ouroboros.stores.qdrant import points as qdrant_points
+from ouroboros.stores.qdrant.points import Points
+from ouroboros.stores.qdrant.server import Server
 from ouroboros.testing import servers
 from ouroboros.testing.metadata import SharedMetadataLaws
 from ouroboros.testing.processes import in_threads

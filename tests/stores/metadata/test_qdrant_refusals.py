@@ -7,9 +7,11 @@ import pytest
 
 from ouroboros.domain.errors import InvalidInput, MissingExtra, StoreError
 from ouroboros.stores import faults
-from ouroboros.stores.metadata import qdrant_points, qdrant_server
-from ouroboros.stores.metadata.qdrant_server import Server
 from ouroboros.stores.open import open_metadata
+from ouroboros.stores.qdrant import collections
+from ouroboros.stores.qdrant import server as server_module
+from ouroboros.stores.qdrant.points import METADATA
+from ouroboros.stores.qdrant.server import Server
 from ouroboros.testing import servers
 
 
@@ -32,7 +34,7 @@ def test_a_collection_of_another_dimension_is_refused_and_left_alone(url: str) -
 
 def test_a_collection_of_somebody_else_is_refused(url: str) -> None:
     with closing(Server(url)) as server:
-        vectors = qdrant_points._vectors()
+        vectors = METADATA.vectors
         server.ask(lambda q: q.create_collection(server.name, vectors, metadata={"owner": "me"}))
         with pytest.raises(StoreError, match="not made by ouroboros"):
             open_metadata(url)
@@ -40,7 +42,7 @@ def test_a_collection_of_somebody_else_is_refused(url: str) -> None:
 
 def test_a_store_of_a_newer_schema_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(qdrant_points, "SCHEMA", 7)
+        newer.setattr(collections, "SCHEMA", 7)
         open_metadata(url).close()
     with pytest.raises(StoreError, match="schema 7; this program knows up to 1") as caught:
         open_metadata(url)
@@ -50,7 +52,7 @@ def test_a_store_of_a_newer_schema_is_refused(url: str, monkeypatch: pytest.Monk
 def test_a_server_that_does_not_know_the_conditions_is_refused(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "OLDEST", (999, 1))
+    monkeypatch.setattr(server_module, "OLDEST", (999, 1))
     with pytest.raises(StoreError, match="overwrites") as caught:
         open_metadata(url)
     assert "999.1 or newer" in caught.value.hint

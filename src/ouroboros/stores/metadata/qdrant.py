@@ -13,8 +13,8 @@ from typing import Any
 
 from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.stores.metadata.base import Entry, Json, Record, check_key, dump
-from ouroboros.stores.metadata.qdrant_points import FREED, Payload, Points
-from ouroboros.stores.metadata.qdrant_server import Server
+from ouroboros.stores.qdrant.points import FREED, Payload, Points
+from ouroboros.stores.qdrant.server import Server
 
 PAST = 64
 """Writes before the last one that a record remembers."""

@@ -1,21 +1,23 @@
-"""The points of one collection on a Qdrant server, and opening it: made, recognised or refused."""
+"""Records and entries as points of one collection on a Qdrant server."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client import models
 from qdrant_client.models import Condition, Filter
 
-from ouroboros.domain.errors import StoreError
-from ouroboros.stores.metadata.qdrant_server import Server
+from ouroboros.stores.qdrant.collections import INTEGER, KEYWORD, Collection, open_collection
+from ouroboros.stores.qdrant.server import Server
 
-SCHEMA = 1
 FREED = "freed"
 """When a point was emptied, in seconds since 1970; absent while it holds a value."""
 
-_MARK = "ouroboros"
-"""The key under which a collection of ours says which schema it has."""
+METADATA = Collection(
+    "metadata",
+    models.VectorParams(size=1, distance=models.Distance.DOT),
+    {"group": KEYWORD, "key": KEYWORD, "seq": INTEGER, FREED: INTEGER},
+)
+"""Every point of a Qdrant collection has a vector; these are of one number, and mean nothing."""
 
 _VALUES, _IDS = 100, 5000
 """Points per request: with their values, which may be large, and without."""
@@ -35,7 +37,7 @@ class Points:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._name = server.name
-        _open(server)
+        open_collection(server, server.name, METADATA)
 
     def get(self, ids: Sequence[str], fields: Sequence[str] | bool = True) -> dict[str, Payload]:
         """Those of the points that are there, by their ids."""
@@ -128,64 +130,6 @@ class Points:
         self._server.write(
             lambda q: q.upsert(self._name, [point], wait=True, update_filter=condition, update_mode=mode)
         )
-
-
-def _open(server: Server) -> None:
-    """Make the collection and its indexes if they are missing; `StoreError` if it is not one of ours."""
-    if not server.ask(lambda q: q.collection_exists(server.name)):
-        _create(server)
-    info = server.ask(lambda q: q.get_collection(server.name))
-    mark = (info.config.metadata or {}).get(_MARK)
-    schema = mark.get("schema") if isinstance(mark, dict) else None
-    if not isinstance(schema, int) or info.config.params.vectors != _vectors():
-        raise StoreError(
-            f"The collection at {server.where} was not made by ouroboros for metadata:"
-            f" its vectors are {_said(info.config.params.vectors)}.",
-            hint="Name another one, which is made at the first use: qdrant://HOST:PORT/NAME",
-        )
-    if schema > SCHEMA:
-        raise StoreError(
-            f"The store at {server.where} has schema {schema}; this program knows up to {SCHEMA}.",
-            hint="Use the version of ouroboros that wrote it, or a newer one.",
-        )
-    _index(server, known=info.payload_schema)
-
-
-def _create(server: Server) -> None:
-    """Of several programs that create it at once one does; the others find it."""
-
-    def create(client: QdrantClient) -> None:
-        try:
-            mark = {_MARK: {"schema": SCHEMA}}
-            client.create_collection(server.name, vectors_config=_vectors(), metadata=mark)
-        except UnexpectedResponse as error:
-            if error.status_code not in (400, 409) or not client.collection_exists(server.name):
-                raise
-
-    server.ask(create)
-
-
-def _index(server: Server, known: Iterable[str]) -> None:
-    keyword, integer = models.KeywordIndexType.KEYWORD, models.PayloadSchemaType.INTEGER
-    indexes = {
-        "group": models.KeywordIndexParams(type=keyword, prefix=True),
-        "key": models.KeywordIndexParams(type=keyword, prefix=True),
-        "seq": integer,
-        FREED: integer,
-    }
-    for field in indexes.keys() - set(known):
-        schema = indexes[field]
-        server.write(lambda q, f=field, s=schema: q.create_payload_index(server.name, f, s, wait=True))
-
-
-def _vectors() -> models.VectorParams:
-    """Every point of a Qdrant collection has a vector; these are of one number, and mean nothing."""
-    return models.VectorParams(size=1, distance=models.Distance.DOT)
-
-
-def _said(vectors: Any) -> str:
-    size, distance = getattr(vectors, "size", None), getattr(vectors, "distance", None)
-    return f"of {size} numbers by {distance}" if size else "others"
 
 
 def _of(fields: Sequence[str] | bool) -> list[str] | bool:

@@ -69,7 +69,7 @@ class Server:
             return retried(lambda: work(self._client), _passes)
         except self._failures as error:
             reason, hint = _explain(error)
-            message = f"The metadata store at {self.where} failed: {reason}."
+            message = f"The Qdrant store at {self.where} failed: {reason}."
             raise StoreError(message, hint=hint) from error
 
     def write(self, work: "Callable[[QdrantClient], UpdateResult]") -> None:

@@ -1,7 +1,7 @@
 """Finding the adapter that knows a task: portraits of all of them, kept up with their heads."""
 
 import asyncio
-import base64
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,15 +11,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ouroboros.backend.base import Backend, Embedder
+from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.finding import Found, Sketch, Vector
-from ouroboros.domain.names import AdapterId
+from ouroboros.domain.finding import Found, Vector
 from ouroboros.domain.prompts import Prompt, messages_of
 from ouroboros.domain.records import Adapter
+from ouroboros.finder.gallery import Gallery, MemoryGallery, StoreGallery
 from ouroboros.gatekeeper import Gatekeeper
 from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
-from ouroboros.learning.index import Index
 from ouroboros.learning.portraits import DRAWN, Portrait, described, portray
 from ouroboros.learning.replay import class_of
 from ouroboros.registry.heads import heads
@@ -54,9 +54,7 @@ class Finder:
         self._backend = backend
         self._registry = registry
         self._gatekeeper = gatekeeper
-        self._index = Index()
-        self._heads: dict[AdapterId, int] = {}
-        self._kept: dict[AdapterId, Sketch] | None = None
+        self._gallery = _gallery(registry)
         self._strangers: Float[ndarray, "S D"] | None = None
         self._looking = asyncio.Lock()
         self._look_at = 0.0
@@ -68,41 +66,29 @@ class Finder:
             if self._registry.changes != self._changes or time.perf_counter() >= self._look_at:
                 await self._look()
         (vector,) = await self._embed([_text(prompt)])
-        return await in_thread(self._index.search, vector, k)
+        return await in_thread(self._gallery.search, vector, k)
 
     async def _look(self) -> None:
         """Take in the heads that moved, and let go of the adapters that went."""
         self._changes = self._registry.changes
-        base = await self._backend.base()
+        base = (await self._backend.base()).fingerprint
         began = time.perf_counter()
-        now = await in_thread(heads, self._registry.stores[0], base.fingerprint)
+        now = await in_thread(heads, self._registry.stores[0], base)
         took = time.perf_counter() - began
-        for adapter in self._heads.keys() - now.keys():
-            self._index.drop(adapter)
-            del self._heads[adapter]
-        name = await self._embedder.name()
-        for adapter, head in now.items():
-            if self._heads.get(adapter) != head:
-                self._index.put(adapter, await self._portrait(adapter, f"{head} {name} {DRAWN}"))
-                self._heads[adapter] = head
-        self._kept = {}
+        space = f"{await self._embedder.name()} {_short(base)}"
+        wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in now.items()}
+        for adapter in await in_thread(self._gallery.hang, space, wanted):
+            with suppress(NotFound):  # deleted since
+                await self._add(await in_thread(self._registry.get, adapter), wanted[adapter])
         self._look_at = time.perf_counter() + PATIENCE * took
 
-    async def _portrait(self, adapter: AdapterId, of: str) -> Portrait:
-        """As it was kept, or drawn now and kept."""
-        if self._kept is None:
-            self._kept = await in_thread(self._registry.sketches.all)
-        sketch = self._kept.get(adapter)
-        if sketch is not None and sketch.of == of:
-            return _unpack(sketch)
-        record = await in_thread(self._registry.get, adapter)
-        portrait = await self._draw(record)
-        await in_thread(self._keep, record, _pack(portrait, of))
-        return portrait
+    async def _add(self, adapter: Adapter, of: str) -> None:
+        portrait = await self._draw(adapter)
+        await in_thread(self._gallery.add, adapter.id, of, portrait)
+        await in_thread(self._drop_unless_served, adapter)
 
-    def _keep(self, drawn: Adapter, sketch: Sketch) -> None:
-        """Keep a portrait unless its head went while it was drawn: perhaps it was to be forgotten."""
-        self._registry.sketches.put(drawn.id, sketch)
+    def _drop_unless_served(self, drawn: Adapter) -> None:
+        """A head that went while its portrait was drawn was perhaps to be forgotten."""
         with suppress(NotFound):
             if self._registry.get(drawn.id).head == drawn.head:
                 return
@@ -128,16 +114,16 @@ class Finder:
         return np.array(await self._embedder.embed(texts), dtype=np.float32)
 
 
+def _gallery(registry: Registry) -> Gallery:
+    if registry.vectors is not None:
+        return StoreGallery(registry.vectors)
+    return MemoryGallery(registry.sketches)
+
+
 def _text(prompt: Prompt) -> str:
     """What the user says: all turns of it, since a last one alone may be "and tomorrow?"."""
     return "\n".join(m.content for m in messages_of(prompt) if m.role == "user")
 
 
-def _pack(portrait: Portrait, of: str) -> Sketch:
-    data = portrait.vectors.astype("<f2").tobytes()
-    return Sketch(of, portrait.needed, len(portrait.vectors), base64.b64encode(data).decode())
-
-
-def _unpack(sketch: Sketch) -> Portrait:
-    vectors = np.frombuffer(base64.b64decode(sketch.vectors), "<f2").astype(np.float32)
-    return Portrait(vectors.reshape(sketch.count, -1), sketch.needed)
+def _short(base: Fingerprint) -> str:
+    return hashlib.sha256(repr(base).encode()).hexdigest()[:12]

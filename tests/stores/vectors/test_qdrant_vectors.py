@@ -1,0 +1,67 @@
+"""Qdrant searches several vectors of a key as brute force does, each space by itself."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from ouroboros.domain.errors import StoreError
+from ouroboros.stores.open import open_vectors
+from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.vectors.base import VectorStore
+from ouroboros.stores.vectors.qdrant import QdrantVectors
+
+
+@pytest.fixture
+def vectors(collection: str) -> Iterator[VectorStore]:
+    opened = open_vectors(collection)
+    assert opened is not None
+    yield opened
+    opened.close()
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_the_nearest_are_those_of_brute_force(vectors: VectorStore) -> None:
+    random = np.random.default_rng(0)
+    all_of = {f"a{n}": _unit(random.normal(size=(1 + n % 4, 8))) for n in range(20)}
+    for key, rows in all_of.items():
+        vectors.put("space", key, {"of": key}, rows.tolist())
+    question = _unit(random.normal(size=(1, 8)))[0]
+    nearest = sorted(
+        ((float((rows @ question).max()), key) for key, rows in all_of.items()), reverse=True
+    )
+    found = vectors.search("space", question.tolist(), 5)
+    assert [hit.key for hit in found] == [key for _, key in nearest[:5]]
+    assert [hit.similarity for hit in found] == pytest.approx([s for s, _ in nearest[:5]], abs=1e-5)
+    assert [hit.value for hit in found] == [{"of": hit.key} for hit in found]
+
+
+def test_the_last_write_of_a_key_stands(vectors: VectorStore) -> None:
+    vectors.put("space", "a", {"n": 1}, [[1.0, 0.0]])
+    vectors.put("space", "a", {"n": 2}, [[0.0, 1.0], [0.0, -1.0]])
+    assert vectors.values("space") == {"a": {"n": 2}}
+    assert [h.similarity for h in vectors.search("space", [0.0, 1.0], 3)] == pytest.approx([1.0])
+
+
+def test_spaces_are_apart_and_a_key_goes_from_all_of_them(vectors: VectorStore, collection: str) -> None:
+    vectors.put("one", "a", {}, [[1.0, 0.0]])
+    vectors.put("two", "a", {}, [[1.0, 0.0, 0.0]])
+    vectors.put("two", "b", {}, [[1.0, 0.0, 0.0]])
+    assert (list(vectors.values("one")), sorted(vectors.values("two"))) == (["a"], ["a", "b"])
+    assert (vectors.values("three"), vectors.search("three", [1.0], 1)) == ({}, [])
+    with closing(QdrantVectors(Server(collection))) as another:
+        another.drop("a")
+    assert (vectors.values("one"), list(vectors.values("two"))) == ({}, ["b"])
+
+
+def test_a_collection_of_another_dimension_is_refused(vectors: VectorStore, collection: str) -> None:
+    vectors.put("space", "a", {}, [[1.0, 0.0]])
+    with (
+        closing(QdrantVectors(Server(collection))) as other,
+        pytest.raises(StoreError, match="several of 2 numbers"),
+    ):
+        other.put("space", "b", {}, [[1.0, 0.0, 0.0]])
