@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -19,7 +19,10 @@ GROUPS = 10
 SIZES = (10, 100, 10_000)
 EMBEDDINGS = ("base", "minilm")
 OTHERS_LEARNED = 8
-"""Examples of each further adapter: the user's turns of dialogues about one service."""
+"""Examples of each further adapter: the user's turns of one dialogue about some services."""
+
+STRANGE = {"Homes", "Media", "Music"}
+"""Services that no adapter is about: strangers are the openings of dialogues about these alone."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,8 +39,8 @@ def run(options: Namespace) -> list[Claim]:
     sizes = (10, 100) if options.quick else SIZES
     asked = 100 if options.quick else 1000
     train, test = _intents(options.data / "train.csv"), _intents(options.data / "test.csv")
-    dialogues = list(_dialogues(options.dialogues, max(sizes) + asked))
-    strangers = [turns[0] for turns in dialogues[max(sizes) :]]
+    dialogues, strange = _dialogues(options.dialogues)
+    strangers = [turns[0] for turns in random.Random(0).sample(strange, asked)]
     ours = random.Random(0).sample([(text, i) for i, texts in enumerate(test) for text in texts], asked)
     claims: list[Claim] = []
     for name in [options.embedding] if options.embedding else EMBEDDINGS:
@@ -141,12 +144,18 @@ def _intents(file: Path) -> list[list[str]]:
     return [found[name] for name in sorted(found)]
 
 
-def _dialogues(file: Path, count: int) -> Iterator[list[str]]:
-    """What the user says in each of the first dialogues."""
+def _dialogues(file: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """What the user says in each dialogue about no strange service, and in those about nothing else."""
+    others, strange = [], []
     with gzip.open(file, "rt", encoding="utf-8") as lines:
-        for line, _ in zip(lines, range(count), strict=False):
-            turns = json.loads(line)["turns"]
-            yield [text for who, text in turns if who == "user"][:OTHERS_LEARNED]
+        for dialogue in map(json.loads, lines):
+            services = {service.partition("_")[0] for service in dialogue["services"]}
+            turns = [text for who, text in dialogue["turns"] if who == "user"][:OTHERS_LEARNED]
+            if services <= STRANGE:
+                strange.append(turns)
+            elif not services & STRANGE:
+                others.append(turns)
+    return others, strange
 
 
 def _named(claim: Claim, what: str) -> Claim:

@@ -47,8 +47,15 @@ def test_where_strangers_are_near_more_of_its_own_is_given_up():
 
 def test_an_example_does_not_vouch_for_itself():
     scattered = unit(np.random.default_rng(3).standard_normal((30, 16)))
-    one_each = portray(scattered, [str(i) for i in range(30)], STRANGERS[:1] * 0)
-    assert one_each.needed < 0.9
+    two_each = portray(scattered, [str(i // 2) for i in range(30)], STRANGERS[:1] * 0)
+    assert two_each.needed < 0.5
+
+
+def test_where_each_class_has_one_example_strangers_alone_are_measured():
+    scattered = unit(np.random.default_rng(3).standard_normal((8, 16)))
+    one_each = portray(scattered, [str(i) for i in range(8)], STRANGERS)
+    near = (STRANGERS @ scattered.T).max(1)
+    assert one_each.needed == pytest.approx(near.mean() + 4 * near.std())
 
 
 def test_a_single_example_must_be_nearer_than_strangers():

@@ -17,14 +17,14 @@ from numpy import ndarray
 CLASSES = 32
 """Vectors of one adapter at most: the largest classes have their own, the rest share one."""
 
-DRAWN = 2
+DRAWN = 3
 """Raised when portraits are drawn in another way: those that are stored are drawn anew."""
 
 MISSED, GIVEN_UP = 0.05, 0.15
 """Share of the adapter's own examples that lie further off than what is near enough: so many always, and
 up to so many if strangers are near."""
 
-STRANGERS, BEYOND = 0.9, 3.0
+STRANGERS, BEYOND = 0.9, 4.0
 """Share of unrelated texts that must lie further off; and how many standard deviations above their
 mean near enough begins, as far as `GIVEN_UP` allows. They are too few to tell how near one gets."""
 
@@ -43,16 +43,17 @@ class Portrait:
 def portray(
     texts: Float[ndarray, "N D"], classes: Sequence[str], strangers: Float[ndarray, "S D"]
 ) -> Portrait:
-    """The portrait of an adapter that learned `texts`, unit vectors of these classes."""
+    """The portrait of an adapter that learned `texts`, unit vectors of these classes; at least one."""
     own = np.array(_few(classes))
     sums = np.stack([texts[own == c].sum(0) for c in range(own.max() + 1)])
     vectors = _unit(sums)
     others = (strangers @ vectors.T).max(1)
-    needed = np.quantile(others, STRANGERS)
-    if len(texts) > 1:
-        few, more = np.quantile(_without_itself(texts, own, sums), (MISSED, GIVEN_UP))
-        needed = max(needed, few, min(more, others.mean() + BEYOND * others.std()))
-    return Portrait(vectors, float(needed))
+    beyond = others.mean() + BEYOND * others.std()
+    known = _without_itself(texts, own, sums)
+    if len(known):
+        few, more = np.quantile(known, (MISSED, GIVEN_UP))
+        beyond = max(few, min(more, beyond))
+    return Portrait(vectors, float(max(beyond, np.quantile(others, STRANGERS))))
 
 
 def described(
@@ -75,13 +76,11 @@ def _few(classes: Sequence[str]) -> list[int]:
 
 def _without_itself(
     texts: Float[ndarray, "N D"], own: ndarray, sums: Float[ndarray, "C D"]
-) -> Float[ndarray, "N"]:
-    """How near each text is to the portrait that the others make."""
+) -> Float[ndarray, "M"]:
+    """How near each text is to the portrait that the others make; lone ones of a class tell nothing."""
     near = texts @ _unit(sums).T
-    alone = np.bincount(own)[own] == 1
-    left = (texts * _unit(sums[own] - texts)).sum(1)
-    near[np.arange(len(texts)), own] = np.where(alone, -1.0, left)
-    return near.max(1)
+    near[np.arange(len(texts)), own] = (texts * _unit(sums[own] - texts)).sum(1)
+    return near.max(1)[np.bincount(own)[own] > 1]
 
 
 def _unit(vectors: Float[ndarray, "N D"]) -> Float[ndarray, "N D"]:
