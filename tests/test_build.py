@@ -1,11 +1,14 @@
 """The composition root: what is made, and when."""
 
+from contextlib import closing
+
 import pytest
 
 from ouroboros.build import open_engine, open_sync_engine, store_exists
 from ouroboros.domain.errors import InvalidConfig, ModelError
 from ouroboros.domain.result import Err
 from ouroboros.settings import Settings
+from ouroboros.stores.open import open_metadata
 
 
 async def test_the_model_is_loaded_by_the_first_verb_that_needs_it(tmp_path):
@@ -26,6 +29,16 @@ async def test_a_store_outlives_its_engine(tmp_path, tiny):
     assert store_exists(settings)
     async with open_engine(settings) as engine:
         assert [a.id.name for a in (await engine.list_adapters()).unwrap()] == ["tickets"]
+
+
+def test_a_store_in_qdrant_finds_adapters_there(collection, tmp_path, tiny):
+    with open_sync_engine(store=str(tmp_path), metadata=collection, model=str(tiny)) as engine:
+        engine.create_adapter("tickets", description="where is my parcel").unwrap()
+        assert [f.adapter.name for f in engine.find_adapters("my parcel", 3).unwrap()] == ["tickets"]
+    with closing(open_metadata(collection)) as metadata:
+        assert "adapters" in metadata.collections()
+        assert "sketches" not in metadata.collections()
+    assert not (tmp_path / "metadata.db").exists()
 
 
 def test_memory_is_forgotten(tiny):

@@ -66,9 +66,13 @@ def _open_embedder(settings: Settings) -> Embedder | None:
 def _open_registry(settings: Settings) -> Registry:
     stores = open_stores(settings)
     metadata, blobs = store_urls(settings)
+    try:
+        vectors = open_vectors(metadata)
+    except BaseException:
+        stores.close()
+        raise
     limit = settings.blob_cache * 2**20
-    cached = cached_blobs(stores.blobs, blobs, limit)
-    return Registry(stores.metadata, stores.blobs, cached, open_vectors(metadata))
+    return Registry(stores.metadata, stores.blobs, cached_blobs(stores.blobs, blobs, limit), vectors)
 
 
 def open_stores(settings: Settings) -> Stores:
