@@ -23,7 +23,7 @@ check: $(STAMPS)/dev  ## style, types and the direction of imports
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(STAMPS)/dev  ## list the benchmarks, or run one: make bench NAME=hundred_examples
+bench: $(STAMPS)/dev  ## list the benchmarks, or run one: make bench NAME=w2
 	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
 $(STAMPS)/venv:

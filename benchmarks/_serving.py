@@ -7,14 +7,14 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hundred_examples.job import SHAPES as TRAINED
+from benchmarks.w2.job import SHAPES as TRAINED
 
 SHAPES: dict[str, dict[str, Any]] = {
     "0.5b": TRAINED["0.5b"],
     "small": TRAINED["24m"],
     "tiny": {"vocab_size": 2048},
 }
-"""As `hundred_examples` has them, and one to show that it runs."""
+"""As `w2` has them, and one to show that it runs."""
 
 WARM = 4
 _WORDS = "where is my parcel please play some music set an alarm for seven I was charged twice".split()

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from benchmarks.harness import Claim, Spread, Times, fresh, interleave, ratios
-from benchmarks.hundred_examples.job import SHAPES, build_model, examples
+from benchmarks.w2.job import SHAPES, build_model, examples
 
 RANK, RATE = 8, 1e-3
 

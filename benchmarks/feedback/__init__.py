@@ -1,4 +1,4 @@
-"""One judgement: does it take, does the rest stay, and how long until the new version serves?
+"""One judgement: does it take, and does the rest stay? (How long until the new version serves: `w1`.)
 
 Effects are measured on the starter model: an adapter is trained on each of the bundled tasks, and every
 judgement is given to a fresh copy of it, through the engine, with the task's examples in its journal.
@@ -6,9 +6,6 @@ A correction names another label than the adapter's answer (the right one if the
 paraphrases are the prompt greeted, thanked, in small letters, and asked politely. What has to stay are
 the answers to all other held-out prompts of the task, and to prompts of other tasks. Of the former,
 those answered like the judged prompt, or as the correction has it, are akin to it and told apart.
-
-Speed is a call of `learn_from_feedback` on a warm engine with SQLite and files, beside PEFT and
-`transformers.Trainer` taking as many optimizer steps on the same row.
 
 With `--stream FOLDER` (the HWU64 intents of github.com/jianguoz/Few-Shot-Intent-Detection: train and
 test, each with seq.in and label) a simulated user teaches an adapter in four ways, and the curves are
@@ -18,15 +15,14 @@ drawn to a PNG (that needs matplotlib).
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from benchmarks.feedback import effects, speed, stream
+from benchmarks.feedback import effects, stream
 from benchmarks.harness import Claim
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="starter", help="the model of all arms")
-    parser.add_argument("--only", choices=("effects", "speed", "stream"), help="one part of it")
+    parser.add_argument("--only", choices=("effects", "stream"), help="one part of it")
     parser.add_argument("--cases", type=int, default=100, help="judgements of each kind")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of the speed arms")
     parser.add_argument("--stream", type=Path, metavar="FOLDER", help="the HWU64 intents")
     parser.add_argument("--events", type=int, default=120, help="judgements of the simulated user")
     parser.add_argument(
@@ -36,12 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> list[Claim]:
     if options.quick:
-        options.cases, options.repeats, options.events = 3, 1, 8
+        options.cases, options.events = 3, 8
     claims = []
     if options.only in (None, "effects"):
         claims += effects.claims(options.model, options.cases)
-    if options.only in (None, "speed"):
-        claims += speed.claims(options.model, options.repeats)
     if options.only in (None, "stream") and options.stream:
         claims += stream.claims(options.model, options.stream, options.events, options.plot)
     return claims

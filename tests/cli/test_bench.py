@@ -9,6 +9,6 @@ def test_every_figure_is_measured(tiny, capsys):
     assert main(["bench", "--model", str(tiny), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     figures = {f["what"]: f["value"] for f in found["figures"]}
-    assert len(figures) == 7
+    assert len(figures) == 8
     assert all(value > 0 for value in figures.values())
     assert {f["unit"] for f in found["figures"]} == {"tokens/s", "ms"}

@@ -69,7 +69,8 @@ async def measure(engine: AdapterLearningEngine) -> list[Figure]:
         (await engine.create_adapter(name)).unwrap()
     await _answer(engine, [None])  # what is made at first use
     return [
-        Figure("training", await _training(engine, names[0]), "tokens/s"),
+        Figure("training one adapter", await _training(engine, names[:1]), "tokens/s"),
+        Figure(f"training {ROWS} adapters at once", await _training(engine, names), "tokens/s"),
         Figure("one correction, learned and served", await _feedback(engine, names[1]), "ms"),
         *[
             Figure(f"answering, {ROWS} rows of {who}", await _answering(engine, asked), "tokens/s")
@@ -83,12 +84,19 @@ async def measure(engine: AdapterLearningEngine) -> list[Figure]:
     ]
 
 
-async def _training(engine: AdapterLearningEngine, name: str) -> float:
-    seen: list[TrainingProgress] = []
-    (
-        await engine.train_adapter(name, _EXAMPLES, TrainingConfig(epochs=2), on_progress=seen.append)
-    ).unwrap()
-    return seen[-1].tokens / seen[-1].seconds
+async def _training(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
+    """Tokens of all of them, by the time that the slowest took."""
+    last: dict[str, TrainingProgress] = {}
+    config = TrainingConfig(epochs=2)
+
+    async def train(name: str) -> None:
+        def tell(now: TrainingProgress) -> None:
+            last[name] = now
+
+        (await engine.train_adapter(name, _EXAMPLES, config, on_progress=tell)).unwrap()
+
+    await asyncio.gather(*(train(name) for name in names))
+    return sum(p.tokens for p in last.values()) / max(p.seconds for p in last.values())
 
 
 async def _feedback(engine: AdapterLearningEngine, name: str) -> float:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Times
-from benchmarks.hundred_examples.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
+from benchmarks.w2.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
+from benchmarks.w2.mfu import operations, peak
 from ouroboros.backend.base import Backend, TrainJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.rows import Row
@@ -14,13 +15,22 @@ from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 
 
 def ours(job: Mapping[str, Any], runs: int, dtype: str) -> dict[str, Any]:
-    """Run the job `runs` times, cold and then warm; what each took, and the adapter's folder."""
+    """Run the job `runs` times, cold and then warm; what each took, and the adapter's folder.
+
+    After a warm run, also the operations of the job and the machine's peak.
+    """
     from ouroboros.backend.local import LocalBackend
+    from ouroboros.backend.local.load import load
 
     work = Job.of(job)
-    backend = LocalBackend.open(work.model, dtype=dtype)
+    frozen = load(work.model, dtype)
     folder = folder_of(work, f"ours-{dtype}")
-    return {"times": asyncio.run(_repeat(backend, work, folder, runs)), "folder": str(folder)}
+    times = asyncio.run(_repeat(LocalBackend(frozen), work, folder, runs))
+    found = {"times": times, "folder": str(folder)}
+    if runs > 1:
+        found["operations"] = operations(frozen, work.rows, work.epochs, RANK, TARGETS)
+        found["peak"] = peak(frozen.dtype)
+    return found
 
 
 def start(job: Mapping[str, Any]) -> dict[str, Any]:

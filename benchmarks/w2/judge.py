@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hundred_examples.job import Job, folder_of, labelled
+from benchmarks.w2.job import Job, folder_of, labelled
 
 
 def judge(job: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Any]:

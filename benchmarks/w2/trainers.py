@@ -22,7 +22,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from benchmarks.harness import Times
-from benchmarks.hundred_examples.job import (
+from benchmarks.w2.job import (
     ALPHA,
     BATCH,
     RANK,
@@ -32,7 +32,7 @@ from benchmarks.hundred_examples.job import (
     folder_of,
     labelled,
 )
-from benchmarks.hundred_examples.peers import Setup
+from benchmarks.w2.peers import Setup
 from ouroboros.backend.local.train import order
 from ouroboros.domain.config import TrainingConfig
 

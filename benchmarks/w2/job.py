@@ -72,13 +72,19 @@ def _example(chance: random.Random, words: int) -> tuple[str, str]:
     return f"{' '.join(text)}\nteam:", team
 
 
-def build_model(folder: str, small: bool, shape: str = "24m") -> dict[str, Any]:
-    """Write the random model and a byte-level tokenizer that knows the words into `folder`."""
+def build_model(
+    folder: str, small: bool, shape: str = "24m", context: int | None = None
+) -> dict[str, Any]:
+    """Write the random model and a byte-level tokenizer that knows the words into `folder`.
+
+    A small one has two layers; `context` is given where it is not the shape's own.
+    """
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     tokenizer = _tokenizer()
     sizes = {**SHAPES[shape], "num_hidden_layers": 2} if small else SHAPES[shape]
+    sizes = {**sizes, "max_position_embeddings": context} if context else sizes
     special: dict[str, Any] = {
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
