@@ -115,6 +115,16 @@ def test_what_cannot_be_told_is_said_and_not_guessed(
         store.put("things", "a", {"by": "me"}, expected=1)
 
 
+def test_what_is_gone_at_once_is_said_to_be(
+    store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Points, "insert", lambda *_: None)
+    with pytest.raises(StoreError, match="cannot be told"):
+        store.append("log", {})
+    with pytest.raises(StoreError, match="cannot be told"):
+        store.put("things", "a", {}, expected=0)
+
+
 @pytest.fixture
 def lost_answers(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each write arrives, and its first answer is lost."""

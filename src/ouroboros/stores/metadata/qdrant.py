@@ -83,7 +83,10 @@ class QdrantMetadata:
             id = _id(group, str(seq))
             entry = {"group": group, "seq": seq, "nonce": nonce, "value": text}
             self._points.insert(id, entry)
-            if self._points.get([id], ["nonce"])[id]["nonce"] == nonce:
+            found = self._points.get([id], ["nonce"]).get(id)
+            if found is None:
+                raise _unknown(f"Entry {seq} of {log!r} is not there after it was written")
+            if found["nonce"] == nonce:
                 return seq
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
@@ -136,18 +139,14 @@ class QdrantMetadata:
         else:
             self._points.replace(id, payload, stood_on)
         after = self._points.get([id], _CHAIN).get(id)
-        if after is None:  # the place had been empty for a day, and was removed just now
-            return self._swap(collection, key, expected, content)
-        written = (after["nonce"], *after["past"])
+        if after is None and before is not None and FREED in before:
+            return self._swap(collection, key, expected, content)  # its place was removed just now
+        written = (after["nonce"], *after["past"]) if after else ()
         if nonce in written:
             return None
         if stood_on in written:
             raise _moved(collection, key, expected)
-        raise StoreError(
-            f"{collection} {key!r} was written over {PAST} times since; whether this write was among"
-            f" them cannot be told.",
-            hint="Read it again and decide anew.",
-        )
+        raise _unknown(f"{collection} {key!r} was written over {PAST} times since, or is gone")
 
 
 def _id(group: str, key: str) -> str:
@@ -171,4 +170,10 @@ def _moved(collection: str, key: str, expected: int) -> Conflict:
     return Conflict(
         f"{collection} {key!r} is not at revision {expected}: somebody else wrote it.",
         hint="Read it again and decide anew.",
+    )
+
+
+def _unknown(why: str) -> StoreError:
+    return StoreError(
+        f"{why}: whether this write took place cannot be told.", hint="Read it again and decide anew."
     )
