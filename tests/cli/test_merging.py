@@ -19,6 +19,7 @@ def test_merge_makes_a_new_adapter(cli, two, rows):
     merged = cli("merge", "both", "tickets", "moods")
     assert merged.code == 0
     assert merged.out.startswith("Merged into both, at rank 8: nothing was lost.")
+    assert "\nThe gate: promoted: " in merged.out
     assert [a["name"] for a in cli("list", "--json").json] == ["both", "moods", "tickets"]
     cause = cli("show", "both", "--json").json["versions"][0]["cause"]
     assert cause == "merged tickets@2, moods@1 (average)"

@@ -11,6 +11,7 @@ from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.learning.formats import read_examples
+from ouroboros.learning.words import summary
 from ouroboros.settings import Settings
 
 NAME = "merge"
@@ -73,6 +74,8 @@ def _lines(report: MergeReport, out: Output) -> list[str]:
     if report.accuracy:
         rows = [(name, f"{share:.0%}") for name, share in report.accuracy.items()]
         lines += ["", out.table(("adapter", "probes right"), rows)]
+    if report.verdict:
+        lines += ["", f"The gate: {summary(report.verdict)}."]
     return lines
 
 

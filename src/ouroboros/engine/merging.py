@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import fmean
 
-from ouroboros.backend.base import MergeJob
+from ouroboros.backend.base import Merged, MergeJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.examples import TrainingExample
@@ -16,7 +16,7 @@ from ouroboros.domain.records import MergedFrom, Version
 from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
 from ouroboros.engine.tracking import Tracking
-from ouroboros.gatekeeper import Comparison, Sheet
+from ouroboros.gatekeeper import Compared, Comparison, Sheet
 from ouroboros.learning.merging import check_distinct, check_pins_agree, given, merge_advice, weigh
 from ouroboros.learning.probes import Probe
 from ouroboros.learning.tuning import TUNED, tune
@@ -81,12 +81,8 @@ class Merging(Answers, Tracking):
         raise_if_cancelled(cancel)
         first = adapters[0].config
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
-        cause = f"merged {', '.join(str(v.ref) for v in versions)} ({recipe.strategy.value})"
-        base = await self._backend.base()
-        origin = replace(origin, recipe=recipe)
-        create = partial(self._registry.create, cause=cause, merged=origin, verdict=verdict)
-        await in_thread(create, merged_id, config, base, merged.files)
-        await self._gatekeeper.promoted(merged_id, compared.standing)
+        made = replace(merged, config=config)
+        await self._create(merged_id, made, replace(origin, recipe=recipe), compared)
         return MergeReport(
             id=merged_id,
             rank=config.rank,
@@ -106,6 +102,15 @@ class Merging(Answers, Tracking):
         origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank, tuple(ends))
         check_pins_agree(await self._gatekeeper.heritage(origin))
         return origin
+
+    async def _create(
+        self, name: AdapterId, merged: Merged, origin: MergedFrom, compared: Compared
+    ) -> None:
+        cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
+        base = await self._backend.base()
+        create = partial(self._registry.create, cause=cause, merged=origin, verdict=compared.verdict)
+        await in_thread(create, name, merged.config, base, merged.files)
+        await self._gatekeeper.promoted(name, compared.standing)
 
     async def _judged(self, versions: Sequence[Version]) -> list[float]:
         """How people judged each version and what it came from; empty unless all were."""

@@ -5,8 +5,8 @@ adapter knows, let `learning.gate` judge, repair what can be repaired, and hand 
 verdict. Committing them is the caller's business.
 """
 
-from ouroboros.gatekeeper.comparison import Comparison
+from ouroboros.gatekeeper.comparison import Compared, Comparison
 from ouroboros.gatekeeper.gatekeeper import Gatekeeper, refusal
 from ouroboros.gatekeeper.trial import Candidate, Judged, Sheet
 
-__all__ = ["Candidate", "Comparison", "Gatekeeper", "Judged", "Sheet", "refusal"]
+__all__ = ["Candidate", "Compared", "Comparison", "Gatekeeper", "Judged", "Sheet", "refusal"]
