@@ -176,6 +176,17 @@ class SharedBlobLaws(BlobLaws):
         assert list(opener().list()) == ["a/b"]
         other.close()
 
+    def test_a_second_handle_misses_a_deleted_blob_at_once(
+        self, store: BlobStore, opener: Callable[[], BlobStore]
+    ) -> None:
+        other = opener()
+        store.put("a/b", b"x")
+        assert other.get("a/b") == b"x"
+        store.delete("a/b")
+        assert _found(other, "a/b") is None
+        assert list(other.list()) == []
+        other.close()
+
     def test_of_processes_that_put_one_key_exactly_one_wins(
         self, store: BlobStore, opener: Callable[[], BlobStore]
     ) -> None:
