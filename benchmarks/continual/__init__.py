@@ -55,6 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--test", type=int, default=12, help="test rows of each class")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", help="some of the arms, by name, with commas (default: all)")
+    parser.add_argument("--answer-only", action="store_true", help="with answer-only adapters")
     parser.add_argument("--curve", action="store_true", help="also AP against the rows kept")
     parser.add_argument(
         "--poison", action="store_true", help="instead of the arms: bad teachers, and the gate's errors"
@@ -112,13 +113,14 @@ def _setting(options: Namespace, seed: int) -> tuple[Any, Any, Any]:
     from benchmarks.continual.model import Bench, prose
     from benchmarks.continual.streams import Cut, stream
     from ouroboros.backend.local.load import load
-    from ouroboros.domain.config import AdapterConfig, TrainingConfig
+    from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 
     frozen = load(options.model)
     cut = Cut(options.stages, options.classes, options.rows, options.test)
     stages = stream(options.stream, cut, seed)
     training = TrainingConfig.auto(len(stages[0].train), seed=seed)
-    config = AdapterConfig.auto(frozen.base, max_steps=1_000_000)
+    acts_on = ANSWER if options.answer_only else ALL
+    config = AdapterConfig.auto(frozen.base, max_steps=1_000_000, acts_on=acts_on)
     bench = Bench(frozen, config, training, prose(frozen, options.prose))
     return bench, stages, Dials(seed, kept=round(SHARE * len(rows_of(stages))))
 

@@ -14,7 +14,7 @@ from ouroboros.backend.local.forward import output_logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.score import Asked, score
-from ouroboros.backend.local.step import Item, encode, with_references
+from ouroboros.backend.local.step import Item, encode, planned, with_references
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import beside, order, schedule
 from ouroboros.backend.local.worker import Steps
@@ -78,11 +78,11 @@ class Bench:
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
-        pool = Pool(self.frozen)
+        pool, passes = Pool(self.frozen), planned(self.frozen, adapter, items, plan)
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
                 batch = [items[i] for i in chosen]
-                _finish(pool.gradient(adapter, None, batch, grads, master.grad))
+                _finish(pool.gradient(adapter, None, batch, grads, master.grad, passes))
                 change(master, master.grad)
                 torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm)
                 optimizer.param_groups[0]["lr"] = rate
@@ -95,10 +95,12 @@ class Bench:
         """Mean square of the gradient over single rows: the diagonal of the empirical Fisher matrix."""
         adapter = self.adapter(weights)
         found, one = torch.zeros_like(adapter.master), torch.zeros_like(adapter.master)
-        pool = Pool(self.frozen)
+        items = self._items(adapter, examples)
+        steps = [[i] for i in range(len(items))]
+        pool, passes = Pool(self.frozen), planned(self.frozen, adapter, items, steps)
         with adapter.training() as grads:
-            for item in self._items(adapter, examples):
-                _finish(pool.gradient(adapter, None, [item], grads, one.zero_()))
+            for item in items:
+                _finish(pool.gradient(adapter, None, [item], grads, one.zero_(), passes))
                 found += one.square() / len(examples)
         return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import Claim, Spread
 from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest, TrainJob
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
@@ -56,15 +56,15 @@ class Tally:
         return Spread.of([100 * sum(outcomes) / len(outcomes)])
 
 
-def claims(model: str, cases: int) -> list[Claim]:
-    return asyncio.run(_claims(model, cases))
+def claims(model: str, cases: int, answer_only: bool = False) -> list[Claim]:
+    return asyncio.run(_claims(model, cases, ANSWER if answer_only else ALL))
 
 
-async def _claims(model: str, cases: int) -> list[Claim]:
+async def _claims(model: str, cases: int, acts_on: str) -> list[Claim]:
     from ouroboros.backend.local import LocalBackend
 
     backend = LocalBackend.open(model)
-    tasks = [await prepare(backend, name) for name in TASKS]
+    tasks = [await prepare(backend, name, acts_on) for name in TASKS]
     tally = Tally()
     kinds = {"correction": _correct, "failure": _blame, "pair": _prefer}
     for kind, judge in kinds.items():
@@ -96,11 +96,11 @@ def _judged(tally: Tally) -> list[Claim]:
     ]
 
 
-async def prepare(backend: Backend, name: str) -> Task:
+async def prepare(backend: Backend, name: str, acts_on: str = ALL) -> Task:
     """Train an adapter on a bundled task, as `ouroboros train` would."""
     examples = tuple(read_examples(DATA / name / "train.jsonl"))
     held = read_examples(DATA / name / "heldout.jsonl")
-    config = AdapterConfig.auto(await backend.base())
+    config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
     start = await backend.initialize(config, 0)
     job = TrainJob(start, config, TrainingConfig.auto(len(examples)), tuple(map(Row.of, examples)))
     files = (await backend.train(job)).files

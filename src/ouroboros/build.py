@@ -55,6 +55,7 @@ def _open_backend(settings: Settings) -> Backend:
         threads=settings.threads,
         device=settings.device,
         quantize=settings.quantize,
+        prompt_bytes=settings.prompt_memory << 20,
     )
 
 

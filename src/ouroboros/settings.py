@@ -32,6 +32,7 @@ class Settings:
     quantize  keep the model's linear layers in fewer bits: "none", "int8" or "nf4".
     threads  processor threads; None leaves the choice to PyTorch.
     embedding  what tells adapters apart: "base", the model itself, or "minilm", a small sentence model.
+    prompt_memory  MiB of what the model itself has read of prompts, kept for answer-only adapters.
     feedback_limit  judgements of one named user that an adapter learns within an hour; 0 sets no limit.
     replay_rows  rows of what an adapter learned that its next trainings may replay; 0 replays none.
     auto_rollback  go back from a head that is judged worse than its parents; how likely, from 0 to 0.5,
@@ -49,6 +50,7 @@ class Settings:
     quantize: str = "none"
     embedding: str = "base"
     threads: int | None = None
+    prompt_memory: int = 256
     feedback_limit: int = 60
     replay_rows: int = 500
     auto_rollback: float = 0.0
@@ -89,6 +91,7 @@ class Settings:
         if self.threads is not None:
             check_int("threads", self.threads, 1, 4096)
         check_int("blob_cache", self.blob_cache, 0, 2**30)
+        check_int("prompt_memory", self.prompt_memory, 0, 1 << 20)
         check_int("feedback_limit", self.feedback_limit, 0, 1_000_000)
         check_int("replay_rows", self.replay_rows, 0, 1_000_000)
         check_number("auto_rollback", self.auto_rollback, 0.0, 0.5)
@@ -101,7 +104,7 @@ _CHOICES = {
     "quantize": ("none", "int8", "nf4"),
     "embedding": ("base", "minilm"),
 }
-_NUMBERS = ("blob_cache", "threads", "feedback_limit", "replay_rows", "auto_rollback", "tolerance")
+_NUMBERS = "blob_cache threads prompt_memory feedback_limit replay_rows auto_rollback tolerance".split()
 NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 

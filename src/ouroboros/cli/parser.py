@@ -95,6 +95,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--quantize", metavar="BITS", help="none, int8 or nf4: keep the model in fewer bits")
     add("--embedding", metavar="MODEL", help="base or minilm: what tells adapters apart")
     add("--threads", type=int, metavar="N", help="processor threads")
+    add(
+        "--prompt-memory",
+        type=int,
+        metavar="MIB",
+        help="what is kept of prompts for answer-only adapters",
+    )
     add("--feedback-limit", type=int, metavar="N", help="judgements an hour learned from one user")
     add(
         "--replay-rows",

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from ouroboros.backend.local.attention import Packing
-from ouroboros.backend.local.forward import cut, packable, token_logprobs
+from ouroboros.backend.local.forward import packable, token_logprobs
 from ouroboros.backend.local.load import load
+from ouroboros.backend.local.reading import cut
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject

@@ -23,6 +23,7 @@ from ouroboros.backend.local.embed import Embedding
 from ouroboros.backend.local.generate import Answer, Question
 from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.pool import Pool
+from ouroboros.backend.local.prompts import LIMIT
 from ouroboros.backend.local.reshape import blend, export, merge
 from ouroboros.backend.local.running import RunningBatch, Seat
 from ouroboros.backend.local.score import Asked, score, strength
@@ -86,9 +87,10 @@ class LocalBackend:
         threads: int | None = None,
         device: str = "auto",
         quantize: str = "none",
+        prompt_bytes: int = LIMIT,
     ) -> "LocalBackend":
         """Load a base: "starter", a folder, or a hub id. Blocks; raises `ModelError`."""
-        return cls(load(model, dtype, device, quantize), threads)
+        return cls(load(model, dtype, device, quantize, prompt_bytes), threads)
 
     async def base(self) -> BaseModel:
         return self._frozen.base

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ouroboros.backend.local.before import Before
 from ouroboros.backend.local.formulas import (
     attend,
     attend_back,
@@ -23,9 +24,13 @@ from ouroboros.backend.local.formulas import (
     norm_back,
     rotate,
 )
+from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.together import Together, regroup, together
 from ouroboros.lora.bank import BankedLinear, Route
 from ouroboros.lora.delta import Delta, trained
+
+States = list[tuple[Tensor, Tensor]]
+"""Keys and values [T, H, D] of a run, layer after layer."""
 
 ARCHITECTURES = frozenset(["llama", "mistral", "qwen2", "qwen3"])
 """Model types that are this decoder: RMS norms, rotary positions by halves, a gated SiLU."""
@@ -35,6 +40,7 @@ ARCHITECTURES = frozenset(["llama", "mistral", "qwen2", "qwen3"])
 class Frame:
     """What all layers of a run share: positions, neighbours, and the adapter of each token.
 
+    `before` is what was read of each group's sequences already. Keys and values are added to `states`.
     With `again` a layer keeps its inputs alone and is computed again on the way back: arXiv 1604.06174.
     """
 
@@ -42,7 +48,9 @@ class Frame:
     sin: Float[Tensor, "T 1 C"]
     groups: tuple[Together, ...]
     route: Route
-    again: bool = False
+    before: tuple[Before | None, ...]
+    states: States | None
+    again: bool
 
 
 class Decoder:
@@ -52,7 +60,7 @@ class Decoder:
         body: Any = model.get_decoder()
         name = next(path for path, module in model.named_modules() if module is body)
         self._embed, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, _Norm(body.norm)
-        self._layers = [Layer(f"{name}.layers.{i}", layer) for i, layer in enumerate(body.layers)]
+        self._layers = [Layer(i, f"{name}.layers.{i}", layer) for i, layer in enumerate(body.layers)]
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
 
@@ -68,15 +76,23 @@ class Decoder:
         route: Route,
         keep: Int[Tensor, "K"],
         again: bool = False,
+        begun: Sequence[Beginning | None] = (),
+        states: States | None = None,
     ) -> Float[Tensor, "K D"]:
         """What the head sees at the positions `keep`, for sequences of these lengths end to end.
 
-        With `again` the way back takes less memory and more time, for the same bits.
+        Sequence i goes on from begun[i], where that is given. Each layer's keys and values are added to
+        `states`, where that is. With `again` the way back takes less memory and more time, for the same
+        bits.
         """
         h = self._embed(ids)
         cos, sin = self._rotary(h[None], positions[None])
         half = cos.shape[-1] // 2
-        frame = Frame(cos[0, :, None, :half], sin[0, :, None, :half], together(lengths), route, again)
+        groups = together(lengths)
+        share = self._layers[0].share
+        before = tuple(Before.of(group, lengths, begun, share) for group in groups)
+        turns = cos[0, :, None, :half], sin[0, :, None, :half]
+        frame = Frame(*turns, groups, route, before, states, again)
         for layer in self._layers:
             mixed = _mix(h, layer.trained_mix(route), layer, frame)
             if layer is self._layers[-1]:
@@ -88,7 +104,8 @@ class Decoder:
 class Layer:
     """One layer: `mix` looks at other tokens, `think` at each by itself."""
 
-    def __init__(self, path: str, layer: Any) -> None:
+    def __init__(self, number: int, path: str, layer: Any) -> None:
+        self._number = number
         attention, mlp = layer.self_attn, layer.mlp
         self._depth = attention.head_dim
         self._scale = attention.scaling
@@ -103,6 +120,7 @@ class Layer:
         self._q_norm = _Norm(attention.q_norm) if hasattr(attention, "q_norm") else None
         self._k_norm = _Norm(attention.k_norm) if hasattr(attention, "k_norm") else None
         self._key_heads = self._k.outputs // self._depth
+        self.share = self._q.outputs // self._k.outputs
 
     def mix(self, h: Float[Tensor, "T D"], frame: Frame) -> tuple[Float[Tensor, "T A"], Any]:
         """What attention brings to each token, before its output projection."""
@@ -111,10 +129,14 @@ class Layer:
         q, turned_q = self._turn(q, self._q_norm, frame)
         k, turned_k = self._turn(k, self._k_norm, frame)
         v = v.view_as(k)
+        if frame.states is not None:
+            frame.states.append((k, v))
         parts, kept = [], []
-        for group in frame.groups:
+        for group, before in zip(frame.groups, frame.before, strict=True):
             own_q, own_k, own_v = (group.spread(t, self._key_heads) for t in (q, k, v))
-            out, weights = attend(own_q, own_k, own_v, self._scale)
+            if before is not None:
+                own_k, own_v = before.join(self._number, own_k, own_v)
+            out, weights = attend(own_q, own_k, own_v, self._scale, before and before.bias)
             parts.append(group.gather(out, self._key_heads))
             kept.append((own_q, own_k, own_v, weights))
         out = regroup(parts, frame.groups, len(h))
@@ -125,9 +147,12 @@ class Layer:
         h, inverse, for_q, for_k, for_v, turned_q, turned_k, groups = kept
         d = d.view(len(d), -1, self._depth)
         parts = []
-        for group, (own_q, own_k, own_v, weights) in zip(frame.groups, groups, strict=True):
+        for group, before, (own_q, own_k, own_v, weights) in zip(
+            frame.groups, frame.before, groups, strict=True
+        ):
             placed = group.place(d, self._key_heads)
-            found = attend_back(placed, own_q, own_k, own_v, weights, self._scale)
+            skipped = before and before.tokens
+            found = attend_back(placed, own_q, own_k, own_v, weights, self._scale, skipped)
             parts.append([group.gather(t, self._key_heads) for t in found])
         dq, dk, dv = (regroup(p, frame.groups, len(h)) for p in zip(*parts, strict=True))
         dq = self._turn_back(dq, self._q_norm, turned_q, frame)

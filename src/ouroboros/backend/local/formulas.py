@@ -64,23 +64,31 @@ def gated_back(
 
 
 @lru_cache(maxsize=64)
-def _causal(width: int, share: int, dtype: torch.dtype) -> Float[Tensor, "Q W"]:
+def causal(width: int, share: int, dtype: torch.dtype) -> Float[Tensor, "Q W"]:
     """0 where a query may look and -inf ahead of it; each position has `share` queries in a row."""
     ahead = torch.full((width, width), float("-inf"), dtype=dtype).triu(1)
     return ahead.repeat_interleave(share, 0)
 
 
 def attend(
-    q: Float[Tensor, "N Q D"], k: Float[Tensor, "N W D"], v: Float[Tensor, "N W D"], scale: float
+    q: Float[Tensor, "N Q D"],
+    k: Float[Tensor, "N K D"],
+    v: Float[Tensor, "N K D"],
+    scale: float,
+    bias: Float[Tensor, "_ Q K"] | None = None,
 ) -> tuple[Float[Tensor, "N Q D"], tuple[Tensor, ...]]:
     """Causal softmax(scale q k^T) v, and what `attend_back` wants.
 
-    A position's Q / W queries, which share its key head, are neighbours.
+    A position's Q / W queries, which share its key head, are neighbours. There are K = W keys, or, with
+    a `bias` that masks them, those of tokens before them in front.
     """
+    if bias is not None:
+        weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
+        return torch.bmm(weights, v), (weights,)
     if k.shape[1] > LONG:
         out, sums = _flash(*_by_head(q, k, v), 0.0, True, scale=scale)
         return _by_position(out), (out, sums)
-    bias = _causal(k.shape[1], q.shape[1] // k.shape[1], q.dtype)
+    bias = causal(k.shape[1], q.shape[1] // k.shape[1], q.dtype)
     weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
     return torch.bmm(weights, v), (weights,)
 
@@ -88,22 +96,23 @@ def attend(
 def attend_back(
     d: Float[Tensor, "N Q D"],
     q: Float[Tensor, "N Q D"],
-    k: Float[Tensor, "N W D"],
-    v: Float[Tensor, "N W D"],
+    k: Float[Tensor, "N K D"],
+    v: Float[Tensor, "N K D"],
     kept: tuple[Tensor, ...],
     scale: float,
+    before: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The derivatives with respect to q, k and v."""
-    if k.shape[1] > LONG:
+    """The derivatives with respect to q, k and v; with a bias, without those of the tokens `before`."""
+    if before is None and k.shape[1] > LONG:
         heads = _by_head(q, k, v)
         d = d.view_as(q).unflatten(1, (k.shape[1], -1)).transpose(1, 2)
         dq, dk, dv = _flash_back(d, *heads, *kept, 0.0, True, scale=scale)
         return _by_position(dq), dk.sum(1), dv.sum(1)
     (weights,) = kept
-    dv = torch.bmm(weights.transpose(1, 2), d)
+    dv = torch.bmm(weights[:, :, before:].transpose(1, 2), d)
     dweights = torch.bmm(d, v.transpose(1, 2))
     scores = _softmax_back(dweights, weights, -1, weights.dtype).mul_(scale)
-    return torch.bmm(scores, k), torch.bmm(scores.transpose(1, 2), q), dv
+    return torch.bmm(scores, k), torch.bmm(scores[:, :, before:].transpose(1, 2), q), dv
 
 
 _softmax_back = torch.ops.aten._softmax_backward_data

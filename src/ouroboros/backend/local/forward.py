@@ -5,8 +5,9 @@ the result equals running each alone. Architectures whose attention does not go 
 recurrent state) are padded instead.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from ouroboros.backend.local.attention import Packing, installed
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.reading import beginning, costs, cut, read
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter, Route, Segment
@@ -61,31 +63,36 @@ def lay_out(
     packed: bool,
     device: torch.device,
     inputs: dict[str, Tensor] | None = None,
+    read: Sequence[int] = (),
 ) -> Batch:
-    """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`."""
-    width = max(map(len, sequences))
+    """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
+
+    Of sequence i, read[i] tokens were read before and are left out, where that is given.
+    """
+    read = read or [0] * len(sequences)
+    lengths = [len(s) - r for s, r in zip(sequences, read, strict=True)]
+    width = max(lengths)
     starts = [0] * len(sequences)
     if packed:
-        for i in range(1, len(sequences)):
-            starts[i] = starts[i - 1] + len(sequences[i - 1])
-        width = sum(map(len, sequences))
+        starts = [0, *accumulate(lengths[:-1])]
+        width = sum(lengths)
     ids = torch.zeros(1 if packed else len(sequences), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
     at: list[int] = []
-    for i, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-        row, span = 0 if packed else i, slice(start, start + len(sequence))
-        ids[row, span] = torch.tensor(sequence.prompt + sequence.output)
-        positions[row, span] = torch.arange(len(sequence))
+    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, read, strict=True)):
+        row, span = 0 if packed else i, slice(start, start + lengths[i])
+        ids[row, span] = torch.tensor((sequence.prompt + sequence.output)[skip:])
+        positions[row, span] = torch.arange(skip, len(sequence))
         mask[row, span] = 1
-        first = start + len(sequence.prompt) - 1
+        first = start + len(sequence.prompt) - skip - 1
         at.extend(range(first, first + len(sequence.output)))
-    lengths = torch.tensor([len(s.output) for s in sequences])
-    owner = torch.arange(len(sequences)).repeat_interleave(lengths)
+    labels = torch.tensor([len(s.output) for s in sequences])
+    owner = torch.arange(len(sequences)).repeat_interleave(labels)
     keep, columns = torch.tensor(at).unique(return_inverse=True)
     segments = []
     for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
-        first, stop = (start, start + len(s)) if packed else (i * width, (i + 1) * width)
-        segments += Segment.of_sequence(a, first, len(s.prompt), stop)
+        first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
+        segments += Segment.of_sequence(a, first, len(s.prompt) - read[i], stop)
     return Batch(
         ids=ids.to(device),
         positions=positions.to(device) if packed else None,
@@ -95,7 +102,7 @@ def lay_out(
         columns=columns.to(device),
         targets=torch.tensor([t for s in sequences for t in s.output]).to(device),
         owner=owner.to(device),
-        lengths=[len(s) for s in sequences],
+        lengths=lengths,
         route=Route.of_segments(segments, inputs),
     )
 
@@ -114,14 +121,16 @@ def labelled_logits(
     CPU in bfloat16 a strided slice there is ten times slower. With `again` our own passes keep little
     and compute each layer again on the way back.
     """
-    packed = packable(frozen.base.architecture)
-    batch = lay_out(sequences, adapters, packed, frozen.device, inputs)
     decoder = frozen.decoder
-    if decoder is not None and batch.positions is not None and decoder.reaches(batch.lengths):
-        hidden = decoder.hidden(
-            batch.ids[0], batch.positions[0], batch.lengths, batch.route, batch.keep, again
-        )
+    if decoder is not None and decoder.reaches(list(map(len, sequences))):
+        parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]
+        begun = read(frozen, parts)
+        batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
+        ids, positions = batch.ids[0], batch.positions
+        assert positions is not None  # sequences that are packed have them
+        hidden = decoder.hidden(ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun)
         return decoder.head(hidden).float(), batch
+    batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
     logits = _model_logits(frozen, batch)
     labelled = logits[0] if batch.positions is not None else logits[batch.rows, batch.columns]
     return labelled.float(), batch
@@ -156,27 +165,10 @@ def output_logprobs(
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
     """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
     found: list[Tensor] = []
-    for run in cut([len(s) for s in sequences], frozen.token_budget):
+    for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logprobs, _ = token_logprobs(frozen, chosen, [adapters[i] for i in run])
         found.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
         yield None
     return found
-
-
-def cut(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut items 0, 1, ... of these lengths into runs of at most `budget` tokens, keeping their order.
-
-    An item longer than the budget gets a run of its own.
-    """
-    run: list[int] = []
-    total = 0
-    for i, length in enumerate(lengths):
-        if run and total + length > budget:
-            yield run
-            run, total = [], 0
-        run.append(i)
-        total += length
-    if run:
-        yield run

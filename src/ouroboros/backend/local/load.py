@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.hub import check_hub
 from ouroboros.backend.local.memory import free_bytes, require_room, weight_count
 from ouroboros.backend.local.outline import STARTER, outlined
+from ouroboros.backend.local.prompts import LIMIT, PromptStore
 from ouroboros.backend.local.quantized import BYTES, keep_differentiable, quantization
 from ouroboros.backend.local.tokens import Codec
 from ouroboros.domain.base_model import BaseModel, Fingerprint
@@ -43,6 +44,7 @@ class FrozenModel:
     model: PreTrainedModel
     codec: Codec
     bank: Bank
+    prompts: PromptStore = field(default_factory=PromptStore)
 
     @property
     def device(self) -> torch.device:
@@ -83,10 +85,17 @@ class FrozenModel:
         return wanted if free is None else max(64, min(wanted, int(free / 2 / self.costs.reading())))
 
 
-def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "none") -> FrozenModel:
+def load(
+    name: str,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: str = "none",
+    prompt_bytes: int = LIMIT,
+) -> FrozenModel:
     """Load `name` ("starter", a folder or a hub id) frozen, in `dtype`, on `device`.
 
-    `quantize` keeps its linear layers in fewer bits (see `quantized`).
+    `quantize` keeps its linear layers in fewer bits (see `quantized`). What it makes of prompts that
+    adapters leave to it is kept, within `prompt_bytes`.
 
     Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only;
     `OutOfMemory` when it is too large for the free memory, before any of it is read or fetched.
@@ -129,7 +138,8 @@ def load(name: str, dtype: str = "auto", device: str = "auto", quantize: str = "
     freeze(model)
     install(model)
     codec = Codec(tokenizer, _ends(model), _context(model))
-    return FrozenModel(_describe(name, source, model, codec), model, codec, Bank())
+    base = _describe(name, source, model, codec)
+    return FrozenModel(base, model, codec, Bank(), PromptStore(prompt_bytes))
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:

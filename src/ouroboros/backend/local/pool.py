@@ -20,6 +20,7 @@ from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss
 from ouroboros.backend.local.memory import explained
+from ouroboros.backend.local.reading import pass_tokens
 from ouroboros.backend.local.step import Found, Item, kl_to_start
 from ouroboros.backend.local.teacher import apart
 from ouroboros.backend.local.worker import Steps
@@ -59,7 +60,8 @@ class Pool:
         """
         shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
         kl = kl_to_start(self.frozen, adapter, start, items) if start is not None else 0.0
-        asked = _Asked(adapter, items, shares, kl, grads, into, plan)
+        tokens = [pass_tokens(self.frozen, i.sequences, adapter) for i in items]
+        asked = _Asked(adapter, items, tokens, shares, kl, grads, into, plan)
         self._asked.append(asked)
         try:
             while asked.next < len(items):
@@ -76,15 +78,15 @@ class Pool:
         A row takes the share of the pass that its plan has for it, so that all together fit.
         """
         taking = {first: 1}
-        most = WATCHED_TOKENS if self._watched() else 1 << 30
-        room = 1.0 + 1e-9 - first.share(first.next, most)
+        watched = self._watched()
+        room = 1.0 + 1e-9 - first.share(first.next, watched)
         self._asked = self._asked[1:] + self._asked[:1]  # nobody is always first
         waiting = deque(self._asked)
         while waiting:
             asked = waiting.popleft()
             at = asked.next + taking.get(asked, 0)
-            if at < len(asked.items) and asked.share(at, most) <= room:
-                room -= asked.share(at, most)
+            if at < len(asked.items) and (share := asked.share(at, watched)) <= room:
+                room -= share
                 taking[asked] = taking.get(asked, 0) + 1
                 waiting.append(asked)
         return list(taking.items())
@@ -133,6 +135,7 @@ class _Asked:
 
     adapter: BankedAdapter
     items: Sequence[Item]
+    tokens: Sequence[int]
     shares: Sequence[float]
     kl: float
     grads: Float[Tensor, "P"]
@@ -141,9 +144,11 @@ class _Asked:
     next: int = 0
     found: Found = field(default_factory=lambda: Found(0.0, [], []))
 
-    def share(self, item: int, most: int) -> float:
-        """What part of a pass an item takes, if no pass has more than `most` tokens."""
-        return len(self.items[item]) / min(self.plan.tokens, most)
+    def share(self, item: int, watched: bool) -> float:
+        """What part of a pass an item takes; `watched` ones are short, what is read before included."""
+        if watched:
+            return len(self.items[item]) / min(self.plan.tokens, WATCHED_TOKENS)
+        return self.tokens[item] / self.plan.tokens
 
     def loss_of(
         self,

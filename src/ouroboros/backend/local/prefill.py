@@ -13,8 +13,12 @@ from transformers import DynamicCache
 
 from ouroboros.backend.local.attention import Kept, Packing, installed
 from ouroboros.backend.local.columns import KeysValues
+from ouroboros.backend.local.decoder import Decoder, States
+from ouroboros.backend.local.formulas import LONG
 from ouroboros.backend.local.forward import packable
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.prompts import Beginning
+from ouroboros.backend.local.reading import joined
 from ouroboros.lora.bank import BankedAdapter, Route, Segment
 
 Prompts = Sequence[Sequence[int]]
@@ -24,9 +28,52 @@ def prefill(
     frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
+    if frozen.decoder is not None and frozen.decoder.reaches(list(map(len, prompts))):
+        return _decoded(frozen, frozen.decoder, prompts, adapters)
     if packable(frozen.base.architecture) and installed(frozen.model):
         return _packed(frozen, prompts, adapters)
     return _padded(frozen, prompts, adapters)
+
+
+def _decoded(
+    frozen: FrozenModel,
+    decoder: Decoder,
+    prompts: Prompts,
+    adapters: Sequence[BankedAdapter | None],
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
+    asked = list(zip(prompts, adapters, strict=True))
+    shared = [tuple(p[: a.acts_from(len(p))]) if a is not None else () for p, a in asked]
+    begun = [_begun(frozen, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
+    read = [0 if b is None else b.shape[3] for b in begun]
+    lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
+    ends = torch.tensor(lengths).cumsum(0)
+    starts = [end - n for end, n in zip(ends.tolist(), lengths, strict=True)]
+    route = Route.of_segments(
+        segment
+        for (p, a), start, r, n in zip(asked, starts, read, lengths, strict=True)
+        for segment in Segment.of_sequence(a, start, len(p) - r, start + n)
+    )
+    states: States = []
+    hidden = decoder.hidden(
+        torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]]),
+        torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)]),
+        lengths,
+        route,
+        ends - 1,
+        begun=begun,
+        states=states,
+    )
+    rows = joined(states, lengths, begun)
+    for part, row in zip(shared, rows, strict=True):
+        frozen.prompts.put(part, row[:, :, :, : len(part)])
+    return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
+
+
+def _begun(frozen: FrozenModel, shared: tuple[int, ...], tokens: int) -> Beginning | None:
+    """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
+    found = frozen.prompts.find(shared)
+    return found if found is not None and tokens - found.shape[3] <= LONG else None
 
 
 def _packed(

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from ouroboros.backend.base import Score
-from ouroboros.backend.local.forward import cut, labelled_logits
+from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.reading import costs, cut
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
@@ -35,7 +36,9 @@ def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]
     the ones before it: no token need be generated to know.
     """
     found: list[Score] = []
-    for run in cut([_cost(a) for a in asked], frozen.token_budget):
+    tokens = costs(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
+    tokens = [n + len(a.sequence) if a.drift else n for n, a in zip(tokens, asked, strict=True)]
+    for run in cut(tokens, frozen.token_budget):
         found += _score(frozen, [asked[i] for i in run])
         yield None
     return found
@@ -70,10 +73,6 @@ def _score(frozen: FrozenModel, asked: Sequence[Asked]) -> list[Score]:
         )
         for a, table in zip(asked, tables, strict=False)
     ]
-
-
-def _cost(asked: Asked) -> int:
-    return len(asked.sequence) * (2 if asked.drift else 1)
 
 
 def _ids(asked: Asked, like: Tensor) -> Tensor:

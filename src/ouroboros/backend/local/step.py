@@ -8,12 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.costs import Plan, plan
-from ouroboros.backend.local.forward import cut, output_logprobs, token_logprobs
+from ouroboros.backend.local.forward import output_logprobs, token_logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.losses import (
     kl_estimate,
     totals,
 )
+from ouroboros.backend.local.reading import costs, cut, pass_tokens
 from ouroboros.backend.local.teacher import Teacher, taught
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
@@ -65,8 +66,12 @@ def planned(
     frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item], steps: Sequence[Sequence[int]]
 ) -> Plan:
     """How passes over items are cut so that they fit; `steps` are the items of each step."""
-    rows = [(len(i), max(map(len, i.sequences)), sum(len(s.output) for s in i.sequences)) for i in items]
-    step = max(sum(len(items[i]) for i in step) for step in steps)
+    tokens = [pass_tokens(frozen, i.sequences, adapter) for i in items]
+    rows = [
+        (n, max(map(len, i.sequences)), sum(len(s.output) for s in i.sequences))
+        for n, i in zip(tokens, items, strict=True)
+    ]
+    step = max(sum(tokens[i] for i in step) for step in steps)
     return plan(frozen.costs, rows, adapter.master.numel(), step, frozen.wanted_tokens, frozen.free)
 
 
@@ -128,7 +133,7 @@ def _totals(
 ) -> Float[Tensor, "Q"]:
     parts = []
     with torch.no_grad():
-        for run in cut([len(s) for s in sequences], frozen.token_budget):
+        for run in cut(costs(frozen, sequences, [adapter] * len(sequences)), frozen.token_budget):
             logprobs, owner = token_logprobs(frozen, [sequences[i] for i in run], [adapter] * len(run))
             parts.append(totals(logprobs, owner, len(run)))
     return torch.cat(parts)

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ouroboros.backend.local.forward import cut, labelled_logits
+from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.reading import costs, cut
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
@@ -32,7 +33,7 @@ def taught(
 ) -> Steps[Any, list[Teacher]]:
     """Ask the teachers; sequence i has adapters[i] (None: the base)."""
     found: list[Teacher] = []
-    for run in cut([len(s) for s in sequences], frozen.token_budget):
+    for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logits, _ = labelled_logits(frozen, chosen, [adapters[i] for i in run])

@@ -21,9 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward import cut, token_logprobs
+from ouroboros.backend.local.forward import token_logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.pool import Pool
+from ouroboros.backend.local.reading import cut
 from ouroboros.backend.local.step import (
     Found,
     Item,
@@ -41,7 +42,7 @@ from ouroboros.domain.updates import UpdateConfig
 from ouroboros.lora.bank import BankedAdapter
 
 SHIELD_TOKENS = 512
-"""Protected tokens at most: the shield's cost grows with their square."""
+"""Protected tokens at most, adapted ones: the shield's cost grows with their square."""
 
 MOVED = math.log(2)
 """How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
@@ -191,7 +192,8 @@ def _shields(
 ) -> dict[str, Shield]:
     """One shield per adapted layer; layers that see the same input share theirs."""
     sequences = [frozen.codec.sequence(e.input, e.output) for e in protect]
-    run = next(cut([len(s) for s in sequences], SHIELD_TOKENS), [])
+    acted = [len(s) - adapter.acts_from(len(s.prompt)) for s in sequences]
+    run = next(cut(acted, SHIELD_TOKENS), [])
     if not run:
         return {}
     chosen = [sequences[i] for i in run]

@@ -1,0 +1,102 @@
+"""What the base makes of the beginnings of prompts: kept, and shared by all that read them.
+
+An adapter that acts on answers only leaves its prompt to the base. The keys and values there are the
+same for every adapter, version, epoch and request, so they are computed once. A piece is kept under a
+digest of all tokens up to its end: prompts that begin alike share their first pieces, as they share
+blocks in vLLM (arXiv 2309.06180).
+"""
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PIECE = 32
+"""Tokens of a piece; the last one of a beginning may be shorter."""
+
+LIMIT = 256 << 20
+"""Bytes kept, unless told otherwise."""
+
+Beginning = Float[Tensor, "_ 2 _ _ _"]
+"""Keys and values [L, 2, H, P, D] of P tokens, for L layers of H key heads each."""
+
+
+class PromptStore:
+    """Keys and values of beginnings, within `limit` bytes; those used least recently go first.
+
+    A beginning is kept whole, for those to whom the last bit matters: what is read by itself in one pass
+    has the same bits every time. Or it is kept in pieces, which come of passes in any company.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[bytes, Float[Tensor, "L 2 H N D"]] = OrderedDict()
+        self._nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    def whole(self, tokens: tuple[int, ...]) -> Float[Tensor, "L 2 H P D"] | None:
+        """All of a beginning, as `put_whole` had it."""
+        found = self._kept.get(name := _name(tokens))
+        if found is not None:
+            self._kept.move_to_end(name)
+        return found
+
+    def put_whole(self, tokens: tuple[int, ...], states: Float[Tensor, "L 2 H P D"]) -> None:
+        """Keep a beginning that was read by itself, if there is room for it."""
+        if states.nbytes <= self._limit:
+            self._keep(_name(tokens), states)
+            self._shrink()
+
+    def find(self, tokens: tuple[int, ...]) -> Float[Tensor, "L 2 H P D"] | None:
+        """As many pieces as are kept of a beginning, from its first token on."""
+        found = []
+        for name in _names(tokens):
+            if name not in self._kept:
+                break
+            found.append(name)
+        for name in reversed(found):  # so that a piece never goes before one that follows it
+            self._kept.move_to_end(name)
+        return torch.cat([self._kept[name] for name in found], 3) if found else None
+
+    def put(self, tokens: tuple[int, ...], states: Float[Tensor, "L 2 H P D"]) -> None:
+        """Keep a beginning in pieces, if there is room; what is not finite would spoil others."""
+        if not tokens or states.nbytes > self._limit or not states.isfinite().all():
+            return
+        names = _names(tokens)
+        for start, name in zip(range(0, len(tokens), PIECE), names, strict=True):
+            if name not in self._kept:
+                self._keep(name, states[:, :, :, start : start + PIECE].clone())
+        for name in reversed(names):
+            self._kept.move_to_end(name)
+        self._shrink()
+
+    def _keep(self, name: bytes, states: Float[Tensor, "L 2 H N D"]) -> None:
+        self._kept[name] = states
+        self._nbytes += states.nbytes
+
+    def _shrink(self) -> None:
+        while self._nbytes > self._limit:
+            self._nbytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+@lru_cache(maxsize=4096)
+def _name(tokens: tuple[int, ...]) -> bytes:
+    """The name of a whole beginning; no piece has one of this length."""
+    return b"whole" + hashlib.sha256(array("q", tokens).tobytes()).digest()
+
+
+@lru_cache(maxsize=4096)
+def _names(tokens: tuple[int, ...]) -> tuple[bytes, ...]:
+    """A name for each piece, which stands for all tokens up to its end."""
+    digest, found = hashlib.sha256(), []
+    for start in range(0, len(tokens), PIECE):
+        digest.update(array("q", tokens[start : start + PIECE]).tobytes())
+        found.append(digest.digest())
+    return tuple(found)

@@ -1,0 +1,97 @@
+"""Beginnings of prompts that the base reads by itself, before anything else runs.
+
+Adapters that act on answers only leave most of a prompt to the base. No gradient goes there, and what
+comes out is the same for all of them: it is read once, without autograd, and kept in `prompts`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ouroboros.backend.local.decoder import States
+from ouroboros.backend.local.formulas import LONG
+from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.prompts import Beginning
+from ouroboros.backend.local.tokens import Encoded
+from ouroboros.lora.bank import BankedAdapter, Route, Segment
+
+READ_AGAIN = 8
+"""Tokens read before that cost a pass as much as one that it runs."""
+
+Ids = tuple[int, ...]
+
+
+def beginning(sequence: Encoded, adapter: BankedAdapter | None) -> Ids:
+    """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
+
+    Very long answers are run with their prompts: attention there keeps no weights.
+    """
+    acts = adapter.acts_from(len(sequence.prompt)) if adapter is not None else 0
+    return () if len(sequence) - acts > LONG else sequence.prompt[:acts]
+
+
+def costs(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> list[int]:
+    """Tokens that a pass has to run for each sequence; those that the base reads before count little.
+
+    It does not matter whether they are kept at the moment: who shares a pass decides the last bits.
+    """
+    found = []
+    for sequence, adapter in zip(sequences, adapters, strict=True):
+        begun = len(beginning(sequence, adapter)) if frozen.decoder is not None else 0
+        found.append(len(sequence) - begun + begun // READ_AGAIN)
+    return found
+
+
+def pass_tokens(frozen: FrozenModel, sequences: Sequence[Encoded], adapter: BankedAdapter | None) -> int:
+    """Tokens that all of these sequences take of a pass."""
+    return sum(costs(frozen, sequences, [adapter] * len(sequences)))
+
+
+def read(frozen: FrozenModel, beginnings: Sequence[Ids]) -> list[Beginning | None]:
+    """What the base makes of these beginnings, from memory where they are kept."""
+    found: dict[Ids, Beginning | None] = {(): None}
+    for ids in beginnings:
+        if ids not in found:
+            kept = frozen.prompts.whole(ids)
+            found[ids] = kept if kept is not None else _read(frozen, ids)
+    return [found[ids] for ids in beginnings]
+
+
+@torch.no_grad()
+def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
+    """One beginning in a pass of its own, so that its bits do not depend on its company."""
+    assert frozen.decoder is not None
+    tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
+    route = Route.of_segments([Segment(None, 0, len(ids))])
+    positions = torch.arange(len(ids))
+    frozen.decoder.hidden(tokens, positions, [len(ids)], route, tokens[:0], states=states)
+    (whole,) = joined(states, [len(ids)], [None])
+    frozen.prompts.put_whole(ids, whole)
+    return whole
+
+
+def joined(states: States, lengths: Sequence[int], begun: Sequence[Beginning | None]) -> list[Beginning]:
+    """The keys and values of a run, by sequence, behind those that each began with."""
+    both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
+    parts: list[Tensor] = list(both.split(list(lengths), 3))
+    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, begun, strict=True)]
+
+
+def cut(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Cut items 0, 1, ... of these lengths into runs of at most `budget` tokens, keeping their order.
+
+    An item longer than the budget gets a run of its own.
+    """
+    run: list[int] = []
+    total = 0
+    for i, length in enumerate(lengths):
+        if run and total + length > budget:
+            yield run
+            run, total = [], 0
+        run.append(i)
+        total += length
+    if run:
+        yield run
