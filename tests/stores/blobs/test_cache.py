@@ -39,8 +39,9 @@ class TestRoomy(SharedBlobLaws):
         return Opener(tmp_path, 2**30)
 
 
+@pytest.mark.slow
 class TestCrowded(SharedBlobLaws):
-    """Copies come and go all the time."""
+    """Copies come and go all the time; a short form is below, in processes that crowd each other out."""
 
     @pytest.fixture
     def opener(self, tmp_path: Path) -> Callable[[], BlobStore]:
