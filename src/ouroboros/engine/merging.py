@@ -77,7 +77,9 @@ class Merging(Answers, Tracking):
         compared = await comparison.judge(sheets, merged.files)
         verdict, advice = compared.verdict, merge_advice(str(merged_id), compared.verdict)
         if not verdict.promoted and not anyway:
-            raise Refused(advice, hint="Nothing was made; to have it all the same, ask for it anyway.")
+            raise Refused(
+                advice, hint="Nothing was made; to have it all the same: --anyway (anyway=True)."
+            )
         raise_if_cancelled(cancel)
         first = adapters[0].config
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
