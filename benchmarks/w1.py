@@ -39,7 +39,7 @@ def run(options: Namespace) -> list[Claim]:
     prompts = PROMPTS[: WARM + 1] if options.quick else PROMPTS
     with tempfile.TemporaryDirectory() as folder:
         if options.shape:
-            fresh(build_model, folder=folder, small=options.quick, shape=options.shape)()
+            fresh(build_model, folder=folder, small=options.quick, shape=options.shape, chat=True)()
         model = folder if options.shape else options.model
         work = {"model": model, "prompts": prompts}
         mine = {name: fresh(ours, **work, answer_only="only" in name) for name in _TARGETS}

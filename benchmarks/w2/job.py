@@ -73,16 +73,18 @@ def _example(chance: random.Random, words: int) -> tuple[str, str]:
 
 
 def build_model(
-    folder: str, small: bool, shape: str = "24m", context: int | None = None
+    folder: str, small: bool, shape: str = "24m", context: int | None = None, chat: bool = False
 ) -> dict[str, Any]:
     """Write the random model and a byte-level tokenizer that knows the words into `folder`.
 
-    A small one has two layers; `context` is given where it is not the shape's own.
+    A small one has two layers; `context` is given where it is not the shape's own; with `chat` the
+    tokenizer has a template.
     """
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     tokenizer = _tokenizer()
+    tokenizer.chat_template = _TEMPLATE if chat else None
     sizes = {**SHAPES[shape], "num_hidden_layers": 2} if small else SHAPES[shape]
     sizes = {**sizes, "max_position_embeddings": context} if context else sizes
     special: dict[str, Any] = {
@@ -136,6 +138,10 @@ def folder_of(job: Job, arm: str) -> Path:
     return Path(job.work, "saved", arm)
 
 
+_TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 _WORDS = (
     "the a my our your this that one two when where which since after before again still just only with "
     "from for about into over please could would should need want have had was were been is are not "

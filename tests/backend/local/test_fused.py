@@ -28,9 +28,9 @@ def passes(monkeypatch) -> dict[str, int]:
     seen = {"training": 0, "reading": 0}
     plain = Decoder.hidden
 
-    def counted(self, *arguments):
+    def counted(self, *arguments, **named):
         seen["training" if torch.is_grad_enabled() else "reading"] += 1
-        return plain(self, *arguments)
+        return plain(self, *arguments, **named)
 
     monkeypatch.setattr(Decoder, "hidden", counted)
     return seen
