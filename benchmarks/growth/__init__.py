@@ -44,7 +44,9 @@ Points = list[tuple[float, float, float]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--only", choices=sorted(POINTS), help="one series")
+    parser.add_argument(
+        "--only", choices=sorted(POINTS), action="append", help="a series; more by naming more"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="rounds of all series")
     parser.add_argument("--whole", action="store_true", help="the 24M shape with all its layers")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where to draw, if anywhere")
@@ -54,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> list[Claim]:
-    found: dict[str, list[Points]] = {n: [] for n in ([options.only] if options.only else POINTS)}
+    found: dict[str, list[Points]] = {n: [] for n in options.only or POINTS}
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder, "model"))
         fresh(build_model, folder=model, small=not options.whole, context=8192)()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.growth.series import FLOOR
 
@@ -30,6 +31,9 @@ def draw(
             axis.set_title(
                 f"{name}\nexponent {slope:.2f}" if row == 0 else f"exponent {slope:.2f}", fontsize=9
             )
+            axis.set_xticks(counts[:: max(1, len(counts) // 3)])
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.tick_params(labelsize=7)
             if column == 0:
                 axis.set_ylabel(unit, fontsize=9)
