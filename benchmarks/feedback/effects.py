@@ -18,6 +18,7 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.anchors import anchor_rows
 from ouroboros.learning.formats import read_examples
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
@@ -102,8 +103,9 @@ async def prepare(backend: Backend, name: str, acts_on: str = ALL) -> Task:
     held = read_examples(DATA / name / "heldout.jsonl")
     config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
     start = await backend.initialize(config, 0)
-    job = TrainJob(start, config, TrainingConfig.auto(len(examples)), tuple(map(Row.of, examples)))
-    files = (await backend.train(job)).files
+    training = TrainingConfig.auto(len(examples))
+    rows = tuple(map(Row.of, examples))
+    files = (await backend.train(TrainJob(start, config, training, rows, anchors=anchor_rows()))).files
     right = {str(e.input): e.output for e in held}
     return Task(
         config,
