@@ -112,6 +112,7 @@ class TrainingConfig:
     batch_size          examples per optimizer step; the gradient does not depend on how they are packed.
     replay              rows of what the adapter knows already that join each step, per example of it.
     anchors             the same for plain exchanges, in which the adapter is to stay as its base.
+    caution             the peak rate is multiplied by this where there is something to replay.
     epochs              passes over the examples.
     incremental_update  a small addition to what the adapter knows: the rate stays flat after its
                         warm-up instead of decaying to zero.
@@ -128,8 +129,9 @@ class TrainingConfig:
     warmup: float = 0.1
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
-    replay: float = 1.0
+    replay: float = 2.0
     anchors: float = 0.25
+    caution: float = 0.5
 
     @classmethod
     def default(cls) -> "TrainingConfig":
@@ -169,3 +171,4 @@ class TrainingConfig:
         check_number("weight_decay", self.weight_decay, 0.0, 1.0)
         check_number("replay", self.replay, 0.0, 16.0)
         check_number("anchors", self.anchors, 0.0, 16.0)
+        check_number("caution", self.caution, 1e-3, 1.0)

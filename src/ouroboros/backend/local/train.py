@@ -56,7 +56,8 @@ def train(
     replayed = beside(new, known, training.replay, training.seed + 1)
     anchored = beside(new, plain, training.anchors, training.seed + 2)
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
-    rates = list(schedule(len(plan), training, config.learning_rate))
+    peak = config.learning_rate * (training.caution if replay else 1.0)
+    rates = list(schedule(len(plan), training, peak))
     passes = planned(frozen, adapter, every, plan)
 
     # 3. What the start makes of the rows; the optimizer sees one tensor.
