@@ -42,7 +42,7 @@ BATCH = 32
 """Events worked in together, at most, when many are pending."""
 
 PROTECTED = 32
-"""Prompts that an update keeps away from."""
+"""Known prompts that an update keeps away from, beside plain exchanges."""
 
 REMEMBERED = 4096
 """Outcomes kept at hand for those who wait; older ones are looked up."""

@@ -3,9 +3,10 @@ from datetime import UTC, datetime
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.learning.anchors import ANCHORS
+from ouroboros.learning.anchors import ANCHORS, PROSE
 from ouroboros.learning.memory import KNOWN, RECENT, Memory
 
+PLAIN = {*ANCHORS, *PROSE}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -18,7 +19,7 @@ def _given(*pairs: tuple[str, str]) -> ExamplesGiven:
 
 
 def _known(memory: Memory, up_to: int = 10**9) -> dict[object, str]:
-    return {e.input: e.output for e in memory.protect(10**6, up_to, ()) if e not in ANCHORS}
+    return {e.input: e.output for e in memory.protect(10**6, up_to, ()) if e not in PLAIN}
 
 
 def test_the_latest_word_about_a_prompt_is_what_is_known() -> None:
@@ -41,7 +42,15 @@ def test_protection_leaves_out_the_corrected_prompts_and_the_future() -> None:
     memory = Memory(0)
     memory.take(1, _given(("p", "a"), ("q", "b")))
     memory.take(2, _given(("r", "c")))
-    assert {e.input for e in memory.protect(2, 1, {"p"})} == {"q", ANCHORS[0].input}
+    assert {e.input for e in memory.protect(2, 1, {"p"}) if e not in PLAIN} == {"q"}
+
+
+def test_plain_exchanges_are_protected_beside_what_is_known() -> None:
+    memory = Memory(0)
+    memory.take(1, _given(*((f"p{i}", "a") for i in range(50))))
+    found = memory.protect(8, 1, ())
+    assert PLAIN <= {*found}
+    assert len(found) == len(ANCHORS) + 8 + len(PROSE)
 
 
 def test_protection_depends_on_the_journal_alone() -> None:

@@ -1,13 +1,14 @@
 """Names to layers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import UnknownTarget
-from ouroboros.lora.targets import select, shortest_names, targets_of
+from ouroboros.lora.targets import attention, select, shortest_names, targets_of
 
 
 def chosen(base: BaseModel, targets: str | tuple[str, ...]) -> list[str]:
@@ -77,3 +78,14 @@ def test_shortest_names_are_paths_where_only_some_layers_are_meant(base: BaseMod
 def test_all_layers_are_all_linear(base: BaseModel):
     assert targets_of(base, chosen(base, "all-linear")) == "all-linear"
     assert targets_of(base, chosen(base, "q_proj")) == ("q_proj",)
+
+
+def test_attention_is_query_value_and_what_lies_beside_them(base: BaseModel):
+    names = {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert attention(base) == {s.path for s in base.linears if s.name in names}
+    assert attention(base) < {s.path for s in base.linears}
+
+
+def test_a_base_whose_attention_nobody_knows_has_none(base: BaseModel):
+    others = tuple(s for s in base.linears if "attn" not in s.path)
+    assert attention(replace(base, linears=others)) == frozenset()

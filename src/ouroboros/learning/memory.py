@@ -8,7 +8,7 @@ from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.losses import APOZero
 from ouroboros.domain.prompts import Prompt
-from ouroboros.learning.anchors import ANCHORS
+from ouroboros.learning.anchors import ANCHORS, PROSE
 from ouroboros.learning.signals import teach
 
 RECENT = 1000
@@ -48,9 +48,10 @@ class Memory:
         return [(number, event) for number, event in self._judged if number <= up_to]
 
     def protect(self, count: int, up_to: int, but: Collection[Prompt]) -> tuple[TrainingExample, ...]:
-        """`count` prompts that an update should leave as they are: known ones, then anchors.
+        """What an update should leave as it is: plain exchanges, and `count` known prompts among them.
 
-        Which ones depends on the journal alone; none of `but` is among them.
+        Which ones depends on the journal alone; none of `but` is among them. If there is no room for
+        all, the last ones are left out, and those are prose.
         """
         known = [
             TrainingExample(prompt, output)
@@ -58,7 +59,7 @@ class Memory:
             if number <= up_to and prompt not in but
         ]
         chosen = random.Random(up_to).sample(known, min(count, len(known)))
-        return (*chosen, *ANCHORS[: count - len(chosen)])
+        return (*ANCHORS, *chosen, *PROSE)
 
     def _judge(self, number: int, event: FeedbackGiven) -> None:
         row = teach(event, APOZero()).row

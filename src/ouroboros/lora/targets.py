@@ -65,6 +65,17 @@ def query_value(base: BaseModel) -> tuple[str, ...]:
     return next((names for names in _QUERY_VALUE if present.issuperset(names)), ())
 
 
+def attention(base: BaseModel) -> frozenset[str]:
+    """The layers of `base`'s attention blocks: query and value, and what lies beside them."""
+    names = query_value(base)
+    blocks = {_block(shape.path) for shape in base.linears if shape.name in names}
+    return frozenset(shape.path for shape in base.linears if _block(shape.path) in blocks)
+
+
+def _block(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
 def _unknown(base: BaseModel, message: str) -> UnknownTarget:
     names = ", ".join(dict.fromkeys(s.name for s in base.linears))
     return UnknownTarget(message, hint=f'It has {names}; or use "auto" or "all-linear".')

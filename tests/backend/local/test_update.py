@@ -16,6 +16,7 @@ from ouroboros.domain.losses import DPO, KTO, APOZero, Supervised
 from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.rows import Row
 from ouroboros.domain.updates import UpdateConfig
+from ouroboros.lora.peft_files import unpack
 
 CONFIG = AdapterConfig(target_modules="all-linear")
 FIX = Row("where is it?", "shipping", DPO(), rejected="no idea")
@@ -103,6 +104,22 @@ async def test_a_protected_prompt_moves_less(backend, start):
         )
         assert await answer(backend, files, FIX.prompt) == "shipping"
     assert drift["protected"] < drift["open"]
+
+
+async def test_only_attention_moves_where_it_is_adapted(backend, start):
+    before = unpack(start).weights
+    after = unpack((await backend.update(UpdateJob(start, CONFIG, (FIX,)))).files).weights
+    moved = {p for p, low in after.items() if not torch.equal(low.b, before[p].b)}
+    assert moved
+    assert all(".self_attn." in path for path in moved)
+    assert all(torch.equal(after[p].a, before[p].a) for p in after if ".mlp." in p)
+
+
+async def test_an_adapter_without_attention_learns_by_what_it_has(backend):
+    config = AdapterConfig(target_modules="down_proj,up_proj")
+    start = await backend.initialize(config, 0)
+    outcome = await backend.update(UpdateJob(start, config, (FIX,)))
+    assert await answer(backend, outcome.files, FIX.prompt) == "shipping"
 
 
 async def test_the_same_update_gives_the_same_bits(backend, start):

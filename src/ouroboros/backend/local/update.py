@@ -10,11 +10,14 @@ changes its output for an input x by scale * B dA x; if dA is orthogonal to x, n
 gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space
 projection (arXiv 2410.02355), applied to the LoRA factor that sees the input. So A moves and B rests.
 Only where B is still zero, and A could move nothing, B moves too, behind an A that is shielded first.
+
+Where an adapter has layers in attention blocks, only these move: the same correction by way of the
+others changes more of what was not meant (docs/decisions/0004-one-correction.md).
 """
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +43,9 @@ from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.domain.updates import UpdateConfig
 from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.targets import attention
 
-SHIELD_TOKENS = 512
+SHIELD_TOKENS = 1280
 """Protected tokens at most, adapted ones: the shield's cost grows with their square."""
 
 MOVED = math.log(2)
@@ -99,9 +103,10 @@ def update(
     passes = planned(frozen, adapter, every, [range(len(every))])
     items = yield from with_references(frozen, adapter, every)
     start = start_copy(frozen, adapter, items)
-    shields = _shields(frozen, adapter, protect, config.ridge)
+    moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
+    shields = _shields(frozen, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
-    fresh = _shield_fresh(adapter, shields)
+    fresh = _shield_fresh(adapter, shields, moving)
 
     # 2. Steps along the shielded gradient: longer after a success; shorter, and from the same point
     #    again, when the loss rose.
@@ -118,7 +123,7 @@ def update(
             else:
                 losses.append(found.loss)
                 waiting = _waiting(items, found, config.likely)
-                _shield(adapter, gradient, shields, fresh)
+                _shield(adapter, gradient, shields, fresh, moving)
                 norm = float(gradient.norm())
                 require_finite(found.loss, norm, len(losses))
                 point.copy_(master)
@@ -188,9 +193,13 @@ def _learned(item: Item, totals: Sequence[float], least: float, likely: float) -
 
 
 def _shields(
-    frozen: FrozenModel, adapter: BankedAdapter, protect: Sequence[TrainingExample], ridge: float
+    frozen: FrozenModel,
+    adapter: BankedAdapter,
+    protect: Sequence[TrainingExample],
+    ridge: float,
+    moving: Collection[str],
 ) -> dict[str, Shield]:
-    """One shield per adapted layer; layers that see the same input share theirs."""
+    """One shield per layer that moves; layers that see the same input share theirs."""
     sequences = [frozen.codec.sequence(e.input, e.output) for e in protect]
     acted = [len(s) - adapter.acts_from(len(s.prompt)) for s in sequences]
     run = next(cut(acted, SHIELD_TOKENS), [])
@@ -201,10 +210,11 @@ def _shields(
     with torch.no_grad():
         token_logprobs(frozen, chosen, [adapter] * len(chosen), inputs)
     made: dict[int, Shield] = {}
-    for x in inputs.values():
+    seen = {path: inputs[path] for path in moving}
+    for x in seen.values():
         if id(x) not in made:
             made[id(x)] = Shield.against(x.reshape(-1, x.shape[-1]).float(), ridge)
-    return {path: made[id(x)] for path, x in inputs.items()}
+    return {path: made[id(x)] for path, x in seen.items()}
 
 
 def _length(adapter: BankedAdapter) -> float:
@@ -212,11 +222,13 @@ def _length(adapter: BankedAdapter) -> float:
     return math.sqrt(sum(float(a.square().sum()) for a, _ in adapter.views(adapter.master).values()))
 
 
-def _shield_fresh(adapter: BankedAdapter, shields: Mapping[str, Shield]) -> frozenset[str]:
+def _shield_fresh(
+    adapter: BankedAdapter, shields: Mapping[str, Shield], moving: Collection[str]
+) -> frozenset[str]:
     """Layers whose B is zero: their A is shielded at its old length, which changes no output yet."""
     fresh = set()
     for path, (a, b) in adapter.views(adapter.master).items():
-        if b.any():
+        if path not in moving or b.any():
             continue
         fresh.add(path)
         if path in shields:
@@ -231,9 +243,12 @@ def _shield(
     gradient: Float[Tensor, "P"],
     shields: Mapping[str, Shield],
     fresh: frozenset[str],
+    moving: Collection[str],
 ) -> None:
     """Keep of a gradient what may move: A off the protected inputs, B in fresh layers only."""
     for path, (a, b) in adapter.views(gradient).items():
+        if path not in moving:
+            a.zero_()
         if path not in fresh:
             b.zero_()
         if path in shields:
