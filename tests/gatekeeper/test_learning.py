@@ -69,6 +69,14 @@ async def test_replay_keeps_what_was_known(engine):
     assert await right(engine, known) == await right(engine, new) == 12
 
 
+async def test_held_out_rows_count_from_when_they_were_learned_and_not_from_before(engine):
+    many = [TrainingExample(f"tell {i} of {word}", word) for word in COLOURS for i in range(16)]
+    head = (await engine.train_adapter("tickets", many, replace(TRAINING, epochs=3))).unwrap()
+    standing = engine._registry.scores.get(head.adapter, head.digest)
+    assert len(standing.known()) == 5
+    assert standing.first() == standing.known()
+
+
 async def test_anchors_keep_the_adapter_near_its_base(engine):
     drifts = []
     for name, share in (("free", 0.0), ("anchored", 1.0)):

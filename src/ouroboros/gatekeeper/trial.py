@@ -165,9 +165,9 @@ class Trial:
 
     def _learned(self, sheet: Sheet) -> dict[Place, Answer]:
         """The answers to all probes as they were when each was asked first."""
-        known = sheet.answers | self._parent.answers | self._first
-        places = [p.place for p in (*self._probes, *self._candidate.fresh)]
-        return {place: known[place] for place in places if place in known}
+        known = self._parent.answers | self._first
+        first = {p.place: known[p.place] for p in self._probes if p.place in known}
+        return first | {p.place: sheet.answers[p.place] for p in self._candidate.fresh}
 
     def _first_probes(self) -> Sequence[Probe]:
         """All, or for a small update every pin and a few others: other ones for each candidate."""

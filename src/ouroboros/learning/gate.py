@@ -32,7 +32,7 @@ class GatePolicy:
 
     tolerance: float = 0.02
     erosion: float = 0.02
-    confidence: float = 0.8
+    confidence: float = 0.5
     drift: float = 8.0
     strength: float = 1.0
 
