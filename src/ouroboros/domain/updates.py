@@ -22,7 +22,7 @@ class UpdateConfig:
     step: float = 0.003
     growth: float = 1.4
     max_steps: int = 60
-    likely: float = 0.6
+    likely: float = 0.62
     ridge: float = 0.1
 
     def check(self) -> None:
