@@ -19,7 +19,7 @@ class UpdateConfig:
     ridge      how freely the update may use directions that protected prompts use: 0 not at all.
     """
 
-    step: float = 0.003
+    step: float = 0.006
     growth: float = 1.4
     max_steps: int = 60
     likely: float = 0.62
