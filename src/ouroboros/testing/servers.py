@@ -34,8 +34,21 @@ class Server:
         self.start()
 
     def start(self) -> None:
+        """Start it, again if it does not stay: a killed server's children hold its place for a while."""
+        deadline = time.monotonic() + _PATIENCE
+        self._process = self._spawn()
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                time.sleep(0.5)
+                self._process = self._spawn()
+            if self._answers():
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"{self._command[0]} did not start (exit code {self._process.poll()}).")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         group = pwd.getpwnam(self._user).pw_gid if self._user else None
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             self._command,
             user=self._user,
             group=group,
@@ -44,24 +57,15 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._await()
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """`SIGINT` lets a server finish what it does; `SIGKILL` does not."""
         self._process.send_signal(how)
         try:
-            self._process.wait(10)
+            self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def _await(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._answers():
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"{self._command[0]} did not start (exit code {self._process.poll()}).")
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

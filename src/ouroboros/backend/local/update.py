@@ -9,7 +9,8 @@ And a step is kept off the directions in which the inputs of *protected* prompts
 changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
 gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space
 projection (arXiv 2410.02355), applied to the LoRA factor that sees the input. So A moves and B rests.
-Only where B is still zero, and A could move nothing, B moves too, behind an A that is shielded first.
+Only where B is not of full rank yet, and A alone could move little or nothing, B moves too; where it is
+zero, behind an A that is shielded first.
 
 Where an adapter has layers in attention blocks, only these move: the same correction by way of the
 others changes more of what was not meant (docs/decisions/0004-one-correction.md).
@@ -50,6 +51,9 @@ SHIELD_TOKENS = 1280
 
 MOVED = math.log(2)
 """How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
+
+SMALL = 0.01
+"""A direction of B that is this much shorter than its longest one leads nowhere yet."""
 
 SHORTER = 0.4
 """What a step that raised the loss is shortened by."""
@@ -106,7 +110,7 @@ def update(
     moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
     shields = _shields(frozen, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
-    fresh = _shield_fresh(adapter, shields, moving)
+    young = _young(adapter, shields, moving)
 
     # 2. Steps along the shielded gradient: longer after a success; shorter, and from the same point
     #    again, when the loss rose.
@@ -123,7 +127,7 @@ def update(
             else:
                 losses.append(found.loss)
                 waiting = _waiting(items, found, config.likely)
-                _shield(adapter, gradient, shields, fresh, moving)
+                _shield(adapter, gradient, shields, young, moving)
                 norm = float(gradient.norm())
                 require_finite(found.loss, norm, len(losses))
                 point.copy_(master)
@@ -222,34 +226,42 @@ def _length(adapter: BankedAdapter) -> float:
     return math.sqrt(sum(float(a.square().sum()) for a, _ in adapter.views(adapter.master).values()))
 
 
-def _shield_fresh(
+def _young(
     adapter: BankedAdapter, shields: Mapping[str, Shield], moving: Collection[str]
 ) -> frozenset[str]:
-    """Layers whose B is zero: their A is shielded at its old length, which changes no output yet."""
-    fresh = set()
+    """Layers whose B leads nowhere yet, or not everywhere it could: there B moves as well.
+
+    Where it is zero, A is shielded at its old length, which changes no output.
+    """
+    young = set()
     for path, (a, b) in adapter.views(adapter.master).items():
-        if path not in moving or b.any():
+        if path not in moving or _full(b):
             continue
-        fresh.add(path)
-        if path in shields:
+        young.add(path)
+        if path in shields and not b.any():
             kept = shields[path](a)
             a.copy_(kept * (a.norm() / kept.norm().clamp(min=1e-12)))
     adapter.publish()
-    return frozenset(fresh)
+    return frozenset(young)
+
+
+def _full(b: Float[Tensor, "R O"]) -> bool:
+    """Whether B leads everywhere it can: what A puts into any of its R directions comes out apart."""
+    return int(torch.linalg.matrix_rank(b.float(), rtol=SMALL)) == min(b.shape)
 
 
 def _shield(
     adapter: BankedAdapter,
     gradient: Float[Tensor, "P"],
     shields: Mapping[str, Shield],
-    fresh: frozenset[str],
+    young: frozenset[str],
     moving: Collection[str],
 ) -> None:
-    """Keep of a gradient what may move: A off the protected inputs, B in fresh layers only."""
+    """Keep of a gradient what may move: A off the protected inputs, B in young layers only."""
     for path, (a, b) in adapter.views(gradient).items():
         if path not in moving:
             a.zero_()
-        if path not in fresh:
+        if path not in young:
             b.zero_()
         if path in shields:
             a.copy_(shields[path](a))
