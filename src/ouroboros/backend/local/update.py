@@ -110,7 +110,7 @@ def update(
     moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
     shields = _shields(frozen, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
-    young = _young(adapter, shields, moving)
+    young = _young(adapter, shields, moving, config.ridge)
 
     # 2. Steps along the shielded gradient: longer after a success; shorter, and from the same point
     #    again, when the loss rose.
@@ -227,22 +227,25 @@ def _length(adapter: BankedAdapter) -> float:
 
 
 def _young(
-    adapter: BankedAdapter, shields: Mapping[str, Shield], moving: Collection[str]
-) -> frozenset[str]:
+    adapter: BankedAdapter, shields: Mapping[str, Shield], moving: Collection[str], ridge: float
+) -> dict[str, Shield | None]:
     """Layers whose B leads nowhere yet, or not everywhere it could: there B moves as well.
 
-    Where it is zero, A is shielded at its old length, which changes no output.
+    Where it is zero, A is shielded at its old length, which changes no output. Elsewhere B is kept off
+    what A makes of the protected inputs, A x, as A is off the inputs.
     """
-    young = set()
+    young: dict[str, Shield | None] = {}
     for path, (a, b) in adapter.views(adapter.master).items():
         if path not in moving or _full(b):
             continue
-        young.add(path)
-        if path in shields and not b.any():
+        young[path] = None
+        if path in shields and b.any():
+            young[path] = Shield.against(shields[path].x @ a.T, ridge)
+        elif path in shields:
             kept = shields[path](a)
             a.copy_(kept * (a.norm() / kept.norm().clamp(min=1e-12)))
     adapter.publish()
-    return frozenset(young)
+    return young
 
 
 def _full(b: Float[Tensor, "R O"]) -> bool:
@@ -254,7 +257,7 @@ def _shield(
     adapter: BankedAdapter,
     gradient: Float[Tensor, "P"],
     shields: Mapping[str, Shield],
-    young: frozenset[str],
+    young: Mapping[str, Shield | None],
     moving: Collection[str],
 ) -> None:
     """Keep of a gradient what may move: A off the protected inputs, B in young layers only."""
@@ -263,6 +266,8 @@ def _shield(
             a.zero_()
         if path not in young:
             b.zero_()
+        elif (shield := young[path]) is not None:
+            b.copy_(shield(b.T).T)
         if path in shields:
             a.copy_(shields[path](a))
 
