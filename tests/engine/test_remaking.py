@@ -14,10 +14,10 @@ from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import VersionRef
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.gate import GatePolicy
 from ouroboros.registry.housekeeping import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
+from ouroboros.testing.tiny import tiny_model
 
 SECRET, EVE = "xyzzy", "eve-7391"
 
@@ -28,13 +28,11 @@ def open_store(folder: Path) -> Registry:
     )
 
 
-LENIENT = GatePolicy(tolerance=1.0, erosion=1.0, drift=100.0, strength=1000.0)
-"""Here versions are to be made again, not judged: a random model learns little of two ranks."""
-
-
 @pytest.fixture(scope="module")
-def backend(tiny: Path) -> LocalBackend:
-    return LocalBackend.open(str(tiny), dtype="float32", threads=1)
+def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
+    """Wide enough that a correction can keep off all that is protected."""
+    folder = tiny_model(tmp_path_factory.mktemp("wide"), hidden_size=192)
+    return LocalBackend.open(str(folder), dtype="float32", threads=1)
 
 
 def examples(word: str, count: int = 4) -> list[TrainingExample]:
@@ -57,14 +55,14 @@ async def correct(engine: AdapterLearningEngine, prompt: str, right: str, user: 
 async def build(folder: Path, backend: LocalBackend) -> None:
     """a: created, trained on 1, judged by ann (2) and eve (3), trained on 4; b: created; ab: merged."""
     registry = open_store(folder)
-    engine = AdapterLearningEngine(backend, registry, gate=LENIENT)
+    engine = AdapterLearningEngine(backend, registry)
     await engine.create_adapter("a", AdapterConfig(rank=2, learning_rate=0.01), seed=3)
     await train(engine, "a", "first", 44)
     await correct(engine, "where is it", "here", "ann")
     await correct(engine, f"my name is {SECRET}", f"hello {SECRET}", EVE)
     await train(engine, "a", "then")
     await engine.create_adapter("b", AdapterConfig(rank=2, learning_rate=0.01))
-    (await engine.merge_adapters(["a", "b"], name="ab")).unwrap()
+    (await engine.merge_adapters(["a", "b"], name="ab", anyway=True)).unwrap()
     registry.close()
 
 
@@ -79,7 +77,7 @@ def built(backend: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def taught(built: Path, backend: LocalBackend, tmp_path: Path) -> Iterator[AdapterLearningEngine]:
     """An engine on a copy of the built store."""
     registry = open_store(Path(shutil.copytree(built, tmp_path / "store")))
-    yield AdapterLearningEngine(backend, registry, gate=LENIENT)
+    yield AdapterLearningEngine(backend, registry)
     registry.close()
 
 
@@ -99,7 +97,7 @@ async def test_a_rebuild_after_restarting_and_learning_more_is_still_the_same(
 ) -> None:
     await correct(taught, "where is it", "elsewhere", "ann")
     registry = open_store(tmp_path / "store")
-    again = AdapterLearningEngine(backend, registry, gate=LENIENT)
+    again = AdapterLearningEngine(backend, registry)
     for number in (2, 3, 4):
         assert (await again.rebuild_version(f"a@{number}")).unwrap().identical
     registry.close()
@@ -177,7 +175,7 @@ async def test_the_same_as_if_it_had_never_been_given(
 ) -> None:
     await taught.forget_events("a", 3)
     registry = open_store(tmp_path / "other")
-    other = AdapterLearningEngine(backend, registry, gate=LENIENT)
+    other = AdapterLearningEngine(backend, registry)
     await other.create_adapter("a", AdapterConfig(rank=2, learning_rate=0.01), seed=3)
     await train(other, "a", "first", 44)
     await correct(other, "where is it", "here", "ann")
@@ -203,7 +201,7 @@ async def test_an_interrupted_forgetting_is_gone_on_with(
             await taught.forget_events("a", 3)
     registry = open_store(tmp_path / "store")
     assert [n.events for n in check(registry).forgetting] == [(3,)]
-    again = AdapterLearningEngine(backend, registry, gate=LENIENT)
+    again = AdapterLearningEngine(backend, registry)
     forgotten = (await again.forget_events("a")).unwrap()
     assert {str(old) for old, _ in forgotten.remade} == {"a@4", "a@5", "ab@1"}
     assert SECRET.encode() not in bytes_of(tmp_path / "store")
