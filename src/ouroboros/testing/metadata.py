@@ -4,15 +4,12 @@
         @pytest.fixture
         def store(self): ...
 
-A store that several processes can open is tested with `SharedMetadataLaws`, which wants a `url` fixture
-that `ouroboros.stores.open.open_metadata` understands (or `opener`, see there) instead. A law that yours
-cannot hold is declared: see `Laws`.
+A store that several processes can open is tested with `SharedMetadataLaws`, of
+`ouroboros.testing.shared_metadata`, instead. A law that yours cannot hold is declared: see `Laws`.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,9 +17,8 @@ from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.leases import Leases
 from ouroboros.stores.metadata.base import MetadataStore
-from ouroboros.stores.open import open_metadata
 from ouroboros.testing.laws import Laws
-from ouroboros.testing.processes import child, in_processes, in_threads, killed
+from ouroboros.testing.processes import in_threads
 
 # Sorted by code point: "Z" before "a", and the astral plane after U+FFFD, unlike in UTF-16.
 UNICODE_KEYS = ["%", "A", "Z", "_", "a", "a/b", "ab", "ß", "ä", "中文", "\ufffd", "🐍", "\U0010ffff"]
@@ -177,7 +173,7 @@ class MetadataLaws(Laws):
 
     def test_threads_lose_no_update(self, store: MetadataStore) -> None:
         store.put("things", "count", {"n": 0}, expected=0)
-        in_threads(4, lambda _: _count_up(store, 25))
+        in_threads(4, lambda _: count_up(store, 25))
         record = store.get("things", "count")
         assert record is not None
         assert (record.value, record.revision) == ({"n": 100}, 101)
@@ -187,7 +183,7 @@ class MetadataLaws(Laws):
 
         def create(number: int) -> bool:
             together.wait()
-            return _creates(store, number)
+            return creates(store, number)
 
         assert sorted(in_threads(8, create)) == [False] * 7 + [True]
 
@@ -202,7 +198,7 @@ class MetadataLaws(Laws):
         self, store: MetadataStore, rounds: int
     ) -> None:
         for race in range(rounds):
-            won = in_threads(100, lambda number, key=f"race/{race}": _creates(store, number, key))
+            won = in_threads(100, lambda number, key=f"race/{race}": creates(store, number, key))
             record = store.get("things", f"race/{race}")
             assert record is not None
             assert (won.count(True), record.value) == (1, {"by": won.index(True)})
@@ -232,117 +228,7 @@ class MetadataLaws(Laws):
         assert two.take(TICKETS)
 
 
-class SharedMetadataLaws(MetadataLaws):
-    """What a store holds besides that lies outside the process: others see it, and it stays."""
-
-    @pytest.fixture
-    def opener(self, url: str) -> Callable[[], MetadataStore]:
-        """Opens the same store again, in any process: it must be picklable."""
-        return Opener(url)
-
-    @pytest.fixture
-    def restart(self) -> Callable[[], None]:
-        """Restarts the store's server, if it has one."""
-        return lambda: None
-
-    @pytest.fixture
-    def store(self, opener: Callable[[], MetadataStore]) -> Iterator[MetadataStore]:
-        opened = opener()
-        yield opened
-        opened.close()
-
-    def test_a_second_handle_sees_a_write_at_once(
-        self, store: MetadataStore, opener: Callable[[], MetadataStore]
-    ) -> None:
-        other = opener()
-        record = store.put("things", "a", {"n": 1}, expected=0)
-        assert other.get("things", "a") == record
-        other.append("log", {"from": "other"})
-        assert store.read("log")[0].value == {"from": "other"}
-        other.close()
-
-    def test_everything_is_there_after_reopening_and_a_restart(
-        self,
-        store: MetadataStore,
-        opener: Callable[[], MetadataStore],
-        restart: Callable[[], None],
-    ) -> None:
-        store.put("things", "a", {"n": 1}, expected=0)
-        record = store.put("things", "a", {"n": 2}, expected=1)
-        store.append("log", {})
-        store.append("log", {"n": 2})
-        store.erase("log", 2, 2)
-        store.close()
-        restart()
-        again = opener()
-        assert again.get("things", "a") == record
-        assert again.append("log", {}) == 3
-        again.close()
-
-    def test_processes_lose_no_update_and_no_entry(
-        self, store: MetadataStore, opener: Callable[[], MetadataStore]
-    ) -> None:
-        store.put("things", "count", {"n": 0}, expected=0)
-        in_processes(3, _count_and_append, opener, 20)
-        record = store.get("things", "count")
-        assert record is not None
-        assert record.value == {"n": 60}
-        entries = store.read("log")
-        assert [e.seq for e in entries] == list(range(1, 61))
-        for writer in range(3):
-            mine = [e.value["n"] for e in entries if e.value["writer"] == writer]
-            assert mine == list(range(20))
-
-    def test_of_processes_that_create_one_record_exactly_one_does(
-        self, opener: Callable[[], MetadataStore]
-    ) -> None:
-        assert sorted(in_processes(3, _create_in_process, opener)) == [False, False, True]
-
-    @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
-    def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(
-        self, store: MetadataStore, opener: Callable[[], MetadataStore], kills: int
-    ) -> None:
-        for kill in range(kills):
-            told = killed(1 + kill % 7, _write_until_killed, opener, f"log/{kill}")
-            entries = store.read(f"log/{kill}")
-            numbers = [e.seq for e in entries]
-            assert numbers == list(range(1, len(numbers) + 1))
-            assert all(e.value["text"] == _long(e.seq) for e in entries)
-            record = store.get("things", f"log/{kill}")
-            assert record is not None
-            assert told[-1] <= record.revision == record.value["seq"] <= numbers[-1] <= told[-1] + 1
-            assert store.append(f"log/{kill}", {}) == numbers[-1] + 1
-
-    def test_of_processes_that_take_one_lease_exactly_one_does(
-        self, opener: Callable[[], MetadataStore]
-    ) -> None:
-        assert sorted(in_processes(3, _take_lease, opener)) == [False, False, True]
-
-    def test_a_lease_is_taken_over_when_its_holder_is_killed(
-        self, store: MetadataStore, opener: Callable[[], MetadataStore]
-    ) -> None:
-        with child(_hold_lease, opener) as holder:
-            assert holder.report() is True
-            assert not Leases(store).take(TICKETS)
-            assert Leases(store).held(TICKETS)
-            holder.kill()
-        heir = Leases(store)
-        assert not heir.held(TICKETS)
-        assert heir.take(TICKETS)
-        assert heir.held(TICKETS)
-
-
-class Opener:
-    """Opens a metadata store by its URL, wherever it is called."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def __call__(self) -> MetadataStore:
-        return open_metadata(self.url)
-
-
-def _count_up(store: MetadataStore, times: int) -> None:
+def count_up(store: MetadataStore, times: int) -> None:
     done = 0
     while done < times:
         record = store.get("things", "count")
@@ -354,52 +240,9 @@ def _count_up(store: MetadataStore, times: int) -> None:
         done += 1
 
 
-def _creates(store: MetadataStore, number: int, key: str = "one") -> bool:
+def creates(store: MetadataStore, number: int, key: str = "one") -> bool:
     try:
         store.put("things", key, {"by": number}, expected=0)
     except Conflict:
         return False
     return True
-
-
-def _count_and_append(number: int, opener: Callable[[], MetadataStore], times: int) -> None:
-    store = opener()
-    _count_up(store, times)
-    for n in range(times):
-        store.append("log", {"writer": number, "n": n})
-    store.close()
-
-
-def _create_in_process(number: int, opener: Callable[[], MetadataStore]) -> bool:
-    store = opener()
-    try:
-        return _creates(store, number)
-    finally:
-        store.close()
-
-
-def _write_until_killed(
-    report: Callable[[int], None], opener: Callable[[], MetadataStore], log: str
-) -> None:
-    store = opener()
-    for seq in count(1):
-        assert store.append(log, {"text": _long(seq)}) == seq
-        store.put("things", log, {"seq": seq}, expected=seq - 1)
-        report(seq)
-
-
-def _take_lease(_: int, opener: Callable[[], MetadataStore]) -> bool:
-    store = opener()
-    try:
-        return Leases(store).take(TICKETS)
-    finally:
-        store.close()
-
-
-def _hold_lease(report: Callable[[bool], None], opener: Callable[[], MetadataStore]) -> None:
-    report(Leases(opener()).take(TICKETS))
-    time.sleep(600)
-
-
-def _long(seq: int) -> str:
-    return str(seq) * 20_000

@@ -10,9 +10,9 @@ import pytest
 from ouroboros.domain.errors import InvalidInput, StoreError
 from ouroboros.stores.metadata.sql import SqlMetadata
 from ouroboros.stores.open import open_metadata
-from ouroboros.testing.metadata import SharedMetadataLaws
 from ouroboros.testing.processes import in_processes
 from ouroboros.testing.servers import Server
+from ouroboros.testing.shared_metadata import SharedMetadataLaws
 
 
 @pytest.fixture

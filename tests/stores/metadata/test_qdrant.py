@@ -23,8 +23,8 @@ from ouroboros.stores.qdrant import points as qdrant_points
 from ouroboros.stores.qdrant.points import Points
 from ouroboros.stores.qdrant.server import Server
 from ouroboros.testing import servers
-from ouroboros.testing.metadata import SharedMetadataLaws
 from ouroboros.testing.processes import in_threads
+from ouroboros.testing.shared_metadata import SharedMetadataLaws
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from ouroboros.domain.errors import StoreError
 from ouroboros.stores.metadata import schema
 from ouroboros.stores.metadata.sql import SqlMetadata
 from ouroboros.stores.open import open_metadata
-from ouroboros.testing.metadata import SharedMetadataLaws
 from ouroboros.testing.processes import in_processes
+from ouroboros.testing.shared_metadata import SharedMetadataLaws
 
 
 @pytest.fixture
