@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ouroboros.backend.base import Backend
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.probing import Standing
-from ouroboros.domain.verdict import Attempt, Verdict
+from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper.trial import Sheet, ask, standing
-from ouroboros.learning.gate import Evidence, GatePolicy, Pair, judge
+from ouroboros.learning.gate import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.merging import best_parents
 from ouroboros.learning.probes import Probe
 
@@ -69,17 +69,7 @@ class Comparison:
             drift=sheet.drift,
             strength=await self._backend.strength(merged),
         )
-        return Compared(self._verdict(evidence, began), standing(merged.digest, sheet), sheet)
-
-    def _verdict(self, evidence: Evidence, began: float) -> Verdict:
         checks = judge(evidence, self._policy)
-        failed = tuple(dict.fromkeys(c.name for c in checks if not c.passed))
-        return Verdict(
-            promoted=not failed,
-            checks=checks,
-            attempts=(Attempt("merged", failed),),
-            share=1.0,
-            tolerance=self._policy.tolerance,
-            confidence=self._policy.confidence,
-            seconds=time.perf_counter() - began,
-        )
+        seconds = time.perf_counter() - began
+        verdict = conclude(checks, self._policy, (attempt("merged", checks),), seconds)
+        return Compared(verdict, standing(merged.digest, sheet), sheet)

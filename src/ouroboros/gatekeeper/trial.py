@@ -14,7 +14,7 @@ from ouroboros.domain.rows import Row
 from ouroboros.domain.verdict import Attempt, Check, Place, Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.learning.anchors import DRIFT_ANCHORS
-from ouroboros.learning.gate import Evidence, GatePolicy, Pair, judge
+from ouroboros.learning.gate import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.repair import Walk, mends
 
@@ -94,18 +94,9 @@ class Trial:
         if len(probes) < len(self._probes) and _amiss(checks):
             probes = self._probes
             checks, sheet = await self._check(outcome.files, probes)
-        failed = tuple(dict.fromkeys(c.name for c in checks if not c.passed))
-        self._attempts += (Attempt(what, failed),)
+        self._attempts += (attempt(what, checks),)
         self._seconds += time.perf_counter() - began
-        verdict = Verdict(
-            promoted=not failed,
-            checks=checks,
-            attempts=self._attempts,
-            share=share,
-            tolerance=self._policy.tolerance,
-            confidence=self._policy.confidence,
-            seconds=self._seconds,
-        )
+        verdict = conclude(checks, self._policy, self._attempts, self._seconds, share)
         return Judged(outcome, verdict, standing(outcome.files.digest, sheet, self._learned(sheet)))
 
     async def walk_back(self, refused: Judged) -> Judged:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ouroboros.domain.checks import check_number
 from ouroboros.domain.probing import Answer
-from ouroboros.domain.verdict import Change, Check, CheckName, Place
+from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, Place, Verdict
 from ouroboros.learning.paired import change_of_answers, change_of_means
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.replay import class_of
@@ -80,6 +80,30 @@ def judge(evidence: Evidence, policy: GatePolicy) -> tuple[Check, ...]:
     if not _finite(evidence):
         return (Check(CheckName.FINITE, passed=False),)
     return tuple(_checks(evidence, policy))
+
+
+def attempt(what: str, checks: Sequence[Check]) -> Attempt:
+    """What was judged, and the names of the checks that it failed."""
+    return Attempt(what, tuple(dict.fromkeys(c.name for c in checks if not c.passed)))
+
+
+def conclude(
+    checks: tuple[Check, ...],
+    policy: GatePolicy,
+    attempts: tuple[Attempt, ...],
+    seconds: float,
+    share: float = 1.0,
+) -> Verdict:
+    """The verdict that checks come to, after these attempts of which they judge the last."""
+    return Verdict(
+        promoted=all(check.passed for check in checks),
+        checks=checks,
+        attempts=attempts,
+        share=share,
+        tolerance=policy.tolerance,
+        confidence=policy.confidence,
+        seconds=seconds,
+    )
 
 
 def _finite(evidence: Evidence) -> bool:
