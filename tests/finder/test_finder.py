@@ -21,16 +21,6 @@ MUSIC = [
 ]
 
 
-class Counting(FakeBackend):
-    """Counts the texts it embeds."""
-
-    embedded = 0
-
-    async def embed(self, texts):
-        self.embedded += len(texts)
-        return await super().embed(texts)
-
-
 @pytest.fixture
 def opened(tmp_path):
     def engine(backend=None) -> AdapterLearningEngine:
@@ -132,15 +122,14 @@ async def test_what_is_learned_since_and_what_is_deleted_is_seen_at_once(engine)
     assert "french" not in await names(engine, "translate this sentence")
 
 
-async def test_portraits_are_kept_across_runs_and_drawn_anew_for_a_new_head(opened, engine):
+async def test_portraits_are_kept_across_runs_and_drawn_anew_for_a_new_head(opened, engine, counting):
     await names(engine, "parcel")
-    second = Counting()
-    async with opened(second) as again:
+    async with opened(counting) as again:
         assert await names(again, "my parcel", k=1) == ["tickets"]
-        assert second.embedded == 1
+        assert counting.embedded == 1
         await again.train_adapter("tickets", [TrainingExample("broken screen", "hardware")])
         assert await names(again, "a broken screen", k=1) == ["tickets"]
-        assert second.embedded > 6
+        assert counting.embedded > 6
 
 
 async def test_a_deleted_adapter_leaves_no_portrait(engine, tmp_path):

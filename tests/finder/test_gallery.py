@@ -20,16 +20,6 @@ TASKS = {
 }
 
 
-class Counting(FakeBackend):
-    """Counts the texts it embeds."""
-
-    embedded = 0
-
-    async def embed(self, texts):
-        self.embedded += len(texts)
-        return await super().embed(texts)
-
-
 @pytest.fixture
 def opened(collection: str, tmp_path: Path) -> Callable[..., AdapterLearningEngine]:
     def engine(backend: FakeBackend | None = None) -> AdapterLearningEngine:
@@ -77,16 +67,15 @@ async def test_the_answers_are_those_of_brute_force(engine, text, tmp_path):
     assert {name: needed for name, _, needed in mine} == {name: needed for name, _, needed in theirs}
 
 
-async def test_another_program_draws_only_what_has_a_new_head(opened, engine):
+async def test_another_program_draws_only_what_has_a_new_head(opened, engine, counting):
     await found(engine, "parcel")
-    second = Counting()
-    async with opened(second) as again:
+    async with opened(counting) as again:
         assert (await found(again, "my parcel", k=1))[0][0] == "tickets"
-        assert second.embedded == 1
+        assert counting.embedded == 1
         (await engine.train_adapter("player", [TrainingExample("louder now", "volume")])).unwrap()
         again._finder._look_at = 0.0
         assert (await found(again, "louder now", k=1))[0][0] == "player"
-        assert second.embedded > 4
+        assert counting.embedded > 4
 
 
 async def test_what_is_deleted_or_forgotten_leaves_no_portrait(engine):

@@ -1,7 +1,7 @@
 """Merges before the gate, and what a merged adapter remembers, on a backend that learns by heart."""
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -43,19 +43,24 @@ async def teach(engine: AdapterLearningEngine, name: str, *examples: TrainingExa
     (await engine.train_adapter(name, examples)).unwrap()
 
 
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
-    async with open_engine(tmp_path, FakeBackend()) as engine:
+@asynccontextmanager
+async def taught(folder: Path, backend: FakeBackend) -> AsyncIterator[AdapterLearningEngine]:
+    """Two adapters, one colour each."""
+    async with open_engine(folder, backend) as engine:
         await teach(engine, "red", *rows("red"))
         await teach(engine, "blue", *rows("blue"))
         yield engine
 
 
 @pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
+    async with taught(tmp_path, FakeBackend()) as engine:
+        yield engine
+
+
+@pytest.fixture
 async def lossy(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
-    async with open_engine(tmp_path, Lossy()) as engine:
-        await teach(engine, "red", *rows("red"))
-        await teach(engine, "blue", *rows("blue"))
+    async with taught(tmp_path, Lossy()) as engine:
         yield engine
 
 

@@ -31,7 +31,10 @@ def test_merge(python):
     assert ran.returncode == 0, ran.stderr
     lines = dict(line.split(": ", 1) for line in ran.stdout.splitlines())
     assert list(lines) == ["both, average", "both, task_arithmetic", "both, ties"]
-    assert all(line.startswith(("rank 16, ", "Merging did not help: ")) for line in lines.values())
+    *sums, ties = [line.removeprefix("Merging did not help: ") for line in lines.values()]
+    for line in sums:  # which merges help is the model's business; a sum that is made loses nothing
+        assert line.startswith(("rank 16, 0.0% cut off; ", "of 4 probes "))
+    assert ties.startswith(("rank 16, ", "of 4 probes "))
 
 
 def test_import_export(python):
