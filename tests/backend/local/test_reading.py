@@ -169,6 +169,12 @@ class TestPromptStore:
         assert same(found, states[:, :, :, : 2 * PIECE])
         assert store.find((9, *range(69))) is None
 
+    def test_what_is_kept_twice_is_counted_once(self):
+        store, states = PromptStore(), beginning(70)
+        for _ in range(3):
+            store.put_whole(tuple(range(70)), states)
+        assert store.nbytes == states.nbytes
+
     def test_it_stays_within_its_bytes_and_lets_go_of_what_was_used_least_recently(self):
         states = beginning(PIECE)
         store = PromptStore(2 * states.nbytes)

@@ -78,8 +78,9 @@ class PromptStore:
         self._shrink()
 
     def _keep(self, name: bytes, states: Float[Tensor, "L 2 H N D"]) -> None:
+        before = self._kept.pop(name, None)
         self._kept[name] = states
-        self._nbytes += states.nbytes
+        self._nbytes += states.nbytes - (0 if before is None else before.nbytes)
 
     def _shrink(self) -> None:
         while self._nbytes > self._limit:
