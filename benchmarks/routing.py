@@ -1,14 +1,20 @@
-"""Finding the right adapter among 10, 100 and 10,000, by what each learned, for each embedding."""
+"""Finding the right adapter among 10, 100 and 10,000, by what each learned, for each embedding.
+
+With --qdrant, Qdrant searches the same portraits as well: the server at QDRANT_URL or, without one, its
+embedded engine behind a stand-in of ours, whose times say little about a server's.
+"""
 
 import csv
 import gzip
 import json
+import os
 import random
 import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -21,6 +27,9 @@ EMBEDDINGS = ("base", "minilm")
 OTHERS_LEARNED = 8
 """Examples of each further adapter: the user's turns of one dialogue about some services."""
 
+SAME = 1e-5
+"""Cosines nearer than this are equal: both sides add up 32-bit floats, in another order."""
+
 STRANGE = {"Homes", "Media", "Music"}
 """Services that no adapter is about: strangers are the openings of dialogues about these alone."""
 
@@ -30,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dialogues", type=Path, required=True, help="SGD's dialogues.jsonl.gz")
     parser.add_argument("--model", default="starter", help="the base model")
     parser.add_argument("--embedding", choices=EMBEDDINGS, help="only this one")
+    parser.add_argument("--qdrant", action="store_true", help="search in Qdrant as well")
     parser.add_argument(
         "--rows", type=int, default=500, help="examples of each adapter, as replay keeps"
     )
@@ -43,14 +53,38 @@ def run(options: Namespace) -> list[Claim]:
     strangers = [turns[0] for turns in random.Random(0).sample(strange, asked)]
     ours = random.Random(0).sample([(text, i) for i, texts in enumerate(test) for text in texts], asked)
     claims: list[Claim] = []
-    for name in [options.embedding] if options.embedding else EMBEDDINGS:
-        embed = _embedder(name, options.model)
-        print(f"  {name}", file=sys.stderr, flush=True)
-        bench = _Bench(embed, train, options.rows, ours, strangers)
-        for size in sizes:
-            bench.add(dialogues[:size])
-            claims += [_named(claim, f"{name}, {size:,} adapters") for claim in bench.measure()]
+    with ExitStack() as servers:
+        for name in [options.embedding] if options.embedding else EMBEDDINGS:
+            print(f"  {name}", file=sys.stderr, flush=True)
+            remote = _InQdrant(servers) if options.qdrant else None
+            embed = _embedder(name, options.model)
+            bench = _Bench(embed, train, options.rows, ours, strangers, remote)
+            for size in sizes:
+                bench.add(dialogues[:size])
+                claims += [_named(claim, f"{name}, {size:,} adapters") for claim in bench.measure()]
     return claims
+
+
+class _InQdrant:
+    """Portraits as the finder keeps them in Qdrant."""
+
+    def __init__(self, servers: ExitStack) -> None:
+        from ouroboros.finder.gallery import StoreGallery
+        from ouroboros.stores.open import open_vectors
+        from ouroboros.testing.servers import qdrant
+
+        url = os.environ.get("QDRANT_URL")
+        url = url or f"qdrant://127.0.0.1:{servers.enter_context(qdrant()).port}"
+        vectors = open_vectors(f"{url}/bench-{os.getpid()}")
+        assert vectors is not None
+        servers.callback(vectors.close)
+        self._gallery, self._hung = StoreGallery(vectors), dict[Any, str]()
+        self._gallery.hang("bench", self._hung)
+        self.search = self._gallery.search
+
+    def put(self, adapter: Any, portrait: Any) -> None:
+        self._hung[adapter] = ""
+        self._gallery.add(adapter, "", portrait)
 
 
 class _Bench:
@@ -63,11 +97,13 @@ class _Bench:
         rows: int,
         ours: Sequence[tuple[str, int]],
         strangers: Sequence[str],
+        remote: "_InQdrant | None",
     ) -> None:
         from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
         from ouroboros.learning.index import Index
 
-        self._embed, self._index, self._others = embed, Index(), 0
+        self._embed, self._others = embed, 0
+        self._index, self._remote = Index(), remote
         self._anchors = embed([str(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
         for group in range(GROUPS):
             learned = [(t, i) for i in range(group, len(train), GROUPS) for t in train[i]]
@@ -87,12 +123,12 @@ class _Bench:
         self._others += len(new)
 
     def measure(self) -> list[Claim]:
-        found, seconds = self._search(self._ours)
+        found, seconds = self._search(self._index, self._ours)
         right = [f.adapter.name == f"ours {want}" for f, want in zip(found, self._wanted, strict=True)]
         sure = [r for f, r in zip(found, right, strict=True) if f.sure]
-        alarms, _ = self._search(self._strangers)
+        alarms, _ = self._search(self._index, self._strangers)
         p95 = 1000 * quantiles(seconds, n=20)[-1]
-        return [
+        claims = [
             Claim("right adapter", _percent(right), unit=" %"),
             Claim("of ours, answered by an adapter", _percent([f.sure for f in found]), unit=" %"),
             Claim("of those, by the right one", _percent(sure), unit=" %"),
@@ -104,20 +140,32 @@ class _Bench:
             Claim("search, p95", Spread.of([p95]), at_most=20, unit=" ms"),
             Claim("embedding one prompt", Spread.of([1000 * self._per_text]), unit=" ms"),
         ]
+        if self._remote:
+            there, seconds = self._search(self._remote, self._ours)
+            pairs = zip(there, found, strict=True)  # adapters that said the same thing are as near
+            same = [abs(a.similarity - b.similarity) < SAME for a, b in pairs]
+            p95 = 1000 * quantiles(seconds, n=20)[-1]
+            claims += [
+                Claim("Qdrant finds one as near", _percent(same), at_least=100, unit=" %"),
+                Claim("search in Qdrant, p95", Spread.of([p95]), at_most=20, unit=" ms"),
+            ]
+        return claims
 
     def _put(self, name: str, texts: Sequence[str], classes: Sequence[str]) -> None:
         from ouroboros.domain.names import AdapterId
         from ouroboros.learning.portraits import portray
 
         portrait = portray(self._embed(texts), classes, self._anchors)
-        self._index.put(AdapterId(name), portrait)
+        for index in (self._index, self._remote):
+            if index:
+                index.put(AdapterId(name), portrait)
 
-    def _search(self, vectors: Any) -> tuple[list[Any], list[float]]:
-        self._index.search(vectors[0], 5)  # lays the matrix out
+    def _search(self, index: Any, vectors: Any) -> tuple[list[Any], list[float]]:
+        index.search(vectors[0], 5)  # lays the matrix out
         found, seconds = [], []
         for vector in vectors:
             began = time.perf_counter()
-            found.append(self._index.search(vector, 5)[0])
+            found.append(index.search(vector, 5)[0])
             seconds.append(time.perf_counter() - began)
         return found, seconds
 

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from qdrant_client import models
 
 from ouroboros.domain.errors import StoreError
 from ouroboros.stores.open import open_vectors
@@ -38,6 +39,17 @@ def test_the_nearest_are_those_of_brute_force(vectors: VectorStore) -> None:
     assert [hit.key for hit in found] == [key for _, key in nearest[:5]]
     assert [hit.similarity for hit in found] == pytest.approx([s for s, _ in nearest[:5]], abs=1e-5)
     assert [hit.value for hit in found] == [{"of": hit.key} for hit in found]
+
+
+def test_no_graph_is_built_that_would_miss_some(vectors: VectorStore, collection: str) -> None:
+    vectors.put("space", "a", {}, [[1.0, 0.0]])
+    with closing(Server(collection)) as server:
+        there = server.ask(lambda q: q.get_collections()).collections
+        (name,) = (c.name for c in there if c.name.startswith(f"{server.name}-portraits-"))
+        params = server.ask(lambda q: q.get_collection(name)).config.params.vectors
+    assert isinstance(params, models.VectorParams)
+    assert params.hnsw_config is not None
+    assert params.hnsw_config.m == 0
 
 
 def test_the_last_write_of_a_key_stands(vectors: VectorStore) -> None:

@@ -1,4 +1,8 @@
-"""Vectors in Qdrant: each key a point with a multivector, searched by the server's index."""
+"""Vectors in Qdrant: each key a point with a multivector, searched by the server, exactly.
+
+Its graph index is neither built nor asked: over multivectors it misses many of the nearest, and a
+search without it is as quick where stores are of this size (docs/decisions/0013-qdrant.md).
+"""
 
 import hashlib
 import json
@@ -14,6 +18,8 @@ from ouroboros.stores.qdrant.server import Server
 from ouroboros.stores.vectors.base import Hit
 
 _PAGE = 1000
+_EXACTLY = models.SearchParams(exact=True)
+_NO_GRAPH = models.HnswConfigDiff(m=0)
 _NAMES = uuid.UUID("d5b0f6e2-53f0-4b41-8a0a-6f75726f626f")
 
 
@@ -51,7 +57,9 @@ class QdrantVectors:
         if not self._is_there(name):
             return []
         question = [[float(number) for number in vector]]
-        answer = self._server.ask(lambda q: q.query_points(name, query=question, limit=k))
+        answer = self._server.ask(
+            lambda q: q.query_points(name, query=question, limit=k, search_params=_EXACTLY)
+        )
         found = ((point.payload or {}, point.score) for point in answer.points)
         return [Hit(p["key"], score, json.loads(p["value"])) for p, score in found]
 
@@ -74,7 +82,12 @@ class QdrantVectors:
 
 def _portraits(size: int) -> Collection:
     several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    vectors = models.VectorParams(size=size, distance=models.Distance.COSINE, multivector_config=several)
+    vectors = models.VectorParams(
+        size=size,
+        distance=models.Distance.COSINE,
+        multivector_config=several,
+        hnsw_config=_NO_GRAPH,
+    )
     return Collection("portraits", vectors, {"key": KEYWORD})
 
 
