@@ -105,7 +105,7 @@ def peer(model: str, prompts: list[str], steps: int, tuned: bool) -> dict[str, A
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ouroboros.backend.local.load import compute_dtype
+    from ouroboros.backend.local.precision import compute_dtype
     from ouroboros.starter import starter_path
 
     source = str(starter_path()) if model == "starter" else model

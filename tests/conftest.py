@@ -1,4 +1,4 @@
-"""For every test: tensor shapes are checked as annotated, one thread, no network."""
+"""For every test: tensor shapes are checked as annotated, one thread, no network, own caches."""
 
 import itertools
 import os
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "caches")
 
 _numbers = itertools.count(1)
 

@@ -1,10 +1,10 @@
 """Opening a store by its URL; what a scheme needs is imported only when it is used."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ouroboros.domain.errors import InvalidInput
+from ouroboros.domain.places import cache_folder
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 from ouroboros.stores.vectors.base import VectorStore
@@ -84,8 +84,7 @@ def cached_blobs(blobs: BlobStore, url: str, limit: int) -> BlobStore:
     from ouroboros.stores.blobs.cache import CachedBlobs
     from ouroboros.stores.blobs.objects import endpoint
 
-    above = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return CachedBlobs(blobs, f"{endpoint(url)} {url}", above / "ouroboros" / "blobs", limit)
+    return CachedBlobs(blobs, f"{endpoint(url)} {url}", cache_folder() / "blobs", limit)
 
 
 def _postgresql(url: str) -> "URL":

@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from ouroboros.backend.local.load import compute_dtype, load
+from ouroboros.backend.local.load import load
 from ouroboros.domain.errors import BaseMismatch, InvalidConfig, ModelError
 
 
@@ -90,12 +90,6 @@ def test_a_damaged_config(folder):
 def test_unknown_settings_are_refused(folder, setting):
     with pytest.raises(InvalidConfig):
         load(str(folder), **setting)
-
-
-def test_auto_on_a_cpu_is_bfloat16_only_where_it_is_native():
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    expected = torch.bfloat16 if native else torch.float32
-    assert compute_dtype("auto", torch.device("cpu")) == expected
 
 
 def test_the_same_folder_has_the_same_fingerprint(folder, tiny_folder):
