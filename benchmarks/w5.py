@@ -89,7 +89,8 @@ async def _ours(
         async def asker() -> None:
             nonlocal tokens
             while work:
-                tokens += await ask(*work.pop())
+                answered = await ask(*work.pop())
+                tokens += answered  # only now: others have added theirs meanwhile
 
         await asyncio.gather(*(asker() for _ in range(ASKERS)))
         return tokens / clock()
