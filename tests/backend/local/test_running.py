@@ -95,14 +95,41 @@ def test_neighbours_do_not_disturb_a_row_s_randomness(frozen):
         same(one, other)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}),
+        ("mistral", {"sliding_window": 24}),  # some rows outgrow it, and all go on by the modules
+        ("qwen2", {}),
+        ("qwen3", {}),
+    ],
+)
+def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
+    tiny_folder, architecture, shape, monkeypatch
+):
+    frozen = load(str(tiny_folder(architecture, **shape)), "float32")
+    one, two = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4)))
+    passes = []
+    monkeypatch.setattr(Decoder, "following", _counted(Decoder.following, passes))
+    own = run(frozen, *mixed(frozen, (one, None, two, one, two, two)))
+    assert passes
+    monkeypatch.setattr(Decoder, "reaches", lambda *_: False)
+    for found, expected in zip(
+        own, run(frozen, *mixed(frozen, (one, None, two, one, two, two))), strict=True
+    ):
+        same(found, expected)
+
+
+def _counted(method, passes):
+    return lambda *args, **more: (passes.append(1), method(*args, **more))[1]
+
+
 def test_rows_share_their_forward_passes(frozen, monkeypatch):
     """Fails when requests are answered one by one again, whatever their answers."""
     adapters = [adapter_on(frozen, seed) for seed in range(6)]
     passes = []
-    prompts = Decoder.hidden
-    monkeypatch.setattr(
-        Decoder, "hidden", lambda *args, **more: (passes.append(1), prompts(*args, **more))[1]
-    )
+    for name in ("hidden", "following"):
+        monkeypatch.setattr(Decoder, name, _counted(getattr(Decoder, name), passes))
     hook = frozen.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
         found = run(
@@ -174,13 +201,15 @@ def test_who_cannot_be_told_fails_alone(frozen):
     assert len(asked[1].done.result(0).tokens) == 5
 
 
-def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen):
-    def break_once(module, args, out):
-        hook.remove()
+def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen, monkeypatch):
+    following = Decoder.following
+
+    def break_once(*_):
+        monkeypatch.setattr(Decoder, "following", following)
         raise RuntimeError("broken")
 
     first, second = request(frozen, "play"), request(frozen, "play", max_tokens=4)
-    hook = frozen.model.register_forward_hook(break_once)
+    monkeypatch.setattr(Decoder, "following", break_once)
     batch = RunningBatch(frozen)
     batch.ask([first])
     steps = batch.steps()
@@ -205,17 +234,17 @@ def test_a_flood_for_one_adapter_keeps_no_other_waiting(frozen):
     assert sum(a.done.done() for a in flood) <= 1
 
 
-def test_long_prompts_are_run_a_few_at_a_time(frozen):
+def test_long_prompts_are_run_a_few_at_a_time(frozen, monkeypatch):
     long = "parcel " * 60
     tokens = len(frozen.codec.prompt_ids(long))
     asked = [request(frozen, long, max_tokens=2) for _ in range(6)]
     seen: list[int] = []
-    hook = frozen.model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    prompts = Decoder.hidden
+    monkeypatch.setattr(
+        Decoder,
+        "hidden",
+        lambda d, ids, *args, **more: (seen.append(len(ids)), prompts(d, ids, *args, **more))[1],
     )
-    try:
-        run(frozen, *asked)
-    finally:
-        hook.remove()
+    run(frozen, *asked)
     assert 6 * tokens > PROMPT_TOKENS
     assert max(seen) <= PROMPT_TOKENS

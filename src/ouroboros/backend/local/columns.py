@@ -9,14 +9,17 @@ concatenated from token to token.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 KeysValues = tuple[Tensor, Tensor]
 """One layer's keys and values of one row [H, T, D]."""
 
-_FEWEST = 64
+
+def _with_room(columns: int) -> int:
+    """Columns to make where so many are in use; free ones cost memory, and moving costs time."""
+    return columns + max(16, columns // 4)
 
 
 class Columns(Cache):
@@ -39,20 +42,20 @@ class Columns(Cache):
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for layer in self._layers for part in layer.parts)
+        return sum(part.nbytes for layer in self.by_layer for part in layer.parts)
 
     def places(self, rows: int, longest: int) -> int:
         """For how many tokens there will be room when so many rows have become so long."""
         have = self._capacity[0]
-        return (have if rows <= have else max(rows, 2 * have)) * max(_FEWEST, 2 * longest)
+        return (have if rows <= have else max(rows, 2 * have)) * _with_room(longest)
 
     def join(self, row: Sequence[KeysValues]) -> None:
         """Add a row, given its keys and values layer by layer."""
         length = row[0][0].shape[1]
         if not self.layers:
-            self.layers = [_Layer(self, *parts) for parts in row]
+            self.layers = [ColumnsLayer(self, *parts) for parts in row]
         self._fit(len(self) + 1, length)
-        for layer, keys_values in zip(self._layers, row, strict=True):
+        for layer, keys_values in zip(self.by_layer, row, strict=True):
             for part, states in zip(layer.parts, keys_values, strict=True):
                 part[len(self), :, self._end - length : self._end] = states
         self._lengths.append(length)
@@ -60,7 +63,7 @@ class Columns(Cache):
     def leave(self, row: int) -> None:
         """Take a row out; the last row takes its number."""
         last = len(self) - 1
-        for layer in self._layers:
+        for layer in self.by_layer:
             for part in layer.parts:
                 part[row] = part[last]
                 part[last] = 0  # what is masked must be finite, and the next row there may be shorter
@@ -69,14 +72,17 @@ class Columns(Cache):
         if not self._lengths:
             self.layers, self._end, self._capacity = [], 0, (0, 0)
 
-    def open(self) -> tuple[Int[Tensor, "B C"], Int[Tensor, "B 1"]]:
-        """Make room for one token per row; the mask [B, C] of the rows with it, and its positions."""
+    def open(self, whole: bool = False) -> tuple[Bool[Tensor, "B C"], Int[Tensor, "B 1"]]:
+        """Make room for one token per row; the mask [B, C] of the rows with it, and its positions.
+
+        C are the columns that are in use, or the `whole` of them.
+        """
         self._fit(len(self), self._end)
-        lengths = torch.tensor(self._lengths)
-        width = int(lengths.max()) + 1
-        mask = torch.arange(width) >= (width - 1 - lengths)[:, None]
-        device = self._layers[0].parts[0].device
-        return mask.long().to(device), lengths[:, None].to(device)
+        device = self.by_layer[0].parts[0].device
+        lengths = torch.tensor(self._lengths, device=device)[:, None]
+        first, stop = (0, self._capacity[1]) if whole else (self.window.start, self._end + 1)
+        columns = torch.arange(first, stop, device=device)
+        return (columns >= self._end - lengths) & (columns <= self._end), lengths
 
     def close(self) -> None:
         """The token that was made room for has been written to every layer."""
@@ -84,13 +90,13 @@ class Columns(Cache):
         self._lengths = [length + 1 for length in self._lengths]
 
     @property
+    def by_layer(self) -> "list[ColumnsLayer]":
+        return self.layers  # type: ignore[return-value]
+
+    @property
     def window(self) -> slice:
         """The columns in use."""
         return slice(self._end - max(self._lengths, default=0), self._end)
-
-    @property
-    def _layers(self) -> "list[_Layer]":
-        return self.layers  # type: ignore[return-value]
 
     def _fit(self, rows: int, end: int) -> None:
         """See that so many rows fit, that they end at column `end` or later, and one more follows."""
@@ -99,13 +105,13 @@ class Columns(Cache):
             return
         used = max([end, *self._lengths])
         have = have if rows <= have else max(rows, 2 * have)
-        self._capacity = (have, max(_FEWEST, 2 * used))
+        self._capacity = (have, _with_room(used))
         window, self._end = self.window, used
-        for layer in self._layers:
+        for layer in self.by_layer:
             layer.move(self._capacity, window, used)
 
 
-class _Layer(CacheLayerMixin):
+class ColumnsLayer(CacheLayerMixin):
     """One layer's keys and values [rows, H, columns, D]."""
 
     is_sliding = False
@@ -125,12 +131,25 @@ class _Layer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write one token per row; all that the rows have, with it."""
-        rows, window = len(self._owner), self._owner.window
-        for part, states in zip(self.parts, (key_states, value_states), strict=True):
-            part[:rows, :, window.stop] = states[:, :, 0]
-        keys, values = (p[:rows, :, window.start : window.stop + 1] for p in self.parts)
+        """Write one token per row; the columns in use, with it."""
+        window = self._owner.window
+        keys, values = (
+            whole[:, :, window.start : window.stop + 1]
+            for whole in self.write(key_states[:, :, 0], value_states[:, :, 0])
+        )
         return keys, values
+
+    def write(
+        self, keys: Float[Tensor, "B H D"], values: Float[Tensor, "B H D"]
+    ) -> tuple[Float[Tensor, "B H C D"], Float[Tensor, "B H C D"]]:
+        """Write one token per row; the whole of the columns, with it.
+
+        It has no gaps in memory: batched products in bfloat16 copy what has.
+        """
+        rows, end = len(self._owner), self._owner.window.stop
+        for part, states in zip(self.parts, (keys, values), strict=True):
+            part[:rows, :, end] = states
+        return self.parts[0][:rows], self.parts[1][:rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ouroboros.backend.local.before import Before
+from ouroboros.backend.local.columns import Columns, ColumnsLayer
 from ouroboros.backend.local.formulas import (
     attend,
     attend_back,
     gated,
     gated_back,
-    norm,
-    norm_back,
     rotate,
 )
+from ouroboros.backend.local.parts import Linear, Norm
 from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.together import Together, regroup, together
-from ouroboros.lora.bank import BankedLinear, Route
-from ouroboros.lora.delta import Delta, trained
+from ouroboros.lora.bank import Route, Router
+from ouroboros.lora.delta import trained
 
 States = list[tuple[Tensor, Tensor]]
 """Keys and values [T, H, D] of a run, layer after layer."""
@@ -59,7 +59,7 @@ class Decoder:
     def __init__(self, model: PreTrainedModel) -> None:
         body: Any = model.get_decoder()
         name = next(path for path, module in model.named_modules() if module is body)
-        self._embed, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, _Norm(body.norm)
+        self._embed, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, Norm(body.norm)
         self._layers = [Layer(i, f"{name}.layers.{i}", layer) for i, layer in enumerate(body.layers)]
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
@@ -86,19 +86,34 @@ class Decoder:
         bits.
         """
         h = self._embed(ids)
-        cos, sin = self._rotary(h[None], positions[None])
-        half = cos.shape[-1] // 2
         groups = together(lengths)
         share = self._layers[0].share
         before = tuple(Before.of(group, lengths, begun, share) for group in groups)
-        turns = cos[0, :, None, :half], sin[0, :, None, :half]
-        frame = Frame(*turns, groups, route, before, states, again)
+        frame = Frame(*self._turns(h, positions), groups, route, before, states, again)
         for layer in self._layers:
             mixed = _mix(h, layer.trained_mix(route), layer, frame)
             if layer is self._layers[-1]:
                 h, mixed, route = h.index_select(0, keep), mixed.index_select(0, keep), route.at(keep)
             h = _think(h, mixed, layer.trained_think(route), layer, route, again)
         return self._norm(h)[0]
+
+    def following(self, ids: Int[Tensor, "B"], columns: Columns, router: Router) -> Float[Tensor, "B D"]:
+        """What the head sees after one further token per row; `columns` has those before them."""
+        mask, positions = columns.open(whole=True)
+        h = self._embed(ids)
+        cos, sin = self._turns(h, positions[:, 0])
+        bias = torch.zeros(mask.shape, dtype=h.dtype).masked_fill_(~mask, float("-inf"))
+        bias = bias.repeat_interleave(self._layers[0].key_heads, 0)[:, None]
+        for layer, kept in zip(self._layers, columns.by_layer, strict=True):
+            h = layer.follow(h, cos, sin, bias, kept, router)
+        columns.close()
+        return self._norm(h)[0]
+
+    def _turns(self, h: Tensor, positions: Int[Tensor, "T"]) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of each position's angles [T, 1, C]."""
+        cos, sin = self._rotary(h[None], positions[None])
+        half = cos.shape[-1] // 2
+        return cos[0, :, None, :half], sin[0, :, None, :half]
 
 
 class Layer:
@@ -109,17 +124,17 @@ class Layer:
         attention, mlp = layer.self_attn, layer.mlp
         self._depth = attention.head_dim
         self._scale = attention.scaling
-        self._before, self._between = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        self._before, self._between = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self._q, self._k, self._v, self._o = (
-            _Linear(f"{path}.self_attn.{n}", getattr(attention, n))
+            Linear(f"{path}.self_attn.{n}", getattr(attention, n))
             for n in ("q_proj", "k_proj", "v_proj", "o_proj")
         )
         self._gate, self._up, self._down = (
-            _Linear(f"{path}.mlp.{n}", getattr(mlp, n)) for n in ("gate_proj", "up_proj", "down_proj")
+            Linear(f"{path}.mlp.{n}", getattr(mlp, n)) for n in ("gate_proj", "up_proj", "down_proj")
         )
-        self._q_norm = _Norm(attention.q_norm) if hasattr(attention, "q_norm") else None
-        self._k_norm = _Norm(attention.k_norm) if hasattr(attention, "k_norm") else None
-        self._key_heads = self._k.outputs // self._depth
+        self._q_norm = Norm(attention.q_norm) if hasattr(attention, "q_norm") else None
+        self._k_norm = Norm(attention.k_norm) if hasattr(attention, "k_norm") else None
+        self.key_heads = self._k.outputs // self._depth
         self.share = self._q.outputs // self._k.outputs
 
     def mix(self, h: Float[Tensor, "T D"], frame: Frame) -> tuple[Float[Tensor, "T A"], Any]:
@@ -133,11 +148,11 @@ class Layer:
             frame.states.append((k, v))
         parts, kept = [], []
         for group, before in zip(frame.groups, frame.before, strict=True):
-            own_q, own_k, own_v = (group.spread(t, self._key_heads) for t in (q, k, v))
+            own_q, own_k, own_v = (group.spread(t, self.key_heads) for t in (q, k, v))
             if before is not None:
                 own_k, own_v = before.join(self._number, own_k, own_v)
             out, weights = attend(own_q, own_k, own_v, self._scale, before and before.bias)
-            parts.append(group.gather(out, self._key_heads))
+            parts.append(group.gather(out, self.key_heads))
             kept.append((own_q, own_k, own_v, weights))
         out = regroup(parts, frame.groups, len(h))
         return out, (h, inverse, for_q, for_k, for_v, turned_q, turned_k, kept)
@@ -150,10 +165,10 @@ class Layer:
         for group, before, (own_q, own_k, own_v, weights) in zip(
             frame.groups, frame.before, groups, strict=True
         ):
-            placed = group.place(d, self._key_heads)
+            placed = group.place(d, self.key_heads)
             skipped = before and before.tokens
             found = attend_back(placed, own_q, own_k, own_v, weights, self._scale, skipped)
-            parts.append([group.gather(t, self._key_heads) for t in found])
+            parts.append([group.gather(t, self.key_heads) for t in found])
         dq, dk, dv = (regroup(p, frame.groups, len(h)) for p in zip(*parts, strict=True))
         dq = self._turn_back(dq, self._q_norm, turned_q, frame)
         dk = self._turn_back(dk, self._k_norm, turned_k, frame)
@@ -187,24 +202,45 @@ class Layer:
         dh = self._between.back(dx, h, inverse).add_(d)
         return dh, self._o.back(dh, for_o)
 
+    def follow(
+        self,
+        h: Float[Tensor, "B D"],
+        cos: Float[Tensor, "B 1 C"],
+        sin: Float[Tensor, "B 1 C"],
+        bias: Float[Tensor, "M 1 K"],
+        kept: ColumnsLayer,
+        router: Router,
+    ) -> Float[Tensor, "B D"]:
+        """The whole layer for one further token per row, with no way back."""
+        x, _ = self._before(h)
+        q, k, v = (p.read(x, router).view(len(h), -1, self._depth) for p in (self._q, self._k, self._v))
+        q = rotate(self._q_norm(q)[0] if self._q_norm else q, cos, sin)
+        k = rotate(self._k_norm(k)[0] if self._k_norm else k, cos, sin)
+        keys, values = (t.flatten(0, 1) for t in kept.write(k, v))
+        mixed, _ = attend(q.view(len(keys), -1, self._depth), keys, values, self._scale, bias)
+        h = self._o.read(mixed.view(len(h), -1), router, onto=h)
+        x, _ = self._between(h)
+        inner, _ = gated(self._gate.read(x, router), self._up.read(x, router))
+        return self._down.read(inner, router, onto=h)
+
     def trained_mix(self, route: Route) -> Tensor | None:
         return self._trained(route, self._q, self._k, self._v)
 
     def trained_think(self, route: Route) -> Tensor | None:
         return self._trained(route, self._o, self._gate, self._up, self._down)
 
-    def _trained(self, route: Route, *linears: "_Linear") -> Tensor | None:
+    def _trained(self, route: Route, *linears: "Linear") -> Tensor | None:
         """A factor that wants a gradient, if one does: autograd then asks for the way back."""
         return next(
             (t for linear in linears if (t := trained(route.deltas(linear.path))) is not None), None
         )
 
-    def _turn(self, x: Tensor, normed: "_Norm | None", frame: Frame) -> tuple[Tensor, Any]:
+    def _turn(self, x: Tensor, normed: "Norm | None", frame: Frame) -> tuple[Tensor, Any]:
         heads = x.view(len(x), -1, self._depth)
         found, inverse = normed(heads) if normed else (heads, None)
         return rotate(found, frame.cos, frame.sin), (heads, inverse)
 
-    def _turn_back(self, d: Tensor, normed: "_Norm | None", kept: Any, frame: Frame) -> Tensor:
+    def _turn_back(self, d: Tensor, normed: "Norm | None", kept: Any, frame: Frame) -> Tensor:
         heads, inverse = kept
         d = rotate(d.view_as(heads), frame.cos, -frame.sin)
         return (normed.back(d, heads, inverse) if normed else d).flatten(1)
@@ -254,56 +290,3 @@ class _Think(torch.autograd.Function):
 
 _mix: Callable[..., Any] = _Mix.apply
 _think: Callable[..., Any] = _Think.apply
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What a linear layer's adapters want on the way back."""
-
-    x: Tensor
-    deltas: Sequence[Delta]
-    lows: Sequence[Tensor]
-
-
-class _Linear:
-    """A frozen linear layer of the model, and its name in the bank."""
-
-    def __init__(self, path: str, layer: nn.Module) -> None:
-        plain: Any = layer.layer if isinstance(layer, BankedLinear) else layer
-        self.path, self._weight, self._bias = path, plain.weight, plain.bias
-        self.outputs = len(self._weight)
-
-    def __call__(self, x: Tensor, route: Route, onto: Tensor | None = None) -> tuple[Tensor, _Kept]:
-        """The output with its adapters, added to `onto` where that is given."""
-        start = self._bias if onto is None else onto
-        y = torch.mm(x, self._weight.T) if start is None else torch.addmm(start, x, self._weight.T)
-        if onto is not None and self._bias is not None:
-            y.add_(self._bias)
-        deltas = route.deltas(self.path)
-        if deltas:
-            route.see(self.path, x)
-        return y, _Kept(x, deltas, [d.add(x, y) for d in deltas])
-
-    def back(self, dy: Tensor, kept: _Kept, onto: Tensor | None = None) -> Tensor:
-        """The derivative with respect to x, added to `onto` where that is given."""
-        dx = torch.mm(dy, self._weight) if onto is None else onto.addmm_(dy, self._weight)
-        self.teach(dy, kept, dx)
-        return dx
-
-    def teach(self, dy: Tensor, kept: _Kept, dx: Tensor | None = None) -> None:
-        """The adapters' part of it alone."""
-        for delta, low in zip(kept.deltas, kept.lows, strict=True):
-            delta.back(low, kept.x, dy, dx)
-
-
-class _Norm:
-    """A frozen RMS norm of the model."""
-
-    def __init__(self, module: Any) -> None:
-        self._weight, self._eps = module.weight.detach(), module.variance_epsilon
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return norm(x, self._weight, self._eps)
-
-    def back(self, d: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
-        return norm_back(d, x, self._weight, inverse)

@@ -75,7 +75,7 @@ def attend(
     k: Float[Tensor, "N K D"],
     v: Float[Tensor, "N K D"],
     scale: float,
-    bias: Float[Tensor, "_ Q K"] | None = None,
+    bias: Float[Tensor, "_ #Q K"] | None = None,
 ) -> tuple[Float[Tensor, "N Q D"], tuple[Tensor, ...]]:
     """Causal softmax(scale q k^T) v, and what `attend_back` wants.
 

@@ -193,12 +193,15 @@ class RunningBatch:
 
     def _forward(self) -> Float[Tensor, "B V"]:
         self._slots.arrange([a.adapter for a in self._rows])
+        ids = torch.tensor([a.answer.last for a in self._rows], device=self._frozen.device)
+        decoder = self._frozen.decoder
+        if decoder is not None and decoder.reaches([n + 1 for n in self._columns.lengths]):
+            return decoder.head(decoder.following(ids, self._columns, self._slots))
         mask, positions = self._columns.open()
-        ids = torch.tensor([[a.answer.last] for a in self._rows], device=self._frozen.device)
         with self._frozen.bank.routed(self._slots):
             logits = self._frozen.model(
-                input_ids=ids,
-                attention_mask=mask,
+                input_ids=ids[:, None],
+                attention_mask=mask.long(),
                 position_ids=positions,
                 past_key_values=self._columns,
                 use_cache=True,
