@@ -200,7 +200,7 @@ class LocalBackend:
         """Run something short on the worker."""
 
         def once() -> Generator[None, None, T]:
-            yield
+            yield from ()  # a single step: each waits for a turn of everyone else
             return function()
 
         return await self._worker.run(once())
