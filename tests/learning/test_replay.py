@@ -63,3 +63,26 @@ def test_labels_are_classes_and_longer_text_falls_together_by_how_it_opens():
     long = "The parcel was sent on Monday and should be with you soon."
     other = "The invoice was paid twice and we will send one back."
     assert class_of(long) == class_of(other) != class_of("No, that is not possible at the moment.")
+
+
+def test_the_typical_of_a_class_stay_where_they_are_wanted():
+    alike = [(f"please turn the lamp {word}", "lights") for word in "on off up down red blue".split()]
+    odd = [(f"{word} {word}s", "lights") for word in "quux zorb flim".split()]
+    reservoir = Reservoir(4, typical=True)
+    for i, (prompt, output) in enumerate([*odd, *alike]):
+        reservoir.put(Place(i), TrainingExample(prompt, output))
+    assert sum("lamp" in str(kept.example.input) for kept in reservoir) >= 3
+
+
+@given(ROWS)
+def test_with_the_typical_it_is_bounded_too_and_the_same_again(rows):
+    def kept() -> list:
+        reservoir = Reservoir(6, 1000, typical=True)
+        for i, (prompt, output) in enumerate(rows):
+            reservoir.put(Place(i), TrainingExample(prompt, output))
+        return list(reservoir)
+
+    assert kept() == kept()
+    assert len(kept()) <= 6
+    latest = dict(rows)
+    assert all(latest[k.example.input] == k.example.output for k in kept())

@@ -19,8 +19,15 @@ from ouroboros.domain.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """Cross-entropy on the output's tokens."""
+    """Cross-entropy on the output's tokens.
 
+    hold    weight of the KL from the adapter as training found it to the adapter, over all tokens but
+            the output's own: what it would have said instead keeps its proportions. That is the part of
+            learning without forgetting (arXiv 1606.09282) that does not resist the new answer (arXiv
+            2203.08679 calls it the non-target part).
+    """
+
+    hold: float = 0.0
     kind: Literal["supervised"] = field(default="supervised", kw_only=True)
 
     uses_pair: ClassVar[bool] = False
@@ -32,7 +39,7 @@ class Supervised:
         return validated(self, self.check)
 
     def check(self) -> None:
-        """Nothing can be wrong."""
+        check_number("hold", self.hold, 0.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
 from ouroboros.engine.watch import Watch
 from ouroboros.gatekeeper import Candidate, Judged, refusal
 from ouroboros.learning.anchors import anchor_rows
+from ouroboros.learning.balance import balanced
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.repair import gentler
 from ouroboros.registry.threads import in_thread
@@ -192,13 +193,14 @@ class Training(Core):
         adapter, examples = lesson.adapter, lesson.examples
         knowledge = await self._gatekeeper.knowledge(adapter)
         out = knowledge.split(examples)
-        rows = tuple(Row.of(e) for i, e in enumerate(examples) if i not in out)
+        new = [Row.of(e) for i, e in enumerate(examples) if i not in out]
+        rows, replay = balanced(new, knowledge.rows(), lesson.training.replay)
         job = TrainJob(
             lesson.start,
             adapter.config,
             lesson.training,
             rows,
-            knowledge.rows(),
+            replay,
             anchors=anchor_rows(),
         )
         first = replace(job, checkpoints=checkpoints)

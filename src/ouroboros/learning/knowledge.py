@@ -47,7 +47,7 @@ class Knowledge:
     """
 
     def __init__(self, replay_rows: int = ROWS) -> None:
-        self.replay = Reservoir(replay_rows)
+        self.replay = Reservoir(replay_rows, typical=True)
         self._held_out = Reservoir(PROBES)
         self._taught = Reservoir(TAUGHT)
         self._pins: dict[Prompt, Kept] = {}

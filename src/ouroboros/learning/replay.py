@@ -1,13 +1,17 @@
 """The replay memory: rows of what was learned, balanced over classes, bounded in rows and bytes."""
 
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
+
+import numpy as np
+from jaxtyping import Float, Int8
+from numpy import ndarray
 
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.prompts import Prompt, messages_of
 from ouroboros.domain.verdict import Place
+from ouroboros.learning.bags import SIZE, bag
 
 ROWS = 500
 BYTES = 1 << 20
@@ -23,19 +27,62 @@ class Kept:
     example: TrainingExample
 
 
+@dataclass
+class _Class:
+    """Members by prompt: their ranks, and bags of words where the typical are kept; `sum` is of the bags
+    of the `given` rows, let go or not."""
+
+    ranks: dict[Prompt, bytes] = field(default_factory=dict)
+    bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
+    sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(SIZE))
+    given: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def put(self, example: TrainingExample, typical: bool) -> None:
+        self.ranks[example.input] = rank(example)
+        if typical:
+            self.bags[example.input] = bag(example.input)
+            self.sum += self.bags[example.input]
+            self.given += 1
+
+    def drop(self, prompt: Prompt) -> None:
+        del self.ranks[prompt]
+        self.bags.pop(prompt, None)
+
+    def least(self) -> Prompt:
+        """Whom to let go: who has the largest rank; or without whom the mean bag of those that stay is
+        nearest to that of all that were given.
+
+        |sum - v - (n - 1) mean| is least where v (sum - (n - 1) mean) - |v|^2 / 2 is largest. Times
+        twice `given` these are whole numbers, which a float holds exactly: every machine finds the same.
+        """
+        if not self.bags:
+            return max(self.ranks, key=lambda prompt: self.ranks[prompt])
+        members = np.stack(list(self.bags.values())).astype(np.float64)
+        apart = self.given * members.sum(0) - (len(members) - 1) * self.sum
+        worth = 2 * members @ apart - self.given * (members * members).sum(1)
+        scores = zip(worth.tolist(), map(self.ranks.__getitem__, self.bags), self.bags, strict=True)
+        return max(scores, key=lambda score: score[:2])[2]
+
+
 class Reservoir:
     """Keeps a bounded, balanced choice of the rows that it is given.
 
-    When it is full, the class with the most rows gives one up: the one with the largest hash. So what is
-    kept depends on the rows and their order alone, within a class it is a fair sample, and a rare class
-    keeps all it has. A prompt is there once, with its latest output.
+    When it is full, the class with the most rows gives one up: the one with the largest hash, so that
+    within a class it is a fair sample. If the `typical` are wanted, it is the one that its class is best
+    spared: what stays has words as all of the class had them (herding, arXiv 1611.07725, backwards, on
+    bags of words). What is kept depends on the rows and their order alone, and a rare class keeps all it
+    has. A prompt is there once, with its latest output.
     """
 
-    def __init__(self, rows: int = ROWS, size: int = BYTES) -> None:
+    def __init__(self, rows: int = ROWS, size: int = BYTES, *, typical: bool = False) -> None:
         self._rows, self._size = rows, size
+        self._typical = typical
         self._bytes = 0
         self._kept: dict[Prompt, Kept] = {}
-        self._classes: defaultdict[str, dict[Prompt, bytes]] = defaultdict(dict)
+        self._classes: dict[str, _Class] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -50,10 +97,11 @@ class Reservoir:
     def put(self, place: Place, example: TrainingExample) -> None:
         self.drop(example.input)
         self._kept[example.input] = Kept(place, example)
-        self._classes[class_of(example.output)][example.input] = rank(example)
+        self._classes.setdefault(class_of(example.output), _Class()).put(example, self._typical)
         self._bytes += _size(example)
         while len(self._kept) > self._rows or self._bytes > self._size:
-            self._evict()
+            largest = max(self._classes.values(), key=lambda c: (len(c), max(c.ranks.values())))
+            self.drop(largest.least())
 
     def drop(self, prompt: Prompt) -> None:
         """Let go of a prompt, if it is there."""
@@ -62,13 +110,9 @@ class Reservoir:
             return
         self._bytes -= _size(kept.example)
         name = class_of(kept.example.output)
-        del self._classes[name][prompt]
+        self._classes[name].drop(prompt)
         if not self._classes[name]:
             del self._classes[name]
-
-    def _evict(self) -> None:
-        largest = max(self._classes.values(), key=lambda members: (len(members), max(members.values())))
-        self.drop(max(largest, key=lambda prompt: largest[prompt]))
 
 
 def class_of(output: str) -> str:

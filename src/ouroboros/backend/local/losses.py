@@ -29,7 +29,8 @@ class SequenceBatch:
     owner [L]     the sequence, in 0..Q-1, each token belongs to.
     reference [Q] log-probability of each sequence under the start adapter, where a loss asks.
     kl            the step's estimate of the KL to the reference (`kl_estimate`), for losses that ask.
-    apart [L]     KL from the teacher's next token to ours, at each token of rows that have a teacher.
+    apart [L]     KL from the teacher's next token to ours, at each token of rows that have a teacher;
+                  over all tokens but the output's own for supervised rows.
     """
 
     rows: Sequence[Row]
@@ -71,8 +72,8 @@ LossFunction: TypeAlias = Callable[[Any, Outcome], Float[Tensor, "N"]]
 
 
 def supervised(loss: Supervised, rows: Outcome) -> Float[Tensor, "N"]:
-    """Cross-entropy summed over the output's tokens."""
-    return -rows.total
+    """Cross-entropy summed over the output's tokens, and how far all else has moved there."""
+    return loss.hold * rows.apart - rows.total
 
 
 def dpo(loss: DPO, rows: Outcome) -> Float[Tensor, "N"]:
@@ -134,14 +135,16 @@ LOSSES: dict[type[Loss], LossFunction] = {
 def coefficients(rows: Sequence[Row], tokens: Sequence[int]) -> list[float]:
     """What each row of an optimizer step counts for in the step's loss; `tokens` of its first output.
 
-    Rows with the same loss are averaged: supervised ones over weighted tokens, as cross-entropy is,
-    distilled ones over tokens, others over rows. Different losses in one step share it in proportion to
-    their rows.
+    Rows with the same kind of loss are averaged: supervised ones over weighted tokens, as cross-entropy
+    is, distilled ones over tokens, others over rows. Different losses in one step share it in proportion
+    to their rows.
     """
-    groups = _by_loss(rows)
+    groups: dict[type[Loss], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[type(row.loss)].append(i)
     found = [0.0] * len(rows)
-    for loss, members in groups.items():
-        mass = sum(_mass(loss, rows[i].weight, tokens[i]) for i in members)
+    for members in groups.values():
+        mass = sum(_mass(rows[i].loss, rows[i].weight, tokens[i]) for i in members)
         for i in members:
             found[i] = rows[i].weight / mass * len(members) / len(rows)
     return found

@@ -18,7 +18,7 @@ from ouroboros.backend.local.reading import costs, cut, pass_tokens
 from ouroboros.backend.local.teacher import Teacher, taught
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
-from ouroboros.domain.losses import Distil
+from ouroboros.domain.losses import Distil, Loss, Supervised
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
@@ -28,7 +28,8 @@ from ouroboros.lora.bank import BankedAdapter
 class Item:
     """A row in token ids, one sequence per output, with their log-probabilities at the start.
 
-    A row that is to stay as its teacher has the teacher's next tokens at each place of its output.
+    A row that is to stay as its teacher, or is held by the start, has the teacher's next tokens at each
+    place of its output.
     """
 
     row: Row
@@ -83,13 +84,14 @@ def with_references(
     sequences = [s for item in asking for s in item.sequences]
     found = yield from output_logprobs(frozen, sequences, [adapter] * len(sequences))
     sums = iter([float(row.sum()) for row in found])
-    distilled = [i for i in items if isinstance(i.row.loss, Distil)]
+    having = [i for i in items if _has_teacher(i.row.loss)]
     teachers = iter(
         (
             yield from taught(
                 frozen,
-                [i.sequences[0] for i in distilled],
-                [adapter if i.row.loss == Distil("parent") else None for i in distilled],
+                [i.sequences[0] for i in having],
+                [None if i.row.loss == Distil("base") else adapter for i in having],
+                [isinstance(i.row.loss, Supervised) for i in having],
             )
         )
     )
@@ -97,10 +99,14 @@ def with_references(
         replace(
             i,
             reference=tuple(next(sums) if i.row.loss.uses_reference else 0.0 for _ in i.sequences),
-            teacher=next(teachers) if isinstance(i.row.loss, Distil) else None,
+            teacher=next(teachers) if _has_teacher(i.row.loss) else None,
         )
         for i in items
     ]
+
+
+def _has_teacher(loss: Loss) -> bool:
+    return isinstance(loss, Distil) or (isinstance(loss, Supervised) and loss.hold > 0)
 
 
 def start_copy(

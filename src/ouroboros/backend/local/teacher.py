@@ -1,5 +1,6 @@
 """What a teacher would say at each place of an output: its likeliest tokens, the rest as one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,37 +22,53 @@ KEPT = 64
 
 @dataclass(frozen=True)
 class Teacher:
-    """The K likeliest tokens at T places, and their log-probabilities; `rest` is that of all others."""
+    """The K likeliest tokens at T places, and their log-probabilities; `rest` is that of all others.
+
+    `but` are tokens, one at each place, that are not among them, as if they could not be said.
+    """
 
     ids: Int[Tensor, "T K"]
     logprobs: Float[Tensor, "T K"]
     rest: Float[Tensor, "T"]
+    but: Int[Tensor, "T"] | None = None
 
 
 def taught(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+    frozen: FrozenModel,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    besides: Sequence[bool],
 ) -> Steps[Any, list[Teacher]]:
-    """Ask the teachers; sequence i has adapters[i] (None: the base)."""
+    """Ask the teachers; sequence i has adapters[i] (None: the base), and besides[i] tells whether it is
+    asked for what it would say besides the output's own tokens."""
     found: list[Teacher] = []
     for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
-            logits, _ = labelled_logits(frozen, chosen, [adapters[i] for i in run])
-        found += [_teacher(part) for part in logits.split([len(s.output) for s in chosen])]
+            logits, batch = labelled_logits(frozen, chosen, [adapters[i] for i in run])
+        parts = logits.split([len(s.output) for s in chosen])
+        own = batch.targets.split([len(s.output) for s in chosen])
+        for i, part, output in zip(run, parts, own, strict=True):
+            found.append(_teacher(part, output if besides[i] else None))
         yield None
     return found
 
 
 def apart(logits: Float[Tensor, "T V"], teacher: Teacher) -> Float[Tensor, "T"]:
     """KL(teacher || model) at each place, the tokens not kept counted as one."""
-    ours = logits.log_softmax(-1).gather(1, teacher.ids)
+    ours = _without(logits, teacher.but).log_softmax(-1).gather(1, teacher.ids)
     kept = (teacher.logprobs.exp() * (teacher.logprobs - ours)).sum(-1)
     return kept + teacher.rest.exp() * (teacher.rest - _rest(ours))
 
 
-def _teacher(logits: Float[Tensor, "T V"]) -> Teacher:
-    logprobs, ids = logits.log_softmax(-1).topk(min(KEPT, logits.shape[1] - 1))
-    return Teacher(ids, logprobs, _rest(logprobs))
+def _teacher(logits: Float[Tensor, "T V"], but: Int[Tensor, "T"] | None) -> Teacher:
+    said = _without(logits, but).log_softmax(-1)
+    logprobs, ids = said.topk(min(KEPT, logits.shape[1] - 1))
+    return Teacher(ids, logprobs, _rest(logprobs), but)
+
+
+def _without(logits: Float[Tensor, "T V"], but: Int[Tensor, "T"] | None) -> Float[Tensor, "T V"]:
+    return logits if but is None else logits.scatter(1, but[:, None], -math.inf)
 
 
 def _rest(logprobs: Float[Tensor, "T K"]) -> Float[Tensor, "T"]:
