@@ -307,14 +307,14 @@ async def test_a_thousand_events_at_once_are_all_kept_and_learned_in_order(engin
 
 async def test_an_event_that_cannot_be_learned_is_passed_over_alone(engine, monkeypatch):
     """A loss that is not finite, for one of three prompts."""
-    update = engine._backend.update
+    train = engine._backend.train
 
     async def fragile(job, *arguments, **named):
         if any(row.prompt == "poison" for row in job.rows):
             raise TrainingFailed("The loss was nan.")
-        return await update(job, *arguments, **named)
+        return await train(job, *arguments, **named)
 
-    monkeypatch.setattr(engine._backend, "update", fragile)
+    monkeypatch.setattr(engine._backend, "train", fragile)
     async with engine._writing[AdapterId("tickets")]:
         tickets = [await teach(engine, FIX("x"), p, wait=False) for p in ("a", "poison", "b")]
     done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
@@ -328,7 +328,7 @@ async def test_a_fault_that_is_not_the_events_leaves_it_pending(engine, monkeypa
         raise BackendError("Out of memory.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._backend, "update", broken)
+        patch.setattr(engine._backend, "train", broken)
         result = await engine.learn_from_feedback("p", "a", FIX("b"), "tickets")
     assert isinstance(error_of(result), BackendError)
     (moved,) = (await engine.learn_pending()).unwrap()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.feedback.effects import SHORT, answer
 from benchmarks.harness import Claim, Spread
-from ouroboros.backend.base import Backend, TrainJob, UpdateJob
+from ouroboros.backend.base import Backend, UpdateJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
@@ -66,28 +66,36 @@ async def _curves(model: str, stream: Stream) -> dict[str, Curve]:
     backend = LocalBackend.open(model)
     config = AdapterConfig.auto(await backend.base())
     fresh = await backend.initialize(config, 0)
-    rows = tuple(map(Row.of, stream.start))
-    start = (await backend.train(TrainJob(fresh, config, TrainingConfig.auto(len(rows)), rows))).files
     found = {
-        name: await _engine_curve(backend, config, start, stream, react)
+        name: await _engine_curve(backend, config, fresh, stream, react)
         for name, react in _REACTIONS.items()
     }
+    _, _, start = await _started(backend, config, fresh, stream)
     found["naive"] = await _naive_curve(backend, config, start, stream)
     await backend.close()
     return found
 
 
+async def _started(
+    backend: Backend, config: AdapterConfig, fresh: AdapterFiles, stream: Stream
+) -> tuple[AdapterLearningEngine, Registry, AdapterFiles]:
+    """An engine whose one adapter has learned the first examples, and that adapter's files."""
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+    registry.create(NAME, config, await backend.base(), fresh)
+    engine = AdapterLearningEngine(backend, registry)
+    training = TrainingConfig.auto(len(stream.start))
+    version = (await engine.train_adapter(NAME, stream.start, training)).unwrap()
+    return engine, registry, registry.files(version)
+
+
 async def _engine_curve(
     backend: Backend,
     config: AdapterConfig,
-    start: AdapterFiles,
+    fresh: AdapterFiles,
     stream: Stream,
     react: "React",
 ) -> Curve:
-    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
-    registry.create(NAME, config, await backend.base(), start)
-    registry.journal.examples(NAME, stream.start)
-    engine = AdapterLearningEngine(backend, registry)
+    engine, registry, start = await _started(backend, config, fresh, stream)
     chance = random.Random(1)
 
     async def teach(files: AdapterFiles, asked: Sequence[TrainingExample]) -> AdapterFiles:
@@ -95,7 +103,8 @@ async def _engine_curve(
         for example in asked:
             said = (await engine.generate_with_adapter(example.input, NAME, SHORT)).unwrap()
             signal = react(said.text.strip(), example.output, chance)
-            given = await engine.learn_from_feedback(example.input, said, signal, NAME, wait=False)
+            judged = said if said.text.strip() else "no answer"  # feedback on nothing is refused
+            given = await engine.learn_from_feedback(example.input, judged, signal, NAME, wait=False)
             tickets.append(given.unwrap())
         done = [(await engine.feedback_outcome(ticket)).unwrap() for ticket in tickets]
         version = done[-1].version

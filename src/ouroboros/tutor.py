@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ouroboros.backend.base import Backend, UpdateJob
+from ouroboros.backend.base import Backend, TrainJob, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import (
     Conflict,
@@ -28,9 +28,11 @@ from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper import Candidate, Gatekeeper, Judged
+from ouroboros.learning.anchors import anchor_rows
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.memory import Memory
 from ouroboros.learning.plan import Plan, plan
+from ouroboros.learning.rehearsal import gently, rehearsal, rehearses, repeated
 from ouroboros.learning.signals import teach, unpaired_loss
 from ouroboros.registry.drafts import Taught
 from ouroboros.registry.journal import Journalled
@@ -226,11 +228,20 @@ class Tutor:
         cancel: CancellationToken | None = None,
     ) -> Judged:
         """Work the plan's rows into `start`, and put what came of it to the gate."""
-        protect = memory.protect(PROTECTED, adapter.applied, {row.prompt for row in made.rows})
-        job = UpdateJob(start, adapter.config, made.rows, protect, update)
-        outcome = await self._backend.update(job, cancel=cancel)
-        probes = (await self._gatekeeper.knowledge(adapter)).probes()
-        candidate = Candidate(start, outcome, made.rows, probes, small=True)
+        rows, judged = made.rows, {row.prompt for row in made.rows}
+        knowledge = await self._gatekeeper.knowledge(adapter)
+        known = knowledge.rows()
+        if rehearses(len(rows), len(known)):
+            training = rehearsal(len(rows), adapter.applied, update)
+            again = repeated(known, judged, adapter.applied)
+            config = gently(adapter.config)
+            job = TrainJob(start, config, training, rows, again, anchors=anchor_rows())
+            outcome = await self._backend.train(job, cancel=cancel)
+        else:
+            protect = memory.protect(PROTECTED, adapter.applied, judged)
+            careful = UpdateJob(start, adapter.config, rows, protect, update)
+            outcome = await self._backend.update(careful, cancel=cancel)
+        candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)
         return await self._gatekeeper.judge(adapter.id, candidate, cancel=cancel)
 
     async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:

@@ -120,6 +120,9 @@ class TrainingConfig:
     warmup              share of the steps in which the rate rises to its peak.
     max_grad_norm       gradients are clipped to this norm.
     weight_decay        AdamW's decoupled weight decay.
+    until               where given, the training ends before the first step whose examples have all
+                        been learned: each token of them has this probability, and what was judged has
+                        moved far enough. For batches that hold all examples.
     """
 
     batch_size: int = 4
@@ -132,6 +135,7 @@ class TrainingConfig:
     replay: float = 2.0
     anchors: float = 0.25
     caution: float = 0.5
+    until: float | None = None
 
     @classmethod
     def default(cls) -> "TrainingConfig":
@@ -172,3 +176,5 @@ class TrainingConfig:
         check_number("replay", self.replay, 0.0, 16.0)
         check_number("anchors", self.anchors, 0.0, 16.0)
         check_number("caution", self.caution, 1e-3, 1.0)
+        if self.until is not None:
+            check_number("until", self.until, 0.0, 0.999)

@@ -162,3 +162,22 @@ def test_a_training_that_teaches_nothing_says_so(frozen):
     _, report = run(frozen, fresh(frozen), config=AdapterConfig(learning_rate=1e-7), epochs=2)
     assert "barely moved" in report.advice
     assert "auto" in report.advice
+
+
+def test_a_training_until_learned_ends_before_the_first_step_that_is_not_needed(frozen):
+    adapter, rows = fresh(frozen), ROWS[:2]
+    config = dataclasses.replace(CONFIG, learning_rate=3e-2)
+    how = {"batch_size": 2, "epochs": 200, "warmup": 0.0, "until": 0.1}
+    events, report = run(frozen, adapter, rows, config, **how)
+    assert 0 < report.steps == len(events) < 200
+    assert report.advice == ""
+    learned = adapter.master.clone()
+    again, report = run(frozen, adapter, rows, config, **how)
+    assert (report.steps, again) == (0, [])
+    assert torch.equal(adapter.master, learned)
+
+
+def test_what_is_not_learned_within_the_steps_is_said(frozen):
+    _, report = run(frozen, fresh(frozen), batch_size=5, epochs=2, until=0.9)
+    assert report.steps == 2
+    assert report.advice.startswith("5 rows were not fully learned within 2 steps")

@@ -14,8 +14,9 @@ import torch
 
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.checkpoint import Progress, pack, unpack
+from ouroboros.backend.local.learned import advice, waiting_for
 from ouroboros.backend.local.pool import Pool
-from ouroboros.backend.local.step import encode, planned, start_copy, with_references
+from ouroboros.backend.local.step import Found, encode, planned, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import TrainingFailed
@@ -39,6 +40,8 @@ def train(
     Some of `replay`, rows that it knows, and of `anchors` join each step. Passes over the base are
     shared with whoever else asks the pool for gradients meanwhile. A training that goes on from a
     checkpoint ends with the same bits as one that was never stopped.
+
+    With `training.until` it ends as soon as all rows are learned, so that the last step is not taken.
 
     Raises `TooLong` or `OutOfMemory` before the first step, `TrainingFailed` when the loss or gradient
     is not finite.
@@ -72,29 +75,36 @@ def train(
     if checkpoints.resume:
         done = unpack(checkpoints.resume, master, optimizer, plan)
         adapter.publish()
-    saved = started
+    saved, found, waiting = started, Found(0.0, [], []), 0
 
     # 5. Steps.
     with adapter.training() as grads:
         for step in range(len(done.losses) + 1, len(plan) + 1):
             chosen, rate = plan[step - 1], rates[step - 1]
             batch = [items[i] for i in chosen]
-            loss = (yield from pool.gradient(adapter, start, batch, grads, master.grad, passes)).loss
+            found = yield from pool.gradient(adapter, start, batch, grads, master.grad, passes)
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
-            require_finite(loss, norm, step)
+            require_finite(found.loss, norm, step)
+            if training.until is not None:
+                waiting = waiting_for(batch[: len(new[step - 1])], found, training.until)
+                if not waiting:
+                    break
             optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
             adapter.publish()
             master.grad.zero_()
-            done.losses.append(loss)
+            done.losses.append(found.loss)
             done.tokens += sum(map(len, batch))
             now, state = time.perf_counter(), None
             if checkpoints.seconds is not None and now - saved >= checkpoints.seconds:
                 saved, state = now, pack(master, optimizer, done)
             yield TrainingProgress(
-                step, len(plan), loss, rate, norm, done.tokens, now - started, state, passes.note
+                step, len(plan), found.loss, rate, norm, done.tokens, now - started, state, passes.note
             )
-    return _report(done.losses, len(rows), done.tokens, time.perf_counter() - started)
+    steps, seconds = len(done.losses), time.perf_counter() - started
+    first, final = _ends(done.losses or [found.loss])
+    word = _advice(first, final) if training.until is None else advice(waiting, steps)
+    return TrainingReport(len(rows), steps, done.tokens, first, final, seconds, word)
 
 
 def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
@@ -151,11 +161,10 @@ def require_finite(loss: float, norm: float, step: int) -> None:
         )
 
 
-def _report(losses: Sequence[float], rows: int, tokens: int, seconds: float) -> TrainingReport:
-    """The first and the last tenth of the steps, and a word when nothing was learned."""
+def _ends(losses: Sequence[float]) -> tuple[float, float]:
+    """The means over the first and over the last tenth of the steps."""
     span = max(1, len(losses) // 10)
-    first, final = sum(losses[:span]) / span, sum(losses[-span:]) / span
-    return TrainingReport(rows, len(losses), tokens, first, final, seconds, _advice(first, final))
+    return sum(losses[:span]) / span, sum(losses[-span:]) / span
 
 
 def _advice(first: float, final: float) -> str:

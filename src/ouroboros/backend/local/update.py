@@ -26,12 +26,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.learned import advice, waiting_for
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.reading import cut
 from ouroboros.backend.local.step import (
-    Found,
-    Item,
     encode,
     planned,
     start_copy,
@@ -49,17 +48,11 @@ from ouroboros.lora.targets import attention
 SHIELD_TOKENS = 1280
 """Protected tokens at most, adapted ones: the shield's cost grows with their square."""
 
-MOVED = math.log(2)
-"""How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
-
 SMALL = 0.01
 """A direction of B that is this much shorter than its longest one leads nowhere yet."""
 
 SHORTER = 0.4
 """What a step that raised the loss is shortened by."""
-
-CERTAIN = 0.9
-"""A praised answer whose tokens all have this probability needs no more praise."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +119,7 @@ def update(
                 length *= SHORTER
             else:
                 losses.append(found.loss)
-                waiting = _waiting(items, found, config.likely)
+                waiting = waiting_for(items, found, config.likely)
                 _shield(adapter, gradient, shields, young, moving)
                 norm = float(gradient.norm())
                 require_finite(found.loss, norm, len(losses))
@@ -161,7 +154,7 @@ def update(
         first_loss=losses[0],
         final_loss=losses[-1],
         seconds=time.perf_counter() - started,
-        advice=_advice(waiting, tries),
+        advice=advice(waiting, tries),
     )
 
 
@@ -175,25 +168,6 @@ def _conjugate(
     turned = float(gradient @ (gradient - before)) / max(float(before @ before), 1e-24)
     found = gradient + max(turned, 0.0) * direction
     return found if float(found @ gradient) > 0 else gradient.clone()
-
-
-def _waiting(items: Sequence[Item], found: Found, likely: float) -> int:
-    """How many items are not learned yet."""
-    judged = zip(items, found.totals, found.least, strict=True)
-    return sum(not _learned(item, totals, least, likely) for item, totals, least in judged)
-
-
-def _learned(item: Item, totals: Sequence[float], least: float, likely: float) -> bool:
-    """Whether a wanted answer would be said, a better one gained on the worse, a judged one moved."""
-    row, enough = item.row, MOVED * item.row.weight
-    moved = [now - before for now, before in zip(totals, item.reference, strict=True)]
-    if row.loss.uses_pair:
-        return least >= math.log(likely) and moved[0] - moved[1] >= enough
-    if not row.loss.takes_unwanted:
-        return least >= math.log(likely)
-    if row.output is None:
-        return moved[0] <= -enough
-    return moved[0] >= enough or least >= math.log(CERTAIN)
 
 
 def _shields(
@@ -270,9 +244,3 @@ def _shield(
             b.copy_(shield(b.T).T)
         if path in shields:
             a.copy_(shields[path](a))
-
-
-def _advice(waiting: int, steps: int) -> str:
-    if not waiting:
-        return ""
-    return f"{waiting} rows were not fully learned within {steps} steps; give that feedback again."

@@ -1,0 +1,62 @@
+"""The short training that works judgements in where the careful update does not serve.
+
+An adapter that knows little leads nowhere but to what it has been told: its factors have no room to
+tell two answers apart by a step that keeps off all it knows. And many judgements at once pull on all
+of it. In both cases what is known is repeated instead, beside plain exchanges that stay as the base has
+them (docs/decisions/0004-one-correction.md).
+"""
+
+import random
+from collections.abc import Collection
+from dataclasses import replace
+
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.rows import Row
+from ouroboros.domain.updates import UpdateConfig
+
+FEW = 16
+"""An adapter that knows no more prompts than these is young."""
+
+MANY = 8
+"""Judgements from this number on are a burst."""
+
+REPEATED = 64
+"""Known rows to choose from at most: a step takes a few, and there are few steps."""
+
+GENTLE = 0.25
+"""Share of the training rate: at the full one plain exchanges change more."""
+
+_KNOWN, _PLAIN = 8, 4
+"""Known rows and plain exchanges in each step, at least."""
+
+
+def rehearses(judged: int, known: int) -> bool:
+    """Whether so many judged rows are learned by repeating some of so many known ones."""
+    return known <= FEW or judged >= MANY
+
+
+def repeated(known: Collection[Row], judged: Collection[Prompt], seed: int) -> tuple[Row, ...]:
+    """What is repeated: a choice of what is known, less what has just been judged."""
+    left = [row for row in known if row.prompt not in judged]
+    return tuple(random.Random(seed).sample(left, min(REPEATED, len(left))))
+
+
+def rehearsal(rows: int, seed: int, update: UpdateConfig) -> TrainingConfig:
+    """Steps on all judged rows, each with some that are known, until all judged ones are learned."""
+    return TrainingConfig(
+        batch_size=rows,
+        epochs=update.max_steps,
+        incremental_update=True,
+        seed=seed,
+        warmup=0.0,
+        replay=max(_KNOWN / rows, 1.0),
+        anchors=max(_PLAIN / rows, 0.5),
+        caution=1.0,
+        until=update.likely,
+    )
+
+
+def gently(config: AdapterConfig) -> AdapterConfig:
+    """The adapter's settings at the rate of a rehearsal."""
+    return replace(config, learning_rate=GENTLE * config.learning_rate)
