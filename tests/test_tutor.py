@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from ouroboros.backend.base import TrainOutcome, UpdateJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import BackendError, InvalidExample, NotFound, TooLong, TrainingFailed
@@ -19,7 +21,9 @@ from ouroboros.learning.gate import GatePolicy
 from ouroboros.learning.limits import UserLimit
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
+from ouroboros.testing.backend import FakeBackend
 from ouroboros.testing.tiny import tiny_model
+from ouroboros.tutor import PROTECTED
 
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
 SHORT = GenerationConfig(max_tokens=12)
@@ -359,3 +363,40 @@ async def test_an_answer_of_a_version_that_never_was_is_refused(engine):
     result = await engine.learn_from_feedback("hello", unknown, GOOD, "tickets")
     assert isinstance(error_of(result), NotFound)
     assert engine._registry.journal.read(AdapterId("tickets")) == []
+
+
+class Watched(FakeBackend):
+    """Remembers the careful updates it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates: list[UpdateJob] = []
+
+    async def update(self, job: UpdateJob, *args: Any, **how: Any) -> TrainOutcome:
+        self.updates.append(job)
+        return await super().update(job, *args, **how)
+
+
+async def test_the_first_correction_after_a_training_protects_what_was_trained():
+    backend = Watched()
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+    async with AdapterLearningEngine(backend, registry) as engine:
+        (await engine.create_adapter("tickets")).unwrap()
+        examples = [TrainingExample(f"ticket {i}", "mail") for i in range(40)]
+        (await engine.train_adapter("tickets", examples)).unwrap()
+        await teach(engine, FIX("phone"), "ticket 3", "mail")
+        (job,) = backend.updates
+        told = {e.input for e in job.protect} & {e.input for e in examples}
+        assert len(told) == PROTECTED
+        assert "ticket 3" not in told
+
+
+async def test_an_imported_adapter_is_corrected_with_care():
+    """What it knows is not in the journal, so there is too little to rehearse."""
+    backend = Watched()
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+    async with AdapterLearningEngine(backend, registry) as engine:
+        files = await backend.initialize(AdapterConfig(), 0)
+        (await engine.import_adapter("tickets", files)).unwrap()
+        await teach(engine, FIX("phone"))
+        assert len(backend.updates) == 1

@@ -9,16 +9,14 @@ from itertools import cycle
 from pathlib import Path
 
 from benchmarks.harness import Claim, Spread
-from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest, TrainJob
+from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.names import AdapterId
-from ouroboros.domain.rows import Row
+from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.anchors import anchor_rows
 from ouroboros.learning.formats import read_examples
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
@@ -32,10 +30,11 @@ NAME = AdapterId("task")
 
 @dataclass(frozen=True)
 class Task:
-    """An adapter that was trained on a task, and how it answers prompts that it was not trained on:
-    the task's own, and `foreign` ones, of other tasks."""
+    """An adapter that was trained on a task, from `start`, and how it answers prompts that it was not
+    trained on: the task's own, and `foreign` ones, of other tasks."""
 
     config: AdapterConfig
+    start: AdapterFiles
     files: AdapterFiles
     examples: tuple[TrainingExample, ...]
     answers: dict[str, str]
@@ -102,13 +101,15 @@ async def prepare(backend: Backend, name: str, acts_on: str = ALL) -> Task:
     examples = tuple(read_examples(DATA / name / "train.jsonl"))
     held = read_examples(DATA / name / "heldout.jsonl")
     config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
-    start = await backend.initialize(config, 0)
-    training = TrainingConfig.auto(len(examples))
-    rows = tuple(map(Row.of, examples))
-    files = (await backend.train(TrainJob(start, config, training, rows, anchors=anchor_rows()))).files
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+    engine = AdapterLearningEngine(backend, registry)
+    first = (await engine.create_adapter(NAME, config)).unwrap()
+    trained = (await engine.train_adapter(NAME, examples)).unwrap()
+    files = registry.files(trained)
     right = {str(e.input): e.output for e in held}
     return Task(
         config,
+        registry.files(registry.version(VersionRef(NAME, first.head))),
         files,
         examples,
         await answers_to(backend, files, list(right)),
@@ -150,8 +151,10 @@ async def taught(
 ) -> AdapterFiles:
     """The adapter after one judgement, given to a copy of its own."""
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
-    registry.create(NAME, task.config, await backend.base(), task.files)
-    registry.journal.examples(NAME, task.examples)
+    made = registry.create(NAME, task.config, await backend.base(), task.start)
+    told = registry.journal.examples(NAME, task.examples)
+    how = TrainingConfig.auto(len(task.examples))
+    registry.commit(NAME, task.files, parent=made.head, cause="trained", training=how, events=told)
     engine = AdapterLearningEngine(backend, registry)
     ticket = (await engine.learn_from_feedback(prompt, generation, signal, NAME)).unwrap()
     assert ticket.version is not None

@@ -28,11 +28,11 @@ from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper import Candidate, Gatekeeper, Judged
-from ouroboros.learning.anchors import anchor_rows
+from ouroboros.learning.anchors import anchor_rows, protected
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.memory import Memory
 from ouroboros.learning.plan import Plan, plan
-from ouroboros.learning.rehearsal import gently, rehearsal, rehearses, repeated
+from ouroboros.learning.rehearsal import REPEATED, chosen, gently, rehearsal, rehearses
 from ouroboros.learning.signals import teach, unpaired_loss
 from ouroboros.registry.drafts import Taught
 from ouroboros.registry.journal import Journalled
@@ -119,7 +119,7 @@ class Tutor:
         made = plan(_judgements(entries), memory.judged(adapter.applied), self._limit)
         if not made.rows:
             return made, None
-        judged = await self._update(adapter, start, made, memory, update)
+        judged = await self._update(adapter, start, made, update)
         return replace(made, lessons=_lessons(made, judged.verdict)), judged
 
     def learn_later(self, adapter: AdapterId) -> None:
@@ -176,7 +176,7 @@ class Tutor:
             return False
         memory = await self._settled(adapter)
         made = plan(_judgements(entries), memory.judged(adapter.applied), self._limit)
-        await self._apply(adapter, made, entries[-1].seq, memory, size == 1, cancel)
+        await self._apply(adapter, made, entries[-1].seq, size == 1, cancel)
         return True
 
     async def _apply(
@@ -184,7 +184,6 @@ class Tutor:
         adapter: Adapter,
         made: Plan,
         to: int,
-        memory: Memory,
         alone: bool,
         cancel: CancellationToken | None,
     ) -> None:
@@ -199,7 +198,7 @@ class Tutor:
             return self._remember(adapter.id, made.lessons, head)
         start = await in_thread(self._registry.files, head)
         update = UpdateConfig()
-        judged = await self._update(adapter, start, made, memory, update, cancel)
+        judged = await self._update(adapter, start, made, update, cancel)
         if not judged.verdict.promoted and not alone:
             raise Refused("Together these events would make the adapter worse.")
         lessons = _lessons(made, judged.verdict)
@@ -223,7 +222,6 @@ class Tutor:
         adapter: Adapter,
         start: AdapterFiles,
         made: Plan,
-        memory: Memory,
         update: UpdateConfig,
         cancel: CancellationToken | None = None,
     ) -> Judged:
@@ -231,14 +229,14 @@ class Tutor:
         rows, judged = made.rows, {row.prompt for row in made.rows}
         knowledge = await self._gatekeeper.knowledge(adapter)
         known = knowledge.rows()
-        if rehearses(len(rows), len(known)):
+        if rehearses(len(rows), len(known), knowledge.whole):
             training = rehearsal(len(rows), adapter.applied, update)
-            again = repeated(known, judged, adapter.applied)
+            again = chosen(known, judged, REPEATED, adapter.applied)
             config = gently(adapter.config)
             job = TrainJob(start, config, training, rows, again, anchors=anchor_rows())
             outcome = await self._backend.train(job, cancel=cancel)
         else:
-            protect = memory.protect(PROTECTED, adapter.applied, judged)
+            protect = protected(chosen(known, judged, PROTECTED, adapter.applied))
             careful = UpdateJob(start, adapter.config, rows, protect, update)
             outcome = await self._backend.update(careful, cancel=cancel)
         candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)

@@ -8,6 +8,7 @@ import pytest
 
 from ouroboros.backend.base import Merged, MergeJob
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import InvalidInput, OuroborosError, Refused
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
@@ -218,6 +219,27 @@ async def test_the_memory_of_a_deleted_parent_is_gone(engine):
     (await engine.delete_adapter("red")).unwrap()
     await teach(engine, "red", TrainingExample("another", "red"))
     assert set((await asked(engine, "both")).values()) == {"blue"}
+
+
+async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engine):
+    async def whole(name: str) -> bool:
+        adapter = (await engine.get_adapter(name)).unwrap()
+        return (await engine._gatekeeper.knowledge(adapter)).whole
+
+    files = await engine._backend.initialize(AdapterConfig(), 7)
+    (await engine.import_adapter("foreign", files)).unwrap()
+    await merged(engine)
+    (await engine.merge_adapters(["red", "foreign"], name="half", anyway=True)).unwrap()
+    assert [await whole(name) for name in ("red", "both", "foreign", "half")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    (await engine.delete_adapter("red")).unwrap()
+    async with AdapterLearningEngine(engine._backend, engine._registry) as again:
+        adapter = (await again.get_adapter("both")).unwrap()
+        assert not (await again._gatekeeper.knowledge(adapter)).whole, "a parent's journal is gone"
 
 
 async def test_a_restart_reads_the_same_memory(engine, tmp_path: Path):

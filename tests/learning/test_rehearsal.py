@@ -9,10 +9,10 @@ from ouroboros.learning.rehearsal import (
     FEW,
     MANY,
     REPEATED,
+    chosen,
     gently,
     rehearsal,
     rehearses,
-    repeated,
 )
 
 KNOWN = [Row(f"prompt {i}", "answer") for i in range(3 * REPEATED)]
@@ -25,15 +25,21 @@ def test_the_young_and_the_overwhelmed_rehearse():
     assert rehearses(MANY, FEW + 1)
 
 
+def test_who_came_from_elsewhere_has_too_little_to_repeat():
+    assert not rehearses(1, 0, whole=False)
+    assert not rehearses(MANY, FEW, whole=False)
+    assert rehearses(MANY, FEW + 1, whole=False)
+
+
 def test_what_is_judged_is_not_repeated():
     few = KNOWN[:3]
-    assert {row.prompt for row in repeated(few, {"prompt 1"}, 0)} == {"prompt 0", "prompt 2"}
+    assert {row.prompt for row in chosen(few, {"prompt 1"}, REPEATED, 0)} == {"prompt 0", "prompt 2"}
 
 
 def test_of_much_that_is_known_a_choice_is_repeated_which_the_seed_tells():
-    chosen = repeated(KNOWN, (), 1)
-    assert len({row.prompt for row in chosen}) == REPEATED
-    assert chosen == repeated(KNOWN, (), 1) != repeated(KNOWN, (), 2)
+    some = chosen(KNOWN, (), REPEATED, 1)
+    assert len({row.prompt for row in some}) == REPEATED
+    assert some == chosen(KNOWN, (), REPEATED, 1) != chosen(KNOWN, (), REPEATED, 2)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 32])

@@ -80,15 +80,18 @@ class Lines:
 
     def inherited(self, merged: MergedFrom) -> Knowledge:
         """What a merge goes on from."""
-        knowledge = Knowledge(self._replay_rows)
-        knowledge.inherit([(adapter.name, known) for adapter, known in self.heritage(merged)])
+        heritage = self.heritage(merged)
+        knowledge = Knowledge(self._replay_rows, whole=len(heritage) == len(merged.versions))
+        knowledge.inherit([(adapter.name, known) for adapter, known in heritage])
         return knowledge
 
     def _begin(self, adapter: Adapter, head: int | None) -> tuple[Line, list[Version]]:
         """A line before its first version, and the versions up to `head`, which comes first."""
         ahead = self._registry.lineage(VersionRef(adapter.id, head))
-        merged = ahead[-1].merged
-        knowledge = self.inherited(merged) if merged else Knowledge(self._replay_rows)
+        first = ahead[-1]
+        merged = first.merged
+        told = Knowledge(self._replay_rows, whole=first.cause == "created")
+        knowledge = self.inherited(merged) if merged else told
         return Line(adapter.born, None, adapter.born, knowledge, self._sources(merged)), ahead
 
     def _sources(self, merged: MergedFrom | None) -> frozenset[AdapterId]:

@@ -4,6 +4,8 @@ A new adapter has a short journal; these give an update something to keep away f
 something in which to stay as its base. What they say does not matter, so any ordinary text does.
 """
 
+from collections.abc import Sequence
+
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.losses import Distil
 from ouroboros.domain.rows import Row
@@ -102,3 +104,12 @@ DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
 def anchor_rows() -> tuple[Row, ...]:
     """The anchors as rows to train along: whatever the base says there, the adapter is to say too."""
     return tuple(Row(a.input, a.output, Distil("base"), WEIGHT) for a in (*ANCHORS, *PROSE))
+
+
+def protected(known: Sequence[Row]) -> tuple[TrainingExample, ...]:
+    """What an update should leave as it is: `known` rows among the anchors.
+
+    If there is no room for all, the last ones are left out, and those are prose.
+    """
+    told = [TrainingExample(row.prompt, row.output) for row in known if row.output is not None]
+    return (*ANCHORS, *told, *PROSE)

@@ -43,10 +43,12 @@ def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> Non
 class Knowledge:
     """Bounded: a reservoir of rows to replay, one of held-out rows, and what users pinned.
 
-    What came in too small a portion to hold anything out is asked itself.
+    What came in too small a portion to hold anything out is asked itself. It is not `whole` where the
+    weights came from elsewhere: then the adapter may know what it was never told here.
     """
 
-    def __init__(self, replay_rows: int = ROWS) -> None:
+    def __init__(self, replay_rows: int = ROWS, whole: bool = True) -> None:
+        self.whole = whole
         self.replay = Reservoir(replay_rows, typical=True)
         self._held_out = Reservoir(PROBES)
         self._taught = Reservoir(TAUGHT)
@@ -97,6 +99,7 @@ class Knowledge:
         What they were taught to answer differently is let go, unless it is pinned: then that counts.
         """
         for name, parent in parents:
+            self.whole &= parent.whole
             self._trained |= parent._trained
             for prompt, kept in parent._pins.items():
                 self._pins.setdefault(prompt, _of(name, kept))

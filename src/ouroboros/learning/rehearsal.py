@@ -31,15 +31,18 @@ _KNOWN, _PLAIN = 8, 4
 """Known rows and plain exchanges in each step, at least."""
 
 
-def rehearses(judged: int, known: int) -> bool:
-    """Whether so many judged rows are learned by repeating some of so many known ones."""
-    return known <= FEW or judged >= MANY
+def rehearses(judged: int, known: int, whole: bool = True) -> bool:
+    """Whether so many judged rows are learned by repeating some of so many known ones.
+
+    Never where these are few and not the `whole` of what the adapter knows: the rest would be lost.
+    """
+    return whole if known <= FEW else judged >= MANY
 
 
-def repeated(known: Collection[Row], judged: Collection[Prompt], seed: int) -> tuple[Row, ...]:
-    """What is repeated: a choice of what is known, less what has just been judged."""
+def chosen(known: Collection[Row], judged: Collection[Prompt], count: int, seed: int) -> tuple[Row, ...]:
+    """A choice of what is known, less what has just been judged: to be repeated, or protected."""
     left = [row for row in known if row.prompt not in judged]
-    return tuple(random.Random(seed).sample(left, min(REPEATED, len(left))))
+    return tuple(random.Random(seed).sample(left, min(count, len(left))))
 
 
 def rehearsal(rows: int, seed: int, update: UpdateConfig) -> TrainingConfig:
