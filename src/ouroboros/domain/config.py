@@ -25,7 +25,9 @@ class AdapterConfig:
     learning_rate   AdamW's peak rate.
     max_steps       optimizer steps that one training may take at most.
     target_modules  names as PEFT has them: "q_proj,v_proj", a tuple of names, "auto" (the query and
-                    value projections of the architecture at hand) or "all-linear".
+                    value projections of the architecture at hand) or "all-linear". A name may be the
+                    end of a path, "layers.9.mlp.down_proj": an adapter of the top layers alone trains
+                    faster, since what the base makes of rows below is computed once for all epochs.
     alpha           the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`
                     (rank-stabilised LoRA, arXiv 2312.03732).
     precision       how versions are stored: "float32", "bfloat16", "int8" or "int4"; "auto" is float32

@@ -40,9 +40,9 @@ def passes(monkeypatch) -> list[tuple[int, bool]]:
     seen: list[tuple[int, bool]] = []
     plain = pool.labelled_logits
 
-    def noted(frozen, sequences, adapters, again):
+    def noted(frozen, sequences, adapters, again, start):
         seen.append((len(sequences), again))
-        return plain(frozen, sequences, adapters, again=again)
+        return plain(frozen, sequences, adapters, again=again, start=start)
 
     monkeypatch.setattr(pool, "labelled_logits", noted)
     return seen
@@ -147,10 +147,10 @@ async def test_a_shared_pass_that_runs_out_goes_on_one_by_one(backend, monkeypat
     """Whoever fits alone is trained; nobody fails for the company."""
     plain = pool.labelled_logits
 
-    def narrow(frozen, sequences, adapters, again):
+    def narrow(frozen, sequences, adapters, **how):
         if len(set(map(id, adapters))) > 1:
             raise torch.OutOfMemoryError("cannot allocate")
-        return plain(frozen, sequences, adapters, again=again)
+        return plain(frozen, sequences, adapters, **how)
 
     job = await job_on(backend)
     alone = await backend.train(job)

@@ -200,6 +200,7 @@ class TestPromptStore:
         assert store.whole(tuple(range(PIECE))) is None
         store.put_whole(tuple(range(PIECE)), states)
         assert same(store.whole(tuple(range(PIECE))), states)
+        assert store.whole(tuple(range(PIECE)), 0, 1) is None
         assert store.nbytes == 2 * states.nbytes
 
     def test_the_last_pieces_of_a_beginning_go_before_its_first(self):

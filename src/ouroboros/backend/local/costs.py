@@ -85,12 +85,14 @@ class Plan:
     again      whether its layers are computed again on the way back, so that little is kept.
     predicted  bytes at the peak.
     note       what is done for want of memory, in words; empty if nothing is.
+    start      the layer that passes start at: what the base makes of the rows below it is kept.
     """
 
     tokens: int
     again: bool
     predicted: int
     note: str = ""
+    start: int = 0
 
 
 def plan(

@@ -5,7 +5,7 @@ derivatives are written out. No gradient is formed for a frozen weight, nothing 
 adapted layer, and after the last attention only the positions whose logits are wanted go on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from ouroboros.backend.local.formulas import (
 from ouroboros.backend.local.parts import Linear, Norm
 from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.together import Together, regroup, together
-from ouroboros.lora.bank import Route, Router
+from ouroboros.lora.bank import Route, Router, Segment
 from ouroboros.lora.delta import trained
 
 States = list[tuple[Tensor, Tensor]]
@@ -53,20 +53,49 @@ class Frame:
     again: bool
 
 
+@dataclass(frozen=True)
+class Reached:
+    """What a layer is given for each token of a run: no adapter of it acts below that layer."""
+
+    layer: int
+    h: Float[Tensor, "T D"]
+
+
 class Decoder:
     """The layers of a model between its embedding and its head."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         body: Any = model.get_decoder()
         name = next(path for path, module in model.named_modules() if module is body)
+        self._path = f"{name}.layers."
         self._embed, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, Norm(body.norm)
-        self._layers = [Layer(i, f"{name}.layers.{i}", layer) for i, layer in enumerate(body.layers)]
+        self._layers = [Layer(i, f"{self._path}{i}", layer) for i, layer in enumerate(body.layers)]
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
 
     def reaches(self, lengths: Sequence[int]) -> bool:
         """Whether no sequence is longer than a sliding window, which these passes do not know."""
         return self._window is None or max(lengths) <= self._window
+
+    def first(self, paths: Iterable[str]) -> int:
+        """The lowest layer that any of these linear layers are in."""
+        return min(int(p.removeprefix(self._path).partition(".")[0]) for p in paths)
+
+    def below(
+        self,
+        layer: int,
+        ids: Int[Tensor, "T"],
+        positions: Int[Tensor, "T"],
+        lengths: Sequence[int],
+        begun: Sequence[Beginning | None] = (),
+    ) -> Float[Tensor, "T D"]:
+        """What a layer is given by the base alone, for the sequences that `hidden` would run."""
+        h = self._embed(ids)
+        route = Route.of_segments([Segment(None, 0, len(ids))])
+        frame = self._frame(h, positions, lengths, route, begun)
+        for each in self._layers[:layer]:
+            h = _think(h, _mix(h, None, each, frame), None, each, route, False)
+        return h
 
     def hidden(
         self,
@@ -78,24 +107,37 @@ class Decoder:
         again: bool = False,
         begun: Sequence[Beginning | None] = (),
         states: States | None = None,
+        reached: Reached | None = None,
     ) -> Float[Tensor, "K D"]:
         """What the head sees at the positions `keep`, for sequences of these lengths end to end.
 
         Sequence i goes on from begun[i], where that is given. Each layer's keys and values are added to
         `states`, where that is. With `again` the way back takes less memory and more time, for the same
-        bits.
+        bits. What was `reached` before is not run again.
         """
-        h = self._embed(ids)
-        groups = together(lengths)
-        share = self._layers[0].share
-        before = tuple(Before.of(group, lengths, begun, share) for group in groups)
-        frame = Frame(*self._turns(h, positions), groups, route, before, states, again)
-        for layer in self._layers:
+        h = self._embed(ids) if reached is None else reached.h
+        frame = self._frame(h, positions, lengths, route, begun, states, again)
+        for layer in self._layers[reached.layer if reached else 0 :]:
             mixed = _mix(h, layer.trained_mix(route), layer, frame)
             if layer is self._layers[-1]:
                 h, mixed, route = h.index_select(0, keep), mixed.index_select(0, keep), route.at(keep)
             h = _think(h, mixed, layer.trained_think(route), layer, route, again)
         return self._norm(h)[0]
+
+    def _frame(
+        self,
+        h: Float[Tensor, "T D"],
+        positions: Int[Tensor, "T"],
+        lengths: Sequence[int],
+        route: Route,
+        begun: Sequence[Beginning | None],
+        states: States | None = None,
+        again: bool = False,
+    ) -> Frame:
+        groups = together(lengths)
+        share = self._layers[0].share
+        before = tuple(Before.of(group, lengths, begun, share) for group in groups)
+        return Frame(*self._turns(h, positions), groups, route, before, states, again)
 
     def following(self, ids: Int[Tensor, "B"], columns: Columns, router: Router) -> Float[Tensor, "B D"]:
         """What the head sees after one further token per row; `columns` has those before them."""

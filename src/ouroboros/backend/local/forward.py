@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from ouroboros.backend.local.attention import Packing, installed
 from ouroboros.backend.local.load import FrozenModel
-from ouroboros.backend.local.reading import beginning, costs, cut, read
+from ouroboros.backend.local.reading import beginning, costs, cut, reach, read
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter, Route, Segment
@@ -113,13 +113,15 @@ def labelled_logits(
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
     again: bool = False,
+    start: int = 0,
 ) -> tuple[Float[Tensor, "L V"], Batch]:
     """What the model says, in float32, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]; what the adapted layers see goes to `inputs`, where given. The
     vocabulary projection runs at the labelled positions only, gathered into one contiguous block: on a
     CPU in bfloat16 a strided slice there is ten times slower. With `again` our own passes keep little
-    and compute each layer again on the way back.
+    and compute each layer again on the way back; no adapter acts below the layer `start`, and what it is
+    given is kept.
     """
     decoder = frozen.decoder
     if decoder is not None and decoder.reaches(list(map(len, sequences))):
@@ -128,7 +130,16 @@ def labelled_logits(
         batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
         ids, positions = batch.ids[0], batch.positions
         assert positions is not None  # sequences that are packed have them
-        hidden = decoder.hidden(ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun)
+        hidden = decoder.hidden(
+            ids,
+            positions[0],
+            batch.lengths,
+            batch.route,
+            batch.keep,
+            again,
+            begun,
+            reached=reach(frozen, sequences, begun, start) if start else None,
+        )
         return decoder.head(hidden).float(), batch
     batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
     logits = _model_logits(frozen, batch)

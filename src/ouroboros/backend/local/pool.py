@@ -110,7 +110,8 @@ class Pool:
         sequences = [s for _, items in chosen for item in items for s in item.sequences]
         adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
         again = any(asked.plan.again for asked, _ in taking)
-        logits, batch = labelled_logits(self.frozen, sequences, adapters, again=again)
+        start = min(asked.plan.start for asked, _ in taking)
+        logits, batch = labelled_logits(self.frozen, sequences, adapters, again=again, start=start)
         logprobs = -cross_entropy(logits, batch.targets, reduction="none")
         lengths = [sum(map(_labels, items)) for _, items in chosen]
         pieces, seen = logprobs.split(lengths), logits.split(lengths)

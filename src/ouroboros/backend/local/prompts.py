@@ -1,9 +1,10 @@
-"""What the base makes of the beginnings of prompts: kept, and shared by all that read them.
+"""What the base makes of tokens that no adapter acts on: kept, and shared by all that read them.
 
 An adapter that acts on answers only leaves its prompt to the base. The keys and values there are the
 same for every adapter, version, epoch and request, so they are computed once. A piece is kept under a
 digest of all tokens up to its end: prompts that begin alike share their first pieces, as they share
-blocks in vLLM (arXiv 2309.06180).
+blocks in vLLM (arXiv 2309.06180). Below the first layer that an adapter adapts, it leaves whole rows to
+the base: what that layer is given is kept for the training's other epochs.
 """
 
 import hashlib
@@ -33,25 +34,28 @@ class PromptStore:
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self._kept: OrderedDict[bytes, Float[Tensor, "L 2 H N D"]] = OrderedDict()
+        self.limit = limit
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self._nbytes = 0
 
     @property
     def nbytes(self) -> int:
         return self._nbytes
 
-    def whole(self, tokens: tuple[int, ...]) -> Float[Tensor, "L 2 H P D"] | None:
-        """All of a beginning, as `put_whole` had it."""
-        found = self._kept.get(name := _name(tokens))
+    def whole(self, tokens: tuple[int, ...], *place: int) -> Tensor | None:
+        """All of a beginning [L, 2, H, P, D], as `put_whole` had it.
+
+        With a place, a token and a layer, what that layer is given from that token on, [T, D].
+        """
+        found = self._kept.get(name := _name(tokens, place))
         if found is not None:
             self._kept.move_to_end(name)
         return found
 
-    def put_whole(self, tokens: tuple[int, ...], states: Float[Tensor, "L 2 H P D"]) -> None:
-        """Keep a beginning that was read by itself, if there is room for it."""
-        if states.nbytes <= self._limit:
-            self._keep(_name(tokens), states)
+    def put_whole(self, tokens: tuple[int, ...], states: Tensor, *place: int) -> None:
+        """Keep what was read by itself, if there is room for it."""
+        if states.nbytes <= self.limit:
+            self._keep(_name(tokens, place), states)
             self._shrink()
 
     def find(self, tokens: tuple[int, ...]) -> Float[Tensor, "L 2 H P D"] | None:
@@ -67,7 +71,7 @@ class PromptStore:
 
     def put(self, tokens: tuple[int, ...], states: Float[Tensor, "L 2 H P D"]) -> None:
         """Keep a beginning in pieces, if there is room; what is not finite would spoil others."""
-        if not tokens or states.nbytes > self._limit or not states.isfinite().all():
+        if not tokens or states.nbytes > self.limit or not states.isfinite().all():
             return
         names = _names(tokens)
         for start, name in zip(range(0, len(tokens), PIECE), names, strict=True):
@@ -77,20 +81,20 @@ class PromptStore:
             self._kept.move_to_end(name)
         self._shrink()
 
-    def _keep(self, name: bytes, states: Float[Tensor, "L 2 H N D"]) -> None:
+    def _keep(self, name: bytes, states: Tensor) -> None:
         before = self._kept.pop(name, None)
         self._kept[name] = states
         self._nbytes += states.nbytes - (0 if before is None else before.nbytes)
 
     def _shrink(self) -> None:
-        while self._nbytes > self._limit:
+        while self._nbytes > self.limit:
             self._nbytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 @lru_cache(maxsize=4096)
-def _name(tokens: tuple[int, ...]) -> bytes:
-    """The name of a whole beginning; no piece has one of this length."""
-    return b"whole" + hashlib.sha256(array("q", tokens).tobytes()).digest()
+def _name(tokens: tuple[int, ...], place: tuple[int, ...]) -> bytes:
+    """The name of something whole; no piece has one of this length."""
+    return f"whole{place}".encode() + hashlib.sha256(array("q", tokens).tobytes()).digest()
 
 
 @lru_cache(maxsize=4096)

@@ -1,15 +1,17 @@
-"""Beginnings of prompts that the base reads by itself, before anything else runs.
+"""What the base reads by itself, before anything else runs.
 
-Adapters that act on answers only leave most of a prompt to the base. No gradient goes there, and what
-comes out is the same for all of them: it is read once, without autograd, and kept in `prompts`.
+Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
+below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
+autograd, and kept in `prompts`.
 """
 
 from collections.abc import Iterator, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.decoder import States
+from ouroboros.backend.local.decoder import Reached, States
 from ouroboros.backend.local.formulas import LONG
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.prompts import Beginning
@@ -71,6 +73,29 @@ def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
     (whole,) = joined(states, [len(ids)], [None])
     frozen.prompts.put_whole(ids, whole)
     return whole
+
+
+def reach(
+    frozen: FrozenModel, sequences: Sequence[Encoded], begun: Sequence[Beginning | None], layer: int
+) -> Reached:
+    """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
+    parts = [_below(frozen, s, b, layer) for s, b in zip(sequences, begun, strict=True)]
+    return Reached(layer, torch.cat(parts))
+
+
+@torch.no_grad()
+def _below(
+    frozen: FrozenModel, sequence: Encoded, begun: Beginning | None, layer: int
+) -> Float[Tensor, "T D"]:
+    """One sequence, likewise in a pass of its own."""
+    assert frozen.decoder is not None
+    ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
+    found = frozen.prompts.whole(ids, start, layer)
+    if found is None:
+        own = torch.arange(start, len(ids))
+        found = frozen.decoder.below(layer, torch.tensor(ids[start:]), own, [len(own)], [begun])
+        frozen.prompts.put_whole(ids, found, start, layer)
+    return found
 
 
 def joined(states: States, lengths: Sequence[int], begun: Sequence[Beginning | None]) -> list[Beginning]:

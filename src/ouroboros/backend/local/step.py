@@ -73,7 +73,18 @@ def planned(
         for n, i in zip(tokens, items, strict=True)
     ]
     step = max(sum(tokens[i] for i in step) for step in steps)
-    return plan(frozen.costs, rows, adapter.master.numel(), step, frozen.wanted_tokens, frozen.free)
+    found = plan(frozen.costs, rows, adapter.master.numel(), step, frozen.wanted_tokens, frozen.free)
+    return replace(found, start=_start(frozen, adapter, items, steps))
+
+
+def _start(
+    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item], steps: Sequence[Sequence[int]]
+) -> int:
+    """The first layer that is adapted, where rows come twice and what it is given of all can be kept."""
+    if frozen.decoder is None or sum(map(len, steps)) < 2 * len({i for step in steps for i in step}):
+        return 0
+    taken = sum(map(len, items)) * frozen.base.width * frozen.dtype.itemsize
+    return frozen.decoder.first(adapter.paths) if taken <= frozen.prompts.limit // 2 else 0
 
 
 def with_references(
