@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ouroboros.lora import slots as module
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.slots import Slots
 from ouroboros.lora.weights import LowRank
@@ -42,6 +43,7 @@ def check(slots: Slots, rows: list[int | None]) -> None:
             torch.testing.assert_close(got[i], expected, atol=1e-5, rtol=1e-5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(ROW, min_size=1, max_size=6), min_size=1, max_size=5))
 def test_whatever_rows_come_and_go_each_has_its_own_adapter(batches):
     slots = Slots()
@@ -55,7 +57,9 @@ def test_an_adapter_that_stays_is_not_copied_again(monkeypatch):
     slots.arrange([ADAPTERS[0], ADAPTERS[1], None])
     copied = []
     copy = Slots._copy
-    monkeypatch.setattr(Slots, "_copy", lambda self, slot, a: (copied.append(a), copy(self, slot, a)))
+    monkeypatch.setattr(
+        Slots, "_copy", lambda self, a, *where: (copied.append(a), copy(self, a, *where))
+    )
     slots.arrange([ADAPTERS[1], ADAPTERS[0], ADAPTERS[0]])
     assert not copied
     slots.arrange([ADAPTERS[3], ADAPTERS[0]])
@@ -70,3 +74,28 @@ def test_a_row_that_is_not_finite_spoils_no_other(rows):
     x[1] = float("nan")
     out = slots.adapt("first", x, y)
     assert out[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_row_has_the_same_bits_in_any_company(dtype):
+    adapters = [BankedAdapter(weights, dtype) for weights in WEIGHTS]
+    x, y = torch.randn(6, 1, 6).to(dtype), torch.randn(6, 1, 5).to(dtype)
+    rows = [adapters[0], None, adapters[3], adapters[1], adapters[0], None]
+    slots, alone = Slots(), Slots()
+    slots.arrange(rows)
+    together = slots.adapt("first", x, y)
+    for i, row in enumerate(rows):
+        alone.arrange([row])
+        assert torch.equal(alone.adapt("first", x[i : i + 1], y[i : i + 1])[0], together[i])
+
+
+@pytest.mark.parametrize("rows", [[0], [0, 0, 0], [0, 1, 2, 3, None, 0]], ids=str)
+def test_a_layer_takes_two_operations_however_many_adapters_there_are(rows, monkeypatch):
+    """Fails when adapters are multiplied one after the other again, whatever comes out."""
+    calls = []
+    sums = module.embedding_bag
+    monkeypatch.setattr(module, "embedding_bag", lambda *a, **b: (calls.append(1), sums(*a, **b))[1])
+    slots = Slots()
+    slots.arrange([None if r is None else ADAPTERS[r] for r in rows])
+    slots.adapt("first", torch.randn(len(rows), 1, 6), torch.randn(len(rows), 1, 5))
+    assert len(calls) == 2

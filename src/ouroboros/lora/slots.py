@@ -1,135 +1,117 @@
 """The adapters of a running batch, in which rows come and go between the tokens.
 
 Every slot holds one adapter's factors, stacked with the others' per layer, scale worked in, and zeros up
-to the largest rank; the base needs none. The stacks stay from step to step: a row that joins with an
-adapter already there costs nothing, a new adapter is copied into one slot.
+to the largest rank; slot 0 is the base and holds zeros alone. The stacks stay from step to step: a row
+that joins with an adapter already there costs nothing, a new adapter is copied into one slot.
 """
 
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from ouroboros.lora.bank import BankedAdapter, Factors
+from ouroboros.lora.bank import BankedAdapter
+
+Stack = tuple[Tensor, Tensor]
+"""One layer's A^T [S, I, R] and B^T [S, R, O] of every slot."""
 
 
 class Slots:
     """Which adapter answers each row of a batch [B, 1, I]; a route that is changed, not made anew.
 
-    Rows of one adapter are multiplied together, adapters side by side in one batched product: [S, n, I]
-    with n the most rows that any adapter has. No row ever meets another adapter's factors, so a row that
-    is not finite spoils no other.
+    A row's two products are weighted sums: of I rows of its slot's A^T with x for weights, then of R
+    rows of its B^T. `embedding_bag` takes such sums straight from the stack, so it does not matter how
+    many adapters there are or who has which rows: a row's sums are the same in any company. On a CPU
+    they take a half to a quarter of the time of batched products of single rows. No row ever meets
+    another adapter's factors, so a row that is not finite spoils no other.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = device
-        self._adapters: list[BankedAdapter] = []
-        self._stacks: dict[str, Factors] = {}
         self._rows: tuple[BankedAdapter | None, ...] = ()
-        self._index: Int[Tensor, "S n"] | None = None
-        self._adapted: Int[Tensor, "K"] | None = None
-        self._places: Int[Tensor, "K"] | None = None
+        self._slots: dict[BankedAdapter, int] = {}
+        self._stacks: dict[str, Stack] = {}
+        self._bags: dict[int, Int[Tensor, "B N"]] = {}
 
     def __len__(self) -> int:
-        """Slots in use."""
-        return len(self._adapters)
+        """Slots in use, the base's not counted."""
+        return len(self._slots)
 
     def arrange(self, rows: Sequence[BankedAdapter | None]) -> None:
         """Row i is answered by rows[i] from now on."""
         if tuple(rows) == self._rows:
             return
         self._rows = tuple(rows)
-        before, self._adapters = self._adapters, _placed(self._adapters, rows)
-        for slot, adapter in enumerate(self._adapters):
-            if slot >= len(before) or before[slot] is not adapter:
-                self._copy(slot, adapter)
-        if not self._adapters:
+        self._bags.clear()
+        wanted = [a for a in dict.fromkeys(rows) if a is not None]
+        kept = {a: self._slots[a] for a in wanted if a in self._slots}
+        taken = set(kept.values())
+        free = (slot for slot in count(1) if slot not in taken)
+        new = {a: next(free) for a in wanted if a not in kept}
+        self._slots = kept | new
+        for adapter, slot in new.items():
+            self._copy(adapter, slot, 1 + max(self._slots.values()))
+        if not wanted:
             self._stacks.clear()
-        self._point()
 
     def adapt(
         self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
     ) -> Float[Tensor, "*B O"]:
         """Add to the base layer's output each row's adapter."""
-        stack = self._stacks.get(path)
-        if stack is None or self._adapted is None:
+        if path not in self._stacks:
             return y
-        used = len(self._adapters)
-        a, b = stack[0][:used], stack[1][:used]
+        a, b = self._stacks[path]
         flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        if self._index is None:
-            return torch.addmm(flat_y, flat_x @ a[0].T, b[0]).view(y.shape)
-        low = torch.bmm(flat_x[self._index], a.transpose(1, 2))
-        out = torch.bmm(low, b).flatten(0, 1)
-        return flat_y.index_add(0, self._adapted, out[self._places]).view(y.shape)
+        return flat_y.add(self._sums(b, self._sums(a, flat_x))).view(y.shape)
 
-    def _point(self) -> None:
-        """Find the rows of each slot. No index where one adapter has them all."""
-        self._index = self._adapted = self._places = None
-        of_slot: list[list[int]] = [[] for _ in self._adapters]
-        at = {id(adapter): slot for slot, adapter in enumerate(self._adapters)}
-        for row, adapter in enumerate(self._rows):
-            if adapter is not None:
-                of_slot[at[id(adapter)]].append(row)
-        if not of_slot:
-            return
-        width = max(map(len, of_slot))
-        self._adapted = self._tensor([row for rows in of_slot for row in rows])
-        places = (slot * width + i for slot, rows in enumerate(of_slot) for i in range(len(rows)))
-        self._places = self._tensor(list(places))
-        if len(of_slot) > 1 or None in self._rows:
-            padded = [rows + rows[:1] * (width - len(rows)) for rows in of_slot]
-            self._index = self._tensor(padded)
+    def _sums(
+        self, table: Float[Tensor, "S N M"], weights: Float[Tensor, "B N"]
+    ) -> Float[Tensor, "B M"]:
+        """Row i's weighted sum of the N rows of its slot."""
+        bags = self._bags.get(table.shape[1])
+        if bags is None:
+            bags = self._bags[table.shape[1]] = self._bags_of(table.shape[1])
+        return embedding_bag(bags, table.flatten(0, 1), per_sample_weights=weights, mode="sum")
 
-    def _tensor(self, values: list) -> Int[Tensor, "..."]:
-        return torch.tensor(values, dtype=torch.long, device=self._device)
+    def _bags_of(self, width: int) -> Int[Tensor, "B N"]:
+        """Where the rows of each batch row's slot lie, for a table with so many of each."""
+        slots = [0 if a is None else self._slots[a] for a in self._rows]
+        starts = width * torch.tensor(slots, dtype=torch.int32, device=self._device)
+        return starts[:, None] + torch.arange(width, dtype=torch.int32, device=self._device)
 
-    def _copy(self, slot: int, adapter: BankedAdapter) -> None:
-        """Write an adapter into a slot, zeros where it adapts nothing."""
+    @torch.no_grad()
+    def _copy(self, adapter: BankedAdapter, slot: int, slots: int) -> None:
+        """Write an adapter into one of so many slots, zeros where it adapts nothing."""
         for path in adapter.paths:
             if path not in self._stacks:
-                a, b = (f.new_empty(0, 0, f.shape[1]) for f in adapter.factors(path) or ())
-                self._stacks[path] = a, b
+                self._stacks[path] = _empty(*(adapter.factors(path) or ()))
         for path, stack in self._stacks.items():
-            rank, factors = adapter.rank(path), adapter.factors(path)
-            a, b = self._stacks[path] = _fitting(stack, slot + 1, rank)
-            a[slot], b[slot] = 0.0, 0.0
+            factors, rank = adapter.factors(path), adapter.rank(path)
+            a, b = self._stacks[path] = _fitting(stack, slots, rank)
+            a[slot, :, rank:], b[slot, rank:] = 0.0, 0.0
             if factors is not None:
-                a[slot, :rank] = factors[0].detach()
-                b[slot, :rank] = factors[1].detach() * adapter.scale(path)
+                a[slot, :, :rank] = factors[0].T
+                torch.mul(factors[1], adapter.scale(path), out=b[slot, :rank])
 
 
-def _placed(
-    before: Sequence[BankedAdapter], rows: Sequence[BankedAdapter | None]
-) -> list[BankedAdapter]:
-    """The wanted adapters: those that were there keep their slots, as far as no gap stays."""
-    wanted = {id(a): a for a in rows if a is not None}
-    there = {id(a) for a in before}
-    new = [a for key, a in wanted.items() if key not in there]
-    placed: list[BankedAdapter | None] = [a if id(a) in wanted else None for a in before]
-    for i, adapter in enumerate(placed):
-        if adapter is None and new:
-            placed[i] = new.pop(0)
-    placed += new
-    while None in placed:
-        last = placed.pop()
-        if last is not None:
-            placed[placed.index(None)] = last
-    return [a for a in placed if a is not None]
+def _empty(a: Float[Tensor, "R I"], b: Float[Tensor, "R O"]) -> Stack:
+    return a.new_empty(0, a.shape[1], 0), b.new_empty(0, 0, b.shape[1])
 
 
-def _fitting(stack: Factors, slots: int, rank: int) -> Factors:
+def _fitting(stack: Stack, slots: int, rank: int) -> Stack:
     """The stack with room for these; slots grow by doubling, so that growing stays cheap."""
-    have, most = stack[0].shape[:2]
+    a, b = stack
+    have, most = b.shape[:2]
     if slots <= have and rank <= most:
         return stack
-    shape = (have if slots <= have else max(slots, 2 * have), max(most, rank))
-    a, b = (_grown(part, shape) for part in stack)
-    return a, b
+    have, most = have if slots <= have else max(slots, 2 * have), max(most, rank)
+    return _grown(a, (have, a.shape[1], most)), _grown(b, (have, most, b.shape[2]))
 
 
-def _grown(part: Float[Tensor, "S R D"], shape: tuple[int, int]) -> Float[Tensor, "U Q D"]:
-    grown = part.new_zeros(*shape, part.shape[2])
-    grown[: part.shape[0], : part.shape[1]] = part
+def _grown(part: Float[Tensor, "S M N"], shape: tuple[int, int, int]) -> Float[Tensor, "U P Q"]:
+    grown = part.new_zeros(shape)
+    grown[tuple(slice(n) for n in part.shape)] = part
     return grown
