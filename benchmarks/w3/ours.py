@@ -1,0 +1,91 @@
+"""Our arms: the adapters as files, before and after."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Times
+from benchmarks.w3.work import ALPHA, RANK, RATE, end_of, rows, start_of
+
+
+def begin(model: str, work: str, count: int) -> dict[str, Any]:
+    """Write the adapters that all arms start from: of each kind, one step from zero, in float32."""
+    from ouroboros.backend.local import LocalBackend
+
+    asyncio.run(_begin(LocalBackend.open(model), work, count))
+    return {}
+
+
+async def _begin(backend: Any, work: str, count: int) -> None:
+    for acts_on in ("all", "answer"):
+        for number, row in enumerate(rows(count, seed=2)):
+            start = await backend.initialize(_config(acts_on), number)
+            outcome = await backend.train(_job(start, acts_on, [row]))
+            _write(start_of(work, acts_on, number), outcome.files)
+    await backend.close()
+
+
+def ours(
+    model: str, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
+) -> dict[str, Any]:
+    """What all updates take, after a training that warms up: on their own rows, if these are `kept`."""
+    from ouroboros.backend.local import LocalBackend
+
+    return {
+        "times": asyncio.run(_ours(LocalBackend.open(model), work, count, name, acts_on, kept, at_once))
+    }
+
+
+async def _ours(
+    backend: Any, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
+) -> Times:
+    starts = [_read(start_of(work, acts_on, number)) for number in range(count)]
+    learned = rows(count)
+    jobs = [_job(start, acts_on, [row]) for start, row in zip(starts, learned, strict=True)]
+    other = await backend.initialize(_config(acts_on), count)
+    await backend.train(_job(other, acts_on, learned if kept else rows(2, seed=3)))
+    started = Times.now()
+    if at_once:
+        outcomes = await asyncio.gather(*(backend.train(job) for job in jobs))
+    else:
+        outcomes = [await backend.train(job) for job in jobs]
+    times = started.since()
+    for number, outcome in enumerate(outcomes):
+        _write(end_of(work, name, count, number), outcome.files)
+    await backend.close()
+    return times
+
+
+def _config(acts_on: str) -> Any:
+    from ouroboros.domain.config import AdapterConfig
+
+    return AdapterConfig(
+        RANK,
+        RATE,
+        target_modules="all-linear",
+        alpha=ALPHA,
+        precision="float32",
+        acts_on=acts_on,
+    )
+
+
+def _job(start: Any, acts_on: str, learned: list[tuple[str, str]]) -> Any:
+    from ouroboros.backend.base import TrainJob
+    from ouroboros.domain.config import TrainingConfig
+    from ouroboros.domain.rows import Row
+
+    return TrainJob(start, _config(acts_on), TrainingConfig(1, 1), tuple(Row(*r) for r in learned))
+
+
+def _write(folder: Path, files: Any) -> None:
+    from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_bytes(files.config)
+    (folder / WEIGHTS_FILE).write_bytes(files.weights)
+
+
+def _read(folder: Path) -> Any:
+    from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
+
+    return AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
