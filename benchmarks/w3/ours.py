@@ -44,6 +44,8 @@ async def _ours(
     jobs = [_job(start, acts_on, [row]) for start, row in zip(starts, learned, strict=True)]
     other = await backend.initialize(_config(acts_on), count)
     await backend.train(_job(other, acts_on, learned if kept else rows(2, seed=3)))
+    for start in starts:
+        await backend.load(start)  # they are in use; PEFT has its own in memory, too
     started = Times.now()
     if at_once:
         outcomes = await asyncio.gather(*(backend.train(job) for job in jobs))

@@ -14,7 +14,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import BaseMismatch, InvalidAdapter, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, Precision
-from ouroboros.lora.peft_files import pack, unpack
+from ouroboros.lora.peft_files import exact, pack, unpack
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 Weights = Callable[..., LoraWeights]
@@ -35,6 +35,13 @@ def foreign(files: AdapterFiles, change: Callable[[dict[str, torch.Tensor]], Non
 
 def reconfigured(files: AdapterFiles, **changes: object) -> AdapterFiles:
     return replace(files, config=json.dumps({**json.loads(files.config), **changes}).encode())
+
+
+def test_only_float32_at_the_configs_own_scale_is_exact(base: BaseModel, random_weights: Weights):
+    weights = random_weights(CONFIG)
+    assert exact(pack(weights, CONFIG, base))
+    assert not any(exact(pack(weights, CONFIG, base, p)) for p in list(Precision)[1:])
+    assert not exact(pack(weights, replace(CONFIG, alpha=7.0), base))
 
 
 @pytest.mark.parametrize("rslora", [False, True])

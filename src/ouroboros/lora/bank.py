@@ -11,6 +11,7 @@ route, slot 0 is the base model, so that base and adapter rows share one batch.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -73,8 +74,18 @@ class BankedAdapter:
             a, b = self._places[path].factors(self.master)
             a.copy_(low.a)
             b.copy_(low.b.T)
+        self._show(dtype)
+
+    def _show(self, dtype: torch.dtype) -> None:
         self._row = self.master if dtype == torch.float32 else self.master.to(dtype)
         self._factors = {path: place.factors(self._row) for path, place in self._places.items()}
+
+    def copy(self) -> "BankedAdapter":
+        """Another one of the same weights, to go its own way."""
+        other = copy(self)
+        other.master = self.master.clone()
+        other._show(self._row.dtype)
+        return other
 
     @property
     def paths(self) -> tuple[str, ...]:

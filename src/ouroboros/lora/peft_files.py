@@ -105,6 +105,12 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> Adapter:
     return Adapter(_config(facts, weights, base), facts.base_name, made_for, weights)
 
 
+def exact(files: AdapterFiles) -> bool:
+    """Whether files of our own hold, to the bit, the weights that they were packed from."""
+    entries = tensorfile.read(files.weights).entries.values()
+    return not peft_config.read(files.config).alphas and all(e.dtype == "F32" for e in entries)
+
+
 def invocation(config: AdapterConfig, base: BaseModel) -> tuple[int, ...]:
     """The tokens from which an adapter of this config acts on, as PEFT's activated LoRA has them.
 
@@ -148,9 +154,18 @@ def _shapes(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
                 f"in {base.name} it takes {shape.inputs} to {shape.outputs}.",
                 hint=_OTHER_BASE,
             )
+    _check_finite(weights)
+    return [known[path] for path in sorted(weights)]
+
+
+def _check_finite(weights: LoraWeights) -> None:
+    """All factors at once, as nearly every adapter is sound; one by one to tell which is not."""
+    every = [factor.flatten() for low in weights.values() for factor in (low.a, low.b)]
+    if torch.cat(every).isfinite().all():
+        return
+    for path, low in weights.items():
         if not (low.a.isfinite().all() and low.b.isfinite().all()):
             raise InvalidAdapter(f"The weights of {path} hold NaN or infinity.", hint=_RETRAIN)
-    return [known[path] for path in sorted(weights)]
 
 
 _OTHER_BASE = "It was made for another model; load that one."

@@ -1,6 +1,7 @@
 """The local backend as the engine sees it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,10 +27,10 @@ CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
 SHORT = GenerationConfig(max_tokens=12)
 
 
-async def trained(backend, epochs=40):
-    start = await backend.initialize(CONFIG, seed=0)
+async def trained(backend, epochs=40, config=CONFIG):
+    start = await backend.initialize(config, seed=0)
     return await backend.train(
-        TrainJob(start, CONFIG, TrainingConfig(batch_size=3, epochs=epochs), ROWS)
+        TrainJob(start, config, TrainingConfig(batch_size=3, epochs=epochs), ROWS)
     )
 
 
@@ -49,8 +50,10 @@ async def test_training_makes_the_rows_the_answers(backend):
     assert all(a.finish == "stop" for a in answers)
 
 
-async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder):
-    outcome = await trained(backend, epochs=5)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder, precision):
+    config = replace(CONFIG, precision=precision, rank=3, alpha=5.0)
+    outcome = await trained(backend, 5, config)
     scores = [
         ScoreRequest(r.prompt, o, outcome.files.digest) for r, o in zip(ROWS, OUTPUTS, strict=True)
     ]
@@ -58,7 +61,24 @@ async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder):
     other = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=1)
     await other.load(outcome.files)
     assert await other.score(scores) == before
+    more = TrainJob(outcome.files, config, TrainingConfig(3, 2), ROWS)
+    unread = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=1)
+    digests = {(await b.train(more)).files.digest for b in (backend, other, unread)}
+    assert len(digests) == 1
+    assert await backend.score(scores) == before
+    await unread.close()
     await other.close()
+
+
+async def test_weights_that_are_in_memory_are_not_read_again(backend, monkeypatch):
+    read: list[str] = []
+    plain = backend._unpack
+    monkeypatch.setattr(backend, "_unpack", lambda f: (read.append(f.digest), plain(f))[1])
+    outcome = await trained(backend, epochs=1)
+    assert len(read) == 1
+    await backend.train(TrainJob(outcome.files, CONFIG, TrainingConfig(3, 1), ROWS))
+    await backend.load(outcome.files)
+    assert len(read) == 1
 
 
 async def test_the_base_is_untouched_bit_for_bit(backend):

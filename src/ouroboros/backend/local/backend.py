@@ -239,7 +239,7 @@ class LocalBackend:
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
-        self._admit(files.digest, self._read(files))
+        self._admit(files.digest, adapter.copy() if peft_files.exact(files) else self._read(files))
         return TrainOutcome(files, report)
 
     def _ask(
@@ -299,7 +299,9 @@ class LocalBackend:
                     taken -= other.nbytes
 
     def _banked(self, files: AdapterFiles) -> BankedAdapter:
-        adapter = self._read(files)
+        """An adapter to train: of the one in memory, where it is there."""
+        kept = self._resident.get(files.digest)
+        adapter = kept.copy() if kept is not None else self._read(files)
         inject(self._frozen.model, adapter.paths, self._frozen.bank)
         return adapter
 

@@ -126,7 +126,7 @@ def start_copy(
     """The adapter as it is before training, kept if a loss compares with it at every step."""
     if not any(item.row.loss.uses_baseline for item in items):
         return None
-    return BankedAdapter(adapter.weights(), frozen.dtype, frozen.device, adapter.opening)
+    return adapter.copy()
 
 
 def kl_to_start(
