@@ -73,8 +73,16 @@ def _claims(model: str, work: str, count: int, repeats: int) -> list[Claim]:
 
 
 def _rates(count: int, times: Mapping[str, Sequence[Times]]) -> list[Claim]:
-    return [
+    rates = [
         Claim(f"{count} adapters, updates per second, {name}", Spread.of([count / t.wall for t in of]))
+        for name, of in times.items()
+    ]
+    return rates + [
+        Claim(
+            f"{count} adapters, processor time of an update, {name}",
+            Spread.of([1000 * t.processor / count for t in of]),
+            unit=" ms",
+        )
         for name, of in times.items()
     ]
 
