@@ -1,6 +1,7 @@
 """The local backend as the engine sees it."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,13 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load as load_model
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.errors import Cancelled, InvalidAdapter, NotFound, TooLarge, UnknownTarget
+from ouroboros.domain.errors import (
+    Cancelled,
+    InvalidAdapter,
+    NotFound,
+    TooLarge,
+    UnknownTarget,
+)
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import AdapterFiles
@@ -221,6 +228,27 @@ async def test_requests_of_separate_calls_run_in_one_batch(backend):
     lengths = [len(a.tokens) for (a,) in answers]
     assert len(passes) < sum(lengths)
     assert len(passes) <= max(lengths) + len(ROWS)
+
+
+def held(gate: threading.Event):
+    """Work that keeps the worker at its one step until the gate opens."""
+    gate.wait()
+    yield
+
+
+async def test_requests_that_come_at_once_start_the_batch_once(backend, monkeypatch):
+    """Else each start takes turns of its own, and a call to the worker waits for as many."""
+    gate, started = threading.Event(), []
+    steps = backend._batch.steps
+    monkeypatch.setattr(backend._batch, "steps", lambda: (started.append(1), steps())[1])
+    busy = asyncio.create_task(backend._worker.run(held(gate)))
+    asked = [
+        asyncio.create_task(backend.generate([GenerateRequest(r.prompt, SHORT, None)])) for r in ROWS
+    ]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(busy, *asked)
+    assert len(started) == 1
 
 
 async def test_one_stream_s_end_leaves_the_others_going(backend):

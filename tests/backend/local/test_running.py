@@ -222,6 +222,15 @@ def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen,
     assert len(second.done.result(0).tokens) == 4
 
 
+def test_who_waits_for_a_first_turn_that_never_comes_is_told(frozen):
+    batch, waiting = RunningBatch(frozen), request(frozen, "play")
+    batch.ask([waiting])
+    batch.steps()
+    batch.close()
+    with pytest.raises(BackendError, match="closed"):
+        waiting.done.result(0)
+
+
 def test_a_flood_for_one_adapter_keeps_no_other_waiting(frozen):
     busy, rare = adapter_on(frozen, 1), adapter_on(frozen, 2)
     flood = [request(frozen, "play", busy, max_tokens=4) for _ in range(8)]

@@ -194,6 +194,7 @@ class LocalBackend:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)
+        self._batch.close()
         self._resident.clear()
 
     async def _call(self, function: Callable[[], T]) -> T:

@@ -85,8 +85,14 @@ class RunningBatch:
         return {a.adapter for a in (*self._rows, *self._waiting) if a.adapter is not None}
 
     def steps(self) -> Steps[None, None]:
-        """Turns until nobody is left; one forward pass a step."""
+        """Turns until nobody is left; one forward pass a step.
+
+        It runs from now on, not from its first step on: who asks before that must not start it again.
+        """
         self.running = True
+        return self._turns()
+
+    def _turns(self) -> Steps[None, None]:
         try:
             while self._drop_cancelled():
                 if chosen := self._chosen():
@@ -98,7 +104,15 @@ class RunningBatch:
         finally:
             self.running = False
             self._slots.arrange([])
-            self._fail_all(BackendError("The backend was closed.", hint="Open the engine again."))
+            self.close()
+
+    def close(self) -> None:
+        """Fail whoever is left: nobody takes further turns."""
+        error = BackendError("The backend was closed.", hint="Open the engine again.")
+        self._fail_rows(error)
+        for seat in self._waiting:
+            seat.fail(error)
+        self._waiting = []
 
     def _drop_cancelled(self) -> bool:
         """Let go of those who no longer want an answer; whether anyone is left."""
@@ -243,9 +257,3 @@ class RunningBatch:
         for seat in self._rows:
             seat.fail(error)
         self._rows, self._columns = [], Columns()
-
-    def _fail_all(self, error: BaseException) -> None:
-        self._fail_rows(error)
-        for seat in self._waiting:
-            seat.fail(error)
-        self._waiting = []
