@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.harness import Claim, Spread
+from ouroboros.domain.tracking import Gated
 
 SHARE = 0.2
 """Of the stream's rows, at most this share is kept."""
@@ -37,6 +38,7 @@ class Run:
     drift: float
     size: int
     seconds: float
+    gated: Gated | None = None
 
     @property
     def ap(self) -> float:
@@ -130,13 +132,19 @@ def _measure(bench: Any, stages: Sequence[Any], arm: Any, dials: Any, base: floa
     table: list[list[float]] = []
     seconds, began = 0.0, time.perf_counter()
     weights: Any = None
-    for number, weights in enumerate(arm(bench, stages, dials)):
+    gated: Gated | None = None
+
+    def learning() -> Iterator[Any]:
+        nonlocal gated
+        gated = yield from arm(bench, stages, dials)
+
+    for number, weights in enumerate(learning()):
         seconds += time.perf_counter() - began
         seen = stages if arm.__name__ == "joint" else stages[: number + 1]
         table.append([bench.accuracy(weights, stage.test) for stage in seen])
         began = time.perf_counter()
     size = sum(4 * (low.a.numel() + low.b.numel()) for low in weights.values())
-    return Run(table, bench.perplexity(weights) / base - 1, size, seconds)
+    return Run(table, bench.perplexity(weights) / base - 1, size, seconds, gated)
 
 
 def _claims(
@@ -176,7 +184,7 @@ def _targets(found: dict[str, list[Run]]) -> list[Claim]:
 def _figures(name: str, runs: list[Run], alone: list[list[float]]) -> Iterator[Claim]:
     from benchmarks.continual.metrics import summarise
 
-    def claim(what: str, values: list[float], unit: str = "") -> Claim:
+    def claim(what: str, values: Sequence[float], unit: str = "") -> Claim:
         return Claim(f"{name}: {what}", Spread.of(values), unit=unit)
 
     yield claim("AP", [100 * r.ap for r in runs], "%")
@@ -189,6 +197,13 @@ def _figures(name: str, runs: list[Run], alone: list[list[float]]) -> Iterator[C
     yield claim("perplexity of plain text", [100 * r.drift for r in runs], "%")
     yield claim("adapter, MiB", [r.size / 2**20 for r in runs])
     yield claim("training time", [r.seconds for r in runs], " s")
+    if gates := [r.gated for r in runs if r.gated]:
+        yield claim(
+            "updates that passed as they were", [g.passed for g in gates], f" of {gates[0].judged}"
+        )
+        yield claim("saved by walking back", [g.walked for g in gates])
+        yield claim("saved by training again", [g.again for g in gates])
+        yield claim("refused", [g.refused for g in gates])
 
 
 def _bwt(run: Run) -> float:

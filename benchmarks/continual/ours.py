@@ -1,7 +1,7 @@
 """Our arm: the engine as a user runs it, stage by stage, with its replay, its probes and its gate."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from benchmarks.continual.arms import Dials
 from benchmarks.continual.model import Bench
@@ -10,6 +10,7 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err
+from ouroboros.domain.tracking import Gated
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.lora.peft_files import unpack
 from ouroboros.lora.weights import LoraWeights
@@ -19,8 +20,9 @@ from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
 NAME = AdapterId("stream")
 
 
-def ours(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraWeights]:
-    """The head's weights after each stage; a refused stage leaves the head where it was."""
+def ours(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Generator[LoraWeights, None, Gated]:
+    """The head's weights after each stage; a refused stage leaves the head where it was. Returns what
+    the gate did."""
     registry = Registry(open_metadata(MEMORY), open_blobs(MEMORY))
     backend = LocalBackend(bench.frozen)
     engine = AdapterLearningEngine(backend, registry, replay_rows=dials.kept)
@@ -32,4 +34,6 @@ def ours(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraWe
                 raise trained.error
             head = registry.version(VersionRef(NAME))
             yield unpack(registry.files(head)).weights
+        gated = runner.run(engine.track_adapter(NAME)).unwrap().gated
         runner.run(engine.close())
+    return gated

@@ -17,12 +17,16 @@ def tickets(cli, rows):
 
 def test_versions_shows_the_line_and_its_moves(tickets):
     shown = tickets("versions", "tickets").out.splitlines()
-    assert [line[0] for line in shown[1:]] == [" ", " ", "*"]
+    assert [line[0] for line in shown[1:4]] == [" ", " ", "*"]
+    assert shown[5] == (
+        "Of 2 versions judged 2 passed as made; saved by walking back 0, by training again 0; 0 refused."
+    )
     assert "event 2" in shown[3]
     tickets("rollback", "tickets@2")
     found = tickets("versions", "tickets", "--json").json
     assert found["head"] == 2
     assert [(m["before"], m["after"]) for m in found["moves"]] == [(3, 2)]
+    assert found["gate"] == {"passed": 2, "walked": 0, "again": 0, "refused": 0}
     assert found["versions"][2]["origin"]["software"]["torch"]
 
 

@@ -138,6 +138,15 @@ async def test_a_poor_stream_is_learned_or_refused_in_order(engine, stream):
     assert lines[-1].startswith("Judged in")
 
 
+@pytest.mark.parametrize("stream", ["one class", "duplicates", "contradictions"])
+async def test_a_poor_stream_costs_nothing_of_what_was_known(engine, stream):
+    known = taught(PLACES, "tell")
+    (await engine.train_adapter("tickets", known, TRAINING)).unwrap()
+    assert await right(engine, known) == 12
+    await engine.train_adapter("tickets", STREAMS[stream](), replace(TRAINING, epochs=2, replay=2.0))
+    assert await right(engine, known) >= 11
+
+
 async def test_nothing_to_learn_changes_nothing(engine):
     assert isinstance(await engine.train_adapter("tickets", []), Err)
     assert not engine._registry.journal.read(AdapterId("tickets"))

@@ -1,18 +1,23 @@
 """The gate around training and feedback, on a backend that learns by heart."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ouroboros.backend.base import Score, ScoreRequest
+from ouroboros.backend.base import Score, ScoreRequest, TrainJob, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
-from ouroboros.domain.verdict import CheckName, Verdict
+from ouroboros.domain.rows import Row
+from ouroboros.domain.tracking import Gated
+from ouroboros.domain.training import OnProgress
+from ouroboros.domain.verdict import CheckName, Repair, Verdict
+from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.gate import GatePolicy
 from ouroboros.registry.registry import Registry
@@ -36,6 +41,31 @@ class Listening(FakeBackend):
     ) -> list[Score]:
         self.asked += requests
         return await super().score(requests, cancel)
+
+
+class Mending(FakeBackend):
+    """Loses a pin whatever it is taught, but where a candidate is mended by the repair that is named."""
+
+    def __init__(self, repair: Repair) -> None:
+        super().__init__()
+        self.repair = repair
+        self.job: TrainJob | None = None
+
+    async def train(
+        self,
+        job: TrainJob,
+        on_progress: OnProgress | None = None,
+        cancel: CancellationToken | None = None,
+    ) -> TrainOutcome:
+        if self.job is not None and self.repair is Repair.AGAIN:
+            return await super().train(job)
+        self.job = job
+        return await super().train(replace(job, rows=(*job.rows, Row(PIN.input, "lost"))))
+
+    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        if self.repair is not Repair.WALKED or self.job is None:
+            return await super().blend(start, end, share)
+        return (await super().train(self.job)).files
 
 
 @pytest.fixture
@@ -102,6 +132,22 @@ async def test_a_training_that_loses_a_pin_is_kept_unserved(engine):
     assert await answer(engine, "where is it?") == "shipping"
     tried = [attempt.what for attempt in verdict_of((await versions(engine))[-1]).attempts]
     assert "trained again, more gently" in tried
+
+
+@pytest.mark.parametrize(("repair", "counted"), [(Repair.WALKED, "walked"), (Repair.AGAIN, "again")])
+async def test_what_a_repair_saved_is_told_and_counted(open_engine, repair, counted):
+    async with open_engine() as engine:
+        (await engine.create_adapter("tickets")).unwrap()
+        await trained(engine, *FIRST)
+        (await engine.pin_answers("tickets", [PIN])).unwrap()
+        await engine.train_adapter("tickets", [replace(PIN, output="lost")])
+    async with open_engine(Mending(repair)) as engine:
+        version = await trained(engine, TrainingExample("play", "media"))
+        assert verdict_of(version).saved_by is repair
+        assert await answer(engine, "play") == "media"
+        gated = (await engine.track_adapter("tickets")).unwrap().gated
+        assert gated == replace(Gated(passed=1, refused=1), **{counted: 1})
+        assert gated.judged == 3
 
 
 async def test_a_refused_version_can_be_served_by_hand(engine):

@@ -40,7 +40,7 @@ class TrainJob:
     """Train `start` on `rows`; the result is new files, `start` stays as it is.
 
     Rows of `replay`, what the adapter knows already, and `anchors`, where it is to stay as its base,
-    join each step as `training` says.
+    join each step as `training` says. Where no anchors are named they are passages that the base writes.
     """
 
     start: AdapterFiles

@@ -10,7 +10,7 @@ from ouroboros.domain.evaluation import Evaluation
 from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
-from ouroboros.domain.tracking import Use
+from ouroboros.domain.tracking import Gated, Use
 from ouroboros.learning.words import summary
 
 
@@ -50,6 +50,14 @@ def version_json(version: Version) -> dict[str, Any]:
 
 def move_json(move: HeadMoved) -> dict[str, Any]:
     return asdict(move) | {"at": move.at.isoformat()}
+
+
+def gated(found: Gated) -> str:
+    """What the gate did, in a sentence."""
+    return (
+        f"Of {found.judged} versions judged {found.passed} passed as made; saved by walking back "
+        f"{found.walked}, by training again {found.again}; {found.refused} refused."
+    )
 
 
 def use_json(use: Use) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`ouroboros versions NAME`."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
@@ -11,7 +12,7 @@ from ouroboros.domain.tracking import Use
 from ouroboros.settings import Settings
 
 NAME = "versions"
-HELP = "list an adapter's versions, what was said of each, and how the served one was moved"
+HELP = "list an adapter's versions, what was said of them, what the gate did, how the served one moved"
 EXAMPLES = """\
   ouroboros versions tickets
   ouroboros versions tickets --json"""
@@ -30,7 +31,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         found = (await engine.track_adapter(options.name)).unwrap()
         moves = (await engine.get_moves(options.name)).unwrap()
     rows = [_row(v, use, served=v.number == adapter.head) for v, use in found.versions]
-    trend = [f"Judgements are {found.trend}."] if found.trend else []
+    notes = [describe.gated(found.gated)] if found.gated.judged else []
+    notes += [f"Judgements are {found.trend}."] if found.trend else []
     out.result(
         {
             "name": adapter.id.name,
@@ -40,10 +42,11 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             ],
             "use": describe.use_json(found.use),
             "trend": found.trend,
+            "gate": asdict(found.gated),
             "moves": [describe.move_json(m) for m in moves],
         },
         out.table(_HEADER, rows),
-        *(["", *trend, *map(_move, moves)] if trend or moves else []),
+        *(["", *notes, *map(_move, moves)] if notes or moves else []),
     )
 
 

@@ -113,7 +113,7 @@ class TrainingConfig:
 
     batch_size          examples per optimizer step; the gradient does not depend on how they are packed.
     replay              rows of what the adapter knows already that join each step, per example of it.
-    anchors             the same for plain exchanges, in which the adapter is to stay as its base.
+    anchors             the same for text in which the adapter is to stay as its base.
     caution             the peak rate is multiplied by this where there is something to replay.
     epochs              passes over the examples.
     incremental_update  a small addition to what the adapter knows: the rate stays flat after its

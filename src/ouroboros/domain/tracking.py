@@ -1,10 +1,13 @@
 """How versions do in use."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from ouroboros.domain.records import Version
+from ouroboros.domain.verdict import Repair, Verdict
 
 _Z = 1.959964
 """Of a normal distribution, 95% lies within this many standard deviations."""
@@ -63,6 +66,30 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Gated:
+    """What the gate did with an adapter's versions: how many it judged, and what became of them.
+
+    passed   as they were made.
+    walked, again  would have been refused, but for walking back or for training again.
+    refused  kept and not served.
+    """
+
+    passed: int = 0
+    walked: int = 0
+    again: int = 0
+    refused: int = 0
+
+    @property
+    def judged(self) -> int:
+        return self.passed + self.walked + self.again + self.refused
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict]) -> "Gated":
+        counts = Counter(v.saved_by if v.promoted else "refused" for v in verdicts)
+        return cls(counts[None], counts[Repair.WALKED], counts[Repair.AGAIN], counts["refused"])
+
+
+@dataclass(frozen=True, slots=True)
 class Performance:
     """How an adapter's versions were trained, and what was said of their answers.
 
@@ -73,6 +100,11 @@ class Performance:
 
     versions: tuple[tuple[Version, Use], ...]
     trend: str = ""
+
+    @property
+    def gated(self) -> Gated:
+        """What the gate did with them, merges included."""
+        return Gated.of(v.verdict for v, _ in self.versions if v.verdict is not None)
 
     @property
     def use(self) -> Use:

@@ -91,6 +91,17 @@ class Attempt:
     failed: tuple[CheckName, ...] = ()
 
 
+class Repair(str, Enum):
+    """What made a candidate pass that had failed.
+
+    WALKED  going only part of the way from its parent to it.
+    AGAIN   training its rows again, more gently; that may have been walked back, too.
+    """
+
+    WALKED = "walked back"
+    AGAIN = "trained again"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Why a version was promoted or refused, with every number.
@@ -99,6 +110,7 @@ class Verdict:
     attempts  every candidate judged: the first one, then each repair.
     share     how much of the way from parent to candidate was gone; 1 unless it had to be walked back.
     seconds   what judging took, training again excepted.
+    saved_by  the repair without which it would have been refused.
     """
 
     promoted: bool
@@ -108,6 +120,7 @@ class Verdict:
     tolerance: float
     confidence: float
     seconds: float
+    saved_by: Repair | None = None
 
     def check(self, name: CheckName) -> Check | None:
         """The first check of a name, if it was made."""

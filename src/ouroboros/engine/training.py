@@ -22,7 +22,6 @@ from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
 from ouroboros.engine.watch import Watch
 from ouroboros.gatekeeper import Candidate, Judged, refusal
-from ouroboros.learning.anchors import anchor_rows
 from ouroboros.learning.balance import balanced
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.repair import gentler
@@ -195,14 +194,7 @@ class Training(Core):
         out = knowledge.split(examples)
         new = [Row.of(e) for i, e in enumerate(examples) if i not in out]
         rows, replay = balanced(new, knowledge.rows(), lesson.training.replay)
-        job = TrainJob(
-            lesson.start,
-            adapter.config,
-            lesson.training,
-            rows,
-            replay,
-            anchors=anchor_rows(),
-        )
+        job = TrainJob(lesson.start, adapter.config, lesson.training, rows, replay)
         first = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first, on_progress, cancel)
         fresh = _fresh(examples, out, lesson.event)

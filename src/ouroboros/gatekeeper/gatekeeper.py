@@ -10,6 +10,7 @@ from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.probing import Standing
 from ouroboros.domain.records import Adapter, MergedFrom, Version
+from ouroboros.domain.verdict import Repair
 from ouroboros.gatekeeper.comparison import Comparison
 from ouroboros.gatekeeper.lines import Lines
 from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
@@ -70,8 +71,8 @@ class Gatekeeper:
         walked = await trial.walk_back(judged)
         if retry is None or far_enough(walked.verdict):
             return walked
-        judged = await trial.judge(await retry(), "trained again, more gently")
-        again = judged if judged.verdict.promoted else await trial.walk_back(judged)
+        judged = await trial.judge(await retry(), "trained again, more gently", repair=Repair.AGAIN)
+        again = judged if judged.verdict.promoted else await trial.walk_back(judged, Repair.AGAIN)
         return trial.close(further(walked, again))
 
     async def heritage(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:

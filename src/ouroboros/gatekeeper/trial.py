@@ -11,7 +11,7 @@ from ouroboros.backend.base import Backend, Score, ScoreRequest, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.probing import Answer, Standing
 from ouroboros.domain.rows import Row
-from ouroboros.domain.verdict import Attempt, Check, Place, Verdict
+from ouroboros.domain.verdict import Attempt, Check, Place, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.learning.anchors import DRIFT_ANCHORS
 from ouroboros.learning.gate import Evidence, GatePolicy, Pair, attempt, conclude, judge
@@ -86,7 +86,9 @@ class Trial:
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
 
-    async def judge(self, outcome: TrainOutcome, what: str, share: float = 1.0) -> Judged:
+    async def judge(
+        self, outcome: TrainOutcome, what: str, share: float = 1.0, repair: Repair | None = None
+    ) -> Judged:
         """Judge files, and note the attempt."""
         began = time.perf_counter()
         probes = self._first_probes()
@@ -96,10 +98,10 @@ class Trial:
             checks, sheet = await self._check(outcome.files, probes)
         self._attempts += (attempt(what, checks),)
         self._seconds += time.perf_counter() - began
-        verdict = conclude(checks, self._policy, self._attempts, self._seconds, share)
+        verdict = conclude(checks, self._policy, self._attempts, self._seconds, share, repair)
         return Judged(outcome, verdict, standing(outcome.files.digest, sheet, self._learned(sheet)))
 
-    async def walk_back(self, refused: Judged) -> Judged:
+    async def walk_back(self, refused: Judged, repair: Repair = Repair.WALKED) -> Judged:
         """The furthest point on the way from the parent that passes; what was refused, if none does."""
         if not mends([check.name for check in refused.verdict.failed]):
             return refused
@@ -107,7 +109,7 @@ class Trial:
         while (share := walk.share) is not None:
             files = await self._backend.blend(self._candidate.start, refused.outcome.files, share)
             outcome = replace(refused.outcome, files=files)
-            judged = await self.judge(outcome, f"{share:.1%} of the way", share)
+            judged = await self.judge(outcome, f"{share:.1%} of the way", share, repair)
             walk = walk.after(share, judged.verdict.promoted)
             best = judged if judged.verdict.promoted else best
         return self.close(best)

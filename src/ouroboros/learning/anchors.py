@@ -1,7 +1,8 @@
 """Plain exchanges that stand in for everything an adapter was never told about.
 
-A new adapter has a short journal; these give an update something to keep away from, and a training
-something in which to stay as its base. What they say does not matter, so any ordinary text does.
+A new adapter has a short journal; these give an update something to keep away from, and a rehearsal
+something in which to stay as its base. What they say does not matter, so any ordinary text does. A
+training stays with its base in passages that the base writes.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ouroboros.domain.checks import check_number
 from ouroboros.domain.probing import Answer
-from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, Place, Verdict
+from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, Place, Repair, Verdict
 from ouroboros.learning.paired import change_of_answers, change_of_means
 from ouroboros.learning.probes import Probe, ProbeKind
 from ouroboros.learning.replay import class_of
@@ -93,16 +93,19 @@ def conclude(
     attempts: tuple[Attempt, ...],
     seconds: float,
     share: float = 1.0,
+    repair: Repair | None = None,
 ) -> Verdict:
-    """The verdict that checks come to, after these attempts of which they judge the last."""
+    """The verdict that checks come to, after these attempts of which they judge the last, a `repair`."""
+    promoted = all(check.passed for check in checks)
     return Verdict(
-        promoted=all(check.passed for check in checks),
+        promoted=promoted,
         checks=checks,
         attempts=attempts,
         share=share,
         tolerance=policy.tolerance,
         confidence=policy.confidence,
         seconds=seconds,
+        saved_by=repair if promoted else None,
     )
 
 

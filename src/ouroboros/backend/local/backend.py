@@ -22,12 +22,13 @@ from ouroboros.backend.base import (
 from ouroboros.backend.local.embed import Embedding
 from ouroboros.backend.local.generate import Answer, Question
 from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.passages import Passages
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.prompts import LIMIT
 from ouroboros.backend.local.reshape import blend, export, merge
 from ouroboros.backend.local.running import RunningBatch, Seat
 from ouroboros.backend.local.score import Asked, score, strength
-from ouroboros.backend.local.step import encode
+from ouroboros.backend.local.step import Item, encode, with_references
 from ouroboros.backend.local.train import train
 from ouroboros.backend.local.update import update
 from ouroboros.backend.local.worker import Steps, Worker
@@ -71,6 +72,7 @@ class LocalBackend:
         self._batch = RunningBatch(frozen)
         self._pool = Pool(frozen, lambda: self._batch.running)
         self._resident_bytes = resident_bytes
+        self._passages = Passages(frozen)
         self._expected: Counter[str] = Counter()
         self._keeping = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
@@ -218,6 +220,7 @@ class LocalBackend:
 
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(job.start)
+        anchors = yield from self._anchors(job, adapter)
         report = yield from train(
             self._pool,
             adapter,
@@ -226,9 +229,16 @@ class LocalBackend:
             job.training,
             job.replay,
             job.checkpoints,
-            job.anchors,
+            anchors,
         )
         return self._outcome(adapter, job.adapter, report)
+
+    def _anchors(self, job: TrainJob, adapter: BankedAdapter) -> Steps[TrainingProgress, Sequence[Item]]:
+        if not job.training.anchors:
+            return ()
+        if not job.anchors:
+            return (yield from self._passages.written())
+        return (yield from with_references(self._frozen, adapter, encode(self._frozen, job.anchors)))
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(job.start)

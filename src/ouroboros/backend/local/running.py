@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.base import Delta
@@ -61,6 +61,26 @@ class Seat:
     def fail(self, error: BaseException) -> None:
         if not self.done.done():
             self.done.set_exception(error)
+
+
+def following(
+    frozen: FrozenModel, ids: Int[Tensor, "B"], columns: Columns, slots: Slots
+) -> Float[Tensor, "B V"]:
+    """One further token of every row; what it says comes next."""
+    decoder = frozen.decoder
+    if decoder is not None and decoder.reaches([n + 1 for n in columns.lengths]):
+        return decoder.head(decoder.following(ids, columns, slots))
+    mask, positions = columns.open()
+    with frozen.bank.routed(slots):
+        logits = frozen.model(
+            input_ids=ids[:, None],
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=columns,
+            use_cache=True,
+        ).logits[:, -1]
+    columns.close()
+    return logits
 
 
 class RunningBatch:
@@ -208,20 +228,7 @@ class RunningBatch:
     def _forward(self) -> Float[Tensor, "B V"]:
         self._slots.arrange([a.adapter for a in self._rows])
         ids = torch.tensor([a.answer.last for a in self._rows], device=self._frozen.device)
-        decoder = self._frozen.decoder
-        if decoder is not None and decoder.reaches([n + 1 for n in self._columns.lengths]):
-            return decoder.head(decoder.following(ids, self._columns, self._slots))
-        mask, positions = self._columns.open()
-        with self._frozen.bank.routed(self._slots):
-            logits = self._frozen.model(
-                input_ids=ids[:, None],
-                attention_mask=mask.long(),
-                position_ids=positions,
-                past_key_values=self._columns,
-                use_cache=True,
-            ).logits[:, -1]
-        self._columns.close()
-        return logits
+        return following(self._frozen, ids, self._columns, self._slots)
 
     def _next(self, seats: Sequence[Seat], logits: Float[Tensor, "B V"]) -> list[bool]:
         """Give each its next token, and its log-probability at temperature 1; who goes on."""

@@ -16,7 +16,7 @@ from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.checkpoint import Progress, pack, unpack
 from ouroboros.backend.local.learned import advice, waiting_for
 from ouroboros.backend.local.pool import Pool
-from ouroboros.backend.local.step import Found, encode, planned, start_copy, with_references
+from ouroboros.backend.local.step import Found, Item, encode, planned, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import TrainingFailed
@@ -33,13 +33,13 @@ def train(
     training: TrainingConfig,
     replay: Sequence[Row] = (),
     checkpoints: Checkpoints = NO_CHECKPOINTS,
-    anchors: Sequence[Row] = (),
+    anchors: Sequence[Item] = (),
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
-    Some of `replay`, rows that it knows, and of `anchors` join each step. Passes over the base are
-    shared with whoever else asks the pool for gradients meanwhile. A training that goes on from a
-    checkpoint ends with the same bits as one that was never stopped.
+    Some of `replay`, rows that it knows, and of `anchors`, which have their teachers, join each step.
+    Passes over the base are shared with whoever else asks the pool for gradients meanwhile. A training
+    that goes on from a checkpoint ends with the same bits as one that was never stopped.
 
     With `training.until` it ends as soon as all rows are learned, so that the last step is not taken.
 
@@ -50,7 +50,7 @@ def train(
     frozen = pool.frozen
 
     # 1. Rows become token ids; all are checked before anything runs.
-    every = encode(frozen, (*rows, *replay, *anchors))
+    every = [*encode(frozen, (*rows, *replay)), *anchors]
 
     # 2. The plan: which rows make up each step, at what rate, and how its passes fit the memory.
     new = list(order(len(rows), training, config.max_steps))
@@ -64,7 +64,8 @@ def train(
     passes = planned(frozen, adapter, every, plan)
 
     # 3. What the start makes of the rows; the optimizer sees one tensor.
-    items = yield from with_references(frozen, adapter, every)
+    taught = yield from with_references(frozen, adapter, every[: len(rows) + len(replay)])
+    items = [*taught, *anchors]
     start = start_copy(frozen, adapter, items)
     master = adapter.master
     master.grad = torch.zeros_like(master)
