@@ -101,10 +101,15 @@ def _instructions(folder: Path, cut: Cut, chance: random.Random) -> tuple[Stage,
     tasks: dict[str, Rows] = {}
     for path in sorted(folder.glob("*/test.json")):
         found = json.loads(path.read_text())["Instances"]
-        rows = [(row["input"][-600:], row["output"]) for row in found]
+        rows = [(row["input"][-600:], _first(row["output"])) for row in found]
         if max(len(output) for _, output in rows) <= LONGEST_LABEL:
             tasks[path.parent.name] = rows
     return tuple(_split(name, rows, cut, chance) for name, rows in tasks.items())
+
+
+def _first(output: str | list[str]) -> str:
+    """Of several right outputs the first."""
+    return output if isinstance(output, str) else output[0]
 
 
 def _own_tasks(file: Path, cut: Cut, chance: random.Random) -> tuple[Stage, ...]:

@@ -53,3 +53,12 @@ def test_any_jsonl_is_a_stream(tmp_path):
     assert [s.name for s in stages] == ["x", "y"]
     assert [(len(s.train), len(s.test)) for s in stages] == [(6, 3), (6, 3)]
     assert not {e.input for e in stages[0].train} & {e.input for e in stages[0].test}
+
+
+def test_of_superni_the_tasks_of_labels_are_taken_and_of_several_answers_the_first(tmp_path):
+    for task, output in (("labels", "yes"), ("choices", ["A", "B"]), ("stories", ["Once " * 9])):
+        (tmp_path / task).mkdir()
+        rows = [{"input": f"{task} {i}", "output": output} for i in range(9)]
+        (tmp_path / task / "test.json").write_text(json.dumps({"Instances": rows}))
+    stages = stream(str(tmp_path), CUT, 0)
+    assert [(s.name, s.train[0].output) for s in stages] == [("choices", "A"), ("labels", "yes")]
