@@ -112,6 +112,15 @@ def test_numbers_that_are_not_finite_are_refused_both_ways(
         unpack(foreign(files, poison), base)
 
 
+def test_large_numbers_are_sound_though_their_sum_is_not_finite(
+    base: BaseModel, random_weights: Weights
+):
+    weights = random_weights(CONFIG)
+    path, low = next(iter(weights.items()))
+    low.b[:] = 3e38
+    assert torch.equal(unpack(pack(weights, CONFIG, base), base).weights[path].b, low.b)
+
+
 @pytest.mark.parametrize(
     ("difference", "words"),
     [
