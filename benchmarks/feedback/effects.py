@@ -104,7 +104,8 @@ async def prepare(backend: Backend, name: str, acts_on: str = ALL) -> Task:
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     engine = AdapterLearningEngine(backend, registry)
     first = (await engine.create_adapter(NAME, config)).unwrap()
-    trained = (await engine.train_adapter(NAME, examples)).unwrap()
+    training = TrainingConfig.auto(len(examples))
+    trained = (await engine.train_adapter(NAME, examples, training)).unwrap()
     files = registry.files(trained)
     right = {str(e.input): e.output for e in held}
     return Task(
@@ -153,8 +154,8 @@ async def taught(
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     made = registry.create(NAME, task.config, await backend.base(), task.start)
     told = registry.journal.examples(NAME, task.examples)
-    how = TrainingConfig.auto(len(task.examples))
-    registry.commit(NAME, task.files, parent=made.head, cause="trained", training=how, events=told)
+    training = TrainingConfig.auto(len(task.examples))
+    registry.commit(NAME, task.files, parent=made.head, cause="trained", training=training, events=told)
     engine = AdapterLearningEngine(backend, registry)
     ticket = (await engine.learn_from_feedback(prompt, generation, signal, NAME)).unwrap()
     assert ticket.version is not None

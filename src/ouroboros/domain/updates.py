@@ -12,7 +12,7 @@ class UpdateConfig:
     The numbers were measured in docs/decisions/0004-one-correction.md.
 
     step       length of the first step, as a share of the adapter's length (Euclidean, A factors).
-    growth     each step is longer than the last by this factor, so that few steps find the scale.
+    growth     no step is longer than this many times the one before it; less, once one went too far.
     max_steps  steps to take at most; rows not learned by then are reported.
     likely     a wanted output counts as learned once each of its tokens has this probability; above
                one half, greedy decoding must say it.
@@ -20,7 +20,7 @@ class UpdateConfig:
     """
 
     step: float = 0.006
-    growth: float = 1.4
+    growth: float = 4.0
     max_steps: int = 60
     likely: float = 0.62
     ridge: float = 0.1

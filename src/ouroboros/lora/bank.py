@@ -131,15 +131,19 @@ class BankedAdapter:
         return found
 
     @contextmanager
-    def training(self) -> Iterator[Float[Tensor, "P"]]:
+    def training(self, moving: Mapping[str, str] | None = None) -> Iterator[Float[Tensor, "P"]]:
         """While open, backward passes add to the gradient row [P] that this yields.
 
         The factors become autograd leaves whose `.grad` are views of that one row, in the layers' dtype.
+        `moving` names, by path, the factors that are to move, "a" or "ab"; without it all are.
         """
         grads = torch.zeros_like(self._row)
         plain = self._factors
         self._factors = {
-            path: (_leaf(a, into_a), _leaf(b, into_b))
+            path: (
+                _leaf(a, into_a) if moving is None or "a" in moving.get(path, "") else a,
+                _leaf(b, into_b) if moving is None or "b" in moving.get(path, "") else b,
+            )
             for path, (a, b) in plain.items()
             for into_a, into_b in [self._places[path].factors(grads)]
         }

@@ -43,8 +43,9 @@ class Delta:
         a, b, factor = self.a.detach(), self.b.detach(), self._factor
         dy = dy[self.span]
         dlow = self._masked(dy @ b.T)
-        if self.a.grad is not None and self.b.grad is not None:
+        if self.b.grad is not None:
             self.b.grad.addmm_(low.T, dy, alpha=factor)
+        if self.a.grad is not None:
             self.a.grad.addmm_(dlow.T, x[self.span], alpha=factor)
         if dx is not None:
             dx[self.span].addmm_(dlow, a, alpha=factor)

@@ -12,10 +12,13 @@ CERTAIN = 0.9
 """A praised answer whose tokens all have this probability needs no more praise."""
 
 
-def waiting_for(items: Sequence[Item], found: Found, likely: float) -> int:
-    """How many of a step's first items are not learned yet; `likely` is what a token has to be."""
+def gaps(items: Sequence[Item], found: Found, likely: float) -> list[float]:
+    """How far, in nats, each of a step's first items is from being learned: 0 once it is.
+
+    `likely` is the probability that each token of a wanted answer has to have.
+    """
     judged = zip(items, found.totals, found.least, strict=False)
-    return sum(not _learned(item, totals, least, likely) for item, totals, least in judged)
+    return [max(_gap(item, totals, least, likely), 0.0) for item, totals, least in judged]
 
 
 def advice(waiting: int, steps: int) -> str:
@@ -25,14 +28,20 @@ def advice(waiting: int, steps: int) -> str:
     return f"{waiting} rows were not fully learned within {steps} steps; give that feedback again."
 
 
-def _learned(item: Item, totals: Sequence[float], least: float, likely: float) -> bool:
-    """Whether a wanted answer would be said, a better one gained on the worse, a judged one moved."""
+def _gap(item: Item, totals: Sequence[float], least: float, likely: float) -> float:
+    """A wanted answer is to be said, a better one to gain on the worse, a judged one to move."""
     row, enough = item.row, MOVED * item.row.weight
     moved = [now - before for now, before in zip(totals, item.reference, strict=True)]
+    unsaid = _logit(math.log(likely)) - _logit(least)
     if row.loss.uses_pair:
-        return least >= math.log(likely) and moved[0] - moved[1] >= enough
+        return max(unsaid, enough - (moved[0] - moved[1]))
     if not row.loss.takes_unwanted:
-        return least >= math.log(likely)
+        return unsaid
     if row.output is None:
-        return moved[0] <= -enough
-    return moved[0] >= enough or least >= math.log(CERTAIN)
+        return enough + moved[0]
+    return min(enough - moved[0], _logit(math.log(CERTAIN)) - _logit(least))
+
+
+def _logit(logprob: float) -> float:
+    """Log-odds: along a step they change evenly, where a probability levels off."""
+    return logprob - math.log(max(-math.expm1(logprob), 1e-12))

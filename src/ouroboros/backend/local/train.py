@@ -14,7 +14,7 @@ import torch
 
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.checkpoint import Progress, pack, unpack
-from ouroboros.backend.local.learned import advice, waiting_for
+from ouroboros.backend.local.learned import advice, gaps
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.step import Found, Item, encode, planned, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
@@ -87,7 +87,9 @@ def train(
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
             require_finite(found.loss, norm, step)
             if training.until is not None:
-                waiting = waiting_for(batch[: len(new[step - 1])], found, training.until)
+                waiting = sum(
+                    gap > 0 for gap in gaps(batch[: len(new[step - 1])], found, training.until)
+                )
                 if not waiting:
                     break
             optimizer.param_groups[0]["lr"] = rate

@@ -2,8 +2,9 @@
 
 Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers
 to every other prompt. Here steps follow the gradient (by conjugate directions), so that only what
-matters to the rows moves. They start short, lengthen, are taken back when the loss rose, and end as soon
-as all rows are learned.
+matters to the rows moves. The first is short; each later one is as long as what is still to be learned
+seems to need, by what the last one taught. They are taken back when the loss rose, and end as soon as
+all rows are learned.
 
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
 changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
@@ -26,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.forward import token_logprobs
-from ouroboros.backend.local.learned import advice, waiting_for
+from ouroboros.backend.local.learned import advice, gaps
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.reading import cut
@@ -45,8 +46,8 @@ from ouroboros.domain.updates import UpdateConfig
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.targets import attention
 
-SHIELD_TOKENS = 1280
-"""Protected tokens at most, adapted ones: the shield's cost grows with their square."""
+SHIELD_TOKENS = 640
+"""Protected tokens at most, adapted ones: reading them is the dearest part of an update."""
 
 SMALL = 0.01
 """A direction of B that is this much shorter than its longest one leads nowhere yet."""
@@ -54,30 +55,41 @@ SMALL = 0.01
 SHORTER = 0.4
 """What a step that raised the loss is shortened by."""
 
+CALM = 1.4
+"""Where steps have raised the loss, later ones grow by less, but by this."""
+
+BEYOND = 1.1
+"""A step goes so much further than it seems to need: falling short costs another."""
+
+LEAST = 0.3
+"""Of the last step's length, a step has at least this."""
+
 
 @dataclass(frozen=True)
 class Shield:
-    """Takes the directions of protected inputs X [N, I] out of a matrix's rows."""
+    """Takes the directions of protected inputs X [N, I] out of a matrix's rows.
+
+    It multiplies by ridge (X^T X + ridge)^-1. `inside` is that where there are more inputs than
+    directions; else it is (X X^T + ridge)^-1, the smaller one.
+    """
 
     x: Float[Tensor, "N I"]
-    inverse: Float[Tensor, "N N"]
+    inside: Tensor
 
     @classmethod
     def against(cls, x: Float[Tensor, "N I"], ridge: float) -> "Shield":
-        """`ridge` is a share of the inputs' mean energy per direction.
-
-        More inputs than directions are no more than their triangular factor, which has the same X^T X.
-        """
-        if len(x) > x.shape[1]:
-            x = torch.linalg.qr(x, mode="r").R
-        gram = x @ x.T
-        strength = ridge * float(gram.trace()) / x.shape[1]
-        eye = torch.eye(len(x), device=x.device)
-        return cls(x, torch.linalg.inv(gram + max(strength, 1e-6) * eye))
+        """`ridge` is a share of the inputs' mean energy per direction."""
+        strength = max(ridge * float(x.square().sum()) / x.shape[1], 1e-6)
+        many = len(x) > x.shape[1]
+        inside = x.T @ x if many else x @ x.T
+        inside.diagonal().add_(strength)
+        inside = torch.cholesky_inverse(torch.linalg.cholesky(inside))
+        return cls(x, strength * inside if many else inside)
 
     def __call__(self, a: Float[Tensor, "R I"]) -> Float[Tensor, "R I"]:
-        """a (1 - X^T (X X^T + ridge)^-1 X), which is a (X^T X + ridge)^-1 ridge."""
-        return a - (a @ self.x.T) @ self.inverse @ self.x
+        if len(self.x) > self.x.shape[1]:
+            return a @ self.inside
+        return a - (a @ self.x.T) @ self.inside @ self.x
 
 
 def update(
@@ -105,30 +117,34 @@ def update(
     length = config.step * _length(adapter)
     young = _young(adapter, shields, moving, config.ridge)
 
-    # 2. Steps along the shielded gradient: longer after a success; shorter, and from the same point
-    #    again, when the loss rose.
+    # 2. Steps along the shielded gradient, each as long as the gap seems to need; shorter, and from the
+    #    same point again, when the loss rose.
     master = adapter.master
     point, direction = master.clone(), torch.zeros_like(master)
     gradient, before = torch.zeros_like(master), torch.zeros_like(master)
     losses: list[float] = []
-    tries, waiting, norm = 0, False, 0.0
-    with adapter.training() as grads:
+    left: list[float] = [math.inf]
+    tries, norm, growth = 0, 0.0, config.growth
+    most = growth
+    factors = {path: "ab" if path in young else "a" for path in moving}
+    with adapter.training(factors) as grads:
         while True:
             found = yield from pool.gradient(adapter, start, items, grads, gradient, passes)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
-                length *= SHORTER
+                length, most, growth = length * SHORTER, 1.0, max(CALM, math.sqrt(growth))
             else:
                 losses.append(found.loss)
-                waiting = waiting_for(items, found, config.likely)
-                _shield(adapter, gradient, shields, young, moving)
+                apart, left = left, gaps(items, found, config.likely)
+                _shield(adapter, gradient, shields, young)
                 norm = float(gradient.norm())
                 require_finite(found.loss, norm, len(losses))
                 point.copy_(master)
                 direction = _conjugate(gradient, before, direction)
                 before.copy_(gradient)
-                length *= config.growth if tries else 1.0
+                length *= _reach(max(apart), max(left), most) if tries else 1.0
+                most = growth
             gradient.zero_()
-            if not waiting or tries == config.max_steps:
+            if not any(left) or tries == config.max_steps:
                 break
             tries += 1
             torch.sub(point, direction, alpha=length / max(float(direction.norm()), 1e-12), out=master)
@@ -154,8 +170,14 @@ def update(
         first_loss=losses[0],
         final_loss=losses[-1],
         seconds=time.perf_counter() - started,
-        advice=advice(waiting, tries),
+        advice=advice(sum(gap > 0 for gap in left), tries),
     )
+
+
+def _reach(before: float, now: float, most: float) -> float:
+    """How many times longer the next step is to be, by what the last one closed of the gap."""
+    closed = before - now
+    return min(most, max(LEAST, BEYOND * now / closed)) if closed > 0 else most
 
 
 def _conjugate(
@@ -232,15 +254,10 @@ def _shield(
     gradient: Float[Tensor, "P"],
     shields: Mapping[str, Shield],
     young: Mapping[str, Shield | None],
-    moving: Collection[str],
 ) -> None:
-    """Keep of a gradient what may move: A off the protected inputs, B in young layers only."""
+    """Keep of a gradient what may move: A off the protected inputs, B off what A makes of them."""
     for path, (a, b) in adapter.views(gradient).items():
-        if path not in moving:
-            a.zero_()
-        if path not in young:
-            b.zero_()
-        elif (shield := young[path]) is not None:
+        if (shield := young.get(path)) is not None:
             b.copy_(shield(b.T).T)
         if path in shields:
             a.copy_(shields[path](a))
