@@ -40,7 +40,7 @@ class TrainJob:
     """Train `start` on `rows`; the result is new files, `start` stays as it is.
 
     Rows of `replay`, what the adapter knows already, and `anchors`, where it is to stay as its base,
-    join each step as `training` says. Where no anchors are named they are passages that the base writes.
+    join each step as `training` says. With None for anchors they are passages that the base writes.
     """
 
     start: AdapterFiles
@@ -49,7 +49,7 @@ class TrainJob:
     rows: tuple[Row, ...]
     replay: tuple[Row, ...] = ()
     checkpoints: Checkpoints = NO_CHECKPOINTS
-    anchors: tuple[Row, ...] = ()
+    anchors: tuple[Row, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

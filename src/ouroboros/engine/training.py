@@ -194,7 +194,7 @@ class Training(Core):
         out = knowledge.split(examples)
         new = [Row.of(e) for i, e in enumerate(examples) if i not in out]
         rows, replay = balanced(new, knowledge.rows(), lesson.training.replay)
-        job = TrainJob(lesson.start, adapter.config, lesson.training, rows, replay)
+        job = TrainJob(lesson.start, adapter.config, lesson.training, rows, replay, anchors=None)
         first = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first, on_progress, cancel)
         fresh = _fresh(examples, out, lesson.event)

@@ -236,7 +236,7 @@ class LocalBackend:
     def _anchors(self, job: TrainJob, adapter: BankedAdapter) -> Steps[TrainingProgress, Sequence[Item]]:
         if not job.training.anchors:
             return ()
-        if not job.anchors:
+        if job.anchors is None:
             return (yield from self._passages.written())
         return (yield from with_references(self._frozen, adapter, encode(self._frozen, job.anchors)))
 
