@@ -1,15 +1,20 @@
 """W1: one correction, from call to a saved, servable version, beside PEFT with `transformers.Trainer`.
 
+All arms start from an adapter that has learned a bundled task. Then unseen prompts of it are corrected,
+one after the other, each to another label than the adapter gives at that moment.
+
 Ours is `learn_from_feedback` on a warm engine with SQLite and files: journal, update, gate, version and
-head. A peer is a warm PEFT model and a fresh `Trainer` that takes as many optimizer steps on one row and
-saves the adapter. It runs at its defaults, and tuned: the base in bfloat16 where the processor has
-products of that, and no logging, progress or checkpoint. It does nothing to keep other answers.
+head. A peer is a warm PEFT model and a fresh `Trainer` that takes as many optimizer steps on one row
+as ours took for it, and saves the adapter. It runs at its defaults, and tuned: the base in bfloat16
+where the processor has products of that, and no logging, progress or checkpoint. It does nothing to keep
+other answers; one more peer does, as is usual, by learned rows beside the new one in each step.
 
 "Answer-only" is ours with an adapter that acts from the answer on, which is another function: a row of
 its own. Cold is the first correction of a process, with the model loaded.
 """
 
 import io
+import shutil
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
@@ -21,44 +26,57 @@ from typing import Any
 from benchmarks.harness import Claim, Spread, fresh, interleave, ratios
 from benchmarks.w2.job import SHAPES, build_model
 
-PROMPTS = [f"{what}, number {i}" for i in range(4) for what in ("Where is my parcel", "Cancel my plan")]
+DATA = Path(__file__).parents[1] / "examples" / "data" / "tickets"
 WARM = 2
 """Corrections before the clock of the warm figure starts."""
+REPLAYED = 7
+"""Learned rows beside the corrected one in a step of the peer that replays."""
 
 _TARGETS = {"ours": (4.0, 1.8), "ours, answer-only": (8.0, 4.0)}
-_PEERS = {"Trainer, defaults": False, "Trainer, tuned": True}
+_PEERS: dict[str, dict[str, Any]] = {
+    "Trainer, defaults": {"tuned": False, "replayed": 0},
+    "Trainer, tuned": {"tuned": True, "replayed": 0},
+    "Trainer, tuned, with replay": {"tuned": True, "replayed": REPLAYED},
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="starter", help="the model of all arms")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights instead of a model")
+    parser.add_argument("--learned", type=int, default=100, help="examples that the adapter has learned")
+    parser.add_argument("--corrections", type=int, default=12, help="corrections of an arm in a round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of all arms")
 
 
 def run(options: Namespace) -> list[Claim]:
-    prompts = PROMPTS[: WARM + 1] if options.quick else PROMPTS
+    count = WARM + 1 if options.quick else options.corrections
+    learned = 10 if options.quick else options.learned
     with tempfile.TemporaryDirectory() as folder:
+        random = str(Path(folder, "model"))
         if options.shape:
-            fresh(build_model, folder=folder, small=options.quick, shape=options.shape, chat=True)()
-        model = folder if options.shape else options.model
-        work = {"model": model, "prompts": prompts}
-        mine = {name: fresh(ours, **work, answer_only="only" in name) for name in _TARGETS}
-        steps = round(median(mine["ours"]()["steps"]))
-        peers = {name: fresh(peer, **work, steps=steps, tuned=on) for name, on in _PEERS.items()}
+            fresh(build_model, folder=random, small=options.quick, shape=options.shape, chat=True)()
+        given = {"model": random if options.shape else options.model, "work": folder}
+        mine = {}
+        for name in _TARGETS:
+            acts_on = "answer" if "only" in name else "all"
+            fresh(begin, **given, acts_on=acts_on, learned=learned)()
+            mine[name] = fresh(ours, **given, acts_on=acts_on, count=count)
+        cases = mine["ours"]()["cases"]
+        peers = {name: fresh(peer, **given, cases=cases, **how) for name, how in _PEERS.items()}
         found = interleave(mine | peers, 1 if options.quick else options.repeats)
-    return [*_speed(found), *_figures(found, steps)]
+    return [*_speed(found), *_figures(found)]
 
 
 def _speed(found: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     claims = []
     for name, targets in _TARGETS.items():
-        for other, target in zip(_PEERS, targets, strict=True):
+        for other, target in zip(_PEERS, (*targets, None), strict=True):
             faster = Spread.of(ratios(_middle(found[other]), _middle(found[name])))
             claims.append(Claim(f"{name}: times faster than {other}", faster, at_least=target))
     return claims
 
 
-def _figures(found: dict[str, list[dict[str, Any]]], steps: int) -> list[Claim]:
+def _figures(found: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     every = [s for run in found["ours"] for s in run["seconds"][WARM:]]
     slowest = quantiles(every, n=20)[-1] if len(every) > 1 else every[0]
     return [
@@ -68,7 +86,10 @@ def _figures(found: dict[str, list[dict[str, Any]]], steps: int) -> list[Claim]:
             Claim(f"cold, {name}", Spread.of(run["seconds"][0] for run in runs), unit=" s")
             for name, runs in found.items()
         ),
-        Claim("optimizer steps of every arm", Spread.of([steps])),
+        *(
+            Claim(f"optimizer steps, {name}", Spread.of(s for run in found[name] for s in _steps(run)))
+            for name in _TARGETS
+        ),
     ]
 
 
@@ -77,53 +98,95 @@ def _middle(runs: list[dict[str, Any]]) -> list[float]:
     return [median(run["seconds"][WARM:]) for run in runs]
 
 
-def ours(model: str, prompts: list[str], answer_only: bool) -> dict[str, Any]:
-    """Seconds and steps of each correction, on an engine with its store on disk."""
-    from ouroboros import AdapterConfig, FeedbackSignal, open_sync_engine
+def _steps(run: dict[str, Any]) -> list[int]:
+    return [steps for *_, steps in run["cases"][WARM:]]
 
-    seconds, steps = [], []
-    with tempfile.TemporaryDirectory() as folder, open_sync_engine(store=folder, model=model) as engine:
-        base = engine.base().unwrap()
-        config = AdapterConfig.auto(base, acts_on="answer" if answer_only else "all")
+
+def begin(model: str, work: str, acts_on: str, learned: int) -> dict[str, Any]:
+    """Teach the adapter that all arms start from: a store for ours, a PEFT folder for the peers."""
+    from ouroboros import AdapterConfig, TrainingConfig, open_sync_engine
+    from ouroboros.learning.formats import read_examples
+
+    examples = read_examples(DATA / "train.jsonl")[:learned]
+    with open_sync_engine(store=Path(work, acts_on), model=model) as engine:
+        config = AdapterConfig.auto(engine.base().unwrap(), acts_on=acts_on)
         engine.create_adapter("tickets", config).unwrap()
-        for prompt in prompts:
-            found = engine.generate_with_adapter(prompt, "tickets").unwrap()
-            said = found if found.text.strip() else "no answer"  # random weights may say nothing
-            signal = FeedbackSignal.user_correction(_answer(prompt))
-            started = time.perf_counter()
-            version = engine.learn_from_feedback(prompt, said, signal, "tickets").unwrap().version
-            seconds.append(time.perf_counter() - started)
-            assert version is not None
-            assert version.report is not None
-            steps.append(version.report.steps)
-    return {"seconds": seconds, "steps": steps}
+        engine.train_adapter("tickets", examples, TrainingConfig.auto(len(examples))).unwrap()
+        folder = Path(work, f"peft-{acts_on}")
+        folder.mkdir()
+        for name, content in engine.export_adapter("tickets").unwrap().items():
+            (folder / name).write_bytes(content)
+    return {}
 
 
-def peer(model: str, prompts: list[str], steps: int, tuned: bool) -> dict[str, Any]:
+def ours(model: str, work: str, acts_on: str, count: int) -> dict[str, Any]:
+    """Seconds of each correction, on an engine with its store on disk; and of each the prompt, the
+    corrected answer and the steps that it took."""
+    from ouroboros import FeedbackSignal, open_sync_engine
+
+    seconds, cases = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        store = shutil.copytree(Path(work, acts_on), Path(folder, "store"))
+        with open_sync_engine(store=store, model=model) as engine:
+            for number, prompt in enumerate(_prompts(count)):
+                found = engine.generate_with_adapter(prompt, "tickets").unwrap()
+                said = found if found.text.strip() else "no answer"  # random weights may say nothing
+                meant = _other(found.text.strip(), number)
+                signal = FeedbackSignal.user_correction(meant)
+                started = time.perf_counter()
+                ticket = engine.learn_from_feedback(prompt, said, signal, "tickets").unwrap()
+                seconds.append(time.perf_counter() - started)
+                assert ticket.version is not None
+                assert ticket.version.report is not None
+                cases.append((prompt, meant, ticket.version.report.steps))
+    return {"seconds": seconds, "cases": cases}
+
+
+def _prompts(count: int) -> list[str]:
+    from ouroboros.learning.formats import read_examples
+
+    return [str(example.input) for example in read_examples(DATA / "heldout.jsonl")[:count]]
+
+
+def _other(said: str, number: int) -> str:
+    """A label of the task that is not what the adapter says; which, goes in turns."""
+    from ouroboros.learning.formats import read_examples
+
+    labels = sorted({example.output for example in read_examples(DATA / "train.jsonl")} - {said})
+    return labels[number % len(labels)]
+
+
+def peer(
+    model: str, work: str, cases: list[tuple[str, str, int]], tuned: bool, replayed: int
+) -> dict[str, Any]:
     """The same corrections by `Trainer` on a PEFT model: cross-entropy on the corrected answer."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ouroboros.backend.local.precision import compute_dtype
+    from ouroboros.learning.formats import read_examples
     from ouroboros.starter import starter_path
 
     source = str(starter_path()) if model == "starter" else model
     dtype = compute_dtype("auto", torch.device("cpu")) if tuned else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(source)
     base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    shape = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    network = get_peft_model(base, shape)
+    network = PeftModel.from_pretrained(base, str(Path(work, "peft-all")), is_trainable=True)
+    learned = [_row(tokenizer, str(e.input), e.output) for e in read_examples(DATA / "train.jsonl")]
     seconds = []
-    for prompt in prompts:
+    for number, (prompt, meant, steps) in enumerate(cases):
+        before = learned[number * replayed : (number + 1) * replayed]
         started = time.perf_counter()
-        _train(network, _row(tokenizer, prompt), steps, tuned)
+        _train(network, tokenizer, [_row(tokenizer, prompt, meant), *before], max(1, steps), tuned)
         seconds.append(time.perf_counter() - started)
     return {"seconds": seconds}
 
 
-def _train(network: Any, row: dict[str, list[int]], steps: int, tuned: bool) -> None:
-    from transformers import Trainer, TrainingArguments
+def _train(
+    network: Any, tokenizer: Any, rows: list[dict[str, list[int]]], steps: int, tuned: bool
+) -> None:
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     quiet: dict[str, Any] = (
         {"logging_strategy": "no", "disable_tqdm": True, "save_strategy": "no"} if tuned else {}
@@ -133,7 +196,7 @@ def _train(network: Any, row: dict[str, list[int]], steps: int, tuned: bool) -> 
         arguments = TrainingArguments(
             output_dir=folder,
             max_steps=steps,
-            per_device_train_batch_size=1,
+            per_device_train_batch_size=len(rows),
             learning_rate=5e-3,
             lr_scheduler_type="constant",
             report_to=[],
@@ -141,7 +204,8 @@ def _train(network: Any, row: dict[str, list[int]], steps: int, tuned: bool) -> 
             dataloader_pin_memory=False,
             **quiet,
         )
-        Trainer(network, arguments, train_dataset=[row]).train()  # type: ignore[arg-type]
+        collate = DataCollatorForSeq2Seq(tokenizer)
+        Trainer(network, arguments, train_dataset=rows, data_collator=collate).train()  # type: ignore[arg-type]
         network.save_pretrained(Path(folder, "adapter"))
     assert _moved(network) != before, "nothing was trained"
 
@@ -150,7 +214,7 @@ def _moved(network: Any) -> float:
     return sum(float(p.detach().abs().sum()) for p in network.parameters() if p.requires_grad)
 
 
-def _row(tokenizer: Any, prompt: str) -> dict[str, list[int]]:
+def _row(tokenizer: Any, prompt: str, answer: str) -> dict[str, list[int]]:
     turns = [{"role": "user", "content": prompt}]
     text = (
         tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -158,9 +222,5 @@ def _row(tokenizer: Any, prompt: str) -> dict[str, list[int]]:
         else prompt
     )
     before = tokenizer.encode(text, add_special_tokens=False)
-    after = [*tokenizer.encode(_answer(prompt), add_special_tokens=False), tokenizer.eos_token_id]
+    after = [*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id]
     return {"input_ids": before + after, "labels": [-100] * len(before) + after}
-
-
-def _answer(prompt: str) -> str:
-    return "team-parcel" if "parcel" in prompt else "team-keys"

@@ -38,6 +38,10 @@ def test_numbers_are_read_from_the_environment():
     assert Settings.load(environ={"OUROBOROS_TOLERANCE": "0.1"}).tolerance == 0.1
 
 
+def test_a_path_may_be_given_for_text(tmp_path):
+    assert Settings.load({"store": tmp_path}, environ={}).store == str(tmp_path)
+
+
 def test_an_empty_variable_is_no_variable():
     assert Settings.load(environ={"OUROBOROS_STORE": ""}) == Settings()
 

@@ -64,14 +64,17 @@ class Settings:
         file: Path | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> "Settings":
-        """Each setting from `overrides`, else the environment, else the file, else its default.
+        """Each setting from `overrides`, else the environment, else the file, else its default. A path
+        may be given for text.
 
         Raises `InvalidConfig` for a name nobody knows or a value of the wrong kind, and `InvalidFile`
         for a settings file that is missing or is not TOML.
         """
         environ = os.environ if environ is None else environ
         found = _from_file(file or _file_in(environ)) | _from_environment(environ)
-        found |= overrides or {}
+        found |= {
+            k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in (overrides or {}).items()
+        }
         _refuse_unknown(found, "setting")
         settings = cls(**found)
         settings.check()
