@@ -17,6 +17,7 @@ from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distil
 from ouroboros.domain.rows import Row
+from ouroboros.domain.updates import UpdateConfig
 
 CONFIG = AdapterConfig(2, 1e-3)
 PROMPTS = ("where is my parcel?", "set an alarm", "play some music", "hello")
@@ -53,6 +54,27 @@ async def test_a_correction_reads_once_and_then_takes_its_steps(backend, passes)
     start = await backend.initialize(CONFIG, 0)
     outcome = await backend.update(UpdateJob(start, CONFIG, (row,), protect))
     assert passes == {"training": outcome.report.steps + 1, "reading": 2}  # references; the shield
+
+
+async def test_a_correction_that_is_learned_asks_for_no_more_gradients(backend, passes, monkeypatch):
+    ways_back: list[torch.Tensor] = []
+    plain = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda t: (ways_back.append(t), plain(t))[1])
+    start = await backend.initialize(CONFIG, 0)
+    row = Row(PROMPTS[0], "shipping", DPO(), rejected="no idea")
+    easy = UpdateConfig(likely=0.01)  # a base of random weights is sure of nothing
+    outcome = await backend.update(UpdateJob(start, CONFIG, (row,), update=easy))
+    assert outcome.report.advice == ""
+    assert len(ways_back) == outcome.report.steps == passes["training"] - 1
+
+
+async def test_what_the_base_says_where_drift_is_asked_is_read_once(backend, passes):
+    digest = await backend.load(await backend.initialize(CONFIG, 0))
+    asked = [ScoreRequest(p, "shipping", digest, drift=True) for p in PROMPTS]
+    first = await backend.score(asked)
+    assert passes["reading"] == 2  # the base's, the adapter's
+    assert await backend.score(asked) == first
+    assert passes["reading"] == 3
 
 
 async def test_trainings_with_references_share_their_passes(backend, passes):

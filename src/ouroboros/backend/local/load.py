@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,7 +27,7 @@ from ouroboros.backend.local.outline import STARTER, outlined
 from ouroboros.backend.local.precision import compute_dtype
 from ouroboros.backend.local.prompts import LIMIT, PromptStore
 from ouroboros.backend.local.quantized import BYTES, keep_differentiable, quantization
-from ouroboros.backend.local.tokens import Codec
+from ouroboros.backend.local.tokens import Codec, Encoded
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
 from ouroboros.lora.bank import Bank
@@ -39,13 +40,25 @@ _HASH_WHOLE = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """A base in memory: frozen, with a bank that adapts its layers as each call asks."""
+    """A base in memory: frozen, with a bank that adapts its layers as each call asks.
+
+    said  the logits [T, V] of the T output tokens of sequences whose drift is asked.
+    """
 
     base: BaseModel
     model: PreTrainedModel
     codec: Codec
     bank: Bank
     prompts: PromptStore = field(default_factory=PromptStore)
+    said: dict[Encoded, Tensor] = field(default_factory=dict)
+    _energies: dict[str, float] = field(default_factory=dict)
+
+    def energy(self, path: str) -> float:
+        """The squared Frobenius norm of a layer's weights."""
+        if path not in self._energies:
+            weight = self.model.get_submodule(path).weight
+            self._energies[path] = float(weight.float().square().sum())  # type: ignore[union-attr]
+        return self._energies[path]
 
     @property
     def device(self) -> torch.device:

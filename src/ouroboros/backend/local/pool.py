@@ -7,7 +7,7 @@ share the passes, whatever their data, rank, loss or pace, and none waits for an
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,16 +52,18 @@ class Pool:
         grads: Float[Tensor, "P"],
         into: Float[Tensor, "P"],
         plan: Plan,
+        enough: Callable[[Found], bool] | None = None,
     ) -> Steps[Any, Found]:
         """Add the gradient of one optimizer step's loss to `into`, in float32.
 
         `grads` is what the adapter's `training` yields. Each step is at most one forward and backward
-        pass, after everyone else has had the chance to ask.
+        pass, after everyone else has had the chance to ask. Where all items are read in one pass and
+        what was found is `enough`, no gradient is wanted, and none is added.
         """
         shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
         kl = kl_to_start(self.frozen, adapter, start, items) if start is not None else 0.0
         tokens = [pass_tokens(self.frozen, i.sequences, adapter) for i in items]
-        asked = _Asked(adapter, items, tokens, shares, kl, grads, into, plan)
+        asked = _Asked(adapter, items, tokens, shares, kl, grads, into, plan, enough)
         self._asked.append(asked)
         try:
             while asked.next < len(items):
@@ -125,9 +127,19 @@ class Pool:
             for one in taking:
                 self._run([one])
             return
-        torch.stack(losses).sum().backward()
-        for (asked, items), piece, value in zip(chosen, pieces, values.tolist(), strict=True):
-            asked.take(items, piece.detach(), value)
+        found = [
+            asked.found_with(items, piece.detach(), value)
+            for (asked, items), piece, value in zip(chosen, pieces, values.tolist(), strict=True)
+        ]
+        wanted = [
+            loss
+            for (asked, _), loss, new in zip(chosen, losses, found, strict=True)
+            if not asked.content_with(new)
+        ]
+        if wanted:
+            torch.stack(wanted).sum().backward()
+        for (asked, _), new in zip(chosen, found, strict=True):
+            asked.take(new)
 
 
 @dataclass(eq=False)
@@ -142,6 +154,7 @@ class _Asked:
     grads: Float[Tensor, "P"]
     into: Float[Tensor, "P"]
     plan: Plan
+    enough: Callable[[Found], bool] | None
     next: int = 0
     found: Found = field(default_factory=lambda: Found(0.0, [], []))
 
@@ -172,13 +185,22 @@ class _Asked:
             )
         )
 
-    def take(self, items: Sequence[Item], logprobs: Float[Tensor, "L"], loss: float) -> None:
-        """Put down what a pass over the next items has found."""
+    def found_with(self, items: Sequence[Item], logprobs: Float[Tensor, "L"], loss: float) -> Found:
+        """What has been found once a pass over the next items is counted."""
+        totals, least = _sums(items, logprobs)
+        before = self.found
+        return Found(before.loss + loss, before.totals + totals, before.least + least)
+
+    def content_with(self, found: Found) -> bool:
+        """Whether what one pass over all items has found is enough, without its gradient."""
+        whole = self.next == 0 and len(found.totals) == len(self.items)
+        return whole and self.enough is not None and self.enough(found)
+
+    def take(self, found: Found) -> None:
+        """Put down what a pass has found, and its gradient."""
         self.into.add_(self.grads)
         self.grads.zero_()
-        self.next += len(items)
-        self.found = replace(self.found, loss=self.found.loss + loss)
-        _collect(items, logprobs, self.found.totals, self.found.least)
+        self.found, self.next = found, len(found.totals)
 
 
 def _labels(item: Item) -> int:
@@ -198,15 +220,10 @@ def _apart(items: Sequence[Item], logits: Float[Tensor, "L V"]) -> Float[Tensor,
     )
 
 
-def _collect(
-    items: Sequence[Item],
-    logprobs: Float[Tensor, "L"],
-    sums: list[tuple[float, ...]],
-    least: list[float],
-) -> None:
-    lengths = [len(s.output) for item in items for s in item.sequences]
-    outputs = iter(logprobs.cpu().split(lengths))
-    for item in items:
-        own = [next(outputs) for _ in item.sequences]
-        sums.append(tuple(float(o.sum()) for o in own))
-        least.append(float(own[0].min()))
+def _sums(
+    items: Sequence[Item], logprobs: Float[Tensor, "L"]
+) -> tuple[list[tuple[float, ...]], list[float]]:
+    """Of each item the log-probability of its outputs, and of the least likely token of its first."""
+    outputs = iter(logprobs.cpu().split([len(s.output) for item in items for s in item.sequences]))
+    of = [[next(outputs) for _ in item.sequences] for item in items]
+    return [tuple(float(o.sum()) for o in own) for own in of], [float(own[0].min()) for own in of]

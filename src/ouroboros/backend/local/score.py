@@ -19,6 +19,9 @@ from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.weights import LoraWeights, LowRank
 
+KEPT = 64
+"""Sequences of which what the base says is kept."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -36,8 +39,8 @@ def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]
     the ones before it: no token need be generated to know.
     """
     found: list[Score] = []
+    yield from _read_base(frozen, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
     tokens = costs(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
-    tokens = [n + len(a.sequence) if a.drift else n for n, a in zip(tokens, asked, strict=True)]
     for run in cut(tokens, frozen.token_budget):
         found += _score(frozen, [asked[i] for i in run])
         yield None
@@ -46,32 +49,37 @@ def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]
 
 def strength(frozen: FrozenModel, weights: LoraWeights) -> float:
     """Frobenius norm of all updates over that of the layers they are added to."""
-    base = sum(
-        float(frozen.model.get_submodule(path).weight.float().square().sum())  # type: ignore[union-attr]
-        for path in weights
-    )
+    base = sum(map(frozen.energy, weights))
     return math.sqrt(sum(map(_energy, weights.values())) / max(base, 1e-12))
+
+
+def _read_base(frozen: FrozenModel, sequences: Sequence[Encoded]) -> Steps[Any, None]:
+    """See to it that what the base says of these is known: a gate asks the same ones again and again."""
+    said = frozen.said
+    unread = [s for s in sequences if s not in said]
+    if len(said) + len(unread) > KEPT:
+        said.clear()
+        unread = list(sequences)
+    for run in cut(list(map(len, unread)), frozen.token_budget):
+        chosen = [unread[i] for i in run]
+        with torch.no_grad():
+            logits, _ = labelled_logits(frozen, chosen, [None] * len(chosen))
+        tables = logits.to(frozen.dtype).split([len(s.output) for s in chosen])  # as they were computed
+        said |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
+        yield None
 
 
 @torch.no_grad()
 def _score(frozen: FrozenModel, asked: Sequence[Asked]) -> list[Score]:
-    again = [a for a in asked if a.drift]
-    logits, _ = labelled_logits(
-        frozen,
-        [a.sequence for a in (*asked, *again)],
-        [*(a.adapter for a in asked), *(None for _ in again)],
-    )
-    logprobs = logits.log_softmax(-1)
-    lengths = [len(a.sequence.output) for a in (*asked, *again)]
-    tables = logprobs.split(lengths)
-    bases = iter(tables[len(asked) :])
+    logits, _ = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
+    tables = logits.log_softmax(-1).split([len(a.sequence.output) for a in asked])
     return [
         Score(
             logprobs=tuple(table.gather(1, _ids(a, table)[:, None])[:, 0].tolist()),
             said=_said(table, a.sequence.output, frozen.codec.ends),
-            drift=_drift(table, next(bases)) if a.drift else 0.0,
+            drift=_drift(table, frozen.said[a.sequence]) if a.drift else 0.0,
         )
-        for a, table in zip(asked, tables, strict=False)
+        for a, table in zip(asked, tables, strict=True)
     ]
 
 
@@ -86,8 +94,9 @@ def _said(table: Float[Tensor, "T V"], output: Sequence[int], ends: frozenset[in
 
 
 def _drift(table: Float[Tensor, "T V"], base: Float[Tensor, "T V"]) -> float:
-    """KL(base || adapter) in nats, mean over T positions."""
-    return float(kl_div(table, base, log_target=True, reduction="sum")) / len(table)
+    """KL(base || adapter) in nats, mean over T positions, of log-probabilities and the base's logits."""
+    known = base.float().log_softmax(-1)
+    return float(kl_div(table, known, log_target=True, reduction="sum")) / len(table)
 
 
 def _energy(low: LowRank) -> float:

@@ -41,7 +41,8 @@ def train(
     Passes over the base are shared with whoever else asks the pool for gradients meanwhile. A training
     that goes on from a checkpoint ends with the same bits as one that was never stopped.
 
-    With `training.until` it ends as soon as all rows are learned, so that the last step is not taken.
+    With `training.until` it ends as soon as all rows are learned and what was replayed beside them is
+    still known, so that the last step is not taken.
 
     Raises `TooLong` or `OutOfMemory` before the first step, `TrainingFailed` when the loss or gradient
     is not finite.
@@ -56,7 +57,7 @@ def train(
     new = list(order(len(rows), training, config.max_steps))
     known = range(len(rows), len(rows) + len(replay))
     plain = range(len(rows) + len(replay), len(every))
-    replayed = beside(new, known, training.replay, training.seed + 1)
+    replayed = list(beside(new, known, training.replay, training.seed + 1))
     anchored = beside(new, plain, training.anchors, training.seed + 2)
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
     peak = config.learning_rate * (training.caution if replay else 1.0)
@@ -87,10 +88,10 @@ def train(
             norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
             require_finite(found.loss, norm, step)
             if training.until is not None:
-                waiting = sum(
-                    gap > 0 for gap in gaps(batch[: len(new[step - 1])], found, training.until)
-                )
-                if not waiting:
+                own = len(new[step - 1])
+                left = gaps(batch[: own + len(replayed[step - 1])], found, training.until)
+                waiting = sum(gap > 0 for gap in left[:own])
+                if not any(left):
                     break
             optimizer.param_groups[0]["lr"] = rate
             optimizer.step()

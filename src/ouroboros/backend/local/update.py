@@ -32,6 +32,7 @@ from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.reading import cut
 from ouroboros.backend.local.step import (
+    Found,
     encode,
     planned,
     start_copy,
@@ -127,9 +128,13 @@ def update(
     tries, norm, growth = 0, 0.0, config.growth
     most = growth
     factors = {path: "ab" if path in young else "a" for path in moving}
+
+    def learned(found: Found) -> bool:
+        return not any(gaps(items, found, config.likely))
+
     with adapter.training(factors) as grads:
         while True:
-            found = yield from pool.gradient(adapter, start, items, grads, gradient, passes)
+            found = yield from pool.gradient(adapter, start, items, grads, gradient, passes, learned)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
                 length, most, growth = length * SHORTER, 1.0, max(CALM, math.sqrt(growth))
             else:
