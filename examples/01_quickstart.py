@@ -1,6 +1,6 @@
 """Create an adapter, teach it, ask it: the whole of the library's first page."""
 
-from ouroboros import AdapterConfig, TrainingConfig, TrainingExample, open_sync_engine
+from ouroboros import TrainingExample, open_sync_engine
 
 EXAMPLES = [
     TrainingExample("Where is my parcel?", "delivery"),
@@ -15,10 +15,9 @@ EXAMPLES = [
 ]
 
 with open_sync_engine() as engine:
-    base = engine.base().unwrap()
-    engine.create_adapter("quickstart", AdapterConfig.auto(base)).unwrap()
+    engine.create_adapter("quickstart").unwrap()
 
-    version = engine.train_adapter("quickstart", EXAMPLES, TrainingConfig.auto(len(EXAMPLES))).unwrap()
+    version = engine.train_adapter("quickstart", EXAMPLES).unwrap()
     if version.report is not None:
         print(f"{version.ref}: loss {version.report.first_loss:.2f} -> {version.report.final_loss:.2f}")
 

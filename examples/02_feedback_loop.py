@@ -1,6 +1,6 @@
 """Correct an adapter, praise it, take a lesson back: learning from one judgement at a time."""
 
-from ouroboros import AdapterConfig, FeedbackSignal, TrainingConfig, TrainingExample, open_sync_engine
+from ouroboros import FeedbackSignal, TrainingExample, open_sync_engine
 
 EXAMPLES = [
     TrainingExample("Where is my parcel?", "delivery"),
@@ -13,9 +13,8 @@ EXAMPLES = [
 QUESTION = "Can I pay after the parcel has come?"
 
 with open_sync_engine(store="memory:") as engine:
-    base = engine.base().unwrap()
-    engine.create_adapter("desk", AdapterConfig.auto(base)).unwrap()
-    engine.train_adapter("desk", EXAMPLES, TrainingConfig.auto(len(EXAMPLES))).unwrap()
+    engine.create_adapter("desk").unwrap()
+    engine.train_adapter("desk", EXAMPLES).unwrap()
 
     said = engine.generate_with_adapter(QUESTION, "desk").unwrap()
     right = FeedbackSignal.user_correction("billing" if said.text != "billing" else "delivery")

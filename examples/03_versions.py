@@ -1,6 +1,6 @@
 """Every training and judgement makes a version: compare them, go back, forget, and prove it."""
 
-from ouroboros import AdapterConfig, FeedbackSignal, TrainingConfig, TrainingExample, open_sync_engine
+from ouroboros import FeedbackSignal, TrainingExample, open_sync_engine
 
 EXAMPLES = [
     TrainingExample("Where is my parcel?", "delivery"),
@@ -10,9 +10,8 @@ EXAMPLES = [
 ]
 
 with open_sync_engine(store="memory:") as engine:
-    base = engine.base().unwrap()
-    engine.create_adapter("tickets", AdapterConfig.auto(base)).unwrap()
-    engine.train_adapter("tickets", EXAMPLES, TrainingConfig.auto(len(EXAMPLES))).unwrap()
+    engine.create_adapter("tickets").unwrap()
+    engine.train_adapter("tickets", EXAMPLES).unwrap()
     ticket = engine.learn_from_feedback(
         "My code is 4711, and the locker stays shut.",
         "delivery",

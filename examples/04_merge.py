@@ -1,11 +1,9 @@
 """Merge two adapters into one, and see whether it is worth it."""
 
 from ouroboros import (
-    AdapterConfig,
     Err,
     MergeStrategy,
     Ok,
-    TrainingConfig,
     TrainingExample,
     open_sync_engine,
 )
@@ -26,10 +24,9 @@ TASKS = {
 }
 
 with open_sync_engine(store="memory:") as engine:
-    base = engine.base().unwrap()
     for name, examples in TASKS.items():
-        engine.create_adapter(name, AdapterConfig.auto(base)).unwrap()
-        engine.train_adapter(name, examples, TrainingConfig.auto(len(examples))).unwrap()
+        engine.create_adapter(name).unwrap()
+        engine.train_adapter(name, examples).unwrap()
 
     for strategy in (MergeStrategy.AVERAGE, MergeStrategy.TASK_ARITHMETIC, MergeStrategy.TIES):
         name = f"both, {strategy.value}"

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 from ouroboros import (
-    AdapterConfig,
     AdapterFiles,
     Err,
     ExportForm,
@@ -13,8 +12,7 @@ from ouroboros import (
 )
 
 with open_sync_engine(store="memory:") as engine, tempfile.TemporaryDirectory() as temporary:
-    base = engine.base().unwrap()
-    engine.create_adapter("tickets", AdapterConfig.auto(base)).unwrap()
+    engine.create_adapter("tickets").unwrap()
     engine.train_adapter("tickets", [TrainingExample("Where is my parcel?", "delivery")]).unwrap()
 
     # Out: PeftModel.from_pretrained(model, folder) and vLLM's --lora-modules read this folder.

@@ -1,10 +1,9 @@
 """Ouroboros: one frozen base model, many small adapters that learn.
 
-    from ouroboros import AdapterConfig, TrainingExample, open_sync_engine
+    from ouroboros import TrainingExample, open_sync_engine
 
     with open_sync_engine(store="./adapters", model="starter") as engine:
-        base = engine.base().unwrap()
-        engine.create_adapter("tickets", AdapterConfig.auto(base)).unwrap()
+        engine.create_adapter("tickets").unwrap()
         engine.train_adapter("tickets", [TrainingExample("Where is my parcel?", "delivery")]).unwrap()
         print(engine.generate_with_adapter("It has not come yet.", "tickets").unwrap().text)
 

@@ -28,19 +28,20 @@ class Adapters(Core):
     ) -> Adapter:
         """A new adapter whose version 1 answers exactly as the base does.
 
-        If it exceeds 10 MiB in bfloat16 and names no precision, it is kept in int8 or else in int4, and
-        its config says so: other programs then read what `export_adapter` writes, not the stored files.
-        It is found by its `description` until it has learned something (see `find_adapters`).
+        Without `config` it has `AdapterConfig.auto`'s, which learn well on this base. If it exceeds
+        10 MiB in bfloat16 and names no precision, it is kept in int8 or else in int4, and its config
+        says so: other programs then read what `export_adapter` writes, not the stored files. It is
+        found by its `description` until it has learned something (see `find_adapters`).
         """
         adapter_id = task_name if isinstance(task_name, AdapterId) else AdapterId(task_name)
-        config = config or AdapterConfig.default()
         adapter_id.check()
-        config.check()
+        if config is not None:
+            config.check()
         if description:
             check_text("description", description)
         await in_thread(self._registry.require_free, adapter_id)
         base = await self._backend.base()
-        config = settle(base, config)
+        config = settle(base, config or AdapterConfig.auto(base))
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
         create = functools.partial(self._registry.create, seed=seed, description=description)

@@ -56,13 +56,13 @@ class Training(Core):
         many examples are held out to measure that, now and at every later update, and some of what it
         knew is trained along. Otherwise it is kept unserved, and the error is `Refused`. The examples
         are journalled before training starts, and a long training keeps checkpoints: if the program
-        dies, `resume_job` goes on with it. `on_progress` is called after each optimizer step, from
-        another thread.
+        dies, `resume_job` goes on with it. Without `config`, `TrainingConfig.auto` sets how long it
+        goes on. `on_progress` is called after each optimizer step, from another thread.
         """
         ref = VersionRef.parse(adapter_id)
-        training = config or TrainingConfig.default()
-        training.check()
         check_examples(examples)
+        training = config or TrainingConfig.auto(len(examples))
+        training.check()
         async with self._entering[ref.adapter]:  # they are journalled, and wait, in the order they came
             await self._backend.check(tuple(map(Row.of, examples)))
             await self._adapter(ref.adapter)
