@@ -77,8 +77,8 @@ class LocalBackend:
         self._keeping = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
         self._embedding: Embedding | None = None
-        prepare = (lambda: torch.set_num_threads(threads)) if threads else (lambda: None)
-        self._worker = Worker("ouroboros-backend", prepare)
+        frozen.threads.most = threads or frozen.threads.most
+        self._worker = Worker("ouroboros-backend", prepare=frozen.threads.all)
 
     @classmethod
     def open(

@@ -123,6 +123,7 @@ def labelled_logits(
     and compute each layer again on the way back; no adapter acts below the layer `start`, and what it is
     given is kept.
     """
+    frozen.threads.suit(frozen.base, sum(map(len, sequences)))
     decoder = frozen.decoder
     if decoder is not None and decoder.reaches(list(map(len, sequences))):
         parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]

@@ -27,6 +27,7 @@ from ouroboros.backend.local.outline import STARTER, outlined
 from ouroboros.backend.local.precision import compute_dtype
 from ouroboros.backend.local.prompts import LIMIT, PromptStore
 from ouroboros.backend.local.quantized import BYTES, keep_differentiable, quantization
+from ouroboros.backend.local.threads import Threads
 from ouroboros.backend.local.tokens import Codec, Encoded
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
@@ -50,6 +51,7 @@ class FrozenModel:
     codec: Codec
     bank: Bank
     prompts: PromptStore = field(default_factory=PromptStore)
+    threads: Threads = field(default_factory=Threads)
     said: dict[Encoded, Tensor] = field(default_factory=dict)
     _energies: dict[str, float] = field(default_factory=dict)
 

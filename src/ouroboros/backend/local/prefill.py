@@ -28,6 +28,7 @@ def prefill(
     frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
+    frozen.threads.suit(frozen.base, sum(map(len, prompts)))
     if frozen.decoder is not None and frozen.decoder.reaches(list(map(len, prompts))):
         return _decoded(frozen, frozen.decoder, prompts, adapters)
     if packable(frozen.base.architecture) and installed(frozen.model):

@@ -67,6 +67,7 @@ def following(
     frozen: FrozenModel, ids: Int[Tensor, "B"], columns: Columns, slots: Slots
 ) -> Float[Tensor, "B V"]:
     """One further token of every row; what it says comes next."""
+    frozen.threads.suit(frozen.base, len(ids))
     decoder = frozen.decoder
     if decoder is not None and decoder.reaches([n + 1 for n in columns.lengths]):
         return decoder.head(decoder.following(ids, columns, slots))

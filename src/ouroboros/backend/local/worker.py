@@ -34,7 +34,8 @@ class _Work(Generic[E, T]):
 
 
 class Worker:
-    """A thread that runs work step by step, in turn. Started by its first work, ended by `close`."""
+    """A thread that runs work step by step, in turn, `prepare` before each step. Started by its first
+    work, ended by `close`."""
 
     def __init__(self, name: str, prepare: Callable[[], None] = lambda: None) -> None:
         self._inbox: queue.SimpleQueue[_Work[Any, Any] | None] = queue.SimpleQueue()
@@ -90,11 +91,11 @@ class Worker:
             self._inbox.put(work)
 
     def _loop(self) -> None:
-        self._prepare()
         turns: Turns[_Work[Any, Any]] = Turns()
         while self._receive(turns):
             work, learning = turns.next()
             started = time.perf_counter()
+            self._prepare()
             goes_on = _step(work)
             turns.took(time.perf_counter() - started, learning)
             if goes_on:
