@@ -124,7 +124,8 @@ class TrainingConfig:
     weight_decay        AdamW's decoupled weight decay.
     until               where given, the training ends before the first step whose examples have all
                         been learned: each token of them has this probability, and what was judged has
-                        moved far enough. For batches that hold all examples.
+                        moved far enough; what is replayed in that step too. For batches that hold all
+                        examples.
     """
 
     batch_size: int = 4

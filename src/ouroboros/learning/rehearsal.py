@@ -46,7 +46,7 @@ def chosen(known: Collection[Row], judged: Collection[Prompt], count: int, seed:
 
 
 def rehearsal(rows: int, seed: int, update: UpdateConfig) -> TrainingConfig:
-    """Steps on all judged rows, each with some that are known, until all judged ones are learned."""
+    """Steps on all judged rows, each with some that are known, until all of a step are learned."""
     return TrainingConfig(
         batch_size=rows,
         epochs=update.max_steps,
