@@ -41,7 +41,10 @@ def fresh(frozen) -> BankedAdapter:
 
 
 def run(frozen, adapter, rows=ROWS, config=CONFIG, **training):
-    steps = train(Pool(frozen), adapter, rows, config, TrainingConfig(**training))
+    return finish(train(Pool(frozen), adapter, rows, config, TrainingConfig(**training)))
+
+
+def finish(steps):
     events = []
     while True:
         try:
@@ -175,6 +178,19 @@ def test_a_training_until_learned_ends_before_the_first_step_that_is_not_needed(
     again, report = run(frozen, adapter, rows, config, **how)
     assert (report.steps, again) == (0, [])
     assert torch.equal(adapter.master, learned)
+
+
+def test_a_training_until_learned_goes_on_until_what_is_replayed_is_known_as_well(frozen):
+    config = dataclasses.replace(CONFIG, learning_rate=3e-2)
+    how = {"batch_size": 1, "epochs": 200, "warmup": 0.0, "until": 0.1}
+    adapter, known = fresh(frozen), ROWS[2]
+    run(frozen, adapter, ROWS[:1], config, **how)
+    _, report = run(frozen, adapter, ROWS[:1], config, **how)
+    assert report.steps == 0  # the row itself is learned
+    training = TrainingConfig(**how, replay=1.0)
+    finish(train(Pool(frozen), adapter, ROWS[:1], config, training, replay=(known,)))
+    _, report = run(frozen, adapter, (known,), config, **how)
+    assert report.steps == 0
 
 
 def test_what_is_not_learned_within_the_steps_is_said(frozen):
