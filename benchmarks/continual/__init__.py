@@ -218,6 +218,7 @@ def _draw(
 
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: runs[0].table for name, runs in found.items() if len(runs[0].table) > 1}
-    heat_maps(tables, folder / "continual-heat.png")
+    if tables:
+        heat_maps(tables, folder / "continual-heat.png")
     if lines and "joint" in found:
         curves(lines, found["joint"][0].ap, folder / "continual-curve.png")
