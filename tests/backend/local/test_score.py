@@ -1,5 +1,6 @@
 """Scores against what they stand for: generated answers, and the two models' own distributions."""
 
+import asyncio
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load
-from ouroboros.backend.local.score import strength
+from ouroboros.backend.local.score import KEPT, strength
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.errors import InvalidAdapter
 from ouroboros.domain.generation import GenerationConfig
@@ -54,6 +55,19 @@ async def test_drift_is_the_divergence_of_the_two_distributions(backend):
     assert moved.drift > 1e-3
     assert same.drift == pytest.approx(0.0, abs=1e-6)
     assert (unasked.drift, unasked.logprobs) == (0.0, pytest.approx(moved.logprobs, abs=1e-4))
+
+
+async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
+    _, files = await trained(backend, epochs=3)
+    asked = [
+        ScoreRequest(f"question {i}", "shipping", files.digest, drift=True) for i in range(2 * KEPT)
+    ]
+    halves = await asyncio.gather(backend.score(asked[:KEPT]), backend.score(asked[KEPT:]))
+    again = await backend.score(asked)
+    assert [s.drift for half in halves for s in half] == pytest.approx(
+        [s.drift for s in again], abs=1e-4
+    )
+    assert len(backend._frozen.said) <= KEPT
 
 
 async def test_drift_bounds_what_any_output_lost(backend):

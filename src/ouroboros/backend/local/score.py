@@ -1,7 +1,7 @@
 """What an adapter makes of given outputs: their likelihood, whether it would say them, its drift."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,10 @@ def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]
     the ones before it: no token need be generated to know.
     """
     found: list[Score] = []
-    yield from _read_base(frozen, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
+    base = yield from _read_base(frozen, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
     tokens = costs(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
     for run in cut(tokens, frozen.token_budget):
-        found += _score(frozen, [asked[i] for i in run])
+        found += _score(frozen, [asked[i] for i in run], base)
         yield None
     return found
 
@@ -53,31 +53,36 @@ def strength(frozen: FrozenModel, weights: LoraWeights) -> float:
     return math.sqrt(sum(map(_energy, weights.values())) / max(base, 1e-12))
 
 
-def _read_base(frozen: FrozenModel, sequences: Sequence[Encoded]) -> Steps[Any, None]:
-    """See to it that what the base says of these is known: a gate asks the same ones again and again."""
-    said = frozen.said
-    unread = [s for s in sequences if s not in said]
-    if len(said) + len(unread) > KEPT:
-        said.clear()
-        unread = list(sequences)
+def _read_base(
+    frozen: FrozenModel, sequences: Sequence[Encoded]
+) -> Steps[Any, Mapping[Encoded, Float[Tensor, "T V"]]]:
+    """What the base says of each; it is kept, since a gate asks the same ones again and again."""
+    known = {s: frozen.said[s] for s in sequences if s in frozen.said}
+    unread = [s for s in sequences if s not in known]
     for run in cut(list(map(len, unread)), frozen.token_budget):
         chosen = [unread[i] for i in run]
         with torch.no_grad():
             logits, _ = labelled_logits(frozen, chosen, [None] * len(chosen))
         tables = logits.to(frozen.dtype).split([len(s.output) for s in chosen])  # as they were computed
-        said |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
+        known |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
+    if len(frozen.said) + len(unread) > KEPT:
+        frozen.said.clear()
+    frozen.said.update({s: known[s] for s in unread[:KEPT]})
+    return known
 
 
 @torch.no_grad()
-def _score(frozen: FrozenModel, asked: Sequence[Asked]) -> list[Score]:
+def _score(
+    frozen: FrozenModel, asked: Sequence[Asked], base: Mapping[Encoded, Float[Tensor, "T V"]]
+) -> list[Score]:
     logits, _ = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
     tables = logits.log_softmax(-1).split([len(a.sequence.output) for a in asked])
     return [
         Score(
             logprobs=tuple(table.gather(1, _ids(a, table)[:, None])[:, 0].tolist()),
             said=_said(table, a.sequence.output, frozen.codec.ends),
-            drift=_drift(table, frozen.said[a.sequence]) if a.drift else 0.0,
+            drift=_drift(table, base[a.sequence]) if a.drift else 0.0,
         )
         for a, table in zip(asked, tables, strict=True)
     ]
