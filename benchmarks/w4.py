@@ -17,7 +17,7 @@ LONG = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_shape(parser, "0.5b")
+    add_shape(parser, "small")
     parser.add_argument("--rows", type=int, default=64)
 
 

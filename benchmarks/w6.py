@@ -18,7 +18,7 @@ ROWS = 8
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_shape(parser, "0.5b")
+    add_shape(parser, "small")
     parser.add_argument("--tokens", type=int, default=100, help="of each answer")
 
 
