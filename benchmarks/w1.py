@@ -19,6 +19,7 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from contextlib import redirect_stdout
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -62,7 +63,10 @@ def run(options: Namespace) -> list[Claim]:
             fresh(begin, **given, acts_on=acts_on, learned=learned)()
             mine[name] = fresh(ours, **given, acts_on=acts_on, count=count)
         cases = mine["ours"]()["cases"]
-        peers = {name: fresh(peer, **given, cases=cases, **how) for name, how in _PEERS.items()}
+        peers = {
+            name: fresh(peer, **given, cases=cases, learned=learned, **how)
+            for name, how in _PEERS.items()
+        }
         found = interleave(mine | peers, 1 if options.quick else options.repeats)
     return [*_speed(found), *_figures(found)]
 
@@ -157,9 +161,10 @@ def _other(said: str, number: int) -> str:
 
 
 def peer(
-    model: str, work: str, cases: list[tuple[str, str, int]], tuned: bool, replayed: int
+    model: str, work: str, cases: list[tuple[str, str, int]], learned: int, tuned: bool, replayed: int
 ) -> dict[str, Any]:
-    """The same corrections by `Trainer` on a PEFT model: cross-entropy on the corrected answer."""
+    """The same corrections by `Trainer` on a PEFT model: cross-entropy on the corrected answer, and on
+    other ones of the learned rows for each correction."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -173,10 +178,11 @@ def peer(
     tokenizer = AutoTokenizer.from_pretrained(source)
     base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     network = PeftModel.from_pretrained(base, str(Path(work, "peft-all")), is_trainable=True)
-    learned = [_row(tokenizer, str(e.input), e.output) for e in read_examples(DATA / "train.jsonl")]
+    examples = read_examples(DATA / "train.jsonl")[:learned]
+    known = cycle([_row(tokenizer, str(e.input), e.output) for e in examples])
     seconds = []
-    for number, (prompt, meant, steps) in enumerate(cases):
-        before = learned[number * replayed : (number + 1) * replayed]
+    for prompt, meant, steps in cases:
+        before = list(islice(known, replayed))
         started = time.perf_counter()
         _train(network, tokenizer, [_row(tokenizer, prompt, meant), *before], max(1, steps), tuned)
         seconds.append(time.perf_counter() - started)

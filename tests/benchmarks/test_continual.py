@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.continual import Run, _draw
 from benchmarks.continual.metrics import summarise
 from benchmarks.continual.streams import Cut, stream
 
@@ -17,6 +18,13 @@ def test_the_metrics_of_a_table():
     assert found.bwt == pytest.approx(((0.7 - 0.9) + (0.6 - 0.8)) / 2)
     assert found.forgetting == pytest.approx(((0.9 - 0.7) + (0.8 - 0.6)) / 2)
     assert found.fwt == pytest.approx((0.1 - 0.1 + 0.1) / 3)
+
+
+def test_what_can_be_drawn_is_drawn(tmp_path):
+    """Joint training alone has no table by stages; the curve stands without one."""
+    joint = Run([[0.9, 0.8]], drift=0.0, size=0, seconds=0.0)
+    _draw(tmp_path, {"joint": [joint]}, {"ours": [(0.0, 0.1), (0.2, 0.6)]})
+    assert [f.name for f in tmp_path.iterdir()] == ["continual-curve.png"]
 
 
 @pytest.fixture
