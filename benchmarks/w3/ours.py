@@ -61,14 +61,7 @@ async def _ours(
 def _config(acts_on: str) -> Any:
     from ouroboros.domain.config import AdapterConfig
 
-    return AdapterConfig(
-        RANK,
-        RATE,
-        target_modules="all-linear",
-        alpha=ALPHA,
-        precision="float32",
-        acts_on=acts_on,
-    )
+    return AdapterConfig(RANK, RATE, target_modules="all-linear", alpha=ALPHA, acts_on=acts_on)
 
 
 def _job(start: Any, acts_on: str, learned: list[tuple[str, str]]) -> Any:

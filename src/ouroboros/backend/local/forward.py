@@ -123,7 +123,6 @@ def labelled_logits(
     and compute each layer again on the way back; no adapter acts below the layer `start`, and what it is
     given is kept.
     """
-    frozen.threads.suit(frozen.base, sum(map(len, sequences)))
     decoder = frozen.decoder
     if decoder is not None and decoder.reaches(list(map(len, sequences))):
         parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]
@@ -131,18 +130,14 @@ def labelled_logits(
         batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
         ids, positions = batch.ids[0], batch.positions
         assert positions is not None  # sequences that are packed have them
+        reached = reach(frozen, sequences, begun, start) if start else None
+        frozen.threads.suit(frozen.base, sum(batch.lengths))
         hidden = decoder.hidden(
-            ids,
-            positions[0],
-            batch.lengths,
-            batch.route,
-            batch.keep,
-            again,
-            begun,
-            reached=reach(frozen, sequences, begun, start) if start else None,
+            ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
         )
         return decoder.head(hidden).float(), batch
     batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
+    frozen.threads.suit(frozen.base, sum(batch.lengths))
     logits = _model_logits(frozen, batch)
     labelled = logits[0] if batch.positions is not None else logits[batch.rows, batch.columns]
     return labelled.float(), batch

@@ -28,9 +28,9 @@ def prefill(
     frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
-    frozen.threads.suit(frozen.base, sum(map(len, prompts)))
     if frozen.decoder is not None and frozen.decoder.reaches(list(map(len, prompts))):
         return _decoded(frozen, frozen.decoder, prompts, adapters)
+    frozen.threads.suit(frozen.base, sum(map(len, prompts)))
     if packable(frozen.base.architecture) and installed(frozen.model):
         return _packed(frozen, prompts, adapters)
     return _padded(frozen, prompts, adapters)
@@ -56,6 +56,7 @@ def _decoded(
         for segment in Segment.of_sequence(a, start, len(p) - r, start + n)
     )
     states: States = []
+    frozen.threads.suit(frozen.base, sum(lengths))
     hidden = decoder.hidden(
         torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]]),
         torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)]),

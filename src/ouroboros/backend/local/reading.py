@@ -66,6 +66,7 @@ def read(frozen: FrozenModel, beginnings: Sequence[Ids]) -> list[Beginning | Non
 def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
     """One beginning in a pass of its own, so that its bits do not depend on its company."""
     assert frozen.decoder is not None
+    frozen.threads.suit(frozen.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.of_segments([Segment(None, 0, len(ids))])
     positions = torch.arange(len(ids))
@@ -93,6 +94,7 @@ def _below(
     found = frozen.prompts.whole(ids, start, layer)
     if found is None:
         own = torch.arange(start, len(ids))
+        frozen.threads.suit(frozen.base, len(own))
         found = frozen.decoder.below(layer, torch.tensor(ids[start:]), own, [len(own)], [begun])
         frozen.prompts.put_whole(ids, found, start, layer)
     return found

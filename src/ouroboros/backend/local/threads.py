@@ -9,7 +9,7 @@ import torch
 
 from ouroboros.domain.base_model import BaseModel
 
-SMALL = 600e6
+SMALL = 200e6
 """Up to so many multiplications in a layer, one thread is the faster."""
 
 READING = 60
