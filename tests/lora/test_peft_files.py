@@ -14,7 +14,8 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import BaseMismatch, InvalidAdapter, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, Precision
-from ouroboros.lora.peft_files import exact, pack, unpack
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.peft_files import pack, rounding, unpack
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 Weights = Callable[..., LoraWeights]
@@ -37,11 +38,18 @@ def reconfigured(files: AdapterFiles, **changes: object) -> AdapterFiles:
     return replace(files, config=json.dumps({**json.loads(files.config), **changes}).encode())
 
 
-def test_only_float32_at_the_configs_own_scale_is_exact(base: BaseModel, random_weights: Weights):
+@pytest.mark.parametrize("precision", list(Precision))
+def test_floats_at_the_configs_own_scale_are_rounded_and_nothing_else(
+    base: BaseModel, random_weights: Weights, precision: Precision
+):
     weights = random_weights(CONFIG)
-    assert exact(pack(weights, CONFIG, base))
-    assert not any(exact(pack(weights, CONFIG, base, p)) for p in list(Precision)[1:])
-    assert not exact(pack(weights, replace(CONFIG, alpha=7.0), base))
+    files = pack(weights, CONFIG, base, precision)
+    rounded = rounding(files)
+    assert (rounded is None) == (precision in (Precision.INT8, Precision.INT4))
+    if rounded is not None:
+        banked = BankedAdapter(weights).copy(rounded)
+        assert torch.equal(banked.master, BankedAdapter(unpack(files, base).weights).master)
+    assert rounding(pack(weights, replace(CONFIG, alpha=7.0), base, precision)) is None
 
 
 @pytest.mark.parametrize("rslora", [False, True])

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -31,14 +32,14 @@ class ExportForm(str, Enum):
     GGUF = "gguf"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AdapterFiles:
     """`adapter_config.json` and `adapter_model.safetensors`, as bytes."""
 
     config: bytes
     weights: bytes
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over both files: what a version is addressed by."""
         inner = hashlib.sha256(self.config).digest() + hashlib.sha256(self.weights).digest()

@@ -9,22 +9,22 @@ Which adapter a token belongs to travels with each call as a `Route`; nothing is
 route, slot 0 is the base model, so that base and adapter rows share one batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ouroboros.lora.delta import Delta
+from ouroboros.lora.delta import Delta, Deltas, Factors, Ragged, Update
 from ouroboros.lora.weights import LowRank
 
-Factors = tuple[Tensor, Tensor]
-"""A [R, I] and B^T [R, O] of one layer, or with a leading slot dimension [S, R, .]."""
+SHORT = 64
+"""Stretches of fewer tokens than this share their products."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class BankedAdapter:
         self._row = self.master if dtype == torch.float32 else self.master.to(dtype)
         self._factors = {path: place.factors(self._row) for path, place in self._places.items()}
 
-    def copy(self) -> "BankedAdapter":
-        """Another one of the same weights, to go its own way."""
+    def copy(self, rounded: torch.dtype = torch.float32) -> "BankedAdapter":
+        """Another one of the same weights, rounded to a type, to go its own way."""
         other = copy(self)
-        other.master = self.master.clone()
+        other.master = self.master.to(rounded, copy=True).float()
         other._show(self._row.dtype)
         return other
 
@@ -213,14 +213,53 @@ class Route:
         """Whether any adapter of the batch adapts this layer."""
         return any(a is not None and a.rank(path) for a in self.slots)
 
-    def deltas(self, path: str) -> tuple[Delta, ...]:
-        """What the layer at `path` is to add, segment by segment."""
-        found = []
+    def updates(self, path: str) -> Sequence[Update]:
+        """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
+        if path not in self._updates:
+            self._updates[path] = self._found(path)
+        return self._updates[path]
+
+    def _found(self, path: str) -> list[Update]:
+        found: list[Update] = []
+        alike: dict[tuple[Any, ...], list[BankedAdapter]] = {}
+        for adapter, spans in self._spans.items():
+            factors, tokens = adapter.factors(path), sum(map(len, spans))
+            if factors is None:
+                continue
+            if tokens < SHORT * len(spans):
+                moving = tuple(f.requires_grad for f in factors)
+                kind = (adapter.scale(path), len(factors[0]), moving, tokens.bit_length())
+                alike.setdefault(kind, []).append(adapter)
+            else:
+                found += [Delta(slice(s.start, s.stop), factors, adapter.scale(path)) for s in spans]
+        return found + [self._together(path, scale, some) for (scale, *_), some in alike.items()]
+
+    def _together(self, path: str, scale: float, adapters: Sequence[BankedAdapter]) -> Update:
+        spans = [self._spans[a] for a in adapters]
+        factors = [f for a in adapters if (f := a.factors(path)) is not None]
+        if len(spans) == len(spans[0]) == 1:
+            return Delta(slice(spans[0][0].start, spans[0][0].stop), factors[0], scale)
+        name = tuple(map(id, adapters))
+        if name not in self._ragged:
+            self._ragged[name] = Ragged.of(spans)
+        return Deltas(self._ragged[name], factors, scale)
+
+    @cached_property
+    def _ragged(self) -> dict[tuple[int, ...], Ragged]:
+        return {}
+
+    @cached_property
+    def _updates(self) -> dict[str, Sequence[Update]]:
+        return {}
+
+    @cached_property
+    def _spans(self) -> dict[BankedAdapter, list[range]]:
+        """The tokens of each adapter."""
+        found: dict[BankedAdapter, list[range]] = {}
         for s in self.segments:
-            factors = s.adapter.factors(path) if s.adapter is not None else None
-            if s.adapter is not None and factors is not None:
-                found.append(Delta(slice(s.start, s.stop), *factors, s.adapter.scale(path)))
-        return tuple(found)
+            if s.adapter is not None:
+                found.setdefault(s.adapter, []).append(range(s.start, s.stop))
+        return found
 
     def see(self, path: str, x: Float[Tensor, "*B I"]) -> None:
         """Put down what an adapted layer sees, if that is wanted."""

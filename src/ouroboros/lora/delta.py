@@ -7,57 +7,183 @@ frozen layer's own weight.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+Factors = tuple[Tensor, Tensor]
+"""A [R, I] and B^T [R, O] of one layer, as it sees them."""
 
-@dataclass(frozen=True)
-class Delta:
-    """The update of the tokens in `span`: factors as the layers see them.
 
-    `scale` is one number, or one for each token and column [N, R]: then columns may belong to different
-    adapters, each zero at the tokens of the others.
-    """
+@runtime_checkable
+class Update(Protocol):
+    """What one adapter, or several, add to a layer's output."""
 
-    span: slice
-    a: Float[Tensor, "R I"]
-    b: Float[Tensor, "R O"]
-    scale: float | Float[Tensor, "N R"]
-
-    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Float[Tensor, "N R"]:
-        """Add to `y` in place; returns x A^T, which `back` wants."""
-        a, b, factor = self.a.detach(), self.b.detach(), self._factor
-        low = self._masked(x[self.span] @ a.T)
-        y[self.span].addmm_(low, b, alpha=factor)
-        return low
+    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Any:
+        """Add to `y` in place; returns what `back` wants."""
+        ...
 
     def back(
         self,
-        low: Float[Tensor, "N R"],
+        kept: Any,
         x: Float[Tensor, "T I"],
         dy: Float[Tensor, "T O"],
         dx: Float[Tensor, "T I"] | None,
     ) -> None:
         """Add to the factors' gradients, and to `dx` where it is wanted."""
-        a, b, factor = self.a.detach(), self.b.detach(), self._factor
-        dy = dy[self.span]
-        dlow = self._masked(dy @ b.T)
-        if self.b.grad is not None:
-            self.b.grad.addmm_(low.T, dy, alpha=factor)
-        if self.a.grad is not None:
-            self.a.grad.addmm_(dlow.T, x[self.span], alpha=factor)
-        if dx is not None:
-            dx[self.span].addmm_(dlow, a, alpha=factor)
+        ...
 
     @property
-    def _factor(self) -> float:
-        return self.scale if isinstance(self.scale, float) else 1.0
-
-    def _masked(self, low: Float[Tensor, "N R"]) -> Float[Tensor, "N R"]:
-        return low.mul_(self.scale) if isinstance(self.scale, Tensor) else low
+    def trained(self) -> Tensor | None:
+        """A factor that wants a gradient, if one does."""
+        ...
 
 
-def trained(deltas: Sequence[Delta]) -> Tensor | None:
+@dataclass(frozen=True)
+class Delta:
+    """The update of the tokens in `span` by one adapter."""
+
+    span: slice
+    factors: Factors
+    scale: float
+
+    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Float[Tensor, "N R"]:
+        a, b = (f.detach() for f in self.factors)
+        low = x[self.span] @ a.T
+        y[self.span].addmm_(low, b, alpha=self.scale)
+        return low
+
+    def back(
+        self,
+        kept: Float[Tensor, "N R"],
+        x: Float[Tensor, "T I"],
+        dy: Float[Tensor, "T O"],
+        dx: Float[Tensor, "T I"] | None,
+    ) -> None:
+        a, b = (f.detach() for f in self.factors)
+        into_a, into_b = (f.grad for f in self.factors)
+        dy = dy[self.span]
+        dlow = dy @ b.T
+        if into_b is not None:
+            into_b.addmm_(kept.T, dy, alpha=self.scale)
+        if into_a is not None:
+            into_a.addmm_(dlow.T, x[self.span], alpha=self.scale)
+        if dx is not None:
+            dx[self.span].addmm_(dlow, a, alpha=self.scale)
+
+    @property
+    def trained(self) -> Tensor | None:
+        return _trained(self.factors)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """The tokens of S adapters side by side: of each adapter at most W, in S rows of W places.
+
+    source [S * W]  the token at each place; past an adapter's last one, that one again.
+    places [K]      where each of the K tokens stands; tokens [K]  which one it is.
+    inside [S, W, 1]  whether a place holds a token of its own.
+    """
+
+    source: Int[Tensor, "P"]
+    places: Int[Tensor, "K"]
+    tokens: Int[Tensor, "K"]
+    inside: Tensor
+
+    @classmethod
+    def of(cls, adapters: Sequence[Sequence[range]]) -> "Ragged":
+        """For adapters with these spans of tokens."""
+        own = [torch.cat([torch.arange(s.start, s.stop) for s in spans]) for spans in adapters]
+        width = max(map(len, own))
+        reach = torch.arange(width)
+        return cls(
+            source=torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]),
+            places=torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]),
+            tokens=torch.cat(own),
+            inside=torch.stack([reach < len(o) for o in own])[:, :, None],
+        )
+
+    def spread(self, x: Float[Tensor, "T M"]) -> Float[Tensor, "S W M"]:
+        return x.index_select(0, self.source).unflatten(0, self.inside.shape[:2])
+
+    def add(self, parts: Float[Tensor, "S W M"], y: Float[Tensor, "T M"], scale: float) -> None:
+        """Add each token's part to `y` in place."""
+        found = parts.flatten(0, 1).index_select(0, self.places)
+        if self._run is None:
+            y.index_add_(0, self.tokens, found, alpha=scale)
+        else:
+            y[self._run].add_(found, alpha=scale)
+
+    @cached_property
+    def _run(self) -> slice | None:
+        """All tokens, where they follow each other."""
+        first, last = int(self.tokens[0]), int(self.tokens[-1])
+        return slice(first, last + 1) if bool((self.tokens.diff() == 1).all()) else None
+
+
+@dataclass(frozen=True)
+class Deltas:
+    """The updates by S adapters of one rank and scale: one batched product for all of them.
+
+    What a product of few tokens costs is its call, and there are six for each adapter and layer.
+    """
+
+    rows: Ragged
+    factors: Sequence[Factors]
+    scale: float
+
+    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> tuple[Tensor, Tensor]:
+        own = self.rows.spread(x)
+        low = torch.bmm(own, self._a.transpose(1, 2)).mul_(self.rows.inside)
+        self.rows.add(torch.bmm(low, self._b), y, self.scale)
+        return own, low
+
+    def back(
+        self,
+        kept: tuple[Tensor, Tensor],
+        x: Float[Tensor, "T I"],
+        dy: Float[Tensor, "T O"],
+        dx: Float[Tensor, "T I"] | None,
+    ) -> None:
+        own, low = kept
+        dy = self.rows.spread(dy)
+        dlow = torch.bmm(dy, self._b.transpose(1, 2)).mul_(self.rows.inside)
+        into_a, into_b = ([f.grad for f in factors] for factors in zip(*self.factors, strict=True))
+        _gather(into_b, low, dy, self.scale)
+        _gather(into_a, dlow, own, self.scale)
+        if dx is not None:
+            self.rows.add(torch.bmm(dlow, self._a), dx, self.scale)
+
+    @property
+    def trained(self) -> Tensor | None:
+        return _trained(self.factors[0])
+
+    @cached_property
+    def _a(self) -> Float[Tensor, "S R I"]:
+        return torch.stack([a.detach() for a, _ in self.factors])
+
+    @cached_property
+    def _b(self) -> Float[Tensor, "S R O"]:
+        return torch.stack([b.detach() for _, b in self.factors])
+
+
+def trained(updates: Sequence[Update]) -> Tensor | None:
     """A factor that wants a gradient, if one does."""
-    return next((d.a for d in deltas if d.a.requires_grad), None)
+    return next((t for u in updates if (t := u.trained) is not None), None)
+
+
+def _trained(factors: Factors) -> Tensor | None:
+    return next((f for f in factors if f.requires_grad), None)
+
+
+def _gather(
+    grads: Sequence[Tensor | None], low: Float[Tensor, "S W R"], x: Float[Tensor, "S W M"], scale: float
+) -> None:
+    """Add each adapter's low^T x to its gradient, where they have any."""
+    if grads[0] is not None:  # they are alike
+        for grad, found in zip(grads, torch.bmm(low.transpose(1, 2), x), strict=True):
+            if grad is not None:
+                grad.add_(found, alpha=scale)

@@ -106,10 +106,11 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> Adapter:
     return Adapter(_config(facts, weights, base), facts.base_name, made_for, weights)
 
 
-def exact(files: AdapterFiles) -> bool:
-    """Whether files of our own hold, to the bit, the weights that they were packed from."""
-    entries = tensorfile.read(files.weights).entries.values()
-    return not peft_config.read(files.config).alphas and all(e.dtype == "F32" for e in entries)
+def rounding(files: AdapterFiles) -> torch.dtype | None:
+    """The type that files of our own have rounded their weights to, if they did nothing else to them."""
+    types = {e.dtype for e in tensorfile.read(files.weights).entries.values()}
+    plain = len(types) == 1 and types <= {"F32", "BF16"} and not peft_config.read(files.config).alphas
+    return _DTYPES[types.pop()] if plain else None
 
 
 def invocation(config: AdapterConfig, base: BaseModel) -> tuple[int, ...]:

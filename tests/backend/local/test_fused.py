@@ -18,6 +18,7 @@ from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distil
 from ouroboros.domain.rows import Row
 from ouroboros.domain.updates import UpdateConfig
+from ouroboros.lora.delta import Deltas
 
 CONFIG = AdapterConfig(2, 1e-3)
 PROMPTS = ("where is my parcel?", "set an alarm", "play some music", "hello")
@@ -114,3 +115,19 @@ async def test_more_adapters_than_places_in_the_batch_are_all_answered(backend):
     backend._batch._forward = counted
     assert [g.tokens for g in await backend.generate(asked)] == alone
     assert most[0] == 3
+
+
+async def test_adapters_that_learn_together_share_their_own_products_too(backend, monkeypatch):
+    together: list[int] = []
+    plain = Deltas.add
+
+    def counted(self, x, y):
+        together.append(len(self.factors))
+        return plain(self, x, y)
+
+    monkeypatch.setattr(Deltas, "add", counted)
+    starts = [await backend.initialize(CONFIG, seed) for seed in range(4)]
+    rows = [(Row(f"where is parcel {i}?", "it is"),) for i in range(4)]
+    jobs = [TrainJob(s, CONFIG, TrainingConfig(1), r) for s, r in zip(starts, rows, strict=True)]
+    await asyncio.gather(*(backend.train(job) for job in jobs))
+    assert max(together) == 4

@@ -17,7 +17,7 @@ from ouroboros.domain.prompts import Message
 from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
-CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", acts_on="answer")
+CONFIG = AdapterConfig(learning_rate=3e-3, target_modules="all-linear", acts_on="answer")
 LONG = "please play some music in the kitchen and set an alarm for seven; was I charged twice? " * 2
 ROWS = (
     Row(LONG, "shipping"),

@@ -3,11 +3,15 @@
 import torch
 from torch import Tensor
 
-from ouroboros.backend.local.teacher import KEPT, _teacher, apart
+from ouroboros.backend.local.teacher import KEPT, Teacher, _teacher, heard
 
 
 def logits(vocabulary: int, seed: int) -> Tensor:
     return 3 * torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+def apart(student: Tensor, teacher: Teacher) -> Tensor:
+    return heard(student, torch.arange(5), [5], [teacher])[1]
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ async def test_a_weaker_score_moves_less(backend, start):
     after = {}
     for weight in (0.2, 1.0):
         row = Row("hello", "good day", APOZero(), weight)
-        outcome = await backend.update(UpdateJob(start, CONFIG, (row,)))
+        outcome = await backend.update(UpdateJob(start, CONFIG, (row,), update=UpdateConfig(step=1e-3)))
         after[weight] = await total(backend, outcome.files, "hello", "good day")
     assert await total(backend, start, "hello", "good day") < after[0.2] < after[1.0]
 

@@ -250,7 +250,8 @@ class LocalBackend:
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
-        self._admit(files.digest, adapter.copy() if peft_files.exact(files) else self._read(files))
+        rounded = peft_files.rounding(files)
+        self._admit(files.digest, adapter.copy(rounded) if rounded else self._read(files))
         return TrainOutcome(files, report)
 
     def _ask(

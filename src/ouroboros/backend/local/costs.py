@@ -13,7 +13,11 @@ _KEPT = {True: 1.25, False: 2.0}
 True: our own passes (`decoder`); False: those of the model's modules, by automatic differentiation."""
 
 _LABEL = 5 * 4
-"""Bytes per labelled token and vocabulary entry: logits, their logarithms and gradients, in float32."""
+"""Bytes per token whose logits are asked, and vocabulary entry: these, and logarithms in float32."""
+
+_LEARNED = 3
+"""Of a token that is learned: its logits, their gradient, and a block of them in float32, in numbers of
+the model's dtype."""
 
 _STATE = 6 * 4
 """Bytes per weight of an adapter in training: the weight, its gradient, two tensors of the optimizer or
@@ -34,7 +38,8 @@ class Costs:
     kept       per layer and token of a training pass: what the way back wants.
     again      the same where a layer is computed again on the way back; None where it cannot be.
     attention  per layer, token, and token that it looks at: weights of attention, kept too.
-    label      per labelled token: its logits.
+    label      per token whose logits are asked.
+    learned    the same for a token of an output in a training pass.
     cache      per token of an answer and its prompt: keys and values of all layers.
     """
 
@@ -43,6 +48,7 @@ class Costs:
     again: int | None
     attention: int
     label: int
+    learned: int
     cache: int
 
     @classmethod
@@ -58,6 +64,7 @@ class Costs:
             again=(2 * base.width + base.heads * depth) * itemsize if own_passes else None,
             attention=base.heads * (itemsize if own_passes else itemsize + 4),
             label=_LABEL * config.vocab_size,
+            learned=_LEARNED * itemsize * config.vocab_size,
             cache=2 * layers * key_heads * depth * itemsize,
         )
 
@@ -111,7 +118,7 @@ def plan(
     the way back. Raises `OutOfMemory` if the longest row by itself does not fit all of the free memory.
     """
     longest, width = max(r[0] for r in rows), max(r[1] for r in rows)
-    labels, state = int(costs.label * max(r[2] / r[0] for r in rows)), weights * _STATE
+    labels, state = int(costs.learned * max(r[2] / r[0] for r in rows)), weights * _STATE
     ways = {again: labels + costs.training(width, again) for again in (False, costs.again is not None)}
     for again, each in ways.items():
         fitting = (free // 2 - state) // each if free is not None else 1 << 40

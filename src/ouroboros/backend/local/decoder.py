@@ -274,7 +274,7 @@ class Layer:
     def _trained(self, route: Route, *linears: "Linear") -> Tensor | None:
         """A factor that wants a gradient, if one does: autograd then asks for the way back."""
         return next(
-            (t for linear in linears if (t := trained(route.deltas(linear.path))) is not None), None
+            (t for linear in linears if (t := trained(route.updates(linear.path))) is not None), None
         )
 
     def _turn(self, x: Tensor, normed: "Norm | None", frame: Frame) -> tuple[Tensor, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ouroboros.backend.local.attention import Packing, installed
+from ouroboros.backend.local.head import logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.reading import beginning, costs, cut, reach, read
 from ouroboros.backend.local.tokens import Encoded
@@ -115,7 +115,7 @@ def labelled_logits(
     again: bool = False,
     start: int = 0,
 ) -> tuple[Float[Tensor, "L V"], Batch]:
-    """What the model says, in float32, where each output token of the sequences stands.
+    """What the model says, in its dtype, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]; what the adapted layers see goes to `inputs`, where given. The
     vocabulary projection runs at the labelled positions only, gathered into one contiguous block: on a
@@ -135,12 +135,11 @@ def labelled_logits(
         hidden = decoder.hidden(
             ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
         )
-        return decoder.head(hidden).float(), batch
+        return decoder.head(hidden), batch
     batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
     frozen.threads.suit(frozen.base, sum(batch.lengths))
     logits = _model_logits(frozen, batch)
-    labelled = logits[0] if batch.positions is not None else logits[batch.rows, batch.columns]
-    return labelled.float(), batch
+    return logits[0] if batch.positions is not None else logits[batch.rows, batch.columns], batch
 
 
 def _model_logits(frozen: FrozenModel, batch: Batch) -> Float[Tensor, "B K V"]:
@@ -164,7 +163,7 @@ def token_logprobs(
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
     """Log-probability of every output token of the sequences, and the sequence it is in."""
     logits, batch = labelled_logits(frozen, sequences, adapters, inputs)
-    return -cross_entropy(logits, batch.targets, reduction="none"), batch.owner
+    return logprobs(logits, batch.targets), batch.owner
 
 
 def output_logprobs(
@@ -175,7 +174,7 @@ def output_logprobs(
     for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
-            logprobs, _ = token_logprobs(frozen, chosen, [adapters[i] for i in run])
-        found.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
+            said, _ = token_logprobs(frozen, chosen, [adapters[i] for i in run])
+        found.extend(said.cpu().split([len(s.output) for s in chosen]))
         yield None
     return found

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ouroboros.backend.local.formulas import norm, norm_back
 from ouroboros.lora.bank import BankedLinear, Route, Router
-from ouroboros.lora.delta import Delta
+from ouroboros.lora.delta import Update
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Kept:
     """What a linear layer's adapters want on the way back."""
 
     x: Tensor
-    deltas: Sequence[Delta]
-    lows: Sequence[Tensor]
+    updates: Sequence[Update]
+    own: Sequence[Any]
 
 
 class Linear:
@@ -32,10 +32,10 @@ class Linear:
     def __call__(self, x: Tensor, route: Route, onto: Tensor | None = None) -> tuple[Tensor, Kept]:
         """The output with its adapters, added to `onto` where that is given."""
         y = self._base(x, onto)
-        deltas = route.deltas(self.path)
-        if deltas:
+        updates = route.updates(self.path)
+        if updates:
             route.see(self.path, x)
-        return y, Kept(x, deltas, [d.add(x, y) for d in deltas])
+        return y, Kept(x, updates, [u.add(x, y) for u in updates])
 
     def read(self, x: Tensor, router: Router, onto: Tensor | None = None) -> Tensor:
         """The same where there is no way back."""
@@ -54,8 +54,8 @@ class Linear:
 
     def teach(self, dy: Tensor, kept: Kept, dx: Tensor | None = None) -> None:
         """The adapters' part of it alone."""
-        for delta, low in zip(kept.deltas, kept.lows, strict=True):
-            delta.back(low, kept.x, dy, dx)
+        for update, own in zip(kept.updates, kept.own, strict=True):
+            update.back(own, kept.x, dy, dx)
 
 
 class Norm:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ouroboros.backend.local.costs import Plan
 from ouroboros.backend.local.forward import labelled_logits
@@ -22,7 +21,7 @@ from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_los
 from ouroboros.backend.local.memory import explained
 from ouroboros.backend.local.reading import pass_tokens
 from ouroboros.backend.local.step import Found, Item, kl_to_start
-from ouroboros.backend.local.teacher import apart
+from ouroboros.backend.local.teacher import heard
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.errors import OutOfMemory
 from ouroboros.lora.bank import BankedAdapter
@@ -114,14 +113,18 @@ class Pool:
         again = any(asked.plan.again for asked, _ in taking)
         start = min(asked.plan.start for asked, _ in taking)
         logits, batch = labelled_logits(self.frozen, sequences, adapters, again=again, start=start)
-        logprobs = -cross_entropy(logits, batch.targets, reduction="none")
+        every = [item for _, items in chosen for item in items]
+        logprobs, apart = heard(
+            logits, batch.targets, list(map(_labels, every)), [item.teacher for item in every]
+        )
         lengths = [sum(map(_labels, items)) for _, items in chosen]
-        pieces, seen = logprobs.split(lengths), logits.split(lengths)
-        losses = []
-        for (asked, items), piece, own, table in zip(
-            chosen, pieces, batch.owner.split(lengths), seen, strict=True
-        ):
-            losses.append(asked.loss_of(items, piece, own - own[0], _apart(items, table)))
+        pieces = logprobs.split(lengths)
+        losses = [
+            asked.loss_of(items, piece, own - own[0], away)
+            for (asked, items), piece, own, away in zip(
+                chosen, pieces, batch.owner.split(lengths), apart.split(lengths), strict=True
+            )
+        ]
         values = torch.stack([loss.detach() for loss in losses])
         if len(taking) > 1 and not values.isfinite().all():
             for one in taking:
@@ -169,7 +172,7 @@ class _Asked:
         items: Sequence[Item],
         logprobs: Float[Tensor, "L"],
         owner: Int[Tensor, "L"],
-        apart: Float[Tensor, "L"] | None,
+        apart: Float[Tensor, "L"],
     ) -> Float[Tensor, ""]:
         """The share of the step's loss that the next items make up."""
         device = logprobs.device
@@ -205,19 +208,6 @@ class _Asked:
 
 def _labels(item: Item) -> int:
     return sum(len(s.output) for s in item.sequences)
-
-
-def _apart(items: Sequence[Item], logits: Float[Tensor, "L V"]) -> Float[Tensor, "L"] | None:
-    """KL from each token's teacher, zero where there is none; None if nothing has a teacher."""
-    if not any(item.teacher for item in items):
-        return None
-    parts = logits.split([_labels(item) for item in items])
-    return torch.cat(
-        [
-            apart(part, item.teacher) if item.teacher else part.new_zeros(len(part))
-            for part, item in zip(parts, items, strict=True)
-        ]
-    )
 
 
 def _sums(

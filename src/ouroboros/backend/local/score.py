@@ -63,7 +63,7 @@ def _read_base(
         chosen = [unread[i] for i in run]
         with torch.no_grad():
             logits, _ = labelled_logits(frozen, chosen, [None] * len(chosen))
-        tables = logits.to(frozen.dtype).split([len(s.output) for s in chosen])  # as they were computed
+        tables = logits.split([len(s.output) for s in chosen])
         known |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
     if len(frozen.said) + len(unread) > KEPT:
@@ -77,7 +77,7 @@ def _score(
     frozen: FrozenModel, asked: Sequence[Asked], base: Mapping[Encoded, Float[Tensor, "T V"]]
 ) -> list[Score]:
     logits, _ = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
-    tables = logits.log_softmax(-1).split([len(a.sequence.output) for a in asked])
+    tables = logits.float().log_softmax(-1).split([len(a.sequence.output) for a in asked])
     return [
         Score(
             logprobs=tuple(table.gather(1, _ids(a, table)[:, None])[:, 0].tolist()),

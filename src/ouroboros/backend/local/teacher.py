@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.local.forward import labelled_logits
+from ouroboros.backend.local.head import logprobs, told
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.reading import costs, cut
 from ouroboros.backend.local.tokens import Encoded
@@ -46,7 +48,7 @@ def taught(
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logits, batch = labelled_logits(frozen, chosen, [adapters[i] for i in run])
-        parts = logits.split([len(s.output) for s in chosen])
+        parts = logits.float().split([len(s.output) for s in chosen])
         own = batch.targets.split([len(s.output) for s in chosen])
         for i, part, output in zip(run, parts, own, strict=True):
             found.append(_teacher(part, output if besides[i] else None))
@@ -54,9 +56,35 @@ def taught(
     return found
 
 
-def apart(logits: Float[Tensor, "T V"], teacher: Teacher) -> Float[Tensor, "T"]:
-    """KL(teacher || model) at each place, the tokens not kept counted as one."""
-    ours = _without(logits, teacher.but).log_softmax(-1).gather(1, teacher.ids)
+def heard(
+    logits: Float[Tensor, "L V"],
+    targets: Int[Tensor, "L"],
+    lengths: Sequence[int],
+    teachers: Sequence[Teacher | None],
+) -> tuple[Float[Tensor, "L"], Float[Tensor, "L"]]:
+    """The log-probability of each target, and how far what is said there is from what a teacher says.
+
+    The rows belong to outputs of these lengths, one after the other, each with its teacher. How far is
+    KL(teacher || model), the tokens not kept counted as one; 0 where there is no teacher.
+    """
+    if not any(teachers):
+        said = logprobs(logits, targets)
+        return said, torch.zeros_like(said)
+    asked = targets[:, None].repeat(1, 1 + max(t.ids.shape[1] for t in teachers if t))
+    but = torch.full_like(targets, -1)
+    for teacher, start, length in zip(teachers, accumulate(lengths, initial=0), lengths, strict=False):
+        if teacher:
+            asked[start : start + length, 1:] = teacher.ids
+        if teacher and teacher.but is not None:
+            but[start : start + length] = teacher.but
+    picked, norm, without = told(logits, asked, but if bool((but >= 0).any()) else None)
+    ours = (picked[:, 1:] - without[:, None]).split(list(lengths))
+    away = [_apart(o, t) if t else o.new_zeros(len(o)) for o, t in zip(ours, teachers, strict=True)]
+    return picked[:, 0] - norm, torch.cat(away)
+
+
+def _apart(ours: Float[Tensor, "T K"], teacher: Teacher) -> Float[Tensor, "T"]:
+    """From log-probabilities of the teacher's tokens."""
     kept = (teacher.logprobs.exp() * (teacher.logprobs - ours)).sum(-1)
     return kept + teacher.rest.exp() * (teacher.rest - _rest(ours))
 
