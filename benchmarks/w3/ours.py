@@ -28,7 +28,10 @@ async def _begin(backend: Any, work: str, count: int) -> None:
 def ours(
     model: str, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
 ) -> dict[str, Any]:
-    """What all updates take, after a training that warms up: on their own rows, if these are `kept`."""
+    """What all updates take, after as many on other rows, which warm up.
+
+    If prompts are to be `kept`, another adapter has read them before.
+    """
     from ouroboros.backend.local import LocalBackend
 
     return {
@@ -41,11 +44,16 @@ async def _ours(
 ) -> Times:
     starts = [_read(start_of(work, acts_on, number)) for number in range(count)]
     learned = rows(count)
-    jobs = [_job(start, acts_on, [row]) for start, row in zip(starts, learned, strict=True)]
-    other = await backend.initialize(_config(acts_on), count)
-    await backend.train(_job(other, acts_on, learned if kept else rows(2, seed=3)))
+    jobs, warm = (
+        [_job(start, acts_on, [row]) for start, row in zip(starts, chosen, strict=True)]
+        for chosen in (learned, rows(count, seed=3))
+    )
     for start in starts:
         await backend.load(start)  # they are in use; PEFT has its own in memory, too
+    await asyncio.gather(*(backend.train(job) for job in warm))
+    if kept:
+        other = await backend.initialize(_config(acts_on), count)
+        await backend.train(_job(other, acts_on, learned))
     started = Times.now()
     if at_once:
         outcomes = await asyncio.gather(*(backend.train(job) for job in jobs))

@@ -8,7 +8,7 @@ from benchmarks.w3.work import RATE, encoded, end_of, rows, start_of
 
 
 def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, Any]:
-    """What the same updates take, after one that warms up."""
+    """What the same updates take, after as many of another adapter, which warm up."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,7 +20,8 @@ def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, 
     for number, folder in enumerate(folders):
         network.load_adapter(folder, _name(number), is_trainable=True)
     learned = [encoded(tokenizer, *row) for row in rows(count)]
-    _step(network, "warm", encoded(tokenizer, *rows(1, seed=3)[0]), fused=dtype == "bfloat16")
+    for row in rows(count, seed=3):
+        _step(network, "warm", encoded(tokenizer, *row), fused=dtype == "bfloat16")
     started = Times.now()
     for number, row in enumerate(learned):
         _step(network, _name(number), row, fused=dtype == "bfloat16")
