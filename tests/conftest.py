@@ -1,7 +1,10 @@
 """For every test: tensor shapes are checked as annotated, one thread, no network, own caches."""
 
+import atexit
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "caches")
+os.environ["XDG_CACHE_HOME"] = _caches = tempfile.mkdtemp(prefix="ouroboros-caches-")
+atexit.register(shutil.rmtree, _caches, ignore_errors=True)
 
 _numbers = itertools.count(1)
 

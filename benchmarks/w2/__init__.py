@@ -6,9 +6,10 @@ to the saved PEFT folder: tokenizing, building the trainer, training and saving 
 runs in a process of its own; "warm" is the same job once more in the same process. Afterwards one
 function reads every saved folder with PEFT, in float32, and gives the mean NLL of the training outputs.
 
-`Trainer` and `SFTTrainer` run as their defaults and tuned (`peers.py` says how). Our arm runs at its
-defaults too, and in float32, for those who want to compare like with like. Its warm run is also held
-against what the machine's matrix products reach (`mfu.py`).
+`Trainer` and `SFTTrainer` run as their defaults and tuned (`peers.py` says how). Our arm does the same
+work; in float32 too, for those who want to compare like with like. As it comes, a training takes anchors
+along, passages that keep the adapter near its base, which no peer does: an arm of its own. The first
+one's warm run is also held against what the machine's matrix products reach (`mfu.py`).
 """
 
 import tempfile
@@ -27,6 +28,8 @@ Run: TypeAlias = dict[str, Any]
 """What an arm says: the times of each run of the job, cold and then warm, and its adapter's folder."""
 
 _DEFAULT, _TUNED, _MFU = 5.0, 2.5, 0.6
+ANCHORS = 0.25
+"""For each row, as a training has them by default."""
 _TARGETS = {
     "Trainer, defaults": _DEFAULT,
     "Trainer, bf16": None,
@@ -79,8 +82,12 @@ def _rounds(job: Job, repeats: int) -> dict[str, list[Run]]:
 
 def _arms(job: Job, runs: int) -> dict[str, Callable[[], Run]]:
     shared: Run = {"job": job.plain(), "runs": runs}
-    mine = {"ours": "auto", "ours, float32": "float32"}
-    arms = {name: fresh(ours, **shared, dtype=dtype) for name, dtype in mine.items()}
+    mine = {
+        "ours": ("auto", 0.0),
+        "ours, with anchors": ("auto", ANCHORS),
+        "ours, float32": ("float32", 0.0),
+    }
+    arms = {name: fresh(ours, **shared, dtype=d, anchors=a) for name, (d, a) in mine.items()}
     return arms | {name: fresh(peer, **shared, name=name) for name in _TARGETS}
 
 

@@ -14,8 +14,10 @@ from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 
 
-def ours(job: Mapping[str, Any], runs: int, dtype: str) -> dict[str, Any]:
+def ours(job: Mapping[str, Any], runs: int, dtype: str, anchors: float) -> dict[str, Any]:
     """Run the job `runs` times, cold and then warm; what each took, and the adapter's folder.
+
+    For each row, so many `anchors` are trained along.
 
     After a warm run, also the operations of the job and the machine's peak.
     """
@@ -24,8 +26,9 @@ def ours(job: Mapping[str, Any], runs: int, dtype: str) -> dict[str, Any]:
 
     work = Job.of(job)
     frozen = load(work.model, dtype)
-    folder = folder_of(work, f"ours-{dtype}")
-    times = asyncio.run(_repeat(LocalBackend(frozen), work, folder, runs))
+    folder = folder_of(work, f"ours-{dtype}-{anchors}")
+    training = TrainingConfig(BATCH, work.epochs, seed=SEED, warmup=0.0, anchors=anchors)
+    times = asyncio.run(_repeat(LocalBackend(frozen), work, training, folder, runs))
     found = {"times": times, "folder": str(folder)}
     if runs > 1:
         found["operations"] = operations(frozen, work.rows, work.epochs, RANK, TARGETS)
@@ -44,16 +47,17 @@ def start(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder)}
 
 
-async def _repeat(backend: Backend, job: Job, folder: Path, runs: int) -> list[Times]:
-    found = [await _train(backend, job, folder) for _ in range(runs)]
+async def _repeat(
+    backend: Backend, job: Job, training: TrainingConfig, folder: Path, runs: int
+) -> list[Times]:
+    found = [await _train(backend, job, training, folder) for _ in range(runs)]
     await backend.close()
     return found
 
 
-async def _train(backend: Backend, job: Job, folder: Path) -> Times:
+async def _train(backend: Backend, job: Job, training: TrainingConfig, folder: Path) -> Times:
     started = Times.now()
     adapter = _adapter(job)
-    training = TrainingConfig(BATCH, job.epochs, seed=SEED, warmup=0.0)
     first = await backend.initialize(adapter, SEED)
     rows = tuple(Row(prompt, output) for prompt, output in job.rows)
     _save((await backend.train(TrainJob(first, adapter, training, rows))).files, folder)

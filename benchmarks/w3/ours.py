@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Times
-from benchmarks.w3.work import ALPHA, RANK, RATE, end_of, rows, start_of
+from benchmarks.w3.work import ALPHA, RANK, RATE, WARM, end_of, rows, start_of
 
 
 def begin(model: str, work: str, count: int) -> dict[str, Any]:
@@ -28,7 +28,7 @@ async def _begin(backend: Any, work: str, count: int) -> None:
 def ours(
     model: str, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
 ) -> dict[str, Any]:
-    """What all updates take, after as many on other rows, which warm up.
+    """What all updates take, after three times as many on other rows, which warm up.
 
     If prompts are to be `kept`, another adapter has read them before.
     """
@@ -44,13 +44,14 @@ async def _ours(
 ) -> Times:
     starts = [_read(start_of(work, acts_on, number)) for number in range(count)]
     learned = rows(count)
-    jobs, warm = (
+    jobs, *warm = (
         [_job(start, acts_on, [row]) for start, row in zip(starts, chosen, strict=True)]
-        for chosen in (learned, rows(count, seed=3))
+        for chosen in (learned, *(rows(count, seed) for seed in WARM))
     )
     for start in starts:
         await backend.load(start)  # they are in use; PEFT has its own in memory, too
-    await asyncio.gather(*(backend.train(job) for job in warm))
+    for some in warm:
+        await asyncio.gather(*(backend.train(job) for job in some))
     if kept:
         other = await backend.initialize(_config(acts_on), count)
         await backend.train(_job(other, acts_on, learned))

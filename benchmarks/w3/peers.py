@@ -4,11 +4,11 @@ import shutil
 from typing import Any
 
 from benchmarks.harness import Times
-from benchmarks.w3.work import RATE, encoded, end_of, rows, start_of
+from benchmarks.w3.work import RATE, WARM, encoded, end_of, rows, start_of
 
 
 def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, Any]:
-    """What the same updates take, after as many of another adapter, which warm up."""
+    """What the same updates take, after three times as many of another adapter, which warm up."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,7 +20,7 @@ def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, 
     for number, folder in enumerate(folders):
         network.load_adapter(folder, _name(number), is_trainable=True)
     learned = [encoded(tokenizer, *row) for row in rows(count)]
-    for row in rows(count, seed=3):
+    for row in (row for seed in WARM for row in rows(count, seed)):
         _step(network, "warm", encoded(tokenizer, *row), fused=dtype == "bfloat16")
     started = Times.now()
     for number, row in enumerate(learned):

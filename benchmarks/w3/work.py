@@ -8,6 +8,9 @@ from benchmarks.w2.job import examples
 
 RANK, ALPHA, RATE = 8, 16, 1e-3
 
+WARM = (3, 4, 5)
+"""Seeds of the rows that warm up: memory that is asked for again and again comes to stay."""
+
 
 def rows(count: int, seed: int = 1) -> list[tuple[str, str]]:
     """A message of 90 words and an answer of 20 for each adapter."""

@@ -54,6 +54,36 @@ def test_they_are_written_once(frozen):
     assert steps == 0
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"no file of tensors"], ids=["kept", "empty", "broken"])
+def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(frozen, tmp_path, damage):
+    first, _ = finish(Passages(frozen, tmp_path / "kept").written())
+    (file,) = (tmp_path / "kept").iterdir()
+    if damage is not None:
+        file.write_bytes(damage)
+    again, steps = finish(Passages(frozen, tmp_path / "kept").written())
+    assert (steps == 0) == (damage is None)
+    assert [i.sequences for i in again] == [i.sequences for i in first]
+    for here, there in zip(again, first, strict=True):
+        assert torch.equal(here.teacher.ids, there.teacher.ids)
+        assert torch.equal(here.teacher.logprobs, there.teacher.logprobs)
+        assert torch.equal(here.teacher.rest, there.teacher.rest)
+
+
+def test_bases_that_differ_keep_their_own(tiny_folder, tmp_path):
+    for folder, dtype in (
+        (tiny_folder(), "float32"),
+        (tiny_folder(), "bfloat16"),
+        (tiny_folder("qwen3"), "float32"),
+    ):
+        finish(Passages(load(str(folder), dtype), tmp_path).written())
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_disk_that_cannot_be_written_to_is_done_without(frozen, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert len(finish(Passages(frozen, tmp_path / "taken").written())[0]) == PASSAGES
+
+
 def test_half_are_plain_text_and_half_answer_its_beginnings(frozen, items):
     codec = frozen.codec
     text, answers = (

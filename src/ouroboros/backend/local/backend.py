@@ -38,6 +38,7 @@ from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation
+from ouroboros.domain.places import cache_folder
 from ouroboros.domain.rows import Row
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -72,7 +73,7 @@ class LocalBackend:
         self._batch = RunningBatch(frozen)
         self._pool = Pool(frozen, lambda: self._batch.running)
         self._resident_bytes = resident_bytes
-        self._passages = Passages(frozen)
+        self._passages = Passages(frozen, cache_folder() / "passages")
         self._expected: Counter[str] = Counter()
         self._keeping = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()

@@ -3,21 +3,31 @@
 What an adapter does to text that nobody taught it shows in any text, so the base's own serves: it is the
 base's distribution by definition, and needs no data (LLM-QAT, arXiv 2305.17888, distils so). A passage
 tells at each of its tokens what the base would have said.
+
+On a base of half a billion parameters they take half a minute to write, so they are kept on disk: the
+next program trains with the same ones.
 """
 
+import hashlib
+import os
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ouroboros.backend.local.columns import Columns
 from ouroboros.backend.local.load import FrozenModel
+from ouroboros.backend.local.precision import machine
 from ouroboros.backend.local.prefill import prefill
 from ouroboros.backend.local.running import following
 from ouroboros.backend.local.step import Item
-from ouroboros.backend.local.teacher import taught
+from ouroboros.backend.local.teacher import KEPT, Teacher, taught
 from ouroboros.backend.local.tokens import Codec, Encoded
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.losses import Distil
@@ -33,23 +43,42 @@ WEIGHT = 30.0
 """What a passage counts for beside a row to learn: docs/decisions/0009-the-gate.md has it."""
 
 
-class Passages:
-    """A base's passages: written when they are first asked for, and the same ones ever after."""
+EDITION = 1
+"""Of the way they are written: others are not read."""
 
-    def __init__(self, frozen: FrozenModel) -> None:
+Told = tuple[Encoded, Teacher]
+"""A passage, and what the base says at each of its tokens."""
+
+
+class Passages:
+    """A base's passages: written when they are first asked for, and the same ones ever after.
+
+    They are kept in `folder`, where one is given. What cannot be read there is written again.
+    """
+
+    def __init__(self, frozen: FrozenModel, folder: Path | None = None) -> None:
         self._frozen = frozen
+        self._file = folder / f"{_name(frozen)}.safetensors" if folder else None
         self._items: tuple[Item, ...] = ()
 
     def written(self) -> Steps[Any, tuple[Item, ...]]:
         """Passages to train along, with the base as their teacher. A function of the base alone."""
         if not self._items:
-            sequences = yield from write(self._frozen)
-            count = len(sequences)
-            teachers = yield from taught(self._frozen, sequences, [None] * count, [False] * count)
+            told = _load(self._file) if self._file else None
+            if told is None:
+                told = yield from self._write()
             row = Row("", "", Distil("base"), WEIGHT)
-            pairs = zip(sequences, teachers, strict=True)
-            self._items = tuple(Item(row, (s,), (0.0,), t) for s, t in pairs)
+            self._items = tuple(Item(row, (s,), (0.0,), t.to(self._frozen.device)) for s, t in told)
         return self._items
+
+    def _write(self) -> Steps[Any, list[Told]]:
+        sequences = yield from write(self._frozen)
+        count = len(sequences)
+        teachers = yield from taught(self._frozen, sequences, [None] * count, [False] * count)
+        told = list(zip(sequences, teachers, strict=True))
+        if self._file:
+            _save(self._file, told)
+        return told
 
 
 def write(frozen: FrozenModel) -> Steps[Any, list[Encoded]]:
@@ -103,3 +132,42 @@ def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, 
     sums = probs.cumsum(-1)
     drawn = torch.rand(len(probs), 1, generator=chance) * sums[:, -1:]
     return torch.searchsorted(sums, drawn)[:, 0].clamp(max=probs.shape[1] - 1)
+
+
+def _name(frozen: FrozenModel) -> str:
+    """Of what passages depend on: the base, what it computes in and on, and how they are written."""
+    made = (frozen.base.fingerprint, frozen.dtype, machine(), EDITION, PASSAGES, TOKENS, ASKED, KEPT)
+    return hashlib.sha256(repr(made).encode()).hexdigest()
+
+
+def _save(file: Path, told: Sequence[Told]) -> None:
+    """Whole or not at all; a disk that is full or not to be written to is done without."""
+    with suppress(OSError, SafetensorError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.{os.getpid()}")
+        save_file({name: part.contiguous() for name, part in _tensors(told).items()}, draft)
+        draft.replace(file)
+
+
+def _tensors(told: Sequence[Told]) -> dict[str, Tensor]:
+    """Passages end to end. `tokens` has of each how many its prompt and its output have."""
+    sequences, teachers = [s for s, _ in told], [t for _, t in told]
+    return {
+        "tokens": torch.tensor([(len(s.prompt), len(s.output)) for s in sequences]),
+        "text": torch.tensor([i for s in sequences for i in (*s.prompt, *s.output)]),
+        **{n: torch.cat([getattr(t, n) for t in teachers]).cpu() for n in ("ids", "logprobs", "rest")},
+    }
+
+
+def _load(file: Path) -> list[Told] | None:
+    """What was saved there; None where there is nothing of use."""
+    with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
+        parts, found = load_file(file), []
+        tokens = parts["tokens"].tolist()
+        texts = parts["text"].split([p + o for p, o in tokens])
+        said = (parts[name].split([o for _, o in tokens]) for name in ("ids", "logprobs", "rest"))
+        for (prompt, _), text, *teacher in zip(tokens, texts, *said, strict=True):
+            ids = tuple(text.tolist())
+            found.append((Encoded(ids[:prompt], ids[prompt:]), Teacher(*teacher)))
+        return found
+    return None

@@ -36,7 +36,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
         raise InvalidConfig(f"dtype is {name!r}.", hint='Use "auto", "float32" or "bfloat16".')
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    gain = remembered(cache_folder() / "precision.json", _machine(), bfloat16_gain)
+    gain = remembered(cache_folder() / "precision.json", machine(), bfloat16_gain)
     return torch.bfloat16 if gain >= WORTH else torch.float32
 
 
@@ -66,7 +66,7 @@ def _seconds(x: Tensor, weight: Tensor) -> float:
     return time.perf_counter() - began
 
 
-def _machine() -> str:
+def machine() -> str:
     """The processor, what PyTorch uses of it, and PyTorch's release."""
     model = platform.processor() or platform.machine()
     with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:

@@ -34,6 +34,10 @@ class Teacher:
     rest: Float[Tensor, "T"]
     but: Int[Tensor, "T"] | None = None
 
+    def to(self, device: torch.device) -> "Teacher":
+        but = None if self.but is None else self.but.to(device)
+        return Teacher(self.ids.to(device), self.logprobs.to(device), self.rest.to(device), but)
+
 
 def taught(
     frozen: FrozenModel,
