@@ -123,11 +123,11 @@ class BankedAdapter:
         return {path: place.factors(row) for path, place in self._places.items()}
 
     def weights(self) -> dict[str, LowRank]:
-        """A copy of the master, layer by layer."""
-        found = {}
+        """The master, layer by layer: views, where it lies in the processor's memory."""
+        master, found = self.master.cpu(), {}
         for path, place in self._places.items():
-            a, b = place.factors(self.master)
-            found[path] = LowRank(a.cpu().clone(), b.cpu().T.contiguous(), place.scale)
+            a, b = place.factors(master)
+            found[path] = LowRank(a, b.T, place.scale)
         return found
 
     @contextmanager
