@@ -1,14 +1,9 @@
 """The local backend: PyTorch in this process."""
 
-import os
+from ouroboros.backend.local.waiting import load_torch
 
-# Before torch is loaded, which reads them once: threads that have nothing to do wait some microseconds
-# for the next loop and then sleep. By default they spin for milliseconds, and whenever another program
-# has a core, all others spin for it (docs/decisions/0007, "Threads").
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+load_torch()
 
-from ouroboros.backend.local.backend import LocalBackend
+from ouroboros.backend.local.backend import LocalBackend  # noqa: E402
 
 __all__ = ["LocalBackend"]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PAIRS_PER_GROUP = 4096
+PAIRS_PER_GROUP = 32768
 """Pairs of tokens that a further group has to save: its calls cost as much."""
 
 

@@ -1,0 +1,39 @@
+"""How PyTorch's threads wait for each other.
+
+A pass is hundreds of short parallel loops. Threads that sleep between them take longer to wake than the
+loops take; threads that spin until they are needed, as they do by default, hold a processor that another
+program wants, and all of them wait for the one that has lost it. So they spin for some microseconds
+and then sleep. Measured in docs/decisions/0007-training-passes.md, "Threads".
+"""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+TURNS = "1000"
+"""Of spinning, before a thread sleeps."""
+
+
+def load_torch() -> None:
+    """Import torch so that its threads wait like that, unless the environment says how they are to.
+
+    OpenMP reads its settings when it is loaded, so this has no effect where torch is imported already;
+    and they are taken back, so that other programs that are started do not have them.
+    """
+    if "torch" in sys.modules or {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        return
+    # With GNU's, active threads spin where there are more of them than processors too, so many turns.
+    ours = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": TURNS}
+    os.environ.update(ours if _gnu() else {"OMP_WAIT_POLICY": "PASSIVE"})
+    import torch  # noqa: F401
+
+    for name in ours:
+        os.environ.pop(name, None)
+
+
+def _gnu() -> bool:
+    """Whether torch brings GNU's OpenMP."""
+    torch = find_spec("torch")
+    folders = torch.submodule_search_locations if torch else None
+    return any(any(Path(folder, "lib").glob("libgomp*")) for folder in folders or ())
