@@ -9,7 +9,7 @@ import torch
 
 from ouroboros.domain.base_model import BaseModel
 
-SMALL = 200e6
+SMALL = 150e6
 """Up to so many multiplications in a layer, one thread is the faster."""
 
 READING = 60
