@@ -12,9 +12,9 @@ route, slot 0 is the base model, so that base and adapter rows share one batch.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -51,6 +51,9 @@ class _Place:
 class BankedAdapter:
     """One adapter in memory. `master [P]` is the truth in float32; `publish` shows it to the layers.
 
+    Adapters of one `layout` have the same layers, ranks and scales. What is `moving` in a training tells
+    those that move other factors apart.
+
     `opening`, where given, is how many of a prompt's last tokens it acts on: the base reads those before
     them by itself (activated LoRA, arXiv 2504.12397). The answer always has the adapter.
     """
@@ -63,12 +66,14 @@ class BankedAdapter:
         opening: int | None = None,
     ) -> None:
         self.opening = opening
+        self.moving: object = None
         self._places: dict[str, _Place] = {}
         size = 0
         for path, low in weights.items():
             (rank, inputs), outputs = low.a.shape, low.b.shape[0]
             self._places[path] = place = _Place(size, rank, inputs, outputs, low.scale)
             size = place.stop
+        self.layout = _layouts.setdefault(tuple(self._places.items()), len(_layouts))
         self.master: Float[Tensor, "P"] = torch.empty(size, device=device)
         for path, low in weights.items():
             a, b = self._places[path].factors(self.master)
@@ -138,7 +143,7 @@ class BankedAdapter:
         `moving` names, by path, the factors that are to move, "a" or "ab"; without it all are.
         """
         grads = torch.zeros_like(self._row)
-        plain = self._factors
+        plain, self.moving = self._factors, "all" if moving is None else frozenset(moving.items())
         self._factors = {
             path: (
                 _leaf(a, into_a) if moving is None or "a" in moving.get(path, "") else a,
@@ -150,7 +155,10 @@ class BankedAdapter:
         try:
             yield grads
         finally:
-            self._factors = plain
+            self._factors, self.moving = plain, None
+
+
+_layouts: dict[tuple[tuple[str, _Place], ...], int] = {}
 
 
 def _leaf(values: Tensor, grad: Tensor) -> Tensor:
@@ -176,6 +184,28 @@ class Segment:
         if acts == start:
             return (cls(adapter, start, stop),)
         return cls(None, start, acts), cls(adapter, acts, stop)
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """Adapters that are gone through together; one that has `long` stretches stays by itself."""
+
+    long: bool
+    members: list[tuple[BankedAdapter, list[range]]] = field(default_factory=list)
+
+    def updates(self, path: str) -> list[Update]:
+        """What they add to the layer at `path`."""
+        (first, spans), scale = self.members[0], self.members[0][0].scale(path)
+        factors = first.factors(path)
+        if factors is None:
+            return []
+        if self.long or len(self.members) == len(spans) == 1:
+            return [Delta(slice(s.start, s.stop), factors, scale) for s in spans]
+        return [Deltas(self._rows, [f for a, _ in self.members if (f := a.factors(path))], scale)]
+
+    @cached_property
+    def _rows(self) -> Ragged:
+        return Ragged.of([spans for _, spans in self.members])
 
 
 @dataclass(frozen=True)
@@ -216,50 +246,27 @@ class Route:
     def updates(self, path: str) -> Sequence[Update]:
         """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
         if path not in self._updates:
-            self._updates[path] = self._found(path)
+            self._updates[path] = [u for alike in self._alike for u in alike.updates(path)]
         return self._updates[path]
-
-    def _found(self, path: str) -> list[Update]:
-        found: list[Update] = []
-        alike: dict[tuple[Any, ...], list[BankedAdapter]] = {}
-        for adapter, spans in self._spans.items():
-            factors, tokens = adapter.factors(path), sum(map(len, spans))
-            if factors is None:
-                continue
-            if tokens < SHORT * len(spans):
-                moving = tuple(f.requires_grad for f in factors)
-                kind = (adapter.scale(path), len(factors[0]), moving, tokens.bit_length())
-                alike.setdefault(kind, []).append(adapter)
-            else:
-                found += [Delta(slice(s.start, s.stop), factors, adapter.scale(path)) for s in spans]
-        return found + [self._together(path, scale, some) for (scale, *_), some in alike.items()]
-
-    def _together(self, path: str, scale: float, adapters: Sequence[BankedAdapter]) -> Update:
-        spans = [self._spans[a] for a in adapters]
-        factors = [f for a in adapters if (f := a.factors(path)) is not None]
-        if len(spans) == len(spans[0]) == 1:
-            return Delta(slice(spans[0][0].start, spans[0][0].stop), factors[0], scale)
-        name = tuple(map(id, adapters))
-        if name not in self._ragged:
-            self._ragged[name] = Ragged.of(spans)
-        return Deltas(self._ragged[name], factors, scale)
-
-    @cached_property
-    def _ragged(self) -> dict[tuple[int, ...], Ragged]:
-        return {}
 
     @cached_property
     def _updates(self) -> dict[str, Sequence[Update]]:
         return {}
 
     @cached_property
-    def _spans(self) -> dict[BankedAdapter, list[range]]:
-        """The tokens of each adapter."""
-        found: dict[BankedAdapter, list[range]] = {}
+    def _alike(self) -> list["_Alike"]:
+        """The batch's adapters: those of one layout that have about as many tokens together."""
+        spans: dict[BankedAdapter, list[range]] = {}
         for s in self.segments:
             if s.adapter is not None:
-                found.setdefault(s.adapter, []).append(range(s.start, s.stop))
-        return found
+                spans.setdefault(s.adapter, []).append(range(s.start, s.stop))
+        found: dict[object, _Alike] = {}
+        for adapter, own in spans.items():
+            tokens = sum(map(len, own))
+            long = tokens >= SHORT * len(own)
+            kind = adapter if long else (adapter.layout, adapter.moving, tokens.bit_length())
+            found.setdefault(kind, _Alike(long)).members.append((adapter, own))
+        return list(found.values())
 
     def see(self, path: str, x: Float[Tensor, "*B I"]) -> None:
         """Put down what an adapted layer sees, if that is wanted."""

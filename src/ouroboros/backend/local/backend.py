@@ -111,8 +111,7 @@ class LocalBackend:
     async def load(self, files: AdapterFiles) -> str:
         digest = files.digest
         if not await self.loaded(digest):
-            adapter = await asyncio.to_thread(lambda: self._read(files))  # while the worker goes on
-            await self._call(lambda: self._admit(digest, adapter, asked=False))
+            await self._call(lambda: self._admit(digest, self._read(files), asked=False))
         return digest
 
     async def loaded(self, digest: str) -> bool:
