@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ouroboros.lora.bank import Bank, BankedAdapter, BankedLinear, Route, Segment
+from ouroboros.lora.bank import Bank, BankedAdapter, BankedLinear
+from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.weights import LowRank
 
 WIDTHS = {"first": (6, 5), "second": (5, 4)}

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from ouroboros.lora.bank import SHORT, BankedAdapter, Route, Segment
+from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.delta import Delta, Deltas, Update, trained
+from ouroboros.lora.route import SHORT, Route, Segment
 from ouroboros.lora.weights import LowRank
 
 INPUTS, OUTPUTS = 7, 5

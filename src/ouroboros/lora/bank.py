@@ -9,22 +9,18 @@ Which adapter a token belongs to travels with each call as a `Route`; nothing is
 route, slot 0 is the base model, so that base and adapter rows share one batch.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from ouroboros.lora.delta import Delta, Deltas, Factors, Ragged, Update
+from ouroboros.lora.delta import Factors
 from ouroboros.lora.weights import LowRank
-
-SHORT = 64
-"""Stretches of fewer tokens than this share their products."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,10 @@ class _Place:
         middle = self.start + self.rank * self.inputs
         a = row[self.start : middle].view(self.rank, self.inputs)
         return a, row[middle : self.stop].view(self.rank, self.outputs)
+
+
+_layouts: dict[tuple[tuple[str, _Place], ...], int] = {}
+"""A number for each layout that there has been."""
 
 
 class BankedAdapter:
@@ -158,148 +158,10 @@ class BankedAdapter:
             self._factors, self.moving = plain, None
 
 
-_layouts: dict[tuple[tuple[str, _Place], ...], int] = {}
-
-
 def _leaf(values: Tensor, grad: Tensor) -> Tensor:
     leaf = values.detach().requires_grad_()
     leaf.grad = grad
     return leaf
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Tokens start..stop of a batch, counted row after row, belong to `adapter` (None: the base)."""
-
-    adapter: BankedAdapter | None
-    start: int
-    stop: int
-
-    @classmethod
-    def of_sequence(
-        cls, adapter: BankedAdapter | None, start: int, prompt: int, stop: int
-    ) -> "tuple[Segment, ...]":
-        """A sequence at start..stop that begins with a prompt of so many tokens."""
-        acts = start + (adapter.acts_from(prompt) if adapter is not None else 0)
-        if acts == start:
-            return (cls(adapter, start, stop),)
-        return cls(None, start, acts), cls(adapter, acts, stop)
-
-
-@dataclass(frozen=True)
-class _Alike:
-    """Adapters that are gone through together; one that has `long` stretches stays by itself."""
-
-    long: bool
-    members: list[tuple[BankedAdapter, list[range]]] = field(default_factory=list)
-
-    def updates(self, path: str) -> list[Update]:
-        """What they add to the layer at `path`."""
-        (first, spans), scale = self.members[0], self.members[0][0].scale(path)
-        factors = first.factors(path)
-        if factors is None:
-            return []
-        if self.long or len(self.members) == len(spans) == 1:
-            return [Delta(slice(s.start, s.stop), factors, scale) for s in spans]
-        return [Deltas(self._rows, [f for a, _ in self.members if (f := a.factors(path))], scale)]
-
-    @cached_property
-    def _rows(self) -> Ragged:
-        return Ragged.of([spans for _, spans in self.members])
-
-
-@dataclass(frozen=True)
-class Route:
-    """Which adapter each token of a batch [B, T] belongs to.
-
-    `sole` is set when one adapter has the whole batch, or none. `inputs`, where given, is filled with
-    what each layer that the batch adapts saw of its adapted tokens, by path. Batches whose rows change
-    from token to token are routed by `slots.Slots`.
-    """
-
-    slots: tuple[BankedAdapter | None, ...]
-    segments: tuple[Segment, ...] = ()
-    inputs: dict[str, Tensor] | None = None
-
-    @classmethod
-    def of_segments(
-        cls, segments: Iterable[Segment], inputs: dict[str, Tensor] | None = None
-    ) -> "Route":
-        """Neighbouring segments of one adapter are joined."""
-        joined: list[Segment] = []
-        for s in segments:
-            if joined and joined[-1].adapter is s.adapter and joined[-1].stop == s.start:
-                s = Segment(s.adapter, joined.pop().start, s.stop)
-            joined.append(s)
-        slots = tuple(dict.fromkeys([None, *(s.adapter for s in joined)]))
-        return cls(slots, segments=tuple(joined), inputs=inputs)
-
-    @cached_property
-    def sole(self) -> BankedAdapter | None:
-        """The adapter that has every token, if there is one."""
-        return self.segments[0].adapter if len(self.segments) == 1 else None
-
-    def touches(self, path: str) -> bool:
-        """Whether any adapter of the batch adapts this layer."""
-        return any(a is not None and a.rank(path) for a in self.slots)
-
-    def updates(self, path: str) -> Sequence[Update]:
-        """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
-        if path not in self._updates:
-            self._updates[path] = [u for alike in self._alike for u in alike.updates(path)]
-        return self._updates[path]
-
-    @cached_property
-    def _updates(self) -> dict[str, Sequence[Update]]:
-        return {}
-
-    @cached_property
-    def _alike(self) -> list["_Alike"]:
-        """The batch's adapters: those of one layout that have about as many tokens together."""
-        spans: dict[BankedAdapter, list[range]] = {}
-        for s in self.segments:
-            if s.adapter is not None:
-                spans.setdefault(s.adapter, []).append(range(s.start, s.stop))
-        found: dict[object, _Alike] = {}
-        for adapter, own in spans.items():
-            tokens = sum(map(len, own))
-            long = tokens >= SHORT * len(own)
-            kind = adapter if long else (adapter.layout, adapter.moving, tokens.bit_length())
-            found.setdefault(kind, _Alike(long)).members.append((adapter, own))
-        return list(found.values())
-
-    def see(self, path: str, x: Float[Tensor, "*B I"]) -> None:
-        """Put down what an adapted layer sees, if that is wanted."""
-        if self.inputs is not None:
-            rows = x.reshape(-1, x.shape[-1])
-            own = [rows[s.start : s.stop] for s in self.segments if s.adapter is not None]
-            self.inputs[path] = x if self.sole is not None else torch.cat(own)
-
-    def at(self, tokens: Int[Tensor, "K"]) -> "Route":
-        """The route of some of the tokens, which are in order."""
-        bounds = torch.tensor(
-            [b for s in self.segments for b in (s.start, s.stop)], device=tokens.device
-        )
-        cuts = torch.searchsorted(tokens, bounds).tolist()
-        spans = zip(self.segments, cuts[::2], cuts[1::2], strict=True)
-        kept = tuple(Segment(s.adapter, a, b) for s, a, b in spans if a < b)
-        return Route(self.slots, segments=kept, inputs=self.inputs)
-
-    def adapt(
-        self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
-    ) -> Float[Tensor, "*B O"]:
-        """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
-        if not self.touches(path):
-            return y
-        self.see(path, x)
-        flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        if self.sole is not None:
-            return _add(self.sole, path, flat_x, flat_y).view(y.shape)
-        parts = [
-            _add(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
-            for s in self.segments
-        ]
-        return torch.cat(parts).view(y.shape)
 
 
 @runtime_checkable
@@ -333,16 +195,6 @@ class Bank:
     ) -> Float[Tensor, "*B O"]:
         """What the layer at `path` puts out for x in the pass in progress, where the base puts out y."""
         return y if self._route is None else self._route.adapt(path, x, y)
-
-
-def _add(
-    adapter: BankedAdapter | None, path: str, x: Float[Tensor, "N I"], y: Float[Tensor, "N O"]
-) -> Float[Tensor, "N O"]:
-    factors = adapter.factors(path) if adapter is not None else None
-    if adapter is None or factors is None:
-        return y
-    a, b = factors
-    return torch.addmm(y, x @ a.T, b, alpha=adapter.scale(path))
 
 
 class BankedLinear(nn.Module):

@@ -26,8 +26,9 @@ from ouroboros.backend.local.formulas import (
 from ouroboros.backend.local.parts import Linear, Norm
 from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.together import Together, regroup, together
-from ouroboros.lora.bank import Route, Router, Segment
+from ouroboros.lora.bank import Router
 from ouroboros.lora.delta import trained
+from ouroboros.lora.route import Route, Segment
 
 States = list[tuple[Tensor, Tensor]]
 """Keys and values [T, H, D] of a run, layer after layer."""

@@ -20,7 +20,8 @@ from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.reading import beginning, costs, cut, reach, read
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
-from ouroboros.lora.bank import BankedAdapter, Route, Segment
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.route import Route, Segment
 
 _PACKABLE = frozenset(
     "cohere cohere2 gemma gemma2 gemma3_text gpt2 gpt_neox gptj granite llama mistral mixtral olmo "

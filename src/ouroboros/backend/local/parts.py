@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ouroboros.backend.local.formulas import norm, norm_back
-from ouroboros.lora.bank import BankedLinear, Route, Router
+from ouroboros.lora.bank import BankedLinear, Router
 from ouroboros.lora.delta import Update
+from ouroboros.lora.route import Route
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ouroboros.backend.local.forward import packable
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.reading import joined
-from ouroboros.lora.bank import BankedAdapter, Route, Segment
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.route import Route, Segment
 
 Prompts = Sequence[Sequence[int]]
 

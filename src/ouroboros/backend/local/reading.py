@@ -16,7 +16,8 @@ from ouroboros.backend.local.formulas import LONG
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.tokens import Encoded
-from ouroboros.lora.bank import BankedAdapter, Route, Segment
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.route import Route, Segment
 
 READ_AGAIN = 8
 """Tokens read before that cost a pass as much as one that it runs."""
