@@ -93,13 +93,7 @@ class Route:
 
     def updates(self, path: str) -> Sequence[Update]:
         """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
-        if path not in self._updates:
-            self._updates[path] = [u for alike in self._alike for u in alike.updates(path)]
-        return self._updates[path]
-
-    @cached_property
-    def _updates(self) -> dict[str, Sequence[Update]]:
-        return {}
+        return [u for alike in self._alike for u in alike.updates(path)]
 
     @cached_property
     def _alike(self) -> list["_Alike"]:
