@@ -28,7 +28,7 @@ async def _begin(backend: Any, work: str, count: int) -> None:
 def ours(
     model: str, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
 ) -> dict[str, Any]:
-    """What all updates take, after three times as many on other rows, which warm up.
+    """What all updates take, after five times as many on other rows, which warm up.
 
     If prompts are to be `kept`, another adapter has read them before.
     """

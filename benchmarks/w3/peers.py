@@ -8,7 +8,7 @@ from benchmarks.w3.work import RATE, WARM, encoded, end_of, rows, start_of
 
 
 def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, Any]:
-    """What the same updates take, after three times as many of another adapter, which warm up."""
+    """What the same updates take, after five times as many of another adapter, which warm up."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

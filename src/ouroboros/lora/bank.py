@@ -85,10 +85,10 @@ class BankedAdapter:
         self._row = self.master if dtype == torch.float32 else self.master.to(dtype)
         self._factors = {path: place.factors(self._row) for path, place in self._places.items()}
 
-    def copy(self, rounded: torch.dtype = torch.float32) -> "BankedAdapter":
-        """Another one of the same weights, rounded to a type, to go its own way."""
+    def copy(self) -> "BankedAdapter":
+        """Another one of the same weights, to go its own way."""
         other = copy(self)
-        other.master = self.master.to(rounded, copy=True).float()
+        other.master = self.master.clone()
         other._show(self._row.dtype)
         return other
 
@@ -117,6 +117,12 @@ class BankedAdapter:
     def factors(self, path: str) -> Factors | None:
         """What the layer at `path` multiplies with; None where nothing is adapted."""
         return self._factors.get(path)
+
+    def round(self, dtype: torch.dtype) -> None:
+        """Be as what was stored in that type; a gradient is let go."""
+        self.master.grad = None
+        self.master.copy_(self.master.to(dtype))
+        self.publish()
 
     def publish(self) -> None:
         """Make the layers see the master."""

@@ -1,11 +1,20 @@
 """Memory: known before it is taken, and named when it runs out."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from ouroboros.backend.local import load as loading
 from ouroboros.backend.local.load import load
-from ouroboros.backend.local.memory import explained, free_bytes, size, weight_count
+from ouroboros.backend.local.memory import (
+    explained,
+    free_bytes,
+    kept_bytes,
+    size,
+    weight_count,
+)
 from ouroboros.backend.local.outline import outlined
 from ouroboros.domain.errors import ModelError, OutOfMemory
 
@@ -66,3 +75,26 @@ def test_running_out_is_one_error_with_the_numbers():
         torch.empty(1 << 60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="something else"), explained(CPU, None, ""):
         raise RuntimeError("something else")
+
+
+@pytest.mark.skipif(kept_bytes() == 0, reason="the C library does not tell")
+def test_memory_that_is_freed_and_kept_counts_as_free():
+    """In a program of its own: what another test has done to this one's memory does not matter."""
+    told = subprocess.run(
+        [sys.executable, "-c", KEEPING], capture_output=True, text=True, check=True
+    ).stdout.split()
+    before, with_it, after = map(int, told)
+    assert with_it - before < 50 << 20
+    assert after - before > 200 << 20
+
+
+KEEPING = """
+from ouroboros.backend.local.memory import keep_freed, kept_bytes
+import torch
+keep_freed()
+print(kept_bytes())
+some = [torch.ones(1 << 20) for _ in range(60)]
+print(kept_bytes())
+del some
+print(kept_bytes())
+"""

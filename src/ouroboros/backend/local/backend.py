@@ -23,6 +23,7 @@ from ouroboros.backend.base import (
 from ouroboros.backend.local.embed import Embedding
 from ouroboros.backend.local.generate import Answer, Question
 from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.memory import keep_freed
 from ouroboros.backend.local.passages import Passages
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.prompts import LIMIT
@@ -98,6 +99,7 @@ class LocalBackend:
         What is in memory then is there to stay, so Python no longer looks for garbage in it: with the
         libraries loaded that took 0.2 s whenever it came, in the middle of an answer. `close` ends that.
         """
+        keep_freed()
         backend = cls(load(model, dtype, device, quantize, prompt_bytes), threads)
         gc.freeze()
         return backend
@@ -258,8 +260,9 @@ class LocalBackend:
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
-        rounded = peft_files.rounding(files)
-        self._admit(files.digest, adapter.copy(rounded) if rounded else self._read(files))
+        if rounded := peft_files.rounding(files):
+            adapter.round(rounded)
+        self._admit(files.digest, adapter if rounded else self._read(files))
         return TrainOutcome(files, report)
 
     def _ask(
