@@ -60,7 +60,8 @@ async def _train(backend: Backend, job: Job, training: TrainingConfig, folder: P
     adapter = _adapter(job)
     first = await backend.initialize(adapter, SEED)
     rows = tuple(Row(prompt, output) for prompt, output in job.rows)
-    _save((await backend.train(TrainJob(first, adapter, training, rows))).files, folder)
+    work = TrainJob(first, adapter, training, rows, anchors=None if training.anchors else ())
+    _save((await backend.train(work)).files, folder)
     return started.since()
 
 
