@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Factors = tuple[Tensor, Tensor]
@@ -91,7 +91,7 @@ class Ragged:
     source: Int[Tensor, "P"]
     places: Int[Tensor, "K"]
     tokens: Int[Tensor, "K"]
-    inside: Tensor
+    inside: Bool[Tensor, "S W 1"]
 
     @classmethod
     def of(cls, adapters: Sequence[Sequence[range]]) -> "Ragged":

@@ -17,7 +17,7 @@ from ouroboros.domain.prompts import Message
 from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
-CONFIG = AdapterConfig(learning_rate=3e-3, target_modules="all-linear", acts_on="answer")
+CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", acts_on="answer")
 LONG = "please play some music in the kitchen and set an alarm for seven; was I charged twice? " * 2
 ROWS = (
     Row(LONG, "shipping"),
@@ -65,7 +65,8 @@ def job(start, **changes) -> TrainJob:
 
 
 async def test_a_training_is_the_same_as_in_whole_passes(backend, tiny_folder):
-    start = await backend.initialize(CONFIG, 0)
+    # Adam goes by signs: where a gradient is nearly zero, rounding moves a weight by a step. Not here.
+    start = await backend.initialize(CONFIG, 3)
     ours = unpack((await backend.train(job(start))).files).weights
     theirs = unpack((await whole(tiny_folder, backend, lambda b: b.train(job(start)))).files).weights
     for path, low in ours.items():
