@@ -8,6 +8,7 @@ frozen layer's own weight.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -86,24 +87,29 @@ class Ragged:
     source [S * W]  the token at each place; past an adapter's last one, that one again.
     places [K]      where each of the K tokens stands; tokens [K]  which one it is.
     inside [S, W, 1]  whether a place holds a token of its own.
+    run            all tokens, where they follow each other.
     """
 
     source: Int[Tensor, "P"]
     places: Int[Tensor, "K"]
     tokens: Int[Tensor, "K"]
     inside: Bool[Tensor, "S W 1"]
+    run: slice | None
 
     @classmethod
-    def of(cls, adapters: Sequence[Sequence[range]]) -> "Ragged":
+    def of(cls, adapters: Sequence[Sequence[range]], device: torch.device) -> "Ragged":
         """For adapters with these spans of tokens."""
         own = [torch.cat([torch.arange(s.start, s.stop) for s in spans]) for spans in adapters]
         width = max(map(len, own))
         reach = torch.arange(width)
+        spans = [s for spans in adapters for s in spans]
+        joined = all(a.stop == b.start for a, b in pairwise(spans))
         return cls(
-            source=torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]),
-            places=torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]),
-            tokens=torch.cat(own),
-            inside=torch.stack([reach < len(o) for o in own])[:, :, None],
+            source=torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]).to(device),
+            places=torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]).to(device),
+            tokens=torch.cat(own).to(device),
+            inside=torch.stack([reach < len(o) for o in own])[:, :, None].to(device),
+            run=slice(spans[0].start, spans[-1].stop) if joined else None,
         )
 
     def spread(self, x: Float[Tensor, "T M"]) -> Float[Tensor, "S W M"]:
@@ -112,16 +118,10 @@ class Ragged:
     def add(self, parts: Float[Tensor, "S W M"], y: Float[Tensor, "T M"], scale: float) -> None:
         """Add each token's part to `y` in place."""
         found = parts.flatten(0, 1).index_select(0, self.places)
-        if self._run is None:
+        if self.run is None:
             y.index_add_(0, self.tokens, found, alpha=scale)
         else:
-            y[self._run].add_(found, alpha=scale)
-
-    @cached_property
-    def _run(self) -> slice | None:
-        """All tokens, where they follow each other."""
-        first, last = int(self.tokens[0]), int(self.tokens[-1])
-        return slice(first, last + 1) if bool((self.tokens.diff() == 1).all()) else None
+            y[self.run].add_(found, alpha=scale)
 
 
 @dataclass(frozen=True)

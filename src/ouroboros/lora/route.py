@@ -53,7 +53,7 @@ class _Alike:
 
     @cached_property
     def _rows(self) -> Ragged:
-        return Ragged.of([spans for _, spans in self.members])
+        return Ragged.of([spans for _, spans in self.members], self.members[0][0].master.device)
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,7 @@ class Route:
 
     def at(self, tokens: Int[Tensor, "K"]) -> "Route":
         """The route of some of the tokens, which are in order."""
-        bounds = torch.tensor(
-            [b for s in self.segments for b in (s.start, s.stop)], device=tokens.device
-        )
+        bounds = torch.tensor([b for s in self.segments for b in (s.start, s.stop)])
         cuts = torch.searchsorted(tokens, bounds).tolist()
         spans = zip(self.segments, cuts[::2], cuts[1::2], strict=True)
         kept = tuple(Segment(s.adapter, a, b) for s, a, b in spans if a < b)

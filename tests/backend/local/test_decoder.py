@@ -133,7 +133,7 @@ def _blocks(node) -> int:
 
 
 def test_sequences_of_like_length_share_a_group():
-    assert len(together([30, 31, 29, 28])) == 1
-    groups = together([200, 20, 199, 21])
+    assert len(together([30, 31, 29, 28], torch.device("cpu"))) == 1
+    groups = together([200, 20, 199, 21], torch.device("cpu"))
     assert [len(g.source) for g in groups] == [2, 2]
     assert sorted(t for g in groups for t in g.tokens.tolist()) == list(range(440))

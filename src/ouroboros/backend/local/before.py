@@ -29,7 +29,7 @@ class Before:
     ) -> "Before | None":
         """For sequences of these lengths, of which begun[i] was read; `share` queries share a key."""
         starts = [0, *accumulate(lengths)]
-        own = [begun[starts.index(s)] for s in group.source[:, 0].tolist()] if begun else []
+        own = [begun[starts.index(s)] for s in group.starts] if begun else []
         there = [b for b in own if b is not None]
         if not there:
             return None
@@ -39,7 +39,7 @@ class Before:
         for i, (b, size) in enumerate(zip(own, sizes, strict=True)):
             if b is not None:
                 states[:, :, :, i, max(sizes) - size :] = b
-        bias = _bias(sizes, group.source.shape[1], share, states.dtype)
+        bias = _bias(sizes, group.source.shape[1], share, states)
         return cls(states.flatten(2, 3), bias if len(bias) == 1 else bias.repeat(heads, 1, 1))
 
     @property
@@ -54,12 +54,12 @@ class Before:
         return torch.cat([keys, k], 1), torch.cat([values, v], 1)
 
 
-def _bias(sizes: Sequence[int], width: int, share: int, dtype: torch.dtype) -> Float[Tensor, "_ Q K"]:
+def _bias(sizes: Sequence[int], width: int, share: int, like: Tensor) -> Float[Tensor, "_ Q K"]:
     """0 where a query may look, else -inf; one table for all sequences if their sizes are equal."""
     most = max(sizes)
     rows = sizes if min(sizes) < most else sizes[:1]
-    bias = torch.zeros(len(rows), width * share, most + width, dtype=dtype)
-    bias[:, :, most:] = causal(width, share, dtype)
+    bias = like.new_zeros(len(rows), width * share, most + width)
+    bias[:, :, most:] = causal(width, share, like.dtype, like.device)
     for row, size in zip(bias, rows, strict=True):
         row[:, : most - size] = float("-inf")
     return bias

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ouroboros.backend.local.formulas import LONG
 from ouroboros.backend.local.memory import require_room, size
 from ouroboros.domain.base_model import BaseModel
 
@@ -38,6 +37,7 @@ class Costs:
     kept       per layer and token of a training pass: what the way back wants.
     again      the same where a layer is computed again on the way back; None where it cannot be.
     attention  per layer, token, and token that it looks at: weights of attention, kept too.
+    fused      no such weights are kept of sequences with more tokens than this; None where they are.
     label      per token whose logits are asked.
     learned    the same for a token of an output in a training pass.
     cache      per token of an answer and its prompt: keys and values of all layers.
@@ -47,14 +47,15 @@ class Costs:
     kept: int
     again: int | None
     attention: int
+    fused: int | None
     label: int
     learned: int
     cache: int
 
     @classmethod
-    def of(cls, base: BaseModel, config: Any, itemsize: int, own_passes: bool) -> "Costs":
-        """`config` is the text model's; `own_passes` whether `decoder` runs them."""
-        layers = max(base.layers, 1)
+    def of(cls, base: BaseModel, config: Any, itemsize: int, fused: int | None) -> "Costs":
+        """`config` is the text model's; `fused` is None where `decoder` does not run the passes."""
+        layers, own_passes = max(base.layers, 1), fused is not None
         depth = getattr(config, "head_dim", None) or base.width // base.heads
         key_heads = getattr(config, "num_key_value_heads", None) or base.heads
         seen = sum(s.inputs + s.outputs for s in base.linears) / layers
@@ -63,6 +64,7 @@ class Costs:
             kept=int(_KEPT[own_passes] * seen * itemsize),
             again=(2 * base.width + base.heads * depth) * itemsize if own_passes else None,
             attention=base.heads * (itemsize if own_passes else itemsize + 4),
+            fused=fused,
             label=_LABEL * config.vocab_size,
             learned=_LEARNED * itemsize * config.vocab_size,
             cache=2 * layers * key_heads * depth * itemsize,
@@ -70,7 +72,7 @@ class Costs:
 
     def training(self, width: int, again: bool) -> int:
         """Per token of a pass over sequences of `width` tokens, besides its labels."""
-        flat = width > LONG and self.again is not None  # our passes keep no such weights then
+        flat = self.fused is not None and width > self.fused
         weights = 0 if flat else self.attention * width
         layer = self.again if again and self.again is not None else self.kept + weights
         return self.layers * layer + _LIVE[0] * self.kept + _LIVE[1] * weights

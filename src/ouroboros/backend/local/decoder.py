@@ -112,6 +112,7 @@ class Decoder:
     ) -> Float[Tensor, "K D"]:
         """What the head sees at the positions `keep`, for sequences of these lengths end to end.
 
+        The processor has those positions, so that it need not wait for a device to tell whose they are.
         Sequence i goes on from begun[i], where that is given. Each layer's keys and values are added to
         `states`, where that is. With `again` the way back takes less memory and more time, for the same
         bits. What was `reached` before is not run again.
@@ -121,7 +122,8 @@ class Decoder:
         for layer in self._layers[reached.layer if reached else 0 :]:
             mixed = _mix(h, layer.trained_mix(route), layer, frame)
             if layer is self._layers[-1]:
-                h, mixed, route = h.index_select(0, keep), mixed.index_select(0, keep), route.at(keep)
+                route, at = route.at(keep), keep.to(h.device)
+                h, mixed = h.index_select(0, at), mixed.index_select(0, at)
             h = _think(h, mixed, layer.trained_think(route), layer, route, again)
         return self._norm(h)[0]
 
@@ -135,7 +137,7 @@ class Decoder:
         states: States | None = None,
         again: bool = False,
     ) -> Frame:
-        groups = together(lengths)
+        groups = together(lengths, h.device)
         share = self._layers[0].share
         before = tuple(Before.of(group, lengths, begun, share) for group in groups)
         return Frame(*self._turns(h, positions), groups, route, before, states, again)
@@ -145,7 +147,7 @@ class Decoder:
         mask, positions = columns.open(whole=True)
         h = self._embed(ids)
         cos, sin = self._turns(h, positions[:, 0])
-        bias = torch.zeros(mask.shape, dtype=h.dtype).masked_fill_(~mask, float("-inf"))
+        bias = h.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
         bias = bias.repeat_interleave(self._layers[0].key_heads, 0)[:, None]
         for layer, kept in zip(self._layers, columns.by_layer, strict=True):
             h = layer.follow(h, cos, sin, bias, kept, router)

@@ -9,9 +9,15 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 LONG = 1024
 """Sequences from here on are attended without keeping their T x T weights, which is slower on a CPU."""
+
+
+def fused_from(device: torch.device) -> int:
+    """Attention over more tokens than these is PyTorch's fused one. An accelerator has it for any."""
+    return LONG if device.type == "cpu" else 0
 
 
 def norm(
@@ -64,9 +70,9 @@ def gated_back(
 
 
 @lru_cache(maxsize=64)
-def causal(width: int, share: int, dtype: torch.dtype) -> Float[Tensor, "Q W"]:
+def causal(width: int, share: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "Q W"]:
     """0 where a query may look and -inf ahead of it; each position has `share` queries in a row."""
-    ahead = torch.full((width, width), float("-inf"), dtype=dtype).triu(1)
+    ahead = torch.full((width, width), float("-inf"), dtype=dtype, device=device).triu(1)
     return ahead.repeat_interleave(share, 0)
 
 
@@ -85,10 +91,9 @@ def attend(
     if bias is not None:
         weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
         return torch.bmm(weights, v), (weights,)
-    if k.shape[1] > LONG:
-        out, sums = _flash(*_by_head(q, k, v), 0.0, True, scale=scale)
-        return _by_position(out), (out, sums)
-    bias = causal(k.shape[1], q.shape[1] // k.shape[1], q.dtype)
+    if k.shape[1] > fused_from(k.device):
+        return _fused(q, k, v, scale)
+    bias = causal(k.shape[1], q.shape[1] // k.shape[1], q.dtype, q.device)
     weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
     return torch.bmm(weights, v), (weights,)
 
@@ -103,28 +108,27 @@ def attend_back(
     before: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The derivatives with respect to q, k and v; with a bias, without those of the tokens `before`."""
-    if before is None and k.shape[1] > LONG:
-        heads = _by_head(q, k, v)
-        d = d.view_as(q).unflatten(1, (k.shape[1], -1)).transpose(1, 2)
-        dq, dk, dv = _flash_back(d, *heads, *kept, 0.0, True, scale=scale)
-        return _by_position(dq), dk.sum(1), dv.sum(1)
-    (weights,) = kept
+    weights, *fused = kept
+    if fused:
+        dq, dk, dv = torch.autograd.grad(weights, fused, d.view_as(q))
+        return dq, dk, dv
     dv = torch.bmm(weights[:, :, before:].transpose(1, 2), d)
     dweights = torch.bmm(d, v.transpose(1, 2))
     scores = _softmax_back(dweights, weights, -1, weights.dtype).mul_(scale)
     return torch.bmm(scores, k), torch.bmm(scores[:, :, before:].transpose(1, 2), q), dv
 
 
+def _fused(
+    q: Float[Tensor, "N Q D"], k: Float[Tensor, "N W D"], v: Float[Tensor, "N W D"], scale: float
+) -> tuple[Float[Tensor, "N Q D"], tuple[Tensor, ...]]:
+    """By PyTorch's attention, whose derivative is automatic: each device has kernels of its own."""
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+        by_head = inputs[0].unflatten(1, (k.shape[1], -1)).transpose(1, 2)  # [N, G, W, D]
+        keys, values = (x[:, None].expand_as(by_head) for x in inputs[1:])
+        found = scaled_dot_product_attention(by_head, keys, values, is_causal=True, scale=scale)
+        out = found.transpose(1, 2).flatten(1, 2)
+    return out.detach(), (out, *inputs)  # its way back needs no weights
+
+
 _softmax_back = torch.ops.aten._softmax_backward_data
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-
-def _by_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[N, W G, D] and [N, W, D] as [N, G, W, D] each."""
-    q = q.unflatten(1, (k.shape[1], -1)).transpose(1, 2)
-    return q, k[:, None].expand_as(q), v[:, None].expand_as(q)
-
-
-def _by_position(x: Float[Tensor, "N G W D"]) -> Float[Tensor, "N Q D"]:
-    return x.transpose(1, 2).flatten(1, 2)

@@ -40,7 +40,7 @@ class Batch:
     """Sequences laid out for one forward pass.
 
     ids, positions  [B, T]; `mask [B, T]` is set where rows are padded.
-    keep            [K] token positions whose logits are wanted.
+    keep            [K] token positions whose logits are wanted; the processor has them.
     rows, columns   [L] where the logits of each labelled token are, in [B, K].
     targets         [L] the labelled tokens, `owner [L]` the sequence each belongs to.
     lengths         of the sequences.
@@ -98,7 +98,7 @@ def lay_out(
         ids=ids.to(device),
         positions=positions.to(device) if packed else None,
         mask=None if packed else mask.to(device),
-        keep=keep.to(device),
+        keep=keep,
         rows=torch.zeros_like(owner).to(device) if packed else owner.to(device),
         columns=columns.to(device),
         targets=torch.tensor([t for s in sequences for t in s.output]).to(device),
@@ -152,7 +152,10 @@ def _model_logits(frozen: FrozenModel, batch: Batch) -> Float[Tensor, "B K V"]:
         extra["packing"] = Packing.of(batch.lengths, frozen.device)
     with frozen.bank.routed(batch.route):
         return frozen.model(
-            input_ids=batch.ids, logits_to_keep=batch.keep, use_cache=False, **extra
+            input_ids=batch.ids,
+            logits_to_keep=batch.keep.to(frozen.device),
+            use_cache=False,
+            **extra,
         ).logits
 
 

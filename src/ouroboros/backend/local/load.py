@@ -21,6 +21,7 @@ from ouroboros.backend.local import decoder
 from ouroboros.backend.local.attention import install
 from ouroboros.backend.local.costs import Costs
 from ouroboros.backend.local.decoder import Decoder
+from ouroboros.backend.local.formulas import fused_from
 from ouroboros.backend.local.hub import check_hub
 from ouroboros.backend.local.memory import free_bytes, require_room, weight_count
 from ouroboros.backend.local.outline import STARTER, outlined
@@ -73,7 +74,7 @@ class FrozenModel:
     @cached_property
     def decoder(self) -> Decoder | None:
         """Our own passes over the model's layers, where they are of the kind that it knows."""
-        known = self.base.architecture in decoder.ARCHITECTURES and self.device.type == "cpu"
+        known = self.base.architecture in decoder.ARCHITECTURES
         quantized = getattr(self.model, "is_quantized", False)
         return Decoder(self.model) if known and not quantized else None
 
@@ -81,7 +82,8 @@ class FrozenModel:
     def costs(self) -> Costs:
         """What work on it takes of memory."""
         config = self.model.config.get_text_config()
-        return Costs.of(self.base, config, self.dtype.itemsize, self.decoder is not None)
+        fused = None if self.decoder is None else fused_from(self.device)
+        return Costs.of(self.base, config, self.dtype.itemsize, fused)
 
     @property
     def free(self) -> int | None:

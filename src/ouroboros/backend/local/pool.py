@@ -118,21 +118,25 @@ class Pool:
             logits, batch.targets, list(map(_labels, every)), [item.teacher for item in every]
         )
         lengths = [sum(map(_labels, items)) for _, items in chosen]
-        pieces = logprobs.split(lengths)
         losses = [
             asked.loss_of(items, piece, own - own[0], away)
             for (asked, items), piece, own, away in zip(
-                chosen, pieces, batch.owner.split(lengths), apart.split(lengths), strict=True
+                chosen,
+                logprobs.split(lengths),
+                batch.owner.split(lengths),
+                apart.split(lengths),
+                strict=True,
             )
         ]
-        values = torch.stack([loss.detach() for loss in losses])
+        told = torch.cat([torch.stack(losses), logprobs]).detach().cpu()  # a device is waited for once
+        values, said = told[: len(losses)], told[len(losses) :].split(lengths)
         if len(taking) > 1 and not values.isfinite().all():
             for one in taking:
                 self._run([one])
             return
         found = [
-            asked.found_with(items, piece.detach(), value)
-            for (asked, items), piece, value in zip(chosen, pieces, values.tolist(), strict=True)
+            asked.found_with(items, piece, value)
+            for (asked, items), piece, value in zip(chosen, said, values.tolist(), strict=True)
         ]
         wanted = [
             loss
@@ -214,6 +218,6 @@ def _sums(
     items: Sequence[Item], logprobs: Float[Tensor, "L"]
 ) -> tuple[list[tuple[float, ...]], list[float]]:
     """Of each item the log-probability of its outputs, and of the least likely token of its first."""
-    outputs = iter(logprobs.cpu().split([len(s.output) for item in items for s in item.sequences]))
+    outputs = iter(logprobs.split([len(s.output) for item in items for s in item.sequences]))
     of = [[next(outputs) for _ in item.sequences] for item in items]
     return [tuple(float(o.sum()) for o in own) for own in of], [float(own[0].min()) for own in of]

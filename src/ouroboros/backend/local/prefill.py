@@ -58,9 +58,11 @@ def _decoded(
     )
     states: States = []
     frozen.threads.suit(frozen.base, sum(lengths))
+    ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
+    positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
     hidden = decoder.hidden(
-        torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]]),
-        torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)]),
+        ids.to(frozen.device),
+        positions.to(frozen.device),
         lengths,
         route,
         ends - 1,

@@ -70,8 +70,14 @@ def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
     frozen.threads.suit(frozen.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.of_segments([Segment(None, 0, len(ids))])
-    positions = torch.arange(len(ids))
-    frozen.decoder.hidden(tokens, positions, [len(ids)], route, tokens[:0], states=states)
+    frozen.decoder.hidden(
+        tokens.to(frozen.device),
+        torch.arange(len(ids), device=frozen.device),
+        [len(ids)],
+        route,
+        tokens[:0],
+        states=states,
+    )
     (whole,) = joined(states, [len(ids)], [None])
     frozen.prompts.put_whole(ids, whole)
     return whole
@@ -94,9 +100,10 @@ def _below(
     ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
     found = frozen.prompts.whole(ids, start, layer)
     if found is None:
-        own = torch.arange(start, len(ids))
+        own = torch.arange(start, len(ids), device=frozen.device)
         frozen.threads.suit(frozen.base, len(own))
-        found = frozen.decoder.below(layer, torch.tensor(ids[start:]), own, [len(own)], [begun])
+        tokens = torch.tensor(ids[start:], device=frozen.device)
+        found = frozen.decoder.below(layer, tokens, own, [len(own)], [begun])
         frozen.prompts.put_whole(ids, found, start, layer)
     return found
 

@@ -5,6 +5,7 @@ the prompts of some who wait, then one further token of all rows. Each row has i
 own logits, so its answer does not depend on its neighbours; what goes wrong in a row ends it alone.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -234,13 +235,13 @@ class RunningBatch:
     def _next(self, seats: Sequence[Seat], logits: Float[Tensor, "B V"]) -> list[bool]:
         """Give each its next token, and its log-probability at temperature 1; who goes on."""
         logits = logits.float()
-        norms = logits.logsumexp(-1)
-        likeliest, highest = (part.tolist() for part in logits.max(-1)[::-1])
-        finite = norms.isfinite().tolist()
+        highest, likeliest = logits.max(-1)
+        highest, norms = torch.stack([highest, logits.logsumexp(-1)]).tolist()
+        likeliest = likeliest.tolist()
         going = []
         for i, one in enumerate(seats):
             try:
-                if not finite[i]:
+                if not math.isfinite(norms[i]):
                     raise BackendError(
                         "The model's output is not finite for this prompt.",
                         hint="Look at the adapter's training, or use dtype float32.",
@@ -249,7 +250,7 @@ class RunningBatch:
                 if not one.answer.greedy:
                     token = one.answer.sample(logits[i])
                     logit = float(logits[i, token])
-                going.append(one.push(token, logit - float(norms[i])))
+                going.append(one.push(token, logit - norms[i]))
             except Exception as error:  # whatever it is, it is this row's alone
                 one.fail(error)
                 going.append(False)

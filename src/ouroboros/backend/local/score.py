@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -76,25 +77,24 @@ def _read_base(
 def _score(
     frozen: FrozenModel, asked: Sequence[Asked], base: Mapping[Encoded, Float[Tensor, "T V"]]
 ) -> list[Score]:
-    logits, _ = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
-    tables = logits.float().log_softmax(-1).split([len(a.sequence.output) for a in asked])
-    return [
-        Score(
-            logprobs=tuple(table.gather(1, _ids(a, table)[:, None])[:, 0].tolist()),
-            said=_said(table, a.sequence.output, frozen.codec.ends),
-            drift=_drift(table, base[a.sequence]) if a.drift else 0.0,
+    logits, batch = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
+    table = logits.float().log_softmax(-1)
+    own = iter(table.gather(1, batch.targets[:, None])[:, 0].tolist())
+    likeliest = iter(table.argmax(-1).tolist())
+    found = []
+    for a, part in zip(asked, table.split([len(a.sequence.output) for a in asked]), strict=True):
+        found.append(
+            Score(
+                logprobs=tuple(islice(own, len(part))),
+                said=_said(list(islice(likeliest, len(part))), a.sequence.output, frozen.codec.ends),
+                drift=_drift(part, base[a.sequence]) if a.drift else 0.0,
+            )
         )
-        for a, table in zip(asked, tables, strict=True)
-    ]
+    return found
 
 
-def _ids(asked: Asked, like: Tensor) -> Tensor:
-    return torch.tensor(asked.sequence.output, device=like.device)
-
-
-def _said(table: Float[Tensor, "T V"], output: Sequence[int], ends: frozenset[int]) -> bool:
+def _said(likeliest: Sequence[int], output: Sequence[int], ends: frozenset[int]) -> bool:
     """Whether the likeliest tokens are the output's; whatever ends an answer will do as its end."""
-    likeliest = table.argmax(-1).tolist()
     return likeliest[:-1] == list(output[:-1]) and likeliest[-1] in ends | {output[-1]}
 
 

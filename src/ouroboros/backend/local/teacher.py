@@ -81,7 +81,8 @@ def heard(
             asked[start : start + length, 1:] = teacher.ids
         if teacher and teacher.but is not None:
             but[start : start + length] = teacher.but
-    picked, norm, without = told(logits, asked, but if bool((but >= 0).any()) else None)
+    besides = any(t is not None and t.but is not None for t in teachers)
+    picked, norm, without = told(logits, asked, but if besides else None)
     ours = (picked[:, 1:] - without[:, None]).split(list(lengths))
     away = [_apart(o, t) if t else o.new_zeros(len(o)) for o, t in zip(ours, teachers, strict=True)]
     return picked[:, 0] - norm, torch.cat(away)

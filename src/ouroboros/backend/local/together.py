@@ -18,19 +18,26 @@ class Together:
 
     tokens [K]  their tokens in the packed row; places [K] where each stands among the P = N * W.
     source [N, W]  the row's token at each place; any, past a sequence's end.
+    starts         each sequence's first token in the row.
     """
 
     tokens: Int[Tensor, "K"]
     places: Int[Tensor, "K"]
     source: Int[Tensor, "N W"]
+    starts: tuple[int, ...]
 
     @classmethod
-    def of(cls, spans: Sequence[range]) -> "Together":
+    def of(cls, spans: Sequence[range], device: torch.device) -> "Together":
         width = max(map(len, spans))
         tokens = [torch.arange(s.start, s.stop) for s in spans]
         places = [torch.arange(len(s)) + i * width for i, s in enumerate(spans)]
         source = [torch.arange(s.start, s.start + width).clamp_(max=s.stop - 1) for s in spans]
-        return cls(torch.cat(tokens), torch.cat(places), torch.stack(source))
+        return cls(
+            tokens=torch.cat(tokens).to(device),
+            places=torch.cat(places).to(device),
+            source=torch.stack(source).to(device),
+            starts=tuple(s.start for s in spans),
+        )
 
     def spread(self, x: Float[Tensor, "T H D"], key_heads: int) -> Float[Tensor, "M Q D"]:
         """Each token at its place: [key_heads * N, W * G, D], where G heads share a key head."""
@@ -54,7 +61,7 @@ def _by_head(x: Float[Tensor, "T H D"], key_heads: int) -> Float[Tensor, "C T E"
     return x.reshape(len(x), key_heads, -1).transpose(0, 1)
 
 
-def together(lengths: Sequence[int]) -> tuple[Together, ...]:
+def together(lengths: Sequence[int], device: torch.device) -> tuple[Together, ...]:
     """Sequences of these lengths lying end to end, in groups of like length.
 
     Places past a sequence's end cost pairs of tokens, and a further group costs calls.
@@ -67,7 +74,7 @@ def together(lengths: Sequence[int]) -> tuple[Together, ...]:
         if group and (len(spans) - i) * (len(group[0]) ** 2 - len(span) ** 2) > PAIRS_PER_GROUP:
             groups.append(group := [])
         group.append(span)
-    return tuple(Together.of(sorted(g, key=lambda s: s.start)) for g in groups)
+    return tuple(Together.of(sorted(g, key=lambda s: s.start), device) for g in groups)
 
 
 def regroup(parts: Sequence[Tensor], groups: Sequence[Together], tokens: int) -> Float[Tensor, "T A"]:

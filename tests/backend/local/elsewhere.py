@@ -1,0 +1,132 @@
+"""A device that is not there: what would go wrong on an accelerator goes wrong on it.
+
+Its tensors say that they are on PyTorch's "meta" device, and have values all the same, which the
+processor computes. As on an accelerator, tensors of two devices do not meet in one operation, and who
+asks for a value waits until everything before it is computed. Such waits are counted.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+DEVICE = torch.device("meta")
+_CPU = torch.device("cpu")
+_aten = torch.ops.aten
+
+_COPIES = {_aten._to_copy, _aten.copy_}
+"""Between devices."""
+
+_INDEXED = {_aten.index, _aten.index_put, _aten.index_put_}
+"""The indices may be the processor's."""
+
+
+class Elsewhere(Tensor):
+    """A tensor on that device."""
+
+    here: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, here: Tensor) -> "Elsewhere":
+        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            here.shape,
+            strides=here.stride(),
+            storage_offset=here.storage_offset(),
+            dtype=here.dtype,
+            device=DEVICE,
+        )
+        made.here = here
+        return made
+
+    def __repr__(self, **kwargs: Any) -> str:
+        return f"Elsewhere({self.here})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Compute it here; what comes of tensors elsewhere, or is asked for there, is there."""
+    name, given = func.overloadpacket, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    there = [t for t in given if isinstance(t, Elsewhere)]
+    met = any(t.dim() for t in given if not isinstance(t, Elsewhere))
+    if there and met and name not in _COPIES | _INDEXED:
+        raise RuntimeError(f"{func} is given tensors of two devices.")
+    goes = bool(there)
+    if name is _aten.copy_:
+        goes = isinstance(args[0], Elsewhere)
+    elif kwargs.get("device") is not None:
+        goes = torch.device(kwargs["device"]) == DEVICE
+        kwargs = {**kwargs, "device": _CPU}
+    found = func(*_mapped(args), **_mapped(kwargs))
+    if there and (name is _aten._local_scalar_dense or not goes):
+        _waits.append(name)
+    changed = {id(t.here): t for t in there}  # what an operation changes in place it also returns
+    return tree_map(lambda t: _sent(t, changed) if goes and isinstance(t, Tensor) else t, found)
+
+
+def _mapped(values: Any) -> Any:
+    return tree_map(lambda t: t.here if isinstance(t, Elsewhere) else t, values)
+
+
+def _sent(found: Tensor, changed: dict[int, Elsewhere]) -> Elsewhere:
+    if isinstance(found, Elsewhere):
+        return found
+    return changed[id(found)] if id(found) in changed else Elsewhere(found)
+
+
+_waits: list[object] = []
+
+
+def waits() -> list[object]:
+    """What somebody has waited for since this was last asked."""
+    found = _waits.copy()
+    _waits.clear()
+    return found
+
+
+class _Operations(TorchDispatchMode):
+    """Operations that are given no tensor, such as those that make one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Values(TorchFunctionMode):
+    """Ways between Python's numbers and tensors, which are no operations."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.tensor and torch.device(kwargs.get("device") or "cpu") == DEVICE:
+            return func(*args, **{**kwargs, "device": _CPU}).to(DEVICE)
+        if func is Tensor.tolist and isinstance(args[0], Elsewhere):
+            _waits.append(func)
+            return args[0].here.tolist()
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def there() -> Iterator[None]:
+    """Inside, this thread has the device."""
+    with _Operations(), _Values():
+        yield
+
+
+def on_each_thread() -> Callable[[], None]:
+    """A function; each thread that calls it has the device from then on."""
+    inside = threading.local()
+
+    def prepare() -> None:
+        if not hasattr(inside, "modes"):
+            inside.modes = [_Operations().__enter__(), _Values().__enter__()]
+
+    return prepare
