@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ouroboros.lora.transfer import sent
+
 Factors = tuple[Tensor, Tensor]
 """A [R, I] and B^T [R, O] of one layer, as it sees them."""
 
@@ -105,10 +107,10 @@ class Ragged:
         spans = [s for spans in adapters for s in spans]
         joined = all(a.stop == b.start for a, b in pairwise(spans))
         return cls(
-            source=torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]).to(device),
-            places=torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]).to(device),
-            tokens=torch.cat(own).to(device),
-            inside=torch.stack([reach < len(o) for o in own])[:, :, None].to(device),
+            source=sent(torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]), device),
+            places=sent(torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]), device),
+            tokens=sent(torch.cat(own), device),
+            inside=sent(torch.stack([reach < len(o) for o in own])[:, :, None], device),
             run=slice(spans[0].start, spans[-1].stop) if joined else None,
         )
 

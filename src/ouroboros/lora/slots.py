@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.transfer import sent
+
+CPU = torch.device("cpu")
 
 Stack = tuple[Tensor, Tensor]
 """One layer's A^T [S, I, R] and B^T [S, R, O] of every slot."""
@@ -29,7 +32,7 @@ class Slots:
     another adapter's factors, so a row that is not finite spoils no other.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
         self._device = device
         self._rows: tuple[BankedAdapter | None, ...] = ()
         self._slots: dict[BankedAdapter, int] = {}
@@ -79,7 +82,7 @@ class Slots:
     def _bags_of(self, width: int) -> Int[Tensor, "B N"]:
         """Where the rows of each batch row's slot lie, for a table with so many of each."""
         slots = [0 if a is None else self._slots[a] for a in self._rows]
-        starts = width * torch.tensor(slots, dtype=torch.int32, device=self._device)
+        starts = width * sent(torch.tensor(slots, dtype=torch.int32), self._device)
         return starts[:, None] + torch.arange(width, dtype=torch.int32, device=self._device)
 
     @torch.no_grad()

@@ -1,8 +1,9 @@
 """A device that is not there: what would go wrong on an accelerator goes wrong on it.
 
 Its tensors say that they are on PyTorch's "meta" device, and have values all the same, which the
-processor computes. As on an accelerator, tensors of two devices do not meet in one operation, and who
-asks for a value waits until everything before it is computed. Such waits are counted.
+processor computes. As on an accelerator, tensors of two devices do not meet in one operation, and the
+processor waits until everything before it is computed when it asks for a value, when a size depends on
+one, and when it sends what is not in pinned memory. Such waits are counted.
 """
 
 import threading
@@ -25,6 +26,9 @@ _COPIES = {_aten._to_copy, _aten.copy_}
 
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_}
 """The indices may be the processor's."""
+
+_ASKING = {_aten._local_scalar_dense, _aten.nonzero, _aten.masked_select}
+"""For values."""
 
 
 class Elsewhere(Tensor):
@@ -68,10 +72,20 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         goes = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": _CPU}
     found = func(*_mapped(args), **_mapped(kwargs))
-    if there and (name is _aten._local_scalar_dense or not goes):
+    if _waits_for(name, there, given, goes, kwargs):
         _waits.append(name)
     changed = {id(t.here): t for t in there}  # what an operation changes in place it also returns
     return tree_map(lambda t: _sent(t, changed) if goes and isinstance(t, Tensor) else t, found)
+
+
+def _waits_for(
+    name: Any, there: list[Elsewhere], given: list[Tensor], goes: bool, kwargs: dict[str, Any]
+) -> bool:
+    if name in _COPIES and goes:
+        sent = [t for t in given if not isinstance(t, Elsewhere)]
+        return any(not (kwargs.get("non_blocking") and getattr(t, "pinned", False)) for t in sent)
+    masked = name in _INDEXED and any(t.dtype == torch.bool for t in given)
+    return bool(there) and (not goes or masked or name in _ASKING)
 
 
 def _mapped(values: Any) -> Any:
@@ -108,6 +122,10 @@ class _Values(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.tensor and torch.device(kwargs.get("device") or "cpu") == DEVICE:
             return func(*args, **{**kwargs, "device": _CPU}).to(DEVICE)
+        if func is Tensor.pin_memory:
+            pinned: Any = args[0].clone()
+            pinned.pinned = True
+            return pinned
         if func is Tensor.tolist and isinstance(args[0], Elsewhere):
             _waits.append(func)
             return args[0].here.tolist()

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from ouroboros.lora.transfer import sent
+
 KeysValues = tuple[Tensor, Tensor]
 """One layer's keys and values of one row [H, T, D]."""
 
@@ -79,7 +81,7 @@ class Columns(Cache):
         """
         self._fit(len(self), self._end)
         device = self.by_layer[0].parts[0].device
-        lengths = torch.tensor(self._lengths, device=device)[:, None]
+        lengths = sent(torch.tensor(self._lengths), device)[:, None]
         first, stop = (0, self._capacity[1]) if whole else (self.window.start, self._end + 1)
         columns = torch.arange(first, stop, device=device)
         return (columns >= self._end - lengths) & (columns <= self._end), lengths

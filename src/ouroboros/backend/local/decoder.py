@@ -29,6 +29,7 @@ from ouroboros.backend.local.together import Together, regroup, together
 from ouroboros.lora.bank import Router
 from ouroboros.lora.delta import trained
 from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
 
 States = list[tuple[Tensor, Tensor]]
 """Keys and values [T, H, D] of a run, layer after layer."""
@@ -122,7 +123,7 @@ class Decoder:
         for layer in self._layers[reached.layer if reached else 0 :]:
             mixed = _mix(h, layer.trained_mix(route), layer, frame)
             if layer is self._layers[-1]:
-                route, at = route.at(keep), keep.to(h.device)
+                route, at = route.at(keep), sent(keep, h.device)
                 h, mixed = h.index_select(0, at), mixed.index_select(0, at)
             h = _think(h, mixed, layer.trained_think(route), layer, route, again)
         return self._norm(h)[0]

@@ -22,6 +22,7 @@ from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
 
 _PACKABLE = frozenset(
     "cohere cohere2 gemma gemma2 gemma3_text gpt2 gpt_neox gptj granite llama mistral mixtral olmo "
@@ -40,9 +41,10 @@ class Batch:
     """Sequences laid out for one forward pass.
 
     ids, positions  [B, T]; `mask [B, T]` is set where rows are padded.
-    keep            [K] token positions whose logits are wanted; the processor has them.
+    keep            [K] token positions whose logits are wanted; in the processor's memory.
     rows, columns   [L] where the logits of each labelled token are, in [B, K].
-    targets         [L] the labelled tokens, `owner [L]` the sequence each belongs to.
+    targets         [L] the labelled tokens.
+    owner           [L] the sequence each belongs to; in the processor's memory.
     lengths         of the sequences.
     """
 
@@ -95,14 +97,14 @@ def lay_out(
         first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
         segments += Segment.of_sequence(a, first, len(s.prompt) - read[i], stop)
     return Batch(
-        ids=ids.to(device),
-        positions=positions.to(device) if packed else None,
-        mask=None if packed else mask.to(device),
+        ids=sent(ids, device),
+        positions=sent(positions, device) if packed else None,
+        mask=None if packed else sent(mask, device),
         keep=keep,
-        rows=torch.zeros_like(owner).to(device) if packed else owner.to(device),
-        columns=columns.to(device),
-        targets=torch.tensor([t for s in sequences for t in s.output]).to(device),
-        owner=owner.to(device),
+        rows=sent(torch.zeros_like(owner) if packed else owner, device),
+        columns=sent(columns, device),
+        targets=sent(torch.tensor([t for s in sequences for t in s.output]), device),
+        owner=owner,
         lengths=lengths,
         route=Route.of_segments(segments, inputs),
     )
@@ -153,7 +155,7 @@ def _model_logits(frozen: FrozenModel, batch: Batch) -> Float[Tensor, "B K V"]:
     with frozen.bank.routed(batch.route):
         return frozen.model(
             input_ids=batch.ids,
-            logits_to_keep=batch.keep.to(frozen.device),
+            logits_to_keep=sent(batch.keep, frozen.device),
             use_cache=False,
             **extra,
         ).logits

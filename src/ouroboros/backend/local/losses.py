@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
 from ouroboros.domain.rows import Row
+from ouroboros.lora.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SequenceBatch:
 
     coefficients  of each row, from `coefficients` over the whole step.
     logprobs [L]  log-probability of each output token, differentiable, in float32.
-    owner [L]     the sequence, in 0..Q-1, each token belongs to.
+    owner [L]     the sequence, in 0..Q-1, each token belongs to; in the processor's memory.
     reference [Q] log-probability of each sequence under the start adapter, where a loss asks.
     kl            the step's estimate of the KL to the reference (`kl_estimate`), for losses that ask.
     apart [L]     KL from the teacher's next token to ours, at each token of rows that have a teacher;
@@ -163,7 +164,7 @@ def step_loss(batch: SequenceBatch) -> Float[Tensor, ""]:
     parts = []
     for loss, members in _by_loss(batch.rows).items():
         losses = LOSSES[type(loss)](loss, _outcome(batch, loss, members, [firsts[i] for i in members]))
-        weights = torch.tensor([batch.coefficients[i] for i in members], device=losses.device)
+        weights = sent(torch.tensor([batch.coefficients[i] for i in members]), losses.device)
         parts.append((losses * weights).sum())
     return torch.stack(parts).sum()
 
@@ -186,22 +187,22 @@ def _outcome(batch: SequenceBatch, loss: Loss, members: Sequence[int], firsts: S
     device = batch.logprobs.device
     total = totals(batch.logprobs, batch.owner, sequences)
     counts = _sum_by(batch.owner, torch.ones_like(batch.logprobs), sequences)
-    first = torch.tensor(firsts, device=device)
+    first = sent(torch.tensor(firsts), device)
     second = first + 1 if loss.uses_pair else first
     pair = 1.0 if loss.uses_pair else 0.0
-    row_of = torch.full((sequences,), -1, device=device)
-    row_of[first] = torch.arange(len(firsts), device=device)
-    mine = row_of[batch.owner] >= 0
+    row_of = torch.full((sequences,), -1)
+    row_of[list(firsts)] = torch.arange(len(firsts))
+    rows = row_of[batch.owner]
     apart = torch.zeros_like(batch.logprobs) if batch.apart is None else batch.apart
     return Outcome(
         total=total[first],
         tokens=counts[first],
         reference=batch.reference[first],
-        wanted=torch.tensor([batch.rows[i].output is not None for i in members], device=device),
+        wanted=sent(torch.tensor([batch.rows[i].output is not None for i in members]), device),
         rejected=total[second] * pair,
         rejected_reference=batch.reference[second] * pair,
-        token_logprobs=batch.logprobs[mine],
-        owner=row_of[batch.owner[mine]],
+        token_logprobs=batch.logprobs[sent((rows >= 0).nonzero()[:, 0], device)],
+        owner=rows[rows >= 0],
         apart=totals(apart, batch.owner, sequences)[first],
         kl=batch.kl,
     )
@@ -224,4 +225,5 @@ def _first_sequences(rows: Sequence[Row]) -> list[int]:
 
 
 def _sum_by(owner: Int[Tensor, "L"], values: Float[Tensor, "L"], n: int) -> Float[Tensor, "N"]:
-    return torch.zeros(n, device=values.device).index_add(0, owner, values)
+    found = torch.zeros(n, device=values.device)
+    return found.index_add(0, sent(owner, values.device), values)

@@ -33,6 +33,7 @@ from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.losses import Distil
 from ouroboros.domain.rows import Row
 from ouroboros.lora.slots import Slots
+from ouroboros.lora.transfer import sent
 
 PASSAGES, TOKENS = 64, 64
 
@@ -116,7 +117,7 @@ def _sampled(
         with torch.no_grad():
             if said:
                 slots.arrange([None] * len(starts))
-                logits = following(frozen, said[-1].to(frozen.device), columns, slots)
+                logits = following(frozen, sent(said[-1], frozen.device), columns, slots)
             else:
                 logits, rows = prefill(frozen, starts, [None] * len(starts))
                 for row in rows:

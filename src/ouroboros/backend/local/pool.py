@@ -25,6 +25,7 @@ from ouroboros.backend.local.teacher import heard
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.errors import OutOfMemory
 from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.transfer import sent
 
 WATCHED_TOKENS = 256
 """Tokens per pass while someone reads an answer being written: so short is the wait for a pass."""
@@ -179,14 +180,13 @@ class _Asked:
         apart: Float[Tensor, "L"],
     ) -> Float[Tensor, ""]:
         """The share of the step's loss that the next items make up."""
-        device = logprobs.device
         return step_loss(
             SequenceBatch(
                 rows=[item.row for item in items],
                 coefficients=self.shares[self.next : self.next + len(items)],
                 logprobs=logprobs,
                 owner=owner,
-                reference=torch.tensor([r for i in items for r in i.reference], device=device),
+                reference=sent(torch.tensor([r for i in items for r in i.reference]), logprobs.device),
                 kl=self.kl,
                 apart=apart,
             )

@@ -21,6 +21,7 @@ from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.reading import joined
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
 
 Prompts = Sequence[Sequence[int]]
 
@@ -61,8 +62,8 @@ def _decoded(
     ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
     positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
     hidden = decoder.hidden(
-        ids.to(frozen.device),
-        positions.to(frozen.device),
+        sent(ids, frozen.device),
+        sent(positions, frozen.device),
         lengths,
         route,
         ends - 1,
@@ -95,9 +96,9 @@ def _packed(
     kept: Kept = []
     with frozen.bank.routed(route):
         logits = frozen.model(
-            input_ids=torch.tensor([[t for p in prompts for t in p]], device=device),
-            position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
-            logits_to_keep=(ends - 1).to(device),
+            input_ids=sent(torch.tensor([[t for p in prompts for t in p]]), device),
+            position_ids=sent(torch.cat([torch.arange(n) for n in lengths])[None], device),
+            logits_to_keep=sent(ends - 1, device),
             use_cache=False,
             packing=Packing.of(lengths, device),
             kept=kept,
@@ -108,7 +109,7 @@ def _packed(
 def _padded(
     frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    ids, mask = (part.to(frozen.device) for part in _left_padded(prompts))
+    ids, mask = (sent(part, frozen.device) for part in _left_padded(prompts))
     width = ids.shape[1]
     route = Route.of_segments(
         segment  # padding counts to the prompt, which ends where the row does
@@ -123,7 +124,7 @@ def _padded(
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=torch.tensor([width - 1], device=frozen.device),
+            logits_to_keep=sent(torch.tensor([width - 1]), frozen.device),
         ).logits[:, -1]
     layers: list[KeysValues] = [(keys, values) for keys, values, *_ in cache]  # type: ignore[misc]
     starts = [width - len(p) for p in prompts]

@@ -18,6 +18,7 @@ from ouroboros.backend.local.prompts import Beginning
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
 
 READ_AGAIN = 8
 """Tokens read before that cost a pass as much as one that it runs."""
@@ -71,7 +72,7 @@ def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.of_segments([Segment(None, 0, len(ids))])
     frozen.decoder.hidden(
-        tokens.to(frozen.device),
+        sent(tokens, frozen.device),
         torch.arange(len(ids), device=frozen.device),
         [len(ids)],
         route,
@@ -102,7 +103,7 @@ def _below(
     if found is None:
         own = torch.arange(start, len(ids), device=frozen.device)
         frozen.threads.suit(frozen.base, len(own))
-        tokens = torch.tensor(ids[start:], device=frozen.device)
+        tokens = sent(torch.tensor(ids[start:]), frozen.device)
         found = frozen.decoder.below(layer, tokens, own, [len(own)], [begun])
         frozen.prompts.put_whole(ids, found, start, layer)
     return found

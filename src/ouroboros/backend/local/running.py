@@ -27,6 +27,7 @@ from ouroboros.domain.errors import BackendError, Cancelled, OutOfMemory
 from ouroboros.domain.generation import Generation
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.slots import Slots
+from ouroboros.lora.transfer import sent
 
 MOST_ROWS = 64
 """Rows that run together; more wait. Beyond this a processor gains nothing from a wider batch."""
@@ -229,7 +230,7 @@ class RunningBatch:
 
     def _forward(self) -> Float[Tensor, "B V"]:
         self._slots.arrange([a.adapter for a in self._rows])
-        ids = torch.tensor([a.answer.last for a in self._rows], device=self._frozen.device)
+        ids = sent(torch.tensor([a.answer.last for a in self._rows]), self._frozen.device)
         return following(self._frozen, ids, self._columns, self._slots)
 
     def _next(self, seats: Sequence[Seat], logits: Float[Tensor, "B V"]) -> list[bool]:

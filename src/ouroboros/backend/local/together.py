@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ouroboros.lora.transfer import sent
+
 PAIRS_PER_GROUP = 32768
 """Pairs of tokens that a further group has to save: its calls cost as much."""
 
@@ -33,9 +35,9 @@ class Together:
         places = [torch.arange(len(s)) + i * width for i, s in enumerate(spans)]
         source = [torch.arange(s.start, s.start + width).clamp_(max=s.stop - 1) for s in spans]
         return cls(
-            tokens=torch.cat(tokens).to(device),
-            places=torch.cat(places).to(device),
-            source=torch.stack(source).to(device),
+            tokens=sent(torch.cat(tokens), device),
+            places=sent(torch.cat(places), device),
+            source=sent(torch.stack(source), device),
             starts=tuple(s.start for s in spans),
         )
 
