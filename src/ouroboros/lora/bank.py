@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ouroboros.lora.delta import Factors
+from ouroboros.lora.transfer import CPU, sent
 from ouroboros.lora.weights import LowRank
 
 
@@ -62,7 +63,7 @@ class BankedAdapter:
         self,
         weights: Mapping[str, LowRank],
         dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        device: torch.device = CPU,
         opening: int | None = None,
     ) -> None:
         self.opening = opening
@@ -74,11 +75,12 @@ class BankedAdapter:
             self._places[path] = place = _Place(size, rank, inputs, outputs, low.scale)
             size = place.stop
         self.layout = _layouts.setdefault(tuple(self._places.items()), len(_layouts))
-        self.master: Float[Tensor, "P"] = torch.empty(size, device=device)
+        master = torch.empty(size)
         for path, low in weights.items():
-            a, b = self._places[path].factors(self.master)
+            a, b = self._places[path].factors(master)
             a.copy_(low.a)
             b.copy_(low.b.T)
+        self.master: Float[Tensor, "P"] = sent(master, device)
         self._show(dtype)
 
     def _show(self, dtype: torch.dtype) -> None:

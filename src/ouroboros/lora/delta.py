@@ -184,8 +184,8 @@ def _trained(factors: Factors) -> Tensor | None:
 def _gather(
     grads: Sequence[Tensor | None], low: Float[Tensor, "S W R"], x: Float[Tensor, "S W M"], scale: float
 ) -> None:
-    """Add each adapter's low^T x to its gradient, where they have any."""
-    if grads[0] is not None:  # they are alike
-        for grad, found in zip(grads, torch.bmm(low.transpose(1, 2), x), strict=True):
-            if grad is not None:
-                grad.add_(found, alpha=scale)
+    """Add each adapter's low^T x to its gradient, where they have any: they are alike."""
+    into = [grad for grad in grads if grad is not None]
+    if into:
+        found = list(torch.bmm(low.transpose(1, 2), x))
+        torch._foreach_add_(into, found, alpha=scale)  # type: ignore[attr-defined]  # a public operation

@@ -12,7 +12,8 @@ from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.delta import Delta, Deltas, Ragged, Update
 
 SHORT = 64
-"""Stretches of fewer tokens than this share their products."""
+"""Stretches of fewer tokens than this share their products; on an accelerator, where calls cost more
+than places that stay empty, all do."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Route:
         found: dict[object, _Alike] = {}
         for adapter, own in spans.items():
             tokens = sum(map(len, own))
-            long = tokens >= SHORT * len(own)
+            long = tokens >= SHORT * len(own) and adapter.master.device.type == "cpu"
             kind = adapter if long else (adapter.layout, adapter.moving, tokens.bit_length())
             found.setdefault(kind, _Alike(long)).members.append((adapter, own))
         return list(found.values())

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.transfer import sent
-
-CPU = torch.device("cpu")
+from ouroboros.lora.transfer import CPU, sent
 
 Stack = tuple[Tensor, Tensor]
 """One layer's A^T [S, I, R] and B^T [S, R, O] of every slot."""

@@ -3,7 +3,7 @@
 Its tensors say that they are on PyTorch's "meta" device, and have values all the same, which the
 processor computes. As on an accelerator, tensors of two devices do not meet in one operation, and the
 processor waits until everything before it is computed when it asks for a value, when a size depends on
-one, and when it sends what is not in pinned memory. Such waits are counted.
+one, and when it sends what is not in pinned memory. Such waits are counted, and so are calls.
 """
 
 import threading
@@ -72,6 +72,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         goes = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": _CPU}
     found = func(*_mapped(args), **_mapped(kwargs))
+    if goes and not func.is_view:
+        _calls.append(name)
     if _waits_for(name, there, given, goes, kwargs):
         _waits.append(name)
     changed = {id(t.here): t for t in there}  # what an operation changes in place it also returns
@@ -99,12 +101,20 @@ def _sent(found: Tensor, changed: dict[int, Elsewhere]) -> Elsewhere:
 
 
 _waits: list[object] = []
+_calls: list[object] = []
 
 
 def waits() -> list[object]:
     """What somebody has waited for since this was last asked."""
     found = _waits.copy()
     _waits.clear()
+    return found
+
+
+def calls() -> list[object]:
+    """What the device was asked to compute since this was last asked."""
+    found = _calls.copy()
+    _calls.clear()
     return found
 
 

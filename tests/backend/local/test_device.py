@@ -154,6 +154,26 @@ async def test_a_device_is_waited_for_as_often_whatever_there_is_to_do(tiny_fold
         await backend.close()
 
 
+@pytest.mark.usefixtures("fused")
+async def test_adapters_of_one_layout_share_their_calls_however_many_and_long_they_are(tiny_folder):
+    """A device is slowed by calls. One adapter more has its own loss and optimizer, and no layer's."""
+    row = Row("where is it? " * 7, "shipping")
+    further = []
+    for layers in (2, 4):
+        backend = pretended(tiny_folder(hidden_size=192, num_hidden_layers=layers))
+        calls = []
+        for count in (2, 3, 8):
+            starts = [await backend.initialize(CONFIG, seed) for seed in range(count)]
+            jobs = [TrainJob(s, CONFIG, TrainingConfig(1, 1, anchors=0.0), (row,)) for s in starts]
+            elsewhere.calls()
+            await asyncio.gather(*map(backend.train, jobs))
+            calls.append(len(elsewhere.calls()))
+        await backend.close()
+        further += [calls[1] - calls[0], (calls[2] - calls[0]) / 6]
+    assert further[0] > 0
+    assert further == further[:1] * 4
+
+
 def test_tensors_of_two_devices_do_not_meet():
     """What all the others here rest on."""
     with elsewhere.there():
