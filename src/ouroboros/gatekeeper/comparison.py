@@ -9,7 +9,7 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.probing import Standing
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.gatekeeper.trial import Sheet, ask, standing
+from ouroboros.gatekeeper.trial import Question, Sheet, ask, standing
 from ouroboros.learning.gate import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.merging import best_parents
 from ouroboros.learning.probes import Probe
@@ -44,11 +44,15 @@ class Comparison:
 
     async def ask(self, files: AdapterFiles) -> Sheet:
         """What a parent answers."""
-        return await ask(self._backend, files, self._probes, cancel=self._cancel)
+        return await self._asked(Question(files, self._probes))
 
     async def try_out(self, files: AdapterFiles, probes: Sequence[Probe]) -> Sheet:
         """What a merge with weights that are only tried answers to some probes."""
-        return await ask(self._backend, files, probes, drift=False, cancel=self._cancel)
+        return await self._asked(Question(files, probes, drift=False))
+
+    async def _asked(self, question: Question) -> Sheet:
+        (sheet,) = await ask(self._backend, [question], self._cancel)
+        return sheet
 
     async def judge(self, parents: Mapping[str, Sheet], merged: AdapterFiles) -> Compared:
         """The verdict on a merge, by the sheets of its parents, which are named like "tickets@2"."""

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import fmean
 
 from ouroboros.backend.base import Backend, Score, ScoreRequest, TrainOutcome
@@ -58,6 +59,14 @@ class Sheet:
     answers: dict[Place, Answer]
     rows: tuple[tuple[float, ...], ...]
     drift: float
+
+    def with_more(self, asked: "Sheet") -> "Sheet":
+        """What was asked first, and what else was asked later."""
+        return Sheet(
+            self.answers | asked.answers,
+            self.rows or asked.rows,
+            asked.drift if math.isnan(self.drift) else self.drift,
+        )
 
     def right(self, probes: Sequence[Probe]) -> float:
         """The share of probes that were answered exactly."""
@@ -124,8 +133,11 @@ class Trial:
     ) -> tuple[tuple[Check, ...], Sheet]:
         """Ask the candidate, and the parent what it was not asked yet; and judge."""
         asked = (*probes, *self._candidate.fresh)
-        await self._ask_parent(asked)
-        sheet = await ask(self._backend, files, asked, self._rows, cancel=self._cancel)
+        unasked = self._unasked(asked)
+        questions = [Question(files, asked, self._rows), *([unasked] if unasked else [])]
+        sheet, *parents = await ask(self._backend, questions, self._cancel)
+        for parent in parents:
+            self._parent = self._parent.with_more(parent)
         before = self._parent
         pairs = [Pair(p, before.answers[p.place], sheet.answers[p.place]) for p in asked]
         evidence = Evidence(
@@ -140,21 +152,13 @@ class Trial:
         )
         return judge(evidence, self._policy), sheet
 
-    async def _ask_parent(self, probes: Sequence[Probe]) -> None:
+    def _unasked(self, probes: Sequence[Probe]) -> "Question | None":
+        """What the parent was not asked yet."""
         known = self._parent
         missing = [p for p in probes if p.place not in known.answers]
-        rows = self._rows if not known.rows else ()
-        drift = math.isnan(known.drift)
-        if not missing and not rows and not drift:
-            return
-        asked = await ask(
-            self._backend, self._candidate.start, missing, rows, drift=drift, cancel=self._cancel
-        )
-        self._parent = Sheet(
-            known.answers | asked.answers,
-            known.rows or asked.rows,
-            asked.drift if drift else known.drift,
-        )
+        rows, drift = () if known.rows else self._rows, math.isnan(known.drift)
+        found = Question(self._candidate.start, missing, rows, drift)
+        return found if missing or rows or drift else None
 
     def _learned(self, sheet: Sheet) -> dict[Place, Answer]:
         """The answers to all probes as they were when each was asked first."""
@@ -172,26 +176,37 @@ class Trial:
         return [*pins, *chance.sample(rest, min(GLANCE, len(rest)))]
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be known of a version: its answers to probes, what became of rows, and its drift."""
+
+    files: AdapterFiles
+    probes: Sequence[Probe]
+    rows: Sequence[Row] = ()
+    drift: bool = True
+
+    def requests(self, digest: str) -> list[ScoreRequest]:
+        anchors = DRIFT_ANCHORS if self.drift else ()
+        asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in self.probes]
+        asked += [ScoreRequest(row.prompt, text, digest) for row in self.rows for text in row.outputs]
+        return asked + [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
+
+    def sheet(self, scores: Sequence[Score]) -> Sheet:
+        """What the scores of those requests tell."""
+        each = iter(scores)
+        answers = {p.place: _answer(next(each)) for p in self.probes}
+        trained = tuple(tuple(next(each).mean for _ in row.outputs) for row in self.rows)
+        drifts = [score.drift for score in each]
+        return Sheet(answers, trained, fmean(drifts) if drifts else math.nan)
+
+
 async def ask(
-    backend: Backend,
-    files: AdapterFiles,
-    probes: Sequence[Probe],
-    rows: Sequence[Row] = (),
-    *,
-    drift: bool = True,
-    cancel: CancellationToken | None = None,
-) -> Sheet:
-    """One forward pass over everything that is to be known of a version."""
-    digest = await backend.load(files)
-    anchors = DRIFT_ANCHORS if drift else ()
-    asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in probes]
-    asked += [ScoreRequest(row.prompt, text, digest) for row in rows for text in row.outputs]
-    asked += [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
-    scores = iter(await backend.score(asked, cancel))
-    answers = {p.place: _answer(next(scores)) for p in probes}
-    trained = tuple(tuple(next(scores).mean for _ in row.outputs) for row in rows)
-    drifts = [score.drift for score in scores]
-    return Sheet(answers, trained, fmean(drifts) if drifts else math.nan)
+    backend: Backend, questions: Sequence[Question], cancel: CancellationToken | None = None
+) -> list[Sheet]:
+    """Everything that is to be known of some versions, in passes that they share."""
+    asked = [q.requests(await backend.load(q.files)) for q in questions]
+    scores = iter(await backend.score([request for own in asked for request in own], cancel))
+    return [q.sheet(list(islice(scores, len(own)))) for q, own in zip(questions, asked, strict=True)]
 
 
 def _standing_probes(candidate: Candidate) -> Sequence[Probe]:

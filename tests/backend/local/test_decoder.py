@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ouroboros.backend.local import decoder, formulas, forward
-from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.forward import seen, token_logprobs
 from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.together import together
 from ouroboros.backend.local.tokens import Encoded
@@ -82,11 +82,7 @@ def test_values_and_gradients_are_the_model_s_own(architecture, changes, long, t
 def test_the_inputs_that_layers_see_are_the_model_s_own(frozen):
     rows = sequences(frozen.base.fingerprint.vocabulary)
     one = adapter(frozen, 1, 4)
-    ours: dict[str, torch.Tensor] = {}
-    theirs: dict[str, torch.Tensor] = {}
-    with torch.no_grad():
-        token_logprobs(frozen, rows, [one] * 5, ours)
-        token_logprobs(plain(frozen), rows, [one] * 5, theirs)
+    ours, theirs = seen(frozen, rows, one), seen(plain(frozen), rows, one)
     assert ours.keys() == theirs.keys() == set(one.paths)
     first = next(p for p in one.paths if p.endswith("layers.0.mlp.up_proj"))
     torch.testing.assert_close(ours[first], theirs[first][0], atol=1e-5, rtol=1e-5)

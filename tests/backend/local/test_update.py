@@ -118,7 +118,10 @@ async def test_only_attention_moves_where_it_is_adapted(backend, start):
 async def test_an_adapter_without_attention_learns_by_what_it_has(backend):
     config = AdapterConfig(target_modules="down_proj,up_proj")
     start = await backend.initialize(config, 0)
-    outcome = await backend.update(UpdateJob(start, config, (FIX,)))
+    patient = UpdateConfig(
+        max_steps=200
+    )  # with 60 a random base says it for two or three of eight seeds
+    outcome = await backend.update(UpdateJob(start, config, (FIX,), update=patient))
     assert await answer(backend, outcome.files, FIX.prompt) == "shipping"
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.local.attention import Packing, installed
+from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.head import logprobs
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.reading import beginning, costs, cut, reach, read
@@ -114,62 +115,96 @@ def labelled_logits(
     frozen: FrozenModel,
     sequences: Sequence[Encoded],
     adapters: Sequence[BankedAdapter | None],
-    inputs: dict[str, Tensor] | None = None,
     again: bool = False,
     start: int = 0,
 ) -> tuple[Float[Tensor, "L V"], Batch]:
     """What the model says, in its dtype, where each output token of the sequences stands.
 
-    Sequence i is run under adapters[i]; what the adapted layers see goes to `inputs`, where given. The
-    vocabulary projection runs at the labelled positions only, gathered into one contiguous block: on a
-    CPU in bfloat16 a strided slice there is ten times slower. With `again` our own passes keep little
-    and compute each layer again on the way back; no adapter acts below the layer `start`, and what it is
-    given is kept.
+    Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
+    gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
+    With `again` our own passes keep little and compute each layer again on the way back; no adapter acts
+    below the layer `start`, and what it is given is kept.
     """
+    decoder = _own_passes(frozen, sequences)
+    if decoder is None:
+        return _model_logits(frozen, sequences, adapters)
+    hidden, batch = _hidden(frozen, decoder, sequences, adapters, again=again, start=start)
+    return decoder.head(hidden), batch
+
+
+def token_logprobs(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
+    """Log-probability of every output token of the sequences, and the sequence it is in."""
+    logits, batch = labelled_logits(frozen, sequences, adapters)
+    return logprobs(logits, batch.targets), batch.owner
+
+
+def seen(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapter: BankedAdapter
+) -> dict[str, Float[Tensor, "*T I"]]:
+    """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
+    bring only what is labelled to a layer, of those."""
+    inputs: dict[str, Tensor] = {}
+    decoder, adapters = _own_passes(frozen, sequences), [adapter] * len(sequences)
+    with torch.no_grad():
+        if decoder is None:
+            _model_logits(frozen, sequences, adapters, inputs)
+        else:
+            _hidden(frozen, decoder, sequences, adapters, inputs)
+    return inputs
+
+
+def _own_passes(frozen: FrozenModel, sequences: Sequence[Encoded]) -> Decoder | None:
     decoder = frozen.decoder
-    if decoder is not None and decoder.reaches(list(map(len, sequences))):
-        parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]
-        begun = read(frozen, parts)
-        batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
-        ids, positions = batch.ids[0], batch.positions
-        assert positions is not None  # sequences that are packed have them
-        reached = reach(frozen, sequences, begun, start) if start else None
-        frozen.threads.suit(frozen.base, sum(batch.lengths))
-        hidden = decoder.hidden(
-            ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
-        )
-        return decoder.head(hidden), batch
+    return decoder if decoder is not None and decoder.reaches(list(map(len, sequences))) else None
+
+
+def _hidden(
+    frozen: FrozenModel,
+    decoder: Decoder,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    inputs: dict[str, Tensor] | None = None,
+    again: bool = False,
+    start: int = 0,
+) -> tuple[Float[Tensor, "K D"], Batch]:
+    """What the head sees by our own passes where each output token stands."""
+    parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    begun = read(frozen, parts)
+    batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
+    ids, positions = batch.ids[0], batch.positions
+    assert positions is not None  # sequences that are packed have them
+    reached = reach(frozen, sequences, begun, start) if start else None
+    frozen.threads.suit(frozen.base, sum(batch.lengths))
+    hidden = decoder.hidden(
+        ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
+    )
+    return hidden, batch
+
+
+def _model_logits(
+    frozen: FrozenModel,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    inputs: dict[str, Tensor] | None = None,
+) -> tuple[Float[Tensor, "L V"], Batch]:
+    """The logits of the model's own forward pass, where each output token stands."""
     batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
     frozen.threads.suit(frozen.base, sum(batch.lengths))
-    logits = _model_logits(frozen, batch)
-    return logits[0] if batch.positions is not None else logits[batch.rows, batch.columns], batch
-
-
-def _model_logits(frozen: FrozenModel, batch: Batch) -> Float[Tensor, "B K V"]:
-    """The logits of the model's own forward pass, at `batch.keep` of every row."""
     extra: dict[str, Any] = (
         {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
     )
     if batch.positions is not None and installed(frozen.model):
         extra["packing"] = Packing.of(batch.lengths, frozen.device)
     with frozen.bank.routed(batch.route):
-        return frozen.model(
+        logits = frozen.model(
             input_ids=batch.ids,
             logits_to_keep=sent(batch.keep, frozen.device),
             use_cache=False,
             **extra,
         ).logits
-
-
-def token_logprobs(
-    frozen: FrozenModel,
-    sequences: Sequence[Encoded],
-    adapters: Sequence[BankedAdapter | None],
-    inputs: dict[str, Tensor] | None = None,
-) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
-    """Log-probability of every output token of the sequences, and the sequence it is in."""
-    logits, batch = labelled_logits(frozen, sequences, adapters, inputs)
-    return logprobs(logits, batch.targets), batch.owner
+    return logits[0] if batch.positions is not None else logits[batch.rows, batch.columns], batch
 
 
 def output_logprobs(

@@ -17,7 +17,7 @@ from torch import Tensor
 from ouroboros.backend.local.costs import Plan
 from ouroboros.backend.local.forward import labelled_logits
 from ouroboros.backend.local.load import FrozenModel
-from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss
+from ouroboros.backend.local.losses import SequenceBatch, coefficients, step_loss, totals
 from ouroboros.backend.local.memory import explained
 from ouroboros.backend.local.reading import pass_tokens
 from ouroboros.backend.local.step import Found, Item, kl_to_start
@@ -180,13 +180,17 @@ class _Asked:
         apart: Float[Tensor, "L"],
     ) -> Float[Tensor, ""]:
         """The share of the step's loss that the next items make up."""
+        known = [r for item in items for r in item.reference]
+        sequences = sum(len(item.sequences) for item in items)
         return step_loss(
             SequenceBatch(
                 rows=[item.row for item in items],
                 coefficients=self.shares[self.next : self.next + len(items)],
                 logprobs=logprobs,
                 owner=owner,
-                reference=sent(torch.tensor([r for i in items for r in i.reference]), logprobs.device),
+                reference=sent(torch.tensor(known), logprobs.device)
+                if known
+                else totals(logprobs.detach(), owner, sequences),
                 kl=self.kl,
                 apart=apart,
             )

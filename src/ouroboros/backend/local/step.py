@@ -1,6 +1,6 @@
 """What an optimizer step needs: rows as token ids, and what the start adapter makes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +26,8 @@ from ouroboros.lora.bank import BankedAdapter
 
 @dataclass(frozen=True)
 class Item:
-    """A row in token ids, one sequence per output, with their log-probabilities at the start.
+    """A row in token ids, one sequence per output, with their log-probabilities at the start; none where
+    the next pass is the start's own.
 
     A row that is to stay as its teacher, or is held by the start, has the teacher's next tokens at each
     place of its output.
@@ -90,11 +91,18 @@ def _start(
 def with_references(
     frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
 ) -> Steps[TrainingProgress, list[Item]]:
-    """Items whose losses compare with the start adapter get its log-probabilities, computed once."""
+    """Items with what is asked once, before the first step: of the start adapter, and of teachers."""
     asking = [i for i in items if i.row.loss.uses_reference]
     sequences = [s for item in asking for s in item.sequences]
     found = yield from output_logprobs(frozen, sequences, [adapter] * len(sequences))
     sums = iter([float(row.sum()) for row in found])
+    return (yield from with_teachers(frozen, adapter, [_compared(i, sums) for i in items]))
+
+
+def with_teachers(
+    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
+) -> Steps[TrainingProgress, list[Item]]:
+    """Items that have a teacher, with what it says."""
     having = [i for i in items if _has_teacher(i.row.loss)]
     teachers = iter(
         (
@@ -106,14 +114,19 @@ def with_references(
             )
         )
     )
-    return [
-        replace(
-            i,
-            reference=tuple(next(sums) if i.row.loss.uses_reference else 0.0 for _ in i.sequences),
-            teacher=next(teachers) if _has_teacher(i.row.loss) else None,
-        )
-        for i in items
-    ]
+    return [replace(i, teacher=next(teachers)) if _has_teacher(i.row.loss) else i for i in items]
+
+
+def with_start(items: Sequence[Item], found: Found) -> list[Item]:
+    """Items as `with_references` has them, by what the first pass over the start adapter has found."""
+    pairs = zip(items, found.totals, strict=True)
+    return [i if i.reference else _compared(i, iter(own)) for i, own in pairs]
+
+
+def _compared(item: Item, start: Iterator[float]) -> Item:
+    """With its outputs' log-probabilities, the next of the start's, if its loss asks for them."""
+    asks = item.row.loss.uses_reference
+    return replace(item, reference=tuple(next(start) if asks else 0.0 for _ in item.sequences))
 
 
 def _has_teacher(loss: Loss) -> bool:

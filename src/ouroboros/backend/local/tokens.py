@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,6 +10,9 @@ from ouroboros.domain.errors import ModelError, TooLong
 from ouroboros.domain.prompts import Prompt, messages_of
 
 _SENTINEL = "\u2983answer\u2984"
+_KEPT = 512
+"""Rows whose ids are kept: every correction asks for the same probes and protected rows."""
+
 _PROMPTS = ("hello", "1 + 1 =", "Who?\n", "\u00e9 ")
 """Prompts that end in different ways."""
 
@@ -38,6 +42,7 @@ class Codec:
         known = dict.fromkeys([*ends, tokenizer.eos_token_id])
         self.ends = frozenset(i for i in known if isinstance(i, int))
         self.end = self._taught_end()
+        self._encoded = lru_cache(maxsize=_KEPT)(self._encode)
         self.opening = self._opening()
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
@@ -49,13 +54,16 @@ class Codec:
 
     def sequence(self, prompt: Prompt, output: str, what: str = "The example") -> Encoded:
         """Ids of a whole row; `TooLong` if it does not fit the context. Nothing is ever cut."""
-        sequence = Encoded(self.prompt_ids(prompt), (*self._plain_ids(output), self.end))
+        sequence = self._encoded(prompt, output)
         if len(sequence) > self.context:
             raise TooLong(
                 f"{what} is {len(sequence)} tokens long; the model's context holds {self.context}.",
                 hint="Shorten it or split it; an output is never cut silently.",
             )
         return sequence
+
+    def _encode(self, prompt: Prompt, output: str) -> Encoded:
+        return Encoded(self.prompt_ids(prompt), (*self._plain_ids(output), self.end))
 
     def room(self, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt; `TooLong` if none."""

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward import token_logprobs
+from ouroboros.backend.local.forward import seen
 from ouroboros.backend.local.learned import advice, gaps
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.backend.local.pool import Pool
@@ -36,7 +36,8 @@ from ouroboros.backend.local.step import (
     encode,
     planned,
     start_copy,
-    with_references,
+    with_start,
+    with_teachers,
 )
 from ouroboros.backend.local.train import require_finite
 from ouroboros.backend.local.worker import Steps
@@ -111,7 +112,7 @@ def update(
     # 1. What is to be learned, and what each layer has to keep away from.
     every = encode(frozen, rows)
     passes = planned(frozen, adapter, every, [range(len(every))])
-    items = yield from with_references(frozen, adapter, every)
+    items = yield from with_teachers(frozen, adapter, every)
     start = start_copy(frozen, adapter, items)
     moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
     shields = _shields(frozen, adapter, protect, config.ridge, moving)
@@ -130,11 +131,12 @@ def update(
     factors = {path: "ab" if path in young else "a" for path in moving}
 
     def learned(found: Found) -> bool:
-        return not any(gaps(items, found, config.likely))
+        return not any(gaps(with_start(items, found), found, config.likely))
 
     with adapter.training(factors) as grads:
         while True:
             found = yield from pool.gradient(adapter, start, items, grads, gradient, passes, learned)
+            items = with_start(items, found)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
                 length, most, growth = length * SHORTER, 1.0, max(CALM, math.sqrt(growth))
             else:
@@ -210,16 +212,12 @@ def _shields(
     run = next(cut(acted, SHIELD_TOKENS), [])
     if not run:
         return {}
-    chosen = [sequences[i] for i in run]
-    inputs: dict[str, Tensor] = {}
-    with torch.no_grad():
-        token_logprobs(frozen, chosen, [adapter] * len(chosen), inputs)
     made: dict[int, Shield] = {}
-    seen = {path: inputs[path] for path in moving}
-    for x in seen.values():
+    inputs = seen(frozen, [sequences[i] for i in run], adapter)
+    for x in (inputs[path] for path in moving):
         if id(x) not in made:
             made[id(x)] = Shield.against(x.reshape(-1, x.shape[-1]).float(), ridge)
-    return {path: made[id(x)] for path, x in seen.items()}
+    return {path: made[id(inputs[path])] for path in moving}
 
 
 def _length(adapter: BankedAdapter) -> float:
