@@ -11,13 +11,18 @@ from itertools import count
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.transfer import CPU, sent
 
 Stack = tuple[Tensor, Tensor]
 """One layer's A^T [S, I, R] and B^T [S, R, O] of every slot."""
+
+Bags = tuple[Int[Tensor, "P"], Int[Tensor, "B"]]
+"""For each of B batch rows the rows of a table that its slot has, P in all; and where its own begin."""
+
+_SUM = 0
+"""How `torch.embedding_bag` calls a weighted sum."""
 
 
 class Slots:
@@ -35,7 +40,7 @@ class Slots:
         self._rows: tuple[BankedAdapter | None, ...] = ()
         self._slots: dict[BankedAdapter, int] = {}
         self._stacks: dict[str, Stack] = {}
-        self._bags: dict[int, Int[Tensor, "B N"]] = {}
+        self._bags: dict[int, Bags] = {}
 
     def __len__(self) -> int:
         """Slots in use, the base's not counted."""
@@ -75,13 +80,16 @@ class Slots:
         bags = self._bags.get(table.shape[1])
         if bags is None:
             bags = self._bags[table.shape[1]] = self._bags_of(table.shape[1])
-        return embedding_bag(bags, table.flatten(0, 1), per_sample_weights=weights, mode="sum")
+        return torch.embedding_bag(
+            table.flatten(0, 1), *bags, mode=_SUM, per_sample_weights=weights.reshape(-1)
+        )[0]
 
-    def _bags_of(self, width: int) -> Int[Tensor, "B N"]:
-        """Where the rows of each batch row's slot lie, for a table with so many of each."""
-        slots = [0 if a is None else self._slots[a] for a in self._rows]
-        starts = width * sent(torch.tensor(slots, dtype=torch.int32), self._device)
-        return starts[:, None] + torch.arange(width, dtype=torch.int32, device=self._device)
+    def _bags_of(self, width: int) -> Bags:
+        """For a table with so many rows of each slot."""
+        slots = torch.tensor([0 if a is None else self._slots[a] for a in self._rows], dtype=torch.int32)
+        rows = width * slots[:, None] + torch.arange(width, dtype=torch.int32)
+        starts = torch.arange(0, rows.numel(), width, dtype=torch.int32)
+        return sent(rows.view(-1), self._device), sent(starts, self._device)
 
     @torch.no_grad()
     def _copy(self, adapter: BankedAdapter, slot: int, slots: int) -> None:

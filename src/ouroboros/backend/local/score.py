@@ -81,27 +81,29 @@ def _score(
     table = logits.float().log_softmax(-1)
     own = iter(table.gather(1, batch.targets[:, None])[:, 0].tolist())
     likeliest = iter(table.argmax(-1).tolist())
-    found = []
-    for a, part in zip(asked, table.split([len(a.sequence.output) for a in asked]), strict=True):
-        found.append(
-            Score(
-                logprobs=tuple(islice(own, len(part))),
-                said=_said(list(islice(likeliest, len(part))), a.sequence.output, frozen.codec.ends),
-                drift=_drift(part, base[a.sequence]) if a.drift else 0.0,
-            )
+    parts = zip(asked, table.split([len(a.sequence.output) for a in asked]), strict=True)
+    drifts = [_drift(part, base[a.sequence]) for a, part in parts if a.drift]
+    drift = iter(torch.stack(drifts).tolist() if drifts else [])
+    return [
+        Score(
+            logprobs=tuple(islice(own, len(a.sequence.output))),
+            said=_said(list(islice(likeliest, len(a.sequence.output))), a, frozen.codec.ends),
+            drift=next(drift) if a.drift else 0.0,
         )
-    return found
+        for a in asked
+    ]
 
 
-def _said(likeliest: Sequence[int], output: Sequence[int], ends: frozenset[int]) -> bool:
+def _said(likeliest: Sequence[int], asked: Asked, ends: frozenset[int]) -> bool:
     """Whether the likeliest tokens are the output's; whatever ends an answer will do as its end."""
+    output = asked.sequence.output
     return likeliest[:-1] == list(output[:-1]) and likeliest[-1] in ends | {output[-1]}
 
 
-def _drift(table: Float[Tensor, "T V"], base: Float[Tensor, "T V"]) -> float:
+def _drift(table: Float[Tensor, "T V"], base: Float[Tensor, "T V"]) -> Float[Tensor, ""]:
     """KL(base || adapter) in nats, mean over T positions, of log-probabilities and the base's logits."""
     known = base.float().log_softmax(-1)
-    return float(kl_div(table, known, log_target=True, reduction="sum")) / len(table)
+    return kl_div(table, known, log_target=True, reduction="sum") / len(table)
 
 
 def _energy(low: LowRank) -> float:
