@@ -34,6 +34,7 @@ def draw(
             axis.set_xticks(counts[:: max(1, len(counts) // 3)])
             axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.tick_params(labelsize=7)
             if column == 0:
                 axis.set_ylabel(unit, fontsize=9)
