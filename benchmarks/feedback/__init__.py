@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="starter", help="the model of all arms")
     parser.add_argument("--only", choices=("effects", "stream"), help="one part of it")
     parser.add_argument("--cases", type=int, default=100, help="judgements of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings before the judgements")
     parser.add_argument("--answer-only", action="store_true", help="effects on answer-only adapters")
     parser.add_argument("--stream", type=Path, metavar="FOLDER", help="the HWU64 intents")
     parser.add_argument("--events", type=int, default=120, help="judgements of the simulated user")
@@ -36,7 +37,7 @@ def run(options: Namespace) -> list[Claim]:
         options.cases, options.events = 3, 8
     claims = []
     if options.only in (None, "effects"):
-        claims += effects.claims(options.model, options.cases, options.answer_only)
+        claims += effects.claims(options.model, options.cases, options.answer_only, options.seed)
     if options.only in (None, "stream") and options.stream:
         claims += stream.claims(options.model, options.stream, options.events, options.plot)
     return claims

@@ -4,7 +4,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Task:
     trained on: the task's own, and `foreign` ones, of other tasks."""
 
     config: AdapterConfig
+    training: TrainingConfig
     start: AdapterFiles
     files: AdapterFiles
     examples: tuple[TrainingExample, ...]
@@ -56,15 +57,15 @@ class Tally:
         return Spread.of([100 * sum(outcomes) / len(outcomes)])
 
 
-def claims(model: str, cases: int, answer_only: bool = False) -> list[Claim]:
-    return asyncio.run(_claims(model, cases, ANSWER if answer_only else ALL))
+def claims(model: str, cases: int, answer_only: bool = False, seed: int = 0) -> list[Claim]:
+    return asyncio.run(_claims(model, cases, ANSWER if answer_only else ALL, seed))
 
 
-async def _claims(model: str, cases: int, acts_on: str) -> list[Claim]:
+async def _claims(model: str, cases: int, acts_on: str, seed: int) -> list[Claim]:
     from ouroboros.backend.local import LocalBackend
 
     backend = LocalBackend.open(model)
-    tasks = [await prepare(backend, name, acts_on) for name in TASKS]
+    tasks = [await prepare(backend, name, acts_on, seed) for name in TASKS]
     tally = Tally()
     kinds = {"correction": _correct, "failure": _blame, "pair": _prefer}
     for kind, judge in kinds.items():
@@ -96,7 +97,7 @@ def _judged(tally: Tally) -> list[Claim]:
     ]
 
 
-async def prepare(backend: Backend, name: str, acts_on: str = ALL) -> Task:
+async def prepare(backend: Backend, name: str, acts_on: str = ALL, seed: int = 0) -> Task:
     """Train an adapter on a bundled task, as `ouroboros train` would."""
     examples = tuple(read_examples(DATA / name / "train.jsonl"))
     held = read_examples(DATA / name / "heldout.jsonl")
@@ -104,12 +105,13 @@ async def prepare(backend: Backend, name: str, acts_on: str = ALL) -> Task:
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     engine = AdapterLearningEngine(backend, registry)
     first = (await engine.create_adapter(NAME, config)).unwrap()
-    training = TrainingConfig.auto(len(examples))
+    training = replace(TrainingConfig.auto(len(examples)), seed=seed)
     trained = (await engine.train_adapter(NAME, examples, training)).unwrap()
     files = registry.files(trained)
     right = {str(e.input): e.output for e in held}
     return Task(
         config,
+        training,
         registry.files(registry.version(VersionRef(NAME, first.head))),
         files,
         examples,
@@ -154,8 +156,9 @@ async def taught(
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     made = registry.create(NAME, task.config, await backend.base(), task.start)
     told = registry.journal.examples(NAME, task.examples)
-    training = TrainingConfig.auto(len(task.examples))
-    registry.commit(NAME, task.files, parent=made.head, cause="trained", training=training, events=told)
+    registry.commit(
+        NAME, task.files, parent=made.head, cause="trained", training=task.training, events=told
+    )
     engine = AdapterLearningEngine(backend, registry)
     ticket = (await engine.learn_from_feedback(prompt, generation, signal, NAME)).unwrap()
     assert ticket.version is not None
