@@ -137,7 +137,8 @@ def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, 
 
 def _name(frozen: FrozenModel) -> str:
     """Of what passages depend on: the base, what it computes in and on, and how they are written."""
-    made = (frozen.base.fingerprint, frozen.dtype, machine(), EDITION, PASSAGES, TOKENS, ASKED, KEPT)
+    on = (frozen.dtype, machine(), frozen.device.type)
+    made = (frozen.base.fingerprint, *on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
     return hashlib.sha256(repr(made).encode()).hexdigest()
 
 
