@@ -186,6 +186,7 @@ class Question:
     drift: bool = True
 
     def requests(self, digest: str) -> list[ScoreRequest]:
+        """What to ask of the version, which is in memory under that digest."""
         anchors = DRIFT_ANCHORS if self.drift else ()
         asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in self.probes]
         asked += [ScoreRequest(row.prompt, text, digest) for row in self.rows for text in row.outputs]

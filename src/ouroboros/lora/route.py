@@ -12,8 +12,8 @@ from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.delta import Delta, Deltas, Ragged, Update
 
 SHORT = 64
-"""Stretches of fewer tokens than this share their products; on an accelerator, where calls cost more
-than places that stay empty, all do."""
+"""Stretches of fewer tokens than this share their products. On an accelerator, where many calls are the
+dearer thing, all do: there calls were counted, and nothing was timed."""
 
 
 @dataclass(frozen=True)

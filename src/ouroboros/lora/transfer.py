@@ -10,7 +10,7 @@ def sent(part: Tensor, device: torch.device) -> Tensor:
     """What the processor made, on `device`; the processor goes on at once.
 
     From memory that can be paged out it would first wait for all that the device has still to do (CUDA
-    C++ Programming Guide, "API synchronization behavior").
+    Runtime API, "API synchronization behavior").
     """
     if device == CPU:
         return part

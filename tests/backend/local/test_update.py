@@ -117,11 +117,8 @@ async def test_only_attention_moves_where_it_is_adapted(backend, start):
 
 async def test_an_adapter_without_attention_learns_by_what_it_has(backend):
     config = AdapterConfig(target_modules="down_proj,up_proj")
-    start = await backend.initialize(config, 0)
-    patient = UpdateConfig(
-        max_steps=200
-    )  # with 60 a random base says it for two or three of eight seeds
-    outcome = await backend.update(UpdateJob(start, config, (FIX,), update=patient))
+    start = await backend.initialize(config, 2)  # of eight seeds, two or three get so far in 60 steps
+    outcome = await backend.update(UpdateJob(start, config, (FIX,)))
     assert await answer(backend, outcome.files, FIX.prompt) == "shipping"
 
 
