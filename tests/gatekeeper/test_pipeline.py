@@ -30,16 +30,18 @@ FIRST = (PIN, TrainingExample("charged twice", "billing"))
 
 
 class Listening(FakeBackend):
-    """Remembers which adapter was asked what."""
+    """Remembers which adapter was asked what, and which were asked together."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[ScoreRequest] = []
+        self.together: list[set[str | None]] = []
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
     ) -> list[Score]:
         self.asked += requests
+        self.together.append({r.adapter for r in requests})
         return await super().score(requests, cancel)
 
 
@@ -233,6 +235,15 @@ async def test_a_parent_is_asked_once_even_by_another_process(engine, open_engin
     asked = [r.prompt for r in backend.asked if r.adapter == parent]
     assert "where is it?" not in asked, "its answers were kept when it was judged itself"
     assert "stop" in asked
+
+
+async def test_what_a_parent_is_asked_shares_the_candidate_s_pass(open_engine):
+    async with open_engine(backend := Listening()) as engine:
+        (await engine.create_adapter("tickets")).unwrap()
+        await trained(engine, *FIRST)
+        backend.together.clear()
+        await corrected(engine, "play", "media")
+    assert [len(adapters) for adapters in backend.together] == [2]
 
 
 async def test_answers_are_compared_with_how_they_were_when_learned(engine, open_engine):

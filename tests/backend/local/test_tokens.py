@@ -79,3 +79,9 @@ def test_a_template_without_a_generation_prompt_opens_with_what_all_its_prompts_
 def test_plain_text_has_no_opening(tokenizer):
     tokenizer.chat_template = None
     assert Codec(tokenizer, [], context=64).opening == ()
+
+
+def test_a_row_that_was_asked_for_before_is_not_rendered_again(codec, monkeypatch):
+    first = codec.sequence("hello", "yes")
+    monkeypatch.setattr(codec, "_render", None)
+    assert codec.sequence("hello", "yes") == first
