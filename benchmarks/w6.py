@@ -52,9 +52,9 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
     from ouroboros.backend.local import LocalBackend
     from ouroboros.domain.cancel import CancellationToken
     from ouroboros.domain.config import AdapterConfig, TrainingConfig
+    from ouroboros.domain.data import Row
     from ouroboros.domain.errors import Cancelled
     from ouroboros.domain.generation import GenerationConfig
-    from ouroboros.domain.rows import Row
     from ouroboros.domain.training import TrainingProgress
 
     backend = LocalBackend.open(folder)

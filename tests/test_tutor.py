@@ -9,8 +9,8 @@ import pytest
 from ouroboros.backend.base import TrainOutcome, UpdateJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import BackendError, InvalidExample, NotFound, TooLong, TrainingFailed
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.names import AdapterId

@@ -14,9 +14,8 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.prompts import LIMIT
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.prompts import Message
-from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import AdapterFiles
 
 ARMS = {"ordinary": (ALL, 0), "answer-only": (ANSWER, LIMIT), "answer-only, nothing kept": (ANSWER, 0)}

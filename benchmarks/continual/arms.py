@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.continual.model import Bench
 from benchmarks.continual.streams import Stage
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.replay import Reservoir
 from ouroboros.lora.bank import BankedAdapter

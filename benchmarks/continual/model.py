@@ -19,8 +19,7 @@ from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import beside, order, schedule
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.targets import select

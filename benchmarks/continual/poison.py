@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from benchmarks.continual.streams import Cut, Stage, stream
 from benchmarks.continual.watch import GATE, NAME, OPEN, Update, Watched, earlier
 from benchmarks.harness import Claim, Spread
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.learning.limits import UserLimit
 

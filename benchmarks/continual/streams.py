@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 
 Rows = list[tuple[str, str]]
 """Text and label."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks.continual.streams import Stage
 from ouroboros.backend.base import Backend, ScoreRequest
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Change

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.harness import Claim, Spread
 from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.names import AdapterId, VersionRef

@@ -18,10 +18,9 @@ from benchmarks.feedback.effects import SHORT, answer
 from benchmarks.harness import Claim, Spread
 from ouroboros.backend.base import Backend, UpdateJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry

@@ -166,7 +166,7 @@ async def _train(
     """One epoch of a fresh adapter."""
     from ouroboros.backend.base import TrainJob
     from ouroboros.domain.config import AdapterConfig, TrainingConfig
-    from ouroboros.domain.rows import Row
+    from ouroboros.domain.data import Row
 
     config = AdapterConfig(rank, 1e-3, target_modules=targets, max_steps=100_000)
     start = await backend.initialize(config, seed)

@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import OuroborosError
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Ok

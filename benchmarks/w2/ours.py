@@ -10,7 +10,7 @@ from benchmarks.w2.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
 from benchmarks.w2.mfu import operations, peak
 from ouroboros.backend.base import Backend, TrainJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 
 

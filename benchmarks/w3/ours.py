@@ -76,7 +76,7 @@ def _config(acts_on: str) -> Any:
 def _job(start: Any, acts_on: str, learned: list[tuple[str, str]]) -> Any:
     from ouroboros.backend.base import TrainJob
     from ouroboros.domain.config import TrainingConfig
-    from ouroboros.domain.rows import Row
+    from ouroboros.domain.data import Row
 
     return TrainJob(start, _config(acts_on), TrainingConfig(1, 1), tuple(Row(*r) for r in learned))
 

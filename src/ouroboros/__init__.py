@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING
 
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import OuroborosError
-from ouroboros.domain.evaluation import Evaluation
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.prompts import Message
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.domain.results import Evaluation
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from ouroboros.backend.base import Backend, TrainJob, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import UpdateConfig
 from ouroboros.domain.errors import (
     Conflict,
     InvalidExample,
@@ -24,7 +25,6 @@ from ouroboros.domain.errors import (
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper import Candidate, Gatekeeper, Judged

@@ -5,7 +5,7 @@ from dataclasses import replace
 from benchmarks.continual.poison import flipped, flooded, poisoned
 from benchmarks.continual.streams import Stage
 from benchmarks.continual.watch import OPEN, Update, Watched, earlier
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.verdict import Change
 from ouroboros.testing.backend import FakeBackend
 

@@ -7,6 +7,7 @@ import pytest
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import (
     AlreadyExists,
     BaseMismatch,
@@ -18,7 +19,6 @@ from ouroboros.domain.errors import (
     TooLong,
     UnknownTarget,
 )
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err, Ok

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import StoreError
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err, Result

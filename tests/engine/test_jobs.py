@@ -10,10 +10,10 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Cancelled, NotFound, TrainingFailed
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.jobs import JobState
 from ouroboros.domain.result import Err
+from ouroboros.domain.training import JobState
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata

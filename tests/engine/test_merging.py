@@ -9,6 +9,7 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import (
     AlreadyExists,
     BaseMismatch,
@@ -19,7 +20,6 @@ from ouroboros.domain.errors import (
     Refused,
     TooLarge,
 )
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.result import Err, Result

@@ -7,7 +7,7 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.weights import Precision
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.lora import size

@@ -9,8 +9,8 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Conflict, NotFound
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import VersionRef
 from ouroboros.engine import AdapterLearningEngine

@@ -6,7 +6,7 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry

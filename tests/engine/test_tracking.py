@@ -3,7 +3,7 @@
 import pytest
 
 from ouroboros.domain.config import TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.engine import AdapterLearningEngine

@@ -2,10 +2,9 @@
 
 import pytest
 
+from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import InvalidConfig, InvalidExample, InvalidName
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.prompts import Message
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata

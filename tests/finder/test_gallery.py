@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.finder.gallery import StoreGallery
 from ouroboros.registry.registry import Registry

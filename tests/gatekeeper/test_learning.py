@@ -11,8 +11,8 @@ from ouroboros.backend.base import ScoreRequest
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.pool import Pool
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Refused, TrainingFailed
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Err

@@ -9,8 +9,8 @@ import pytest
 from ouroboros.backend.base import Merged, MergeJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidInput, OuroborosError, Refused
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.result import Err, Result
 from ouroboros.domain.verdict import CheckName

@@ -8,12 +8,11 @@ import pytest
 
 from ouroboros.backend.base import Score, ScoreRequest, TrainJob, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.errors import Refused
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
-from ouroboros.domain.rows import Row
 from ouroboros.domain.tracking import Gated
 from ouroboros.domain.training import OnProgress
 from ouroboros.domain.verdict import CheckName, Repair, Verdict

@@ -1,4 +1,4 @@
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row
 from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS, PROSE, protected
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ouroboros.domain.prompts import Message
+from ouroboros.domain.data import Message
 from ouroboros.learning.bags import bag
 
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 
 import pytest
 
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Supervised
-from ouroboros.domain.rows import Row
 from ouroboros.learning.balance import HOLD, RAISED, balanced
 
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import InvalidFile
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.prompts import Message
 from ouroboros.learning import formats
 from ouroboros.learning.formats import read_examples
 

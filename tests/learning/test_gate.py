@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.probing import Answer
+from ouroboros.domain.data import TrainingExample
+from ouroboros.domain.probe_scores import Answer
 from ouroboros.domain.verdict import CheckName, Place
 from ouroboros.learning.gate import Evidence, GatePolicy, Pair, judge
 from ouroboros.learning.probes import Probe, ProbeKind

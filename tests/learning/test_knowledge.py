@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.knowledge import PINS, Knowledge, check_pins

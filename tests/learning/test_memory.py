@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.learning.memory import RECENT, Memory
 

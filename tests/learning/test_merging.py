@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidConfig
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probing import Answer
+from ouroboros.domain.probe_scores import Answer
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Place, Verdict
 from ouroboros.learning.gate import Evidence, GatePolicy, Pair, judge

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.learning.probes import FEWEST, MOST, held_out
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.rows import Row
-from ouroboros.domain.updates import UpdateConfig
+from ouroboros.domain.config import AdapterConfig, UpdateConfig
+from ouroboros.domain.data import Row
 from ouroboros.learning.rehearsal import (
     FEW,
     MANY,

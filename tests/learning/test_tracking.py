@@ -6,8 +6,8 @@ from itertools import count as numbers
 
 import pytest
 
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.tracking import Use
 from ouroboros.learning.tracking import Tracker, chance_of_worse, fallen, judges

@@ -17,9 +17,9 @@ from ouroboros.backend.local.load import load
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import order, schedule
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 from ouroboros.lora.peft_files import unpack
 from ouroboros.testing.tiny import tiny_model

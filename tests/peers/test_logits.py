@@ -17,7 +17,7 @@ from ouroboros.backend.local.load import FrozenModel, load
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import order, schedule
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ouroboros.backend.local.losses import SequenceBatch, coefficients, kl_estimate, step_loss
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO, KTO, APOZero, Loss
-from ouroboros.domain.rows import Row
 
 dpo_trainer = pytest.importorskip("trl.trainer.dpo_trainer")
 kto_trainer = pytest.importorskip("trl.trainer.kto_trainer")

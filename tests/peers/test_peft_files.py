@@ -13,8 +13,8 @@ from ouroboros.backend.base import ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
-from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 from ouroboros.lora.peft_files import pack, unpack
 from ouroboros.lora.weights import LoraWeights

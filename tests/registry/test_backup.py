@@ -8,8 +8,8 @@ import pytest
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, StoreError
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.backup import backup, restore

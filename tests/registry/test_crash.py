@@ -18,7 +18,7 @@ import sys
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import NotFound
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.registry import Registry

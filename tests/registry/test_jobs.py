@@ -7,8 +7,8 @@ import pytest
 
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.errors import NotFound
-from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId
+from ouroboros.domain.training import Job, JobState
 from ouroboros.registry.housekeeping import collect
 from ouroboros.registry.registry import Registry
 

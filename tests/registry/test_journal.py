@@ -4,12 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import StoreError
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.prompts import Message
 from ouroboros.registry.journal import Journal
 from ouroboros.stores.metadata.memory import MemoryMetadata
 

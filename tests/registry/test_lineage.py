@@ -6,7 +6,7 @@ import pytest
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.names import AdapterId, VersionRef

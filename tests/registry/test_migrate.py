@@ -6,8 +6,8 @@ import pytest
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import AlreadyExists, StoreError
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.housekeeping import check

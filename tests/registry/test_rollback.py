@@ -5,10 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.config import AdapterConfig, UpdateConfig
 from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.drafts import Taught
 from ouroboros.registry.registry import Registry

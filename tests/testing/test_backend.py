@@ -10,12 +10,11 @@ import pytest
 from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.errors import Cancelled, InvalidAdapter, NotFound, TooLong
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import APOZero
 from ouroboros.domain.merging import MergeStrategy
-from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine

@@ -11,15 +11,12 @@ from typing import Protocol
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.finding import Vector
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
+from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.merging import MergeRecipe
-from ouroboros.domain.prompts import Prompt
-from ouroboros.domain.rows import Row
+from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingReport
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 

@@ -18,9 +18,9 @@ from ouroboros.backend.base import (
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.finding import Vector
+from ouroboros.domain.data import Row
 from ouroboros.domain.generation import Generation
-from ouroboros.domain.rows import Row
+from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 

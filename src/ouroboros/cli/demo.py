@@ -9,10 +9,10 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.train import train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Conflict
-from ouroboros.domain.evaluation import Evaluation
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.records import Version
+from ouroboros.domain.results import Evaluation
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.formats import read_examples
 from ouroboros.settings import DEFAULTS, Settings

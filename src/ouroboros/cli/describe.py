@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from ouroboros.domain.config import ANSWER, AUTO
-from ouroboros.domain.evaluation import Evaluation
-from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
+from ouroboros.domain.results import Evaluation
+from ouroboros.domain.routing import Found
 from ouroboros.domain.tracking import Gated, Use
 from ouroboros.learning.words import summary
 

@@ -7,8 +7,8 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.formats import read_examples
 from ouroboros.settings import Settings

@@ -6,7 +6,7 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.domain.finding import Found
+from ouroboros.domain.routing import Found
 from ouroboros.settings import Settings
 
 NAME = "find"

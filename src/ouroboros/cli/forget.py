@@ -8,7 +8,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.remaking import Forgotten
+from ouroboros.domain.results import Forgotten
 from ouroboros.settings import Settings
 
 NAME = "forget"

@@ -9,7 +9,7 @@ from ouroboros.cli.output import Output
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.jobs import Job
+from ouroboros.domain.training import Job
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 

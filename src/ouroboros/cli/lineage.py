@@ -8,10 +8,10 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.picture import picture
 from ouroboros.cli.store import require_store
+from ouroboros.domain.data import messages_of
 from ouroboros.domain.errors import InvalidFile
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import VersionRef
-from ouroboros.domain.prompts import messages_of
 from ouroboros.domain.records import Version
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.journal import Journalled

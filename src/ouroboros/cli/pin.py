@@ -6,9 +6,8 @@ from pathlib import Path
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.prompts import messages_of
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.formats import read_examples
 from ouroboros.learning.probes import ProbeKind

@@ -6,7 +6,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.domain.remaking import Rebuilt
+from ouroboros.domain.results import Rebuilt
 from ouroboros.settings import Settings
 
 NAME = "rebuild"

@@ -13,7 +13,7 @@ from ouroboros.cli.parser import given
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
 from ouroboros.domain.config import TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.records import Version
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.formats import read_examples

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text
 from ouroboros.domain.errors import InvalidExample
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.prompts import Prompt, check_prompt, check_text
 
 MAX_TEXT = 100_000
 """Characters of one text that feedback may carry; whether it fits the model is checked in tokens."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from ouroboros.domain.checks import validated
+from ouroboros.domain.data import check_text
 from ouroboros.domain.errors import InvalidExample
-from ouroboros.domain.prompts import check_text
 from ouroboros.domain.result import Result
 
 

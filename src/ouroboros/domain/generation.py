@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ouroboros.domain.checks import check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
-from ouroboros.domain.finding import Found
 from ouroboros.domain.result import Result
+from ouroboros.domain.routing import Found
 
 
 @dataclass(frozen=True, slots=True)

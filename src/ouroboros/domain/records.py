@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ouroboros.domain.base_model import Fingerprint
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.training import TrainingReport
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.checks import check_int
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.data import check_text
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.prompts import check_text
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine.core import Core, raise_if_cancelled, verb

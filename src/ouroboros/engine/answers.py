@@ -5,14 +5,13 @@ from dataclasses import replace
 
 from ouroboros.backend.base import Delta, GenerateRequest, ScoreRequest
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.data import Prompt, TrainingExample, check_prompt
 from ouroboros.domain.errors import OuroborosError
-from ouroboros.domain.evaluation import Evaluation
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.finding import Found
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER, AdapterId, VersionRef
-from ouroboros.domain.prompts import Prompt, check_prompt
 from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.domain.results import Evaluation
+from ouroboros.domain.routing import Found
 from ouroboros.engine.core import check_examples, verb
 from ouroboros.engine.finding import Finding
 from ouroboros.registry.threads import in_thread

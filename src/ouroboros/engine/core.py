@@ -9,8 +9,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidExample, OuroborosError
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.result import Err, Ok, Result

@@ -1,11 +1,11 @@
 """Learning from what people say of an answer."""
 
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.data import Prompt
 from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.core import raise_if_cancelled, verb
 from ouroboros.engine.tracking import Tracking

@@ -1,8 +1,8 @@
 """Finding the adapter that knows a task."""
 
 from ouroboros.domain.checks import check_int
-from ouroboros.domain.finding import Found
-from ouroboros.domain.prompts import Prompt, check_prompt
+from ouroboros.domain.data import Prompt, check_prompt
+from ouroboros.domain.routing import Found
 from ouroboros.engine.core import Core, verb
 
 

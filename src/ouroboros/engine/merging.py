@@ -8,8 +8,8 @@ from statistics import fmean
 
 from ouroboros.backend.base import Merged, MergeJob
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Refused
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import MergedFrom, Version

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from ouroboros.backend.base import MergeJob
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import UpdateConfig
 from ouroboros.domain.errors import Conflict, InvalidInput, NotFound
 from ouroboros.domain.events import ExamplesGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, MergedFrom, Version
-from ouroboros.domain.remaking import Forgotten, Rebuilt
+from ouroboros.domain.results import Forgotten, Rebuilt
 from ouroboros.domain.training import TrainingReport
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import raise_if_cancelled, verb

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.losses import APOZero
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.prompts import Prompt
 from ouroboros.domain.records import Explanation, Version
-from ouroboros.domain.rows import Row
 from ouroboros.domain.verdict import Place
 from ouroboros.engine.core import Core, check_examples, verb
 from ouroboros.learning.knowledge import check_pins

@@ -9,14 +9,12 @@ from datetime import UTC, datetime
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints, TrainJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.errors import Cancelled, NotFound, OuroborosError, Refused
 from ouroboros.domain.events import ExamplesGiven
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.domain.rows import Row
-from ouroboros.domain.training import OnProgress
+from ouroboros.domain.training import Job, JobState, OnProgress
 from ouroboros.domain.verdict import Place
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb

@@ -5,15 +5,13 @@ from dataclasses import replace
 
 from ouroboros.backend.base import MergeJob
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.comparison import Answers as ProbeAnswers
-from ouroboros.domain.comparison import Comparison
+from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.evaluation import Evaluation
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.prompts import messages_of
 from ouroboros.domain.records import Adapter, HeadMoved, Version
+from ouroboros.domain.results import Answers as ProbeAnswers
+from ouroboros.domain.results import Comparison, Evaluation
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import verb

@@ -4,8 +4,7 @@ import time
 
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import NotFound
-from ouroboros.domain.jobs import JobState
-from ouroboros.domain.training import OnProgress, TrainingProgress
+from ouroboros.domain.training import JobState, OnProgress, TrainingProgress
 from ouroboros.registry.jobs import Jobs
 
 LOOK = 1.0

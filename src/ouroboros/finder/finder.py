@@ -12,11 +12,10 @@ from numpy import ndarray
 
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import Fingerprint
+from ouroboros.domain.data import Prompt, TrainingExample, messages_of
 from ouroboros.domain.errors import NotFound
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.finding import Found, Vector
-from ouroboros.domain.prompts import Prompt, messages_of
 from ouroboros.domain.records import Adapter
+from ouroboros.domain.routing import Found, Vector
 from ouroboros.finder.gallery import Gallery, MemoryGallery, StoreGallery
 from ouroboros.gatekeeper import Gatekeeper
 from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS

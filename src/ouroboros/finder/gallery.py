@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from ouroboros.domain.finding import Found, Sketch
 from ouroboros.domain.names import AdapterId
+from ouroboros.domain.routing import Found, Sketch
 from ouroboros.learning.index import Index
 from ouroboros.learning.portraits import Portrait
 from ouroboros.registry.sketches import Sketches

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ouroboros.backend.base import Backend
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.probing import Standing
+from ouroboros.domain.probe_scores import Standing
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper.trial import Question, Sheet, ask, standing

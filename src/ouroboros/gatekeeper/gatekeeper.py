@@ -8,7 +8,7 @@ from ouroboros.backend.base import Backend, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probing import Standing
+from ouroboros.domain.probe_scores import Standing
 from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.domain.verdict import Repair
 from ouroboros.gatekeeper.comparison import Comparison

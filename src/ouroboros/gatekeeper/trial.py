@@ -10,8 +10,8 @@ from statistics import fmean
 
 from ouroboros.backend.base import Backend, Score, ScoreRequest, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.probing import Answer, Standing
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row
+from ouroboros.domain.probe_scores import Answer, Standing
 from ouroboros.domain.verdict import Attempt, Check, Place, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.learning.anchors import DRIFT_ANCHORS

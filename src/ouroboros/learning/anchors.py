@@ -7,9 +7,8 @@ training stays with its base in passages that the base writes.
 
 from collections.abc import Sequence
 
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.losses import Distil
-from ouroboros.domain.rows import Row
 
 WEIGHT = 3.0
 """What an anchor counts for beside a row to learn: measured in docs/decisions, with the shares."""

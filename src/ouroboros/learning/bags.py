@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int8
 from numpy import ndarray
 
-from ouroboros.domain.prompts import Prompt, messages_of
+from ouroboros.domain.data import Prompt, messages_of
 
 SIZE = 256
 """Numbers in a bag; words share them by hash."""

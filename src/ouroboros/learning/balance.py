@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Supervised
-from ouroboros.domain.rows import Row
 from ouroboros.learning.replay import class_of
 
 HOLD = 3.0

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ouroboros.domain.checks import nearest
+from ouroboros.domain.data import Message, Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.prompts import Message, Prompt
 
 MAX_LINE = 16 * 1024 * 1024
 """Bytes in one line, at most: more than any context holds."""

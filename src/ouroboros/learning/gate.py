@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ouroboros.domain.checks import check_number
-from ouroboros.domain.probing import Answer
+from ouroboros.domain.probe_scores import Answer
 from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, Place, Repair, Verdict
 from ouroboros.learning.paired import change_of_answers, change_of_means
 from ouroboros.learning.probes import Probe, ProbeKind

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from ouroboros.domain.finding import Found
 from ouroboros.domain.names import AdapterId
+from ouroboros.domain.routing import Found
 from ouroboros.learning.portraits import Portrait
 
 _ROOM = 256

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ouroboros.domain.data import Prompt, check_prompt, check_text
 from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.prompts import Prompt, check_prompt, check_text
 from ouroboros.learning.formats import prompt_of, read_rows, refuse_unknown
 
 _SIGNALS: dict[str, Callable[[Any], FeedbackSignal]] = {

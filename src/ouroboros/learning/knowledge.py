@@ -9,12 +9,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.losses import APOZero
-from ouroboros.domain.prompts import Prompt
-from ouroboros.domain.rows import Row
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.probes import FEWEST, Probe, ProbeKind, held_out
 from ouroboros.learning.replay import ROWS, Kept, Reservoir

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidConfig, InvalidInput
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probing import Answer
-from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.probe_scores import Answer
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Check, CheckName, Place, Verdict
 from ouroboros.learning.knowledge import Knowledge

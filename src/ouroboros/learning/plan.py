@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ouroboros.domain.data import Row
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.records import Lesson
-from ouroboros.domain.rows import Row
 from ouroboros.learning.conflicts import contradicts, superseded
 from ouroboros.learning.limits import UserLimit
 from ouroboros.learning.signals import teach, unpaired_loss

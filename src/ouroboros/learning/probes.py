@@ -5,8 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.prompts import Prompt
+from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.replay import class_of, rank
 

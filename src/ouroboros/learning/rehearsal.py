@@ -10,10 +10,8 @@ import random
 from collections.abc import Collection
 from dataclasses import replace
 
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.prompts import Prompt
-from ouroboros.domain.rows import Row
-from ouroboros.domain.updates import UpdateConfig
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
+from ouroboros.domain.data import Prompt, Row
 
 FEW = 16
 """An adapter that knows no more prompts than these is young."""

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int8
 from numpy import ndarray
 
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.prompts import Prompt, messages_of
+from ouroboros.domain.data import Prompt, TrainingExample, messages_of
 from ouroboros.domain.verdict import Place
 from ouroboros.learning.bags import SIZE, bag
 

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 
+from ouroboros.domain.data import Prompt, Row
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.losses import DPO, KTO, APOZero
 from ouroboros.domain.names import VersionRef
-from ouroboros.domain.prompts import Prompt
-from ouroboros.domain.rows import Row
 
 KTO_NEEDS = 8
 """Unpaired rows, of both kinds, from which on a batch's KL estimate is steadier than having none."""

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.prompts import messages_of
+from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Change, Check, CheckName, Place, Verdict
 

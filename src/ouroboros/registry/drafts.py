@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Required, TypedDict, Unpack
 
-from ouroboros.domain.config import TrainingConfig
+from ouroboros.domain.config import TrainingConfig, UpdateConfig
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Lesson, MergedFrom, Version
 from ouroboros.domain.training import TrainingReport
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from hashlib import sha256
 
 from ouroboros.domain.errors import Conflict, NotFound
-from ouroboros.domain.jobs import Job
 from ouroboros.domain.names import AdapterId
+from ouroboros.domain.training import Job
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.pages import records
 from ouroboros.stores.blobs.base import BlobStore

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import StoreError
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.pages import entries

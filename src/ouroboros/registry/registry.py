@@ -14,9 +14,9 @@ from typing import Unpack
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
-from ouroboros.domain.jobs import Job, JobState
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, MergedFrom, Origin, Version
+from ouroboros.domain.training import Job, JobState
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probing import Standing
+from ouroboros.domain.probe_scores import Standing
 from ouroboros.registry.codec import decode, encode
 from ouroboros.stores.metadata.base import MetadataStore
 

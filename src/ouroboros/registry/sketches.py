@@ -3,8 +3,8 @@
 from contextlib import suppress
 
 from ouroboros.domain.errors import Conflict
-from ouroboros.domain.finding import Sketch
 from ouroboros.domain.names import AdapterId
+from ouroboros.domain.routing import Sketch
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.pages import records
 from ouroboros.stores.metadata.base import MetadataStore

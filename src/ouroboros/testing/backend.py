@@ -21,11 +21,10 @@ from ouroboros.backend.base import (
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
+from ouroboros.domain.data import Prompt, Row, messages_of
 from ouroboros.domain.errors import InvalidAdapter, NotFound, TooLong
-from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation, GenerationConfig
-from ouroboros.domain.prompts import Prompt, messages_of
-from ouroboros.domain.rows import Row
+from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, ExportForm
 

@@ -6,11 +6,10 @@ import torch
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.errors import InvalidConfig
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distil
-from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", acts_on="answer")

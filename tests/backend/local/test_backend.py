@@ -13,6 +13,7 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load as load_model
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import (
     Cancelled,
     InvalidAdapter,
@@ -21,7 +22,6 @@ from ouroboros.domain.errors import (
     UnknownTarget,
 )
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import AdapterFiles
 
 ROWS = (

@@ -14,9 +14,9 @@ from ouroboros.backend.local import LocalBackend, pool
 from ouroboros.backend.local.costs import SHORT, plan
 from ouroboros.backend.local.load import FrozenModel
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import OutOfMemory
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
 ROWS = tuple(Row(f"where is parcel {i}? it has not arrived", "shipping") for i in range(8))
@@ -209,7 +209,7 @@ torch.set_num_threads(1)
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend, train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row
 from ouroboros.backend.local.step import planned
 
 def status(name):

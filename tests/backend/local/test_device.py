@@ -20,10 +20,9 @@ from ouroboros.backend.local import load as loading
 from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.worker import Worker
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distil
-from ouroboros.domain.rows import Row
 from tests.backend.local import elsewhere
 
 ROWS = (

@@ -12,12 +12,10 @@ import torch
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.backend.local.decoder import Decoder
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.examples import TrainingExample
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distil
-from ouroboros.domain.rows import Row
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.lora.delta import Deltas
 
 CONFIG = AdapterConfig(2, 1e-3)

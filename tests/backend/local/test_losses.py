@@ -15,8 +15,8 @@ from ouroboros.backend.local.losses import (
     kl_estimate,
     step_loss,
 )
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
-from ouroboros.domain.rows import Row
 
 ROWS = {
     "supervised": Row("p", "good", weight=2.0),

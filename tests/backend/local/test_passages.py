@@ -18,7 +18,7 @@ from ouroboros.backend.local.step import Item
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.train import train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.rows import Row
+from ouroboros.domain.data import Row
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank

@@ -10,9 +10,9 @@ from ouroboros.backend.base import TrainJob, TrainOutcome, UpdateJob
 from ouroboros.backend.local import LocalBackend, pool
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import Cancelled, TrainingFailed
 from ouroboros.domain.losses import DPO, KTO, APOZero
-from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 from ouroboros.lora.weights import LowRank
 

@@ -8,8 +8,8 @@ from ouroboros.backend.base import ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend, quantized
 from ouroboros.backend.local.load import load
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import BaseMismatch, InvalidConfig, MissingExtra
-from ouroboros.domain.rows import Row
 from ouroboros.testing.tiny import tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

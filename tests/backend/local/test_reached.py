@@ -12,8 +12,8 @@ from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.prompts import LIMIT, PromptStore
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO
-from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
 TOP = tuple(f"layers.1.{n}" for n in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj"))

@@ -12,9 +12,8 @@ from ouroboros.backend.local.decoder import Decoder
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.prompts import PIECE, PromptStore
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.prompts import Message
-from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", acts_on="answer")

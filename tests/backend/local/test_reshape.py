@@ -16,9 +16,9 @@ from ouroboros.backend.local.reshape import merge
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import Cancelled, InvalidConfig, TooLarge
 from ouroboros.domain.merging import MergeRecipe
-from ouroboros.domain.rows import Row
 from ouroboros.domain.weights import MAX_BYTES, WEIGHTS_FILE, AdapterFiles, ExportForm
 from ouroboros.lora.peft_files import pack
 from ouroboros.lora.targets import select

@@ -11,9 +11,9 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.score import KEPT, strength
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.rows import Row
 from ouroboros.lora.peft_files import unpack
 
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")

@@ -5,8 +5,8 @@ from transformers import AutoTokenizer
 
 from ouroboros.backend.local.load import load
 from ouroboros.backend.local.tokens import Codec
+from ouroboros.domain.data import Message
 from ouroboros.domain.errors import ModelError, TooLong
-from ouroboros.domain.prompts import Message
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import torch
 from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.train import order, schedule, train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import TooLong, TrainingFailed
-from ouroboros.domain.rows import Row
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank

@@ -8,14 +8,11 @@ import torch
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.backend.local.update import Shield
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
+from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.errors import Cancelled, InvalidConfig, InvalidExample, TooLong
-from ouroboros.domain.examples import TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, APOZero, Supervised
-from ouroboros.domain.prompts import Prompt
-from ouroboros.domain.rows import Row
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.lora.peft_files import unpack
 
 CONFIG = AdapterConfig(target_modules="all-linear")

@@ -37,11 +37,11 @@ from ouroboros.backend.local.worker import Steps, Worker
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import ANSWER, AdapterConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import NotFound
-from ouroboros.domain.finding import Vector
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.places import cache_folder
-from ouroboros.domain.rows import Row
+from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.lora import peft_files

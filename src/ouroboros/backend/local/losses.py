@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
-from ouroboros.domain.rows import Row
 from ouroboros.lora.transfer import sent
 
 

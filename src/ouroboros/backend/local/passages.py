@@ -30,8 +30,8 @@ from ouroboros.backend.local.step import Item
 from ouroboros.backend.local.teacher import KEPT, Teacher, taught
 from ouroboros.backend.local.tokens import Codec, Encoded
 from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Distil
-from ouroboros.domain.rows import Row
 from ouroboros.lora.slots import Slots
 from ouroboros.lora.transfer import sent
 

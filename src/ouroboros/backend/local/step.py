@@ -18,8 +18,8 @@ from ouroboros.backend.local.reading import costs, cut, pass_tokens
 from ouroboros.backend.local.teacher import Teacher, taught
 from ouroboros.backend.local.tokens import Encoded
 from ouroboros.backend.local.worker import Steps
+from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Distil, Loss, Supervised
-from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
 

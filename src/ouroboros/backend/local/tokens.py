@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from ouroboros.domain.data import Prompt, messages_of
 from ouroboros.domain.errors import ModelError, TooLong
-from ouroboros.domain.prompts import Prompt, messages_of
 
 _SENTINEL = "\u2983answer\u2984"
 _KEPT = 512

@@ -19,8 +19,8 @@ from ouroboros.backend.local.pool import Pool
 from ouroboros.backend.local.step import Found, Item, encode, planned, start_copy, with_references
 from ouroboros.backend.local.worker import Steps
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
 from ouroboros.domain.errors import TrainingFailed
-from ouroboros.domain.rows import Row
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.lora.bank import BankedAdapter
 

@@ -41,10 +41,9 @@ from ouroboros.backend.local.step import (
 )
 from ouroboros.backend.local.train import require_finite
 from ouroboros.backend.local.worker import Steps
-from ouroboros.domain.examples import TrainingExample
-from ouroboros.domain.rows import Row
+from ouroboros.domain.config import UpdateConfig
+from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.training import TrainingProgress, TrainingReport
-from ouroboros.domain.updates import UpdateConfig
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.targets import attention
 

@@ -1,0 +1,121 @@
+"""Prompts, training examples and training rows."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ouroboros.domain.checks import check_number, validated
+from ouroboros.domain.errors import InvalidConfig, InvalidExample
+from ouroboros.domain.losses import Loss, Supervised
+from ouroboros.domain.result import Result
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Prompt: TypeAlias = str | tuple[Message, ...]
+"""Plain text stands for a single user turn."""
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """The conversation a prompt stands for."""
+    return (Message("user", prompt),) if isinstance(prompt, str) else prompt
+
+
+def check_text(what: str, text: object) -> None:
+    """Refuse text that is missing, blank, or cannot be written as UTF-8."""
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidExample(f"The {what} is empty.", hint="Give some text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidExample(
+            f"The {what} holds a lone surrogate and is not valid Unicode.", hint="Re-encode it as UTF-8."
+        ) from None
+
+
+def check_prompt(what: str, prompt: object) -> None:
+    """Refuse a prompt that is blank or whose conversation cannot be answered."""
+    if not isinstance(prompt, tuple):
+        check_text(what, prompt)
+        return
+    for message in prompt:
+        if not isinstance(message, Message) or message.role not in ROLES:
+            raise InvalidExample(
+                f"The {what} has a turn that is not a Message with a known role.",
+                hint=f"Roles are {', '.join(ROLES)}.",
+            )
+        check_text(f"{what}'s {message.role} turn", message.content)
+    if not prompt or prompt[-1].role != "user":
+        raise InvalidExample(
+            f"The {what} does not end with a user turn.", hint="Let the user speak last."
+        )
+
+
+MAX_WEIGHT = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """`input` should be answered with `output`; `weight`, 0 to 1000, scales its share of the loss."""
+
+    input: Prompt
+    output: str
+    weight: float = 1.0
+
+    def validate(self) -> Result["TrainingExample"]:
+        return validated(self, self.check)
+
+    def check(self) -> None:
+        check_prompt("input", self.input)
+        check_text("output", self.output)
+        try:
+            check_number("weight", self.weight, 1e-6, MAX_WEIGHT)
+        except InvalidConfig as error:
+            raise InvalidExample(error.message, hint=error.hint) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """After `prompt`, `output` is wanted and `rejected` is not; `loss` says what follows from that.
+
+    A pair has both. A row with `rejected` alone is an answer known only to be wrong: it has no output,
+    so that nothing can train towards it by mistake. `weight` scales the row's share of its batch. A row
+    is plain data: it can cross a wire.
+    """
+
+    prompt: Prompt
+    output: str | None
+    loss: Loss = field(default_factory=Supervised)
+    weight: float = 1.0
+    rejected: str | None = None
+
+    @classmethod
+    def of(cls, example: TrainingExample) -> "Row":
+        return cls(example.input, example.output, weight=example.weight)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The one or two outputs that training reads, the wanted one first."""
+        return tuple(text for text in (self.output, self.rejected) if text is not None)
+
+    def check(self) -> None:
+        """Raise `InvalidExample` unless the row has the outputs that its loss is defined for."""
+        self.loss.check()
+        wanted, unwanted = self.output is not None, self.rejected is not None
+        if self.loss.uses_pair:
+            fits = wanted and unwanted
+        else:
+            fits = wanted != unwanted and (wanted or self.loss.takes_unwanted)
+        if not fits:
+            raise InvalidExample(
+                f"A row with {'an' if wanted else 'no'} output and {'a' if unwanted else 'no'} rejected"
+                f" answer cannot be trained with the loss {self.loss.kind}.",
+                hint="Pairs need both; other losses take one; supervised training needs the output.",
+            )
