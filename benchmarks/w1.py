@@ -109,7 +109,7 @@ def _steps(run: dict[str, Any]) -> list[int]:
 def begin(model: str, work: str, acts_on: str, learned: int) -> dict[str, Any]:
     """Teach the adapter that all arms start from: a store for ours, a PEFT folder for the peers."""
     from ouroboros import AdapterConfig, TrainingConfig, open_sync_engine
-    from ouroboros.learning.formats import read_examples
+    from ouroboros.data.examples import read_examples
 
     examples = read_examples(DATA / "train.jsonl")[:learned]
     with open_sync_engine(store=Path(work, acts_on), model=model) as engine:
@@ -147,14 +147,14 @@ def ours(model: str, work: str, acts_on: str, count: int) -> dict[str, Any]:
 
 
 def _prompts(count: int) -> list[str]:
-    from ouroboros.learning.formats import read_examples
+    from ouroboros.data.examples import read_examples
 
     return [str(example.input) for example in read_examples(DATA / "heldout.jsonl")[:count]]
 
 
 def _other(said: str, number: int) -> str:
     """A label of the task that is not what the adapter says; which, goes in turns."""
-    from ouroboros.learning.formats import read_examples
+    from ouroboros.data.examples import read_examples
 
     labels = sorted({example.output for example in read_examples(DATA / "train.jsonl")} - {said})
     return labels[number % len(labels)]
@@ -170,7 +170,7 @@ def peer(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ouroboros.backend.local.precision import compute_dtype
-    from ouroboros.learning.formats import read_examples
+    from ouroboros.data.examples import read_examples
     from ouroboros.starter import starter_path
 
     source = str(starter_path()) if model == "starter" else model

@@ -6,9 +6,9 @@ from statistics import fmean
 
 from benchmarks.harness import Claim, Spread
 from ouroboros.backend.base import Backend, ScoreRequest, TrainJob
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
-from ouroboros.learning.formats import read_examples
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 TASKS = ("tickets", "commands", "reviews")

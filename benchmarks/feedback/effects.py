@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import Claim, Spread
 from ouroboros.backend.base import Backend, GenerateRequest, ScoreRequest
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
@@ -17,7 +18,6 @@ from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.formats import read_examples
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 

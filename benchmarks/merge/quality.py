@@ -57,7 +57,7 @@ def run(folder: str | None, quick: bool) -> list[Claim]:
 
 def _tasks(folder: str | None, limit: int | None) -> Iterator[tuple[str, Task]]:
     """At most `limit` rows of each kind."""
-    from ouroboros.learning.formats import read_examples
+    from ouroboros.data.examples import read_examples
 
     for path in sorted(DATA.iterdir()):
         train, test = (read_examples(path / f"{part}.jsonl") for part in ("train", "heldout"))

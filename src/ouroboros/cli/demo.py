@@ -8,13 +8,13 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.train import train
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Conflict
 from ouroboros.domain.records import Version
 from ouroboros.domain.results import Evaluation
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.formats import read_examples
 from ouroboros.settings import DEFAULTS, Settings
 from ouroboros.starter import examples_path
 

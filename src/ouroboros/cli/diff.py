@@ -9,8 +9,8 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.results import Comparison
-from ouroboros.learning.formats import read_examples
 from ouroboros.settings import Settings
 
 NAME = "diff"

@@ -9,11 +9,11 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.data.judgements import Judgement, read_judgements
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.judgements import Judgement, read_judgements
 from ouroboros.settings import Settings
 
 NAME = "feedback"

@@ -8,9 +8,9 @@ from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.cli.store import require_store
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
-from ouroboros.learning.formats import read_examples
 from ouroboros.learning.words import summary
 from ouroboros.settings import Settings
 

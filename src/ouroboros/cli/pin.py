@@ -6,10 +6,10 @@ from pathlib import Path
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.formats import read_examples
 from ouroboros.learning.probes import ProbeKind
 from ouroboros.settings import Settings
 

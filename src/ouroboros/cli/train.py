@@ -12,11 +12,11 @@ from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.records import Version
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.formats import read_examples
 from ouroboros.settings import Settings
 
 NAME = "train"

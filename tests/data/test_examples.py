@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ouroboros.data import examples as formats
+from ouroboros.data.examples import read_examples
 from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import InvalidFile
-from ouroboros.learning import formats
-from ouroboros.learning.formats import read_examples
 
 GOOD = '{"prompt": "a", "completion": "b"}'
 TALK = (Message("system", "Be brief."), Message("user", "Hi"))

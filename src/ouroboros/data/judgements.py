@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ouroboros.data.examples import prompt_of, read_rows, refuse_unknown
 from ouroboros.domain.data import Prompt, check_prompt, check_text
 from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.learning.formats import prompt_of, read_rows, refuse_unknown
 
 _SIGNALS: dict[str, Callable[[Any], FeedbackSignal]] = {
     "correction": FeedbackSignal.user_correction,
