@@ -99,8 +99,8 @@ class _Bench:
         strangers: Sequence[str],
         remote: "_InQdrant | None",
     ) -> None:
-        from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
-        from ouroboros.learning.index import Index
+        from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
+        from ouroboros.learning.routing.index import Index
 
         self._embed, self._others = embed, 0
         self._index, self._remote = Index(), remote
@@ -153,7 +153,7 @@ class _Bench:
 
     def _put(self, name: str, texts: Sequence[str], classes: Sequence[str]) -> None:
         from ouroboros.domain.names import AdapterId
-        from ouroboros.learning.portraits import portray
+        from ouroboros.learning.routing.centroids import portray
 
         portrait = portray(self._embed(texts), classes, self._anchors)
         for index in (self._index, self._remote):

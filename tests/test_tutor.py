@@ -17,8 +17,8 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.gate import GatePolicy
-from ouroboros.learning.limits import UserLimit
+from ouroboros.learning.feedback.rate_limit import UserLimit
+from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import FakeBackend

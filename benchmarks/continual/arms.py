@@ -16,7 +16,7 @@ from benchmarks.continual.model import Bench
 from benchmarks.continual.streams import Stage
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.verdict import Place
-from ouroboros.learning.replay import Reservoir
+from ouroboros.learning.replay.reservoir import Reservoir
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.weights import LoraWeights, LowRank
 

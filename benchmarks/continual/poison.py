@@ -16,7 +16,7 @@ from benchmarks.continual.watch import GATE, NAME, OPEN, Update, Watched, earlie
 from benchmarks.harness import Claim, Spread
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.learning.limits import UserLimit
+from ouroboros.learning.feedback.rate_limit import UserLimit
 
 SHARES = (0.0, 0.01, 0.05, 0.1)
 """Of a stream's training rows, flipped."""

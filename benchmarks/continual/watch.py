@@ -15,9 +15,9 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Change
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.gate import GatePolicy
-from ouroboros.learning.limits import UserLimit
-from ouroboros.learning.paired import change_of_answers
+from ouroboros.learning.feedback.rate_limit import UserLimit
+from ouroboros.learning.gate.intervals import change_of_answers
+from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
 

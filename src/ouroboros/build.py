@@ -8,8 +8,8 @@ from ouroboros.backend.lazy import LazyBackend
 from ouroboros.backend.sentences import SentenceEmbedder
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.gate import GatePolicy
-from ouroboros.learning.limits import UserLimit
+from ouroboros.learning.feedback.rate_limit import UserLimit
+from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.migrate import Stores
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings

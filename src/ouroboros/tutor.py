@@ -28,12 +28,12 @@ from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper import Candidate, Gatekeeper, Judged
-from ouroboros.learning.anchors import anchor_rows, protected
-from ouroboros.learning.limits import UserLimit
-from ouroboros.learning.memory import Memory
-from ouroboros.learning.plan import Plan, plan
-from ouroboros.learning.rehearsal import REPEATED, chosen, gently, rehearsal, rehearses
-from ouroboros.learning.signals import teach, unpaired_loss
+from ouroboros.learning.feedback.log import Memory
+from ouroboros.learning.feedback.plan import Plan, plan
+from ouroboros.learning.feedback.rate_limit import UserLimit
+from ouroboros.learning.feedback.rehearsal import REPEATED, chosen, gently, rehearsal, rehearses
+from ouroboros.learning.feedback.signals import teach, unpaired_loss
+from ouroboros.learning.replay.anchors import anchor_rows, protected
 from ouroboros.registry.drafts import Taught
 from ouroboros.registry.journal import Journalled
 from ouroboros.registry.registry import Registry

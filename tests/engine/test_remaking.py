@@ -14,7 +14,7 @@ from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import VersionRef
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.gate import GatePolicy
+from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.housekeeping import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata

@@ -18,7 +18,7 @@ from ouroboros.domain.training import OnProgress
 from ouroboros.domain.verdict import CheckName, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.gate import GatePolicy
+from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import FakeBackend

@@ -12,7 +12,7 @@ from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Lesson, MergedFrom
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.learning.signals import judgement
+from ouroboros.learning.feedback.signals import judgement
 from ouroboros.registry.drafts import Taught
 from ouroboros.registry.lineage import ancestors, events_between, learned
 from ouroboros.registry.registry import Registry

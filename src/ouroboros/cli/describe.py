@@ -11,7 +11,7 @@ from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import Found
 from ouroboros.domain.tracking import Gated, Use
-from ouroboros.learning.words import summary
+from ouroboros.learning.gate.report import summary
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:

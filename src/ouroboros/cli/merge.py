@@ -11,7 +11,7 @@ from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
-from ouroboros.learning.words import summary
+from ouroboros.learning.gate.report import summary
 from ouroboros.settings import Settings
 
 NAME = "merge"

@@ -10,7 +10,7 @@ from ouroboros.data.examples import read_examples
 from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.probes import ProbeKind
+from ouroboros.learning.replay.probes import ProbeKind
 from ouroboros.settings import Settings
 
 NAME = "pin"

@@ -16,10 +16,10 @@ from ouroboros.domain.records import Adapter
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.finder import BaseEmbedder, Finder
 from ouroboros.gatekeeper import Gatekeeper
-from ouroboros.learning.gate import GatePolicy
-from ouroboros.learning.limits import UserLimit
-from ouroboros.learning.replay import ROWS
-from ouroboros.learning.tracking import Tracker
+from ouroboros.learning.feedback.rate_limit import UserLimit
+from ouroboros.learning.gate.performance import Tracker
+from ouroboros.learning.gate.policy import GatePolicy
+from ouroboros.learning.replay.reservoir import ROWS
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 from ouroboros.registry.turns import Turns

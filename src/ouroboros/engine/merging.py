@@ -17,9 +17,15 @@ from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
 from ouroboros.engine.tracking import Tracking
 from ouroboros.gatekeeper import Compared, Comparison, Sheet
-from ouroboros.learning.merging import check_distinct, check_pins_agree, given, merge_advice, weigh
-from ouroboros.learning.probes import Probe
-from ouroboros.learning.tuning import TUNED, tune
+from ouroboros.learning.merging.checks import (
+    check_distinct,
+    check_pins_agree,
+    given,
+    merge_advice,
+    weigh,
+)
+from ouroboros.learning.merging.weight_search import TUNED, tune
+from ouroboros.learning.replay.probes import Probe
 from ouroboros.registry.threads import in_thread
 
 

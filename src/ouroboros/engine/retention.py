@@ -10,10 +10,10 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import Place
 from ouroboros.engine.core import Core, check_examples, verb
-from ouroboros.learning.knowledge import check_pins
-from ouroboros.learning.probes import Probe
-from ouroboros.learning.signals import teach
-from ouroboros.learning.words import explain
+from ouroboros.learning.feedback.signals import teach
+from ouroboros.learning.gate.report import explain
+from ouroboros.learning.replay.knowledge import check_pins
+from ouroboros.learning.replay.probes import Probe
 from ouroboros.registry.threads import in_thread
 
 

@@ -4,7 +4,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
 from ouroboros.domain.tracking import Performance, Use
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.tracking import Fall, Tracker, fallen
+from ouroboros.learning.gate.performance import Fall, Tracker, fallen
 from ouroboros.registry.threads import in_thread
 
 LINE = 64

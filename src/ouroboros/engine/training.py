@@ -20,9 +20,9 @@ from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
 from ouroboros.engine.watch import Watch
 from ouroboros.gatekeeper import Candidate, Judged, refusal
-from ouroboros.learning.balance import balanced
-from ouroboros.learning.probes import Probe, ProbeKind
-from ouroboros.learning.repair import gentler
+from ouroboros.learning.gate.repair import gentler
+from ouroboros.learning.replay.class_weights import balanced
+from ouroboros.learning.replay.probes import Probe, ProbeKind
 from ouroboros.registry.threads import in_thread
 
 

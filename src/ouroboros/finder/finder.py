@@ -18,9 +18,9 @@ from ouroboros.domain.records import Adapter
 from ouroboros.domain.routing import Found, Vector
 from ouroboros.finder.gallery import Gallery, MemoryGallery, StoreGallery
 from ouroboros.gatekeeper import Gatekeeper
-from ouroboros.learning.anchors import ANCHORS, DRIFT_ANCHORS
-from ouroboros.learning.portraits import DRAWN, Portrait, described, portray
-from ouroboros.learning.replay import class_of
+from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
+from ouroboros.learning.replay.reservoir import class_of
+from ouroboros.learning.routing.centroids import DRAWN, Portrait, described, portray
 from ouroboros.registry.heads import heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread

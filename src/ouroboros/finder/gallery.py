@@ -10,8 +10,8 @@ from numpy import ndarray
 
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.routing import Found, Sketch
-from ouroboros.learning.index import Index
-from ouroboros.learning.portraits import Portrait
+from ouroboros.learning.routing.centroids import Portrait
+from ouroboros.learning.routing.index import Index
 from ouroboros.registry.sketches import Sketches
 from ouroboros.stores.vectors.base import VectorStore
 

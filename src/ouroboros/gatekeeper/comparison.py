@@ -10,9 +10,9 @@ from ouroboros.domain.probe_scores import Standing
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.gatekeeper.trial import Question, Sheet, ask, standing
-from ouroboros.learning.gate import Evidence, GatePolicy, Pair, attempt, conclude, judge
-from ouroboros.learning.merging import best_parents
-from ouroboros.learning.probes import Probe
+from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
+from ouroboros.learning.merging.checks import best_parents
+from ouroboros.learning.replay.probes import Probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from ouroboros.domain.verdict import Repair
 from ouroboros.gatekeeper.comparison import Comparison
 from ouroboros.gatekeeper.lines import Lines
 from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
-from ouroboros.learning.gate import GatePolicy
-from ouroboros.learning.knowledge import Knowledge
-from ouroboros.learning.probes import Probe
-from ouroboros.learning.repair import far_enough
-from ouroboros.learning.replay import ROWS
+from ouroboros.learning.gate.policy import GatePolicy
+from ouroboros.learning.gate.repair import far_enough
+from ouroboros.learning.replay.knowledge import Knowledge
+from ouroboros.learning.replay.probes import Probe
+from ouroboros.learning.replay.reservoir import ROWS
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 

@@ -12,7 +12,7 @@ from ouroboros.domain.errors import NotFound
 from ouroboros.domain.events import Pinned, Unpinned
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, MergedFrom, Version
-from ouroboros.learning.knowledge import Knowledge
+from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.registry.journal import Journalled
 from ouroboros.registry.lineage import learned
 from ouroboros.registry.registry import Registry

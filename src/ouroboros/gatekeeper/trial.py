@@ -14,10 +14,10 @@ from ouroboros.domain.data import Row
 from ouroboros.domain.probe_scores import Answer, Standing
 from ouroboros.domain.verdict import Attempt, Check, Place, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.learning.anchors import DRIFT_ANCHORS
-from ouroboros.learning.gate import Evidence, GatePolicy, Pair, attempt, conclude, judge
-from ouroboros.learning.probes import Probe, ProbeKind
-from ouroboros.learning.repair import Walk, mends
+from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
+from ouroboros.learning.gate.repair import Walk, mends
+from ouroboros.learning.replay.anchors import DRIFT_ANCHORS
+from ouroboros.learning.replay.probes import Probe, ProbeKind
 
 SAMPLE = 32
 """Of the rows just trained, this many are asked whether they arrived."""

@@ -1,0 +1,1 @@
+"""From feedback to the rows of one update."""

@@ -1,0 +1,1 @@
+"""What may be merged, and the search for its weights."""

@@ -1,0 +1,99 @@
+"""What may be merged, and whether it was worth it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from ouroboros.domain.data import Prompt, TrainingExample
+from ouroboros.domain.errors import InvalidConfig, InvalidInput
+from ouroboros.domain.merging import MergeRecipe, MergeStrategy
+from ouroboros.domain.names import AdapterId
+from ouroboros.domain.probe_scores import Answer
+from ouroboros.domain.records import Version
+from ouroboros.domain.verdict import Check, CheckName, Place, Verdict
+from ouroboros.learning.replay.knowledge import Knowledge
+from ouroboros.learning.replay.probes import Probe, ProbeKind
+
+_GIVEN = 0
+"""The event of probes that stand in no journal."""
+
+
+def check_distinct(parents: Sequence[Version]) -> None:
+    """Refuse the same version twice: it would only count double, which a weight says plainly."""
+    for i, version in enumerate(parents):
+        if version.ref in [v.ref for v in parents[:i]]:
+            raise InvalidConfig(
+                f"{version.ref} is named twice.", hint="Name each adapter once, and weigh it."
+            )
+
+
+def check_pins_agree(heritage: Sequence[tuple[AdapterId, Knowledge]]) -> None:
+    """Refuse two pinned answers to one prompt: one adapter cannot keep both."""
+    pinned: dict[Prompt, tuple[str, AdapterId]] = {}
+    for adapter, known in heritage:
+        for pin in known.pins:
+            output, other = pinned.setdefault(pin.input, (pin.output, adapter))
+            if output != pin.output:
+                raise InvalidInput(
+                    f"{other} and {adapter} pin different answers to one prompt.",
+                    hint=f"Unpin one of them, see: ouroboros pin {adapter}",
+                )
+
+
+def given(examples: Sequence[TrainingExample]) -> list[Probe]:
+    """Probes that are asked for one merge only."""
+    return [Probe(Place(_GIVEN, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
+
+
+def best_parents(
+    probes: Sequence[Probe], answers: Mapping[str, Mapping[Place, Answer]]
+) -> dict[str, str]:
+    """For the probes from each adapter, and for those given (""), the parent that answers them best.
+
+    By right answers, then by their likelihood, then by the order of the parents.
+    """
+    groups: defaultdict[str, list[Place]] = defaultdict(list)
+    for probe in probes:
+        groups[probe.place.adapter].append(probe.place)
+
+    def worth(parent: str, places: Sequence[Place]) -> tuple[int, float]:
+        found = [answers[parent][place] for place in places]
+        return sum(a.said for a in found), fmean(a.likelihood for a in found)
+
+    return {
+        name: max(answers, key=lambda parent: worth(parent, places)) for name, places in groups.items()
+    }
+
+
+def weigh(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
+    """A weighted recipe without weights weighs each parent by its accuracy, where that is known."""
+    if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not any(accuracies):
+        return recipe
+    return replace(recipe, weights=tuple(accuracies))
+
+
+def merge_advice(merged: str, verdict: Verdict) -> str:
+    """What to do instead of a merge that fell below its parents, with the numbers; "" if it did not."""
+    if verdict.promoted:
+        return ""
+    fell = [_fall(merged, check) for check in verdict.failed if check.beside]
+    rest = dict.fromkeys(check.name.value for check in verdict.failed if not check.beside)
+    if fell:
+        rest.pop(CheckName.CLASS.value, None)  # a part of the same fall
+    failed = [f"{merged} failed: {', '.join(rest)}"] if rest else []
+    return (
+        f"Merging did not help: {'; '.join(fell + failed)}. Route instead: keep them apart, and ask the "
+        "one that knows the task, by its name or with `ouroboros generate auto`."
+    )
+
+
+def _fall(merged: str, check: Check) -> str:
+    """Like: of 10 probes tickets@2 answers 9 right, both 4."""
+    answers, likelihood = check.answers, check.likelihood
+    assert answers is not None and likelihood is not None
+    before, after = (round(share * answers.rows) for share in (answers.before, answers.after))
+    words = f"of {answers.rows} probes {check.beside} gets {before} right and {merged} {after}"
+    if answers.falls(0.0) or likelihood.mean >= 0:
+        return words
+    return f"{words}, with right tokens {-100 * likelihood.mean:.1f} points less likely"

@@ -1,0 +1,158 @@
+"""What a line of versions has been taught: what to replay, and what to ask of each new version.
+
+Digested from the journal's events that the line learned, in that order. Nothing is stored beside the
+journal: what is erased there is in no memory that is built anew, and a rolled back line knows what it
+knew.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ouroboros.domain.data import Prompt, Row, TrainingExample
+from ouroboros.domain.errors import InvalidInput, NotFound
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
+from ouroboros.domain.losses import APOZero
+from ouroboros.domain.verdict import Place
+from ouroboros.learning.feedback.signals import teach
+from ouroboros.learning.replay.probes import FEWEST, Probe, ProbeKind, held_out
+from ouroboros.learning.replay.reservoir import ROWS, Kept, Reservoir
+
+PROBES = 256
+TAUGHT = 64
+PINS = 256
+
+
+def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> None:
+    """Refuse more pins than are asked at an update, and to let go of one that is not there."""
+    prompts = {pin.input for pin in pins}
+    if isinstance(event, Pinned):
+        count = len(prompts | {example.input for example in event.examples})
+        if count > PINS:
+            raise InvalidInput(
+                f"There would be {count} pinned answers.", hint=f"At most {PINS} are asked each time."
+            )
+        return
+    for prompt in event.prompts:
+        if prompt not in prompts:
+            raise NotFound("No answer to this prompt is pinned.", hint="See: ouroboros pin NAME")
+
+
+class Knowledge:
+    """Bounded: a reservoir of rows to replay, one of held-out rows, and what users pinned.
+
+    What came in too small a portion to hold anything out is asked itself. It is not `whole` where the
+    weights came from elsewhere: then the adapter may know what it was never told here.
+    """
+
+    def __init__(self, replay_rows: int = ROWS, whole: bool = True) -> None:
+        self.whole = whole
+        self.replay = Reservoir(replay_rows, typical=True)
+        self._held_out = Reservoir(PROBES)
+        self._taught = Reservoir(TAUGHT)
+        self._pins: dict[Prompt, Kept] = {}
+        self._trained: set[Prompt] = set()
+
+    def probes(self) -> list[Probe]:
+        """What is asked: pins first, then the rest in the journal's order."""
+        kinds = (
+            (ProbeKind.PINNED, self._pins.values()),
+            (ProbeKind.HELD_OUT, self._held_out),
+            (ProbeKind.TAUGHT, self._taught),
+        )
+        return [Probe(kept.place, kept.example, kind) for kind, all_kept in kinds for kept in all_kept]
+
+    def rows(self) -> tuple[Row, ...]:
+        """What is replayed."""
+        return tuple(Row.of(kept.example) for kept in self.replay)
+
+    @property
+    def pins(self) -> list[TrainingExample]:
+        return [kept.example for kept in self._pins.values()]
+
+    def split(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
+        """Which of new examples are held out, by index: a share of them, and what is asked already."""
+        out = held_out(examples, self._trained) | {
+            i for i, example in enumerate(examples) if self._asked(example)
+        }
+        return out if len(out) < len(examples) else frozenset()
+
+    def take(self, number: int, event: Event) -> None:
+        """Take in an event that was learned, or a pin."""
+        match event:
+            case ExamplesGiven():
+                self._take_examples(number, event.examples)
+            case FeedbackGiven():
+                self._take_judgement(number, event)
+            case Pinned():
+                for row, example in enumerate(event.examples):
+                    self._pins[example.input] = Kept(Place(number, row), example)
+            case Unpinned():
+                for prompt in event.prompts:
+                    self._pins.pop(prompt, None)
+
+    def inherit(self, parents: Sequence[tuple[str, "Knowledge"]]) -> None:
+        """Take over what the parents of a merge know, each under the name of its adapter.
+
+        What they were taught to answer differently is let go, unless it is pinned: then that counts.
+        """
+        for name, parent in parents:
+            self.whole &= parent.whole
+            self._trained |= parent._trained
+            for prompt, kept in parent._pins.items():
+                self._pins.setdefault(prompt, _of(name, kept))
+        answers: defaultdict[Prompt, set[str]] = defaultdict(set)
+        for kept in (kept for _, parent in parents for memory in parent._memories() for kept in memory):
+            answers[kept.example.input].add(kept.example.output)
+        for prompt, pin in self._pins.items():
+            answers[prompt] = {pin.example.output}
+        for name, parent in parents:
+            for own, theirs in zip(self._memories(), parent._memories(), strict=True):
+                for kept in theirs:
+                    if answers[kept.example.input] == {kept.example.output}:
+                        own.put(_of(name, kept).place, kept.example)
+        for prompt in (*self._trained, *self._pins):
+            self._held_out.drop(prompt)
+
+    def _memories(self) -> tuple[Reservoir, Reservoir, Reservoir]:
+        return self.replay, self._held_out, self._taught
+
+    def _asked(self, example: TrainingExample) -> bool:
+        probe = self._held_out.get(example.input)
+        return example.input in self._pins or (probe is not None and probe.example == example)
+
+    def _take_examples(self, number: int, examples: Sequence[TrainingExample]) -> None:
+        out = self.split(examples)
+        for row, example in enumerate(examples):
+            if row not in out:
+                self._trained_on(Place(number, row), example, asked=len(examples) < FEWEST)
+            elif example.input not in self._pins:
+                self._held_out.put(Place(number, row), example)
+
+    def _take_judgement(self, number: int, event: FeedbackGiven) -> None:
+        row = teach(event, APOZero()).row
+        if row is None:
+            return
+        if row.output is not None:
+            self._trained_on(Place(number), TrainingExample(row.prompt, row.output), asked=True)
+            return
+        for memory in self._memories():
+            kept = memory.get(row.prompt)
+            if kept is not None and kept.example.output == row.rejected:
+                memory.drop(row.prompt)
+
+    def _trained_on(self, place: Place, example: TrainingExample, *, asked: bool) -> None:
+        """What has been trained on is held out no more."""
+        self._trained.add(example.input)
+        self._held_out.drop(example.input)
+        self.replay.put(place, example)
+        if asked:
+            self._taught.put(place, example)
+        else:
+            self._taught.drop(example.input)
+
+
+def _of(name: str, kept: Kept) -> Kept:
+    """As it is known elsewhere: by the journal that it stands in."""
+    place = kept.place
+    return Kept(replace(place, adapter=place.adapter or name), kept.example)

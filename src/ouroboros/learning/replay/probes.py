@@ -1,0 +1,84 @@
+"""Probes: rows that are asked, and never trained on, to see whether what was learned is still there."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ouroboros.domain.data import Prompt, TrainingExample
+from ouroboros.domain.verdict import Place
+from ouroboros.learning.replay.reservoir import class_of, rank
+
+SHARE = 0.1
+"""Of the examples given at once, this share is held out."""
+
+FEWEST = 40
+"""Of fewer examples none is held out: each teaches more than it could tell."""
+
+MOST = 64
+"""Held out of one training at most."""
+
+PER_PROBE = 4
+"""A class gives up one row of this many at most; classes with fewer rows are taken together."""
+
+
+class ProbeKind(str, Enum):
+    """HELD_OUT of a training; TAUGHT itself, where there was nothing to hold out; PINNED by a user;
+    GIVEN for one merge."""
+
+    HELD_OUT = "held out"
+    TAUGHT = "taught"
+    PINNED = "pinned"
+    GIVEN = "given"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A prompt, its right answer, and where in the journal they stand."""
+
+    place: Place
+    example: TrainingExample
+    kind: ProbeKind
+
+
+def held_out(examples: Sequence[TrainingExample], trained: Collection[Prompt]) -> frozenset[int]:
+    """Which of the examples given at once are not to be trained on, by index.
+
+    Classes take turns, each giving rows by rank, so the choice is the same whenever it is made. No
+    prompt that was `trained` on is among them, nor one given with two different outputs.
+    """
+    if len(examples) < FEWEST:
+        return frozenset()
+    places = _places(examples)
+    fit = {
+        prompt: at[0]
+        for prompt, at in places.items()
+        if prompt not in trained and len({examples[i].output for i in at}) == 1
+    }
+    queue = [
+        (turn, order, prompt)
+        for members in _classes(examples, fit)
+        for turn, (order, prompt) in enumerate(members[: len(members) // PER_PROBE])
+    ]
+    queue.sort(key=lambda candidate: candidate[:2])
+    count = min(MOST, round(SHARE * len(examples)))
+    return frozenset(i for _, _, prompt in queue[:count] for i in places[prompt])
+
+
+def _places(examples: Sequence[TrainingExample]) -> dict[Prompt, list[int]]:
+    places: defaultdict[Prompt, list[int]] = defaultdict(list)
+    for i, example in enumerate(examples):
+        places[example.input].append(i)
+    return places
+
+
+def _classes(
+    examples: Sequence[TrainingExample], fit: dict[Prompt, int]
+) -> list[list[tuple[bytes, Prompt]]]:
+    """The prompts of each class by rank; small classes together are one."""
+    found: defaultdict[str, list[tuple[bytes, Prompt]]] = defaultdict(list)
+    for prompt, i in fit.items():
+        found[class_of(examples[i].output)].append((rank(examples[i]), prompt))
+    small = [member for members in found.values() if len(members) < PER_PROBE for member in members]
+    large = [members for members in found.values() if len(members) >= PER_PROBE]
+    return [sorted(members, key=lambda m: m[0]) for members in (*large, small)]

@@ -1,0 +1,161 @@
+"""The replay memory: rows of what was learned, balanced over classes, bounded in rows and bytes."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from zlib import crc32
+
+import numpy as np
+from jaxtyping import Float, Int8
+from numpy import ndarray
+
+from ouroboros.domain.data import Prompt, TrainingExample, messages_of
+from ouroboros.domain.verdict import Place
+
+ROWS = 500
+BYTES = 1 << 20
+
+_LABEL_WORDS, _LABEL_LETTERS = 4, 48
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A row, and where in the journal it stands."""
+
+    place: Place
+    example: TrainingExample
+
+
+@dataclass
+class _Class:
+    """Members by prompt: their ranks, and bags of words where the typical are kept; `sum` is of the bags
+    of the `given` rows, let go or not."""
+
+    ranks: dict[Prompt, bytes] = field(default_factory=dict)
+    bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
+    sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(SIZE))
+    given: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def put(self, example: TrainingExample, typical: bool) -> None:
+        self.ranks[example.input] = rank(example)
+        if typical:
+            self.bags[example.input] = bag(example.input)
+            self.sum += self.bags[example.input]
+            self.given += 1
+
+    def drop(self, prompt: Prompt) -> None:
+        del self.ranks[prompt]
+        self.bags.pop(prompt, None)
+
+    def least(self) -> Prompt:
+        """Whom to let go: who has the largest rank; or without whom the mean bag of those that stay is
+        nearest to that of all that were given.
+
+        |sum - v - (n - 1) mean| is least where v (sum - (n - 1) mean) - |v|^2 / 2 is largest. Times
+        twice `given` these are whole numbers, which a float holds exactly: every machine finds the same.
+        """
+        if not self.bags:
+            return max(self.ranks, key=lambda prompt: self.ranks[prompt])
+        members = np.stack(list(self.bags.values())).astype(np.float64)
+        apart = self.given * members.sum(0) - (len(members) - 1) * self.sum
+        worth = 2 * members @ apart - self.given * (members * members).sum(1)
+        scores = zip(worth.tolist(), map(self.ranks.__getitem__, self.bags), self.bags, strict=True)
+        return max(scores, key=lambda score: score[:2])[2]
+
+
+class Reservoir:
+    """Keeps a bounded, balanced choice of the rows that it is given.
+
+    When it is full, the class with the most rows gives one up: the one with the largest hash, so that
+    within a class it is a fair sample. If the `typical` are wanted, it is the one that its class is best
+    spared: what stays has words as all of the class had them (herding, arXiv 1611.07725, backwards, on
+    bags of words). What is kept depends on the rows and their order alone, and a rare class keeps all it
+    has. A prompt is there once, with its latest output.
+    """
+
+    def __init__(self, rows: int = ROWS, size: int = BYTES, *, typical: bool = False) -> None:
+        self._rows, self._size = rows, size
+        self._typical = typical
+        self._bytes = 0
+        self._kept: dict[Prompt, Kept] = {}
+        self._classes: dict[str, _Class] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Kept]:
+        """In the journal's order."""
+        return iter(sorted(self._kept.values(), key=lambda kept: kept.place))
+
+    def get(self, prompt: Prompt) -> Kept | None:
+        return self._kept.get(prompt)
+
+    def put(self, place: Place, example: TrainingExample) -> None:
+        self.drop(example.input)
+        self._kept[example.input] = Kept(place, example)
+        self._classes.setdefault(class_of(example.output), _Class()).put(example, self._typical)
+        self._bytes += _size(example)
+        while len(self._kept) > self._rows or self._bytes > self._size:
+            largest = max(self._classes.values(), key=lambda c: (len(c), max(c.ranks.values())))
+            self.drop(largest.least())
+
+    def drop(self, prompt: Prompt) -> None:
+        """Let go of a prompt, if it is there."""
+        kept = self._kept.pop(prompt, None)
+        if kept is None:
+            return
+        self._bytes -= _size(kept.example)
+        name = class_of(kept.example.output)
+        self._classes[name].drop(prompt)
+        if not self._classes[name]:
+            del self._classes[name]
+
+
+def class_of(output: str) -> str:
+    """What an output is an example of: itself, if it is a label; of longer text its first word and size.
+
+    Texts that open alike and are about as long are the nearest thing to a cluster that costs nothing.
+    """
+    words = output.split()
+    if len(words) <= _LABEL_WORDS and len(output) <= _LABEL_LETTERS:
+        return " ".join(words).casefold()
+    return f"{words[0].casefold()[:_LABEL_LETTERS]} ... {len(words).bit_length()}"
+
+
+def rank(example: TrainingExample) -> bytes:
+    """A row's place in a shuffle that is the same everywhere."""
+    turns = [(m.role, m.content) for m in messages_of(example.input)]
+    return blake2b(repr((turns, example.output)).encode(), digest_size=8).digest()
+
+
+def _size(example: TrainingExample) -> int:
+    texts = (*(m.content for m in messages_of(example.input)), example.output)
+    return sum(len(text.encode()) for text in texts)
+
+
+SIZE = 256
+"""Numbers in a bag; words share them by hash."""
+
+_LENGTH = 127
+_WORD = re.compile(r"\w+")
+
+
+def bag(prompt: Prompt) -> Int8[ndarray, "D"]:
+    """How often each word is in a prompt, at a length of 127, in whole numbers.
+
+    Words fall to places and signs by their hash (arXiv 0902.2206), so that those that share a place do
+    not add up. The same everywhere.
+    """
+    found = [0] * SIZE
+    counts = Counter(w for m in messages_of(prompt) for w in _WORD.findall(m.content.casefold()))
+    for word, count in counts.items():
+        place = crc32(word.encode())
+        found[(place >> 1) % SIZE] += count if place & 1 else -count
+    length = math.sqrt(sum(n * n for n in found)) or 1.0
+    return np.array([round(_LENGTH * n / length) for n in found], dtype=np.int8)

@@ -1,0 +1,1 @@
+"""Which adapter knows a prompt: centroids of tasks, and searching them."""

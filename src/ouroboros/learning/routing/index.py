@@ -1,0 +1,121 @@
+"""Searching portraits: every vector of every adapter against a text, by brute force.
+
+One product of a vector with a matrix: exact, and there is nothing to build or to tune. What it takes is
+the time to read the matrix from memory. A vector is a column of it: then the product adds up whole rows,
+which runs about twice as fast as the dot products of the other way round.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from ouroboros.domain.names import AdapterId
+from ouroboros.domain.routing import Found
+from ouroboros.learning.routing.centroids import Portrait
+
+_ROOM = 256
+"""Columns at first; their number doubles when they are used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The columns that one adapter has, or had."""
+
+    adapter: AdapterId
+    start: int
+    end: int
+    needed: float
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+class Index:
+    """Portraits in one matrix [D, V] that is kept up with them.
+
+    A portrait that changes is written over if it has as many vectors as before, else anew at the end,
+    and a gap is left. Gaps are closed when they are more than half of all. Methods may be called from
+    many threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._columns: Float[ndarray, "D V"] = np.empty((0, 0), np.float32)
+        self._stretches: list[_Stretch] = []
+        self._place: dict[AdapterId, int] = {}
+        self._gaps: list[int] = []
+        self._starts: ndarray | None = None
+
+    def put(self, adapter: AdapterId, portrait: Portrait) -> None:
+        with self._lock:
+            place = self._place.get(adapter)
+            if place is None or self._stretches[place].size != len(portrait.vectors):
+                self._drop(adapter)
+                place = self._append(adapter, portrait)
+            stretch = replace(self._stretches[place], needed=portrait.needed)
+            self._stretches[place] = stretch
+            self._columns[:, stretch.start : stretch.end] = portrait.vectors.T
+
+    def drop(self, adapter: AdapterId) -> None:
+        with self._lock:
+            self._drop(adapter)
+
+    def search(self, text: Float[ndarray, "D"], k: int) -> list[Found]:
+        """The `k` adapters nearest to a unit vector, the nearest first."""
+        with self._lock:
+            if not self._place:
+                return []
+            if self._starts is None:
+                self._starts = np.array([s.start for s in self._stretches])
+            near = text.astype(np.float32) @ self._columns[:, : self._end]
+            nearest = np.maximum.reduceat(near, self._starts)
+            nearest[self._gaps] = -np.inf
+            return [self._found(i, nearest) for i in _largest(nearest, min(k, len(self._place)))]
+
+    def _found(self, place: int, nearest: Float[ndarray, "S"]) -> Found:
+        stretch = self._stretches[place]
+        return Found(stretch.adapter, float(nearest[place]), stretch.needed)
+
+    @property
+    def _end(self) -> int:
+        return self._stretches[-1].end if self._stretches else 0
+
+    def _append(self, adapter: AdapterId, portrait: Portrait) -> int:
+        start = self._end
+        stretch = _Stretch(adapter, start, start + len(portrait.vectors), portrait.needed)
+        if stretch.end > self._columns.shape[1]:
+            larger = np.empty((portrait.vectors.shape[1], max(_ROOM, 2 * stretch.end)), np.float32)
+            if start:
+                larger[:, :start] = self._columns[:, :start]
+            self._columns = larger
+        self._place[adapter] = len(self._stretches)
+        self._stretches.append(stretch)
+        self._starts = None
+        return self._place[adapter]
+
+    def _drop(self, adapter: AdapterId) -> None:
+        place = self._place.pop(adapter, None)
+        if place is not None:
+            self._gaps.append(place)
+            if 2 * sum(self._stretches[i].size for i in self._gaps) > self._end:
+                self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        kept = [self._stretches[i] for i in sorted(self._place.values())]
+        columns = [self._columns[:, s.start : s.end] for s in kept]
+        self._columns = np.concatenate([*columns, np.empty((len(self._columns), _ROOM), np.float32)], 1)
+        self._stretches, self._place, self._gaps, self._starts = [], {}, [], None
+        for stretch in kept:
+            start = self._end
+            self._place[stretch.adapter] = len(self._stretches)
+            self._stretches.append(replace(stretch, start=start, end=start + stretch.size))
+
+
+def _largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:
+    """Where the `k` largest are, the largest first; of equal ones the first comes first."""
+    some = np.argpartition(-numbers, k - 1)[:k].tolist()
+    return sorted(some, key=lambda i: (-numbers[i], i))

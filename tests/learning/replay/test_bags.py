@@ -1,0 +1,24 @@
+"""Texts as bags of words."""
+
+import numpy as np
+
+from ouroboros.domain.data import Message
+from ouroboros.learning.replay.reservoir import bag
+
+
+def near(one: str, other: str) -> float:
+    return float(bag(one).astype(float) @ bag(other).astype(float)) / 127**2
+
+
+def test_order_case_and_marks_do_not_matter():
+    assert np.array_equal(bag("Turn the lamp on!"), bag("on the LAMP, turn"))
+
+
+def test_texts_that_share_words_are_near():
+    assert near("turn the lamp on", "turn the lamp off") > 0.5 > near("turn the lamp on", "who wrote it")
+
+
+def test_a_conversation_is_all_its_words_and_no_words_are_an_empty_bag():
+    turns = (Message("system", "be brief"), Message("user", "turn the lamp on"))
+    assert np.array_equal(bag(turns), bag("be brief turn the lamp on"))
+    assert not bag("?!").any()

@@ -1,0 +1,88 @@
+"""The replay memory: bounded, balanced, and the same whenever it is filled again."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouroboros.domain.data import TrainingExample
+from ouroboros.domain.verdict import Place
+from ouroboros.learning.replay.reservoir import Reservoir, class_of
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["red", "blue", "green"])), max_size=40
+)
+
+
+def filled(rows, limit=6, size=1000) -> Reservoir:
+    reservoir = Reservoir(limit, size)
+    for i, (prompt, output) in enumerate(rows):
+        reservoir.put(Place(i), TrainingExample(prompt, output))
+    return reservoir
+
+
+@given(ROWS)
+def test_it_is_bounded_and_each_prompt_has_its_latest_output(rows):
+    kept = list(filled(rows))
+    assert len(kept) <= 6
+    latest = dict(rows)
+    assert all(latest[k.example.input] == k.example.output for k in kept)
+
+
+@given(ROWS)
+def test_filled_again_it_is_the_same(rows):
+    assert list(filled(rows)) == list(filled(rows))
+
+
+@given(ROWS, st.integers(1, 60))
+def test_bytes_are_bounded_too(rows, size):
+    kept = list(filled(rows, size=size))
+    assert sum(len(k.example.input) + len(k.example.output) for k in kept) <= size
+
+
+def test_a_rare_class_keeps_all_it_has_and_the_rest_share():
+    common = [(f"common {i}", "red") for i in range(500)]
+    rare = [(f"rare {i}", "blue") for i in range(5)]
+    rows = common + rare
+    random.Random(0).shuffle(rows)
+    outputs = [k.example.output for k in filled(rows, limit=20, size=10_000)]
+    assert (outputs.count("blue"), outputs.count("red")) == (5, 15)
+
+
+def test_what_is_kept_of_a_class_does_not_depend_on_when_it_came():
+    """A reservoir that favoured early or late rows would be a biased sample."""
+    rows = [(f"row {i}", "red") for i in range(300)]
+    forth, back = filled(rows, 30, 10_000), filled(rows[::-1], 30, 10_000)
+    assert {k.example for k in forth} == {k.example for k in back}
+    numbers = [int(str(k.example.input).split()[1]) for k in forth]
+    assert 100 < sum(numbers) / len(numbers) < 200
+
+
+def test_labels_are_classes_and_longer_text_falls_together_by_how_it_opens():
+    assert class_of("Team Keys") == class_of("team  keys") != class_of("team-keys")
+    long = "The parcel was sent on Monday and should be with you soon."
+    other = "The invoice was paid twice and we will send one back."
+    assert class_of(long) == class_of(other) != class_of("No, that is not possible at the moment.")
+
+
+def test_the_typical_of_a_class_stay_where_they_are_wanted():
+    alike = [(f"please turn the lamp {word}", "lights") for word in "on off up down red blue".split()]
+    odd = [(f"{word} {word}s", "lights") for word in "quux zorb flim".split()]
+    reservoir = Reservoir(4, typical=True)
+    for i, (prompt, output) in enumerate([*odd, *alike]):
+        reservoir.put(Place(i), TrainingExample(prompt, output))
+    assert sum("lamp" in str(kept.example.input) for kept in reservoir) >= 3
+
+
+@given(ROWS)
+def test_with_the_typical_it_is_bounded_too_and_the_same_again(rows):
+    def kept() -> list:
+        reservoir = Reservoir(6, 1000, typical=True)
+        for i, (prompt, output) in enumerate(rows):
+            reservoir.put(Place(i), TrainingExample(prompt, output))
+        return list(reservoir)
+
+    assert kept() == kept()
+    assert len(kept()) <= 6
+    latest = dict(rows)
+    assert all(latest[k.example.input] == k.example.output for k in kept())
