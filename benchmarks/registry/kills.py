@@ -27,7 +27,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Ok
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import FakeBackend

@@ -34,11 +34,11 @@ from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.feedback.rehearsal import REPEATED, chosen, gently, rehearsal, rehearses
 from ouroboros.learning.feedback.signals import teach, unpaired_loss
 from ouroboros.learning.replay.anchors import anchor_rows, protected
-from ouroboros.registry.drafts import Taught
+from ouroboros.registry.adapter_lock import Taking
 from ouroboros.registry.journal import Journalled
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
-from ouroboros.registry.turns import Taking
+from ouroboros.registry.version_draft import Taught
 
 BATCH = 32
 """Events worked in together, at most, when many are pending."""

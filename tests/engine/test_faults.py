@@ -11,7 +11,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err, Result
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs
 from ouroboros.stores.faults import store_error

@@ -15,7 +15,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import VersionRef
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.tiny import tiny_model

@@ -13,7 +13,7 @@ from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, StoreE
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.backup import backup, restore
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs
 from ouroboros.stores.metadata.memory import MemoryMetadata

@@ -9,7 +9,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.cache import CachedBlobs
 from ouroboros.stores.blobs.memory import MemoryBlobs

@@ -9,7 +9,7 @@ from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.training import Job, JobState
-from ouroboros.registry.housekeeping import collect
+from ouroboros.registry.fsck import collect
 from ouroboros.registry.registry import Registry
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -10,9 +10,9 @@ import pytest
 
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry import leases
+from ouroboros.registry.adapter_lock import Turns
 from ouroboros.registry.leases import Leases
 from ouroboros.registry.registry import Registry
-from ouroboros.registry.turns import Turns
 
 TICKETS, OTHER = AdapterId("tickets"), AdapterId("other")
 

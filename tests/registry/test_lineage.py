@@ -13,9 +13,9 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Lesson, MergedFrom
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.learning.feedback.signals import judgement
-from ouroboros.registry.drafts import Taught
 from ouroboros.registry.lineage import ancestors, events_between, learned
 from ouroboros.registry.registry import Registry
+from ouroboros.registry.version_draft import Taught
 
 TICKETS, MOODS, BOTH = map(AdapterId, ("tickets", "moods", "both"))
 MakeFiles = Callable[[object], AdapterFiles]

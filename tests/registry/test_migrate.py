@@ -10,7 +10,7 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import AlreadyExists, StoreError
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.migrate import Copied, Stores, migrate
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs

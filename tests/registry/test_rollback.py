@@ -9,8 +9,8 @@ from ouroboros.domain.config import AdapterConfig, UpdateConfig
 from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.drafts import Taught
 from ouroboros.registry.registry import Registry
+from ouroboros.registry.version_draft import Taught
 
 TICKETS = AdapterId("tickets")
 MakeFiles = Callable[[object], AdapterFiles]

@@ -8,7 +8,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import StoreError
-from ouroboros.registry.housekeeping import Checkup
+from ouroboros.registry.fsck import Checkup
 from ouroboros.settings import Settings
 
 NAME = "fsck"

@@ -20,9 +20,9 @@ from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.performance import Tracker
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.replay.reservoir import ROWS
+from ouroboros.registry.adapter_lock import Turns
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
-from ouroboros.registry.turns import Turns
 from ouroboros.tutor import Tutor
 
 P = ParamSpec("P")

@@ -18,8 +18,8 @@ from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import raise_if_cancelled, verb
 from ouroboros.engine.training import Teaching, Training
 from ouroboros.engine.versions import Versions
-from ouroboros.registry.drafts import Taught
-from ouroboros.registry.forgetting import (
+from ouroboros.registry.environment import software
+from ouroboros.registry.erasure import (
     Note,
     begin,
     events_of,
@@ -28,8 +28,8 @@ from ouroboros.registry.forgetting import (
     notes,
     tainted,
 )
-from ouroboros.registry.software import software
 from ouroboros.registry.threads import in_thread
+from ouroboros.registry.version_draft import Taught
 
 Replacements = dict[VersionRef, VersionRef | None]
 """For a version that stood on what is forgotten: what is in its place; None if nothing can be."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from ouroboros.domain.records import Adapter
 from ouroboros.engine.core import Core, verb
 from ouroboros.registry.backup import Contents, backup, restore
-from ouroboros.registry.housekeeping import GRACE, Checkup, check, collect, repair
+from ouroboros.registry.fsck import GRACE, Checkup, check, collect, repair
 from ouroboros.registry.threads import in_thread
 
 

@@ -12,7 +12,7 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.routing import Found, Sketch
 from ouroboros.learning.routing.centroids import Portrait
 from ouroboros.learning.routing.index import Index
-from ouroboros.registry.sketches import Sketches
+from ouroboros.registry.profiles import Sketches
 from ouroboros.stores.vectors.base import VectorStore
 
 _MORE = 8

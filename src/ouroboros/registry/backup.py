@@ -17,10 +17,10 @@ from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
 from ouroboros.registry.leases import LEASES
-from ouroboros.registry.pages import entries, records
+from ouroboros.registry.paging import entries, records
 from ouroboros.registry.registry import ADAPTERS
-from ouroboros.registry.rows import VERSIONS
-from ouroboros.registry.weights import CONDEMNED, SWEEPS
+from ouroboros.registry.version_rows import VERSIONS
+from ouroboros.registry.weight_store import CONDEMNED, SWEEPS
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.faults import store_error
 from ouroboros.stores.metadata.base import MetadataStore

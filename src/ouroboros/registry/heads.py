@@ -5,7 +5,7 @@ import json
 from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode
-from ouroboros.registry.pages import records
+from ouroboros.registry.paging import records
 from ouroboros.registry.registry import ADAPTERS
 from ouroboros.stores.metadata.base import Json, MetadataStore
 

@@ -12,7 +12,7 @@ from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.training import Job
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.pages import records
+from ouroboros.registry.paging import records
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 

@@ -9,7 +9,7 @@ from ouroboros.domain.errors import StoreError
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.pages import entries
+from ouroboros.registry.paging import entries
 from ouroboros.stores.metadata.base import Json, MetadataStore
 
 

@@ -20,16 +20,16 @@ from ouroboros.domain.training import Job, JobState
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.drafts import Made, Taught, draft
+from ouroboros.registry.environment import software
 from ouroboros.registry.jobs import Jobs
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
-from ouroboros.registry.pages import PAGE, entries, records
-from ouroboros.registry.rows import VersionRows
+from ouroboros.registry.paging import PAGE, entries, records
+from ouroboros.registry.profiles import Sketches
 from ouroboros.registry.scores import Scores
-from ouroboros.registry.sketches import Sketches
-from ouroboros.registry.software import software
-from ouroboros.registry.weights import Weights
+from ouroboros.registry.version_draft import Made, Taught, draft
+from ouroboros.registry.version_rows import VersionRows
+from ouroboros.registry.weight_store import Weights
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
 from ouroboros.stores.vectors.base import VectorStore

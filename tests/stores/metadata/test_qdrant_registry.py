@@ -10,7 +10,7 @@ from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.housekeeping import check
+from ouroboros.registry.fsck import check
 from ouroboros.registry.migrate import Stores, migrate
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ouroboros.domain.errors import NotFound, StoreError
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.registry.forgetting import Note, notes
+from ouroboros.registry.erasure import Note, notes
 from ouroboros.registry.registry import Registry
 
 GRACE = timedelta(hours=1)

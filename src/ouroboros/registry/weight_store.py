@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from ouroboros.domain.errors import Conflict, NotFound, StoreError
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
-from ouroboros.registry.pages import records
+from ouroboros.registry.paging import records
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 

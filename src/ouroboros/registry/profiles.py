@@ -6,7 +6,7 @@ from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.routing import Sketch
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.pages import records
+from ouroboros.registry.paging import records
 from ouroboros.stores.metadata.base import MetadataStore
 from ouroboros.stores.vectors.base import VectorStore
 

@@ -10,7 +10,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.housekeeping import check, collect, repair
+from ouroboros.registry.fsck import check, collect, repair
 from ouroboros.registry.registry import Registry
 
 TICKETS = AdapterId("tickets")

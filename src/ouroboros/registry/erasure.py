@@ -15,7 +15,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.lineage import in_order
-from ouroboros.registry.pages import records
+from ouroboros.registry.paging import records
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.metadata.base import MetadataStore
 

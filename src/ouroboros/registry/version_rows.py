@@ -8,7 +8,7 @@ from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Version
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.pages import records
+from ouroboros.registry.paging import records
 from ouroboros.stores.metadata.base import MetadataStore, Record
 
 VERSIONS, NUMBERS = "versions", "numbers"
