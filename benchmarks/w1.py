@@ -169,7 +169,7 @@ def peer(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ouroboros.backend.local.precision import compute_dtype
+    from ouroboros.backend.local.model.dtype import compute_dtype
     from ouroboros.data.examples import read_examples
     from ouroboros.starter import starter_path
 

@@ -97,7 +97,7 @@ def peer(folder: str, rows: int, counts: list[int], targets: str, processor: boo
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ouroboros.backend.local.precision import compute_dtype
+    from ouroboros.backend.local.model.dtype import compute_dtype
 
     dtype = compute_dtype("auto", torch.device("cpu"))
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

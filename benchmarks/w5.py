@@ -55,7 +55,7 @@ async def _ours(
 ) -> dict[str, Any]:
     from ouroboros.backend.base import GenerateRequest
     from ouroboros.backend.local import LocalBackend
-    from ouroboros.backend.local.load import load
+    from ouroboros.backend.local.model.load import load
     from ouroboros.domain.config import AdapterConfig
     from ouroboros.domain.generation import GenerationConfig
     from ouroboros.domain.weights import AdapterFiles

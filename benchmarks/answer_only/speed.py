@@ -11,8 +11,8 @@ from benchmarks.harness import Claim, Spread
 from benchmarks.harness.claims import ratios
 from ouroboros.backend.base import GenerateRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.load import load
-from ouroboros.backend.local.prompts import LIMIT
+from ouroboros.backend.local.cache.prefix_cache import LIMIT
+from ouroboros.backend.local.model.load import load
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig

@@ -114,7 +114,7 @@ def _setting(options: Namespace, seed: int) -> tuple[Any, Any, Any]:
     from benchmarks.continual.arms import Dials, rows_of
     from benchmarks.continual.model import Bench, prose
     from benchmarks.continual.streams import Cut, stream
-    from ouroboros.backend.local.load import load
+    from ouroboros.backend.local.model.load import load
     from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 
     frozen = load(options.model)

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward import output_logprobs
-from ouroboros.backend.local.load import FrozenModel
-from ouroboros.backend.local.pool import Pool
-from ouroboros.backend.local.score import Asked, score
-from ouroboros.backend.local.step import Item, encode, planned, with_references
-from ouroboros.backend.local.tokens import Encoded
-from ouroboros.backend.local.train import beside, order, schedule
-from ouroboros.backend.local.worker import Steps
+from ouroboros.backend.local.forward.packing import output_logprobs
+from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.runtime.worker import Steps
+from ouroboros.backend.local.serving.score import Asked, score
+from ouroboros.backend.local.training.rows import Item, encode, planned, with_references
+from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.train import beside, order, schedule
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter

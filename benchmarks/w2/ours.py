@@ -22,7 +22,7 @@ def ours(job: Mapping[str, Any], runs: int, dtype: str, anchors: float) -> dict[
     After a warm run, also the operations of the job and the machine's peak.
     """
     from ouroboros.backend.local import LocalBackend
-    from ouroboros.backend.local.load import load
+    from ouroboros.backend.local.model.load import load
 
     work = Job.of(job)
     frozen = load(work.model, dtype)

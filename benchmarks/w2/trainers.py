@@ -33,7 +33,7 @@ from benchmarks.w2.job import (
     labelled,
 )
 from benchmarks.w2.peers import Setup
-from ouroboros.backend.local.train import order
+from ouroboros.backend.local.training.train import order
 from ouroboros.domain.config import TrainingConfig
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.load import FrozenModel, load
+from ouroboros.backend.local.model.load import FrozenModel, load
 from ouroboros.testing.tiny import tiny_model
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.growth import exponent
 from benchmarks.w2.mfu import operations
-from ouroboros.backend.local.load import load
+from ouroboros.backend.local.model.load import load
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])

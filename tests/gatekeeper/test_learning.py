@@ -9,7 +9,7 @@ import pytest
 
 from ouroboros.backend.base import ScoreRequest
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.pool import Pool
+from ouroboros.backend.local.training.shared_gradients import Pool
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Refused, TrainingFailed

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.load import load
-from ouroboros.backend.local.tokens import Encoded
-from ouroboros.backend.local.train import order, schedule
+from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.training.train import order, schedule
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter

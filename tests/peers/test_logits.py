@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.forward import labelled_logits
-from ouroboros.backend.local.load import FrozenModel, load
-from ouroboros.backend.local.tokens import Encoded
-from ouroboros.backend.local.train import order, schedule
+from ouroboros.backend.local.forward.packing import labelled_logits
+from ouroboros.backend.local.model.load import FrozenModel, load
+from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.training.train import order, schedule
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ouroboros.backend.local.losses import SequenceBatch, coefficients, kl_estimate, step_loss
+from ouroboros.backend.local.training.losses import SequenceBatch, coefficients, kl_estimate, step_loss
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO, KTO, APOZero, Loss
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ouroboros.backend.base import ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.load import load
+from ouroboros.backend.local.model.load import load
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter

@@ -34,7 +34,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     check_int("rank", options.rank, 1, MAX_RANK)
     model = options.planned or settings.model
     with out.waiting(f"Reading the configuration of {model}"):
-        from ouroboros.backend.local.outline import outline
+        from ouroboros.backend.local.model.config_only import outline
 
         base = outline(model)
     found = plans(base, options.rank)

@@ -16,14 +16,14 @@ import torch
 
 from ouroboros.backend.base import Checkpoints, GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local import load as loading
-from ouroboros.backend.local.decoder import Decoder
-from ouroboros.backend.local.worker import Worker
+from ouroboros.backend.local.decoder.decoder import Decoder
+from ouroboros.backend.local.model import load as loading
+from ouroboros.backend.local.runtime.worker import Worker
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distil
-from tests.backend.local import elsewhere
+from tests.backend.local import fake_device as elsewhere
 
 ROWS = (
     Row("where is my parcel?", "shipping"),

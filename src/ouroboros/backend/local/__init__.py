@@ -1,6 +1,6 @@
 """The local backend: PyTorch in this process."""
 
-from ouroboros.backend.local.waiting import load_torch
+from ouroboros.backend.local.runtime.openmp import load_torch
 
 load_torch()
 

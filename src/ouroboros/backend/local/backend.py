@@ -20,20 +20,20 @@ from ouroboros.backend.base import (
     TrainOutcome,
     UpdateJob,
 )
-from ouroboros.backend.local.embed import Embedding
-from ouroboros.backend.local.generate import Answer, Question
-from ouroboros.backend.local.load import FrozenModel, load
-from ouroboros.backend.local.memory import keep_freed
-from ouroboros.backend.local.passages import Passages
-from ouroboros.backend.local.pool import Pool
-from ouroboros.backend.local.prompts import LIMIT
-from ouroboros.backend.local.reshape import blend, export, merge
-from ouroboros.backend.local.running import RunningBatch, Seat
-from ouroboros.backend.local.score import Asked, score, strength
-from ouroboros.backend.local.step import Item, encode, with_references
-from ouroboros.backend.local.train import train
-from ouroboros.backend.local.update import update
-from ouroboros.backend.local.worker import Steps, Worker
+from ouroboros.backend.local.cache.prefix_cache import LIMIT
+from ouroboros.backend.local.convert import blend, export, merge
+from ouroboros.backend.local.model.load import FrozenModel, load
+from ouroboros.backend.local.runtime.memory import keep_freed
+from ouroboros.backend.local.runtime.worker import Steps, Worker
+from ouroboros.backend.local.serving.continuous_batch import RunningBatch, Seat
+from ouroboros.backend.local.serving.embed import Embedding
+from ouroboros.backend.local.serving.score import Asked, score, strength
+from ouroboros.backend.local.serving.sequence import Answer, Question
+from ouroboros.backend.local.training.base_samples import Passages
+from ouroboros.backend.local.training.null_space_update import update
+from ouroboros.backend.local.training.rows import Item, encode, with_references
+from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.train import train
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import ANSWER, AdapterConfig

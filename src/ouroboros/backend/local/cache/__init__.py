@@ -1,0 +1,1 @@
+"""Keys, values and hidden states that are kept."""

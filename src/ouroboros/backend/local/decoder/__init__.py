@@ -1,0 +1,1 @@
+"""A Llama-like decoder with its own backward pass."""

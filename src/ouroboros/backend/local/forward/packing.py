@@ -1,0 +1,221 @@
+"""One forward pass over many sequences: packed, routed to adapters, read as log-probabilities.
+
+Sequences are laid end to end in one row [1, T] with positions that restart, so no token is padding and
+the result equals running each alone. Architectures whose attention does not go by positions (ALiBi,
+recurrent state) are padded instead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ouroboros.backend.local.decoder.decoder import Decoder
+from ouroboros.backend.local.decoder.packed_attention import Packing, installed
+from ouroboros.backend.local.forward.logprobs import logprobs
+from ouroboros.backend.local.forward.prefix_reuse import beginning, costs, cut, reach, read
+from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.runtime.worker import Steps
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
+
+_PACKABLE = frozenset(
+    "cohere cohere2 gemma gemma2 gemma3_text gpt2 gpt_neox gptj granite llama mistral mixtral olmo "
+    "olmo2 phi phi3 qwen2 qwen3 qwen3_moe smollm3 stablelm starcoder2".split()
+)
+"""Model types whose packed and separate runs tests/backend/local/forward/test_packing.py shows equal."""
+
+
+def packable(model_type: str) -> bool:
+    """Whether sequences of this architecture may share a row."""
+    return model_type in _PACKABLE
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences laid out for one forward pass.
+
+    ids, positions  [B, T]; `mask [B, T]` is set where rows are padded.
+    keep            [K] token positions whose logits are wanted; in the processor's memory.
+    rows, columns   [L] where the logits of each labelled token are, in [B, K].
+    targets         [L] the labelled tokens.
+    owner           [L] the sequence each belongs to; in the processor's memory.
+    lengths         of the sequences.
+    """
+
+    ids: Int[Tensor, "B T"]
+    positions: Int[Tensor, "B T"] | None
+    mask: Int[Tensor, "B T"] | None
+    keep: Int[Tensor, "K"]
+    rows: Int[Tensor, "L"]
+    columns: Int[Tensor, "L"]
+    targets: Int[Tensor, "L"]
+    owner: Int[Tensor, "L"]
+    lengths: list[int]
+    route: Route
+
+
+def lay_out(
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    packed: bool,
+    device: torch.device,
+    inputs: dict[str, Tensor] | None = None,
+    read: Sequence[int] = (),
+) -> Batch:
+    """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
+
+    Of sequence i, read[i] tokens were read before and are left out, where that is given.
+    """
+    read = read or [0] * len(sequences)
+    lengths = [len(s) - r for s, r in zip(sequences, read, strict=True)]
+    width = max(lengths)
+    starts = [0] * len(sequences)
+    if packed:
+        starts = [0, *accumulate(lengths[:-1])]
+        width = sum(lengths)
+    ids = torch.zeros(1 if packed else len(sequences), width, dtype=torch.long)
+    positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    at: list[int] = []
+    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, read, strict=True)):
+        row, span = 0 if packed else i, slice(start, start + lengths[i])
+        ids[row, span] = torch.tensor((sequence.prompt + sequence.output)[skip:])
+        positions[row, span] = torch.arange(skip, len(sequence))
+        mask[row, span] = 1
+        first = start + len(sequence.prompt) - skip - 1
+        at.extend(range(first, first + len(sequence.output)))
+    labels = torch.tensor([len(s.output) for s in sequences])
+    owner = torch.arange(len(sequences)).repeat_interleave(labels)
+    keep, columns = torch.tensor(at).unique(return_inverse=True)
+    segments = []
+    for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
+        first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
+        segments += Segment.of_sequence(a, first, len(s.prompt) - read[i], stop)
+    return Batch(
+        ids=sent(ids, device),
+        positions=sent(positions, device) if packed else None,
+        mask=None if packed else sent(mask, device),
+        keep=keep,
+        rows=sent(torch.zeros_like(owner) if packed else owner, device),
+        columns=sent(columns, device),
+        targets=sent(torch.tensor([t for s in sequences for t in s.output]), device),
+        owner=owner,
+        lengths=lengths,
+        route=Route.of_segments(segments, inputs),
+    )
+
+
+def labelled_logits(
+    frozen: FrozenModel,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    again: bool = False,
+    start: int = 0,
+) -> tuple[Float[Tensor, "L V"], Batch]:
+    """What the model says, in its dtype, where each output token of the sequences stands.
+
+    Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
+    gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
+    With `again` our own passes keep little and compute each layer again on the way back; no adapter acts
+    below the layer `start`, and what it is given is kept.
+    """
+    decoder = _own_passes(frozen, sequences)
+    if decoder is None:
+        return _model_logits(frozen, sequences, adapters)
+    hidden, batch = _hidden(frozen, decoder, sequences, adapters, again=again, start=start)
+    return decoder.head(hidden), batch
+
+
+def token_logprobs(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
+    """Log-probability of every output token of the sequences, and the sequence it is in."""
+    logits, batch = labelled_logits(frozen, sequences, adapters)
+    return logprobs(logits, batch.targets), batch.owner
+
+
+def seen(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapter: BankedAdapter
+) -> dict[str, Float[Tensor, "*T I"]]:
+    """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
+    bring only what is labelled to a layer, of those."""
+    inputs: dict[str, Tensor] = {}
+    decoder, adapters = _own_passes(frozen, sequences), [adapter] * len(sequences)
+    with torch.no_grad():
+        if decoder is None:
+            _model_logits(frozen, sequences, adapters, inputs)
+        else:
+            _hidden(frozen, decoder, sequences, adapters, inputs)
+    return inputs
+
+
+def _own_passes(frozen: FrozenModel, sequences: Sequence[Encoded]) -> Decoder | None:
+    decoder = frozen.decoder
+    return decoder if decoder is not None and decoder.reaches(list(map(len, sequences))) else None
+
+
+def _hidden(
+    frozen: FrozenModel,
+    decoder: Decoder,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    inputs: dict[str, Tensor] | None = None,
+    again: bool = False,
+    start: int = 0,
+) -> tuple[Float[Tensor, "K D"], Batch]:
+    """What the head sees by our own passes where each output token stands."""
+    parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    begun = read(frozen, parts)
+    batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
+    ids, positions = batch.ids[0], batch.positions
+    assert positions is not None  # sequences that are packed have them
+    reached = reach(frozen, sequences, begun, start) if start else None
+    frozen.threads.suit(frozen.base, sum(batch.lengths))
+    hidden = decoder.hidden(
+        ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
+    )
+    return hidden, batch
+
+
+def _model_logits(
+    frozen: FrozenModel,
+    sequences: Sequence[Encoded],
+    adapters: Sequence[BankedAdapter | None],
+    inputs: dict[str, Tensor] | None = None,
+) -> tuple[Float[Tensor, "L V"], Batch]:
+    """The logits of the model's own forward pass, where each output token stands."""
+    batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
+    frozen.threads.suit(frozen.base, sum(batch.lengths))
+    extra: dict[str, Any] = (
+        {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
+    )
+    if batch.positions is not None and installed(frozen.model):
+        extra["packing"] = Packing.of(batch.lengths, frozen.device)
+    with frozen.bank.routed(batch.route):
+        logits = frozen.model(
+            input_ids=batch.ids,
+            logits_to_keep=sent(batch.keep, frozen.device),
+            use_cache=False,
+            **extra,
+        ).logits
+    return logits[0] if batch.positions is not None else logits[batch.rows, batch.columns], batch
+
+
+def output_logprobs(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> Steps[Any, list[Float[Tensor, "T"]]]:
+    """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
+    found: list[Tensor] = []
+    for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
+        chosen = [sequences[i] for i in run]
+        with torch.no_grad():
+            said, _ = token_logprobs(frozen, chosen, [adapters[i] for i in run])
+        found.extend(said.cpu().split([len(s.output) for s in chosen]))
+        yield None
+    return found

@@ -1,0 +1,133 @@
+"""What the base reads by itself, before anything else runs.
+
+Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
+below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
+autograd, and kept in `prompts`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ouroboros.backend.local.cache.prefix_cache import Beginning
+from ouroboros.backend.local.decoder.decoder import Reached, States
+from ouroboros.backend.local.decoder.functional import LONG
+from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
+
+READ_AGAIN = 8
+"""Tokens read before that cost a pass as much as one that it runs."""
+
+Ids = tuple[int, ...]
+
+
+def beginning(sequence: Encoded, adapter: BankedAdapter | None) -> Ids:
+    """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
+
+    Very long answers are run with their prompts: attention there keeps no weights.
+    """
+    acts = adapter.acts_from(len(sequence.prompt)) if adapter is not None else 0
+    return () if len(sequence) - acts > LONG else sequence.prompt[:acts]
+
+
+def costs(
+    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+) -> list[int]:
+    """Tokens that a pass has to run for each sequence; those that the base reads before count little.
+
+    It does not matter whether they are kept at the moment: who shares a pass decides the last bits.
+    """
+    found = []
+    for sequence, adapter in zip(sequences, adapters, strict=True):
+        begun = len(beginning(sequence, adapter)) if frozen.decoder is not None else 0
+        found.append(len(sequence) - begun + begun // READ_AGAIN)
+    return found
+
+
+def pass_tokens(frozen: FrozenModel, sequences: Sequence[Encoded], adapter: BankedAdapter | None) -> int:
+    """Tokens that all of these sequences take of a pass."""
+    return sum(costs(frozen, sequences, [adapter] * len(sequences)))
+
+
+def read(frozen: FrozenModel, beginnings: Sequence[Ids]) -> list[Beginning | None]:
+    """What the base makes of these beginnings, from memory where they are kept."""
+    found: dict[Ids, Beginning | None] = {(): None}
+    for ids in beginnings:
+        if ids not in found:
+            kept = frozen.prompts.whole(ids)
+            found[ids] = kept if kept is not None else _read(frozen, ids)
+    return [found[ids] for ids in beginnings]
+
+
+@torch.no_grad()
+def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
+    """One beginning in a pass of its own, so that its bits do not depend on its company."""
+    assert frozen.decoder is not None
+    frozen.threads.suit(frozen.base, len(ids))
+    tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
+    route = Route.of_segments([Segment(None, 0, len(ids))])
+    frozen.decoder.hidden(
+        sent(tokens, frozen.device),
+        torch.arange(len(ids), device=frozen.device),
+        [len(ids)],
+        route,
+        tokens[:0],
+        states=states,
+    )
+    (whole,) = joined(states, [len(ids)], [None])
+    frozen.prompts.put_whole(ids, whole)
+    return whole
+
+
+def reach(
+    frozen: FrozenModel, sequences: Sequence[Encoded], begun: Sequence[Beginning | None], layer: int
+) -> Reached:
+    """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
+    parts = [_below(frozen, s, b, layer) for s, b in zip(sequences, begun, strict=True)]
+    return Reached(layer, torch.cat(parts))
+
+
+@torch.no_grad()
+def _below(
+    frozen: FrozenModel, sequence: Encoded, begun: Beginning | None, layer: int
+) -> Float[Tensor, "T D"]:
+    """One sequence, likewise in a pass of its own."""
+    assert frozen.decoder is not None
+    ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
+    found = frozen.prompts.whole(ids, start, layer)
+    if found is None:
+        own = torch.arange(start, len(ids), device=frozen.device)
+        frozen.threads.suit(frozen.base, len(own))
+        tokens = sent(torch.tensor(ids[start:]), frozen.device)
+        found = frozen.decoder.below(layer, tokens, own, [len(own)], [begun])
+        frozen.prompts.put_whole(ids, found, start, layer)
+    return found
+
+
+def joined(states: States, lengths: Sequence[int], begun: Sequence[Beginning | None]) -> list[Beginning]:
+    """The keys and values of a run, by sequence, behind those that each began with."""
+    both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
+    parts: list[Tensor] = list(both.split(list(lengths), 3))
+    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, begun, strict=True)]
+
+
+def cut(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Cut items 0, 1, ... of these lengths into runs of at most `budget` tokens, keeping their order.
+
+    An item longer than the budget gets a run of its own.
+    """
+    run: list[int] = []
+    total = 0
+    for i, length in enumerate(lengths):
+        if run and total + length > budget:
+            yield run
+            run, total = [], 0
+        run.append(i)
+        total += length
+    if run:
+        yield run

@@ -1,0 +1,1 @@
+"""Loading a base model, its tokenizer, and the plan of its memory."""

@@ -1,0 +1,283 @@
+"""Loading a base: a folder, a hub id or the bundled starter; never a pickle, never remote code."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from ouroboros.backend.local.cache.prefix_cache import LIMIT, PromptStore
+from ouroboros.backend.local.decoder import decoder
+from ouroboros.backend.local.decoder.decoder import Decoder
+from ouroboros.backend.local.decoder.functional import fused_from
+from ouroboros.backend.local.decoder.packed_attention import install
+from ouroboros.backend.local.model.config_only import STARTER, outlined
+from ouroboros.backend.local.model.dtype import compute_dtype
+from ouroboros.backend.local.model.hub import check_hub
+from ouroboros.backend.local.model.memory_plan import Costs
+from ouroboros.backend.local.model.quantization import BYTES, keep_differentiable, quantization
+from ouroboros.backend.local.model.tokenizer import Codec, Encoded
+from ouroboros.backend.local.runtime.memory import free_bytes, require_room, weight_count
+from ouroboros.backend.local.runtime.threads import Threads
+from ouroboros.domain.base_model import BaseModel, Fingerprint
+from ouroboros.domain.errors import InvalidConfig, ModelError
+from ouroboros.lora.bank import Bank
+from ouroboros.lora.inject import freeze, linear_shapes
+from ouroboros.starter import starter_path
+
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+_HASH_WHOLE = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A base in memory: frozen, with a bank that adapts its layers as each call asks.
+
+    said  the logits [T, V] of the T output tokens of sequences whose drift is asked.
+    """
+
+    base: BaseModel
+    model: PreTrainedModel
+    codec: Codec
+    bank: Bank
+    prompts: PromptStore = field(default_factory=PromptStore)
+    threads: Threads = field(default_factory=Threads)
+    said: dict[Encoded, Tensor] = field(default_factory=dict)
+    _energies: dict[str, float] = field(default_factory=dict)
+
+    def energy(self, path: str) -> float:
+        """The squared Frobenius norm of a layer's weights."""
+        if path not in self._energies:
+            weight = self.model.get_submodule(path).weight
+            self._energies[path] = float(weight.float().square().sum())  # type: ignore[union-attr]
+        return self._energies[path]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @cached_property
+    def decoder(self) -> Decoder | None:
+        """Our own passes over the model's layers, where they are of the kind that it knows."""
+        known = self.base.architecture in decoder.ARCHITECTURES
+        quantized = getattr(self.model, "is_quantized", False)
+        return Decoder(self.model) if known and not quantized else None
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What work on it takes of memory."""
+        config = self.model.config.get_text_config()
+        fused = None if self.decoder is None else fused_from(self.device)
+        return Costs.of(self.base, config, self.dtype.itemsize, fused)
+
+    @property
+    def free(self) -> int | None:
+        """Bytes of its device that can be had now; None where nobody tells."""
+        return free_bytes(self.device)
+
+    @property
+    def wanted_tokens(self) -> int:
+        """Tokens per pass: enough to keep the processor busy, few enough that attention between packed
+        rows (quadratic) and the logits (one vocabulary per token) stay small."""
+        return max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens per pass without gradients: as many as help, and as half of the free memory holds."""
+        free, wanted = self.free, self.wanted_tokens
+        return wanted if free is None else max(64, min(wanted, int(free / 2 / self.costs.reading())))
+
+
+def load(
+    name: str,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: str = "none",
+    prompt_bytes: int = LIMIT,
+) -> FrozenModel:
+    """Load `name` ("starter", a folder or a hub id) frozen, in `dtype`, on `device`.
+
+    `quantize` keeps its linear layers in fewer bits (see `quantized`). What it makes of prompts that
+    adapters leave to it is kept, within `prompt_bytes`.
+
+    Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only;
+    `OutOfMemory` when it is too large for the free memory, before any of it is read or fetched.
+    """
+    source = str(starter_path()) if name == STARTER else name
+    where = _device(device)
+    computes = compute_dtype(dtype, where)
+    bits = quantization(quantize, computes)
+    if _looks_local(source):
+        _check_folder(Path(source))
+        weights = weight_count(_weight_files(source))
+    else:
+        check_hub(source, STARTER)
+        weights = outlined(source).num_parameters()
+    require_room(
+        f"The base model {name!r}",
+        int(weights * BYTES.get(quantize, computes.itemsize)),
+        free_bytes(where),
+        'Use dtype "bfloat16", quantize it, close other programs, or take a smaller model.',
+    )
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=computes,
+            quantization_config=bits,
+            device_map=None if bits is None else {"": where},
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"The base model {name!r} cannot be loaded: {_first_line(error)}",
+            hint="Give a Hugging Face causal language model with safetensors weights: folder or id.",
+        ) from error
+    if bits is None:
+        model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
+    keep_differentiable(model)
+    freeze(model)
+    install(model)
+    codec = Codec(tokenizer, _ends(model), _context(model))
+    base = _describe(name, source, model, codec)
+    return FrozenModel(base, model, codec, Bank(), PromptStore(prompt_bytes))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError("No CUDA device is available.", hint='Use device "auto" or "cpu".')
+    if name not in ("cpu", "cuda"):
+        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu" or "cuda".')
+    return torch.device(name)
+
+
+def _looks_local(source: str) -> bool:
+    """A hub id is `name` or `owner/name`; anything else is a path."""
+    path = Path(source)
+    return path.exists() or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder at {folder}.", hint="Check the path.")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} holds no config.json.",
+            hint="Give the folder of a Hugging Face causal language model.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.glob("*.bin")) or sorted(
+            p.name for p in folder.glob("*.pt*")
+        )
+        if pickled:
+            raise ModelError(
+                f"{folder} has pickled weights only ({pickled[0]}); loading those can run any code.",
+                hint="Convert them once, where you trust them: model.save_pretrained(folder).",
+            )
+        raise ModelError(
+            f"{folder} holds no *.safetensors weights.", hint="Save the model's weights there."
+        )
+    if not any((folder / f).is_file() for f in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{folder} has no tokenizer.", hint="Save it there: tokenizer.save_pretrained(folder)."
+        )
+
+
+def _ends(model: PreTrainedModel) -> list[int]:
+    """The ids that the model's own generation settings end an answer with."""
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    return [ends] if isinstance(ends, int) else list(ends or [])
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _describe(name: str, source: str, model: PreTrainedModel, codec: Codec) -> BaseModel:
+    config, tokenizer = model.config.get_text_config(), codec.tokenizer
+    return BaseModel(
+        name=name,
+        fingerprint=Fingerprint(
+            config=_digest({k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}),
+            tokenizer=_digest(_tokenizer_facts(tokenizer)),
+            template=_digest(tokenizer.chat_template or ""),
+            weights=_weights_digest(source),
+            vocabulary=len(tokenizer),
+        ),
+        architecture=config.model_type,
+        width=config.hidden_size,
+        layers=config.num_hidden_layers,
+        context=codec.context,
+        parameters=model.num_parameters(),
+        linears=linear_shapes(model),
+        heads=config.num_attention_heads,
+        opening=codec.opening,
+    )
+
+
+def _context(model: PreTrainedModel) -> int:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+
+
+def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+    """The vocabulary, the special tokens and, for fast tokenizers, the whole pipeline."""
+    facts: dict[str, object] = {
+        "vocabulary": sorted(tokenizer.get_vocab().items()),
+        "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
+    }
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        pipeline = json.loads(backend.to_str())
+        facts["pipeline"] = {k: v for k, v in pipeline.items() if k not in ("padding", "truncation")}
+    return facts
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _weights_digest(source: str) -> str:
+    """Over every weight file: whole up to 64 MiB, above that its header and 256 samples of 64 KiB."""
+    digest = hashlib.sha256()
+    for path in _weight_files(source):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            if size <= _HASH_WHOLE:
+                digest.update(file.read())
+                continue
+            for i in range(256):
+                file.seek(i * (size - 65536) // 255)
+                digest.update(file.read(65536))
+    return digest.hexdigest()
+
+
+def _weight_files(source: str) -> list[Path]:
+    """The safetensors files of a folder or of a hub id's local snapshot."""
+    folder = Path(source)
+    if not folder.is_dir():
+        config = cached_file(source, "config.json", local_files_only=True)
+        folder = Path(str(config)).parent
+    return sorted(folder.glob("*.safetensors"))

@@ -1,0 +1,1 @@
+"""The worker thread, its schedule, threads and memory."""

@@ -1,0 +1,1 @@
+"""Answering, scoring and embedding."""

@@ -1,0 +1,142 @@
+"""Prompts, run once: their keys and values, and the logits of the token that follows each.
+
+Prompts of different length and adapters are laid end to end, so no token is padding; where an
+architecture does not allow that they are padded on the left.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from ouroboros.backend.local.cache.kv_cache import KeysValues
+from ouroboros.backend.local.cache.prefix_cache import Beginning
+from ouroboros.backend.local.decoder.decoder import Decoder, States
+from ouroboros.backend.local.decoder.functional import LONG
+from ouroboros.backend.local.decoder.packed_attention import Kept, Packing, installed
+from ouroboros.backend.local.forward.packing import packable
+from ouroboros.backend.local.forward.prefix_reuse import joined
+from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.route import Route, Segment
+from ouroboros.lora.transfer import sent
+
+Prompts = Sequence[Sequence[int]]
+
+
+def prefill(
+    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
+    if frozen.decoder is not None and frozen.decoder.reaches(list(map(len, prompts))):
+        return _decoded(frozen, frozen.decoder, prompts, adapters)
+    frozen.threads.suit(frozen.base, sum(map(len, prompts)))
+    if packable(frozen.base.architecture) and installed(frozen.model):
+        return _packed(frozen, prompts, adapters)
+    return _padded(frozen, prompts, adapters)
+
+
+def _decoded(
+    frozen: FrozenModel,
+    decoder: Decoder,
+    prompts: Prompts,
+    adapters: Sequence[BankedAdapter | None],
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
+    asked = list(zip(prompts, adapters, strict=True))
+    shared = [tuple(p[: a.acts_from(len(p))]) if a is not None else () for p, a in asked]
+    begun = [_begun(frozen, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
+    read = [0 if b is None else b.shape[3] for b in begun]
+    lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
+    ends = torch.tensor(lengths).cumsum(0)
+    starts = [end - n for end, n in zip(ends.tolist(), lengths, strict=True)]
+    route = Route.of_segments(
+        segment
+        for (p, a), start, r, n in zip(asked, starts, read, lengths, strict=True)
+        for segment in Segment.of_sequence(a, start, len(p) - r, start + n)
+    )
+    states: States = []
+    frozen.threads.suit(frozen.base, sum(lengths))
+    ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
+    positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
+    hidden = decoder.hidden(
+        sent(ids, frozen.device),
+        sent(positions, frozen.device),
+        lengths,
+        route,
+        ends - 1,
+        begun=begun,
+        states=states,
+    )
+    rows = joined(states, lengths, begun)
+    for part, row in zip(shared, rows, strict=True):
+        frozen.prompts.put(part, row[:, :, :, : len(part)])
+    return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
+
+
+def _begun(frozen: FrozenModel, shared: tuple[int, ...], tokens: int) -> Beginning | None:
+    """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
+    found = frozen.prompts.find(shared)
+    return found if found is not None and tokens - found.shape[3] <= LONG else None
+
+
+def _packed(
+    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    device, lengths = frozen.device, [len(p) for p in prompts]
+    ends = torch.tensor(lengths).cumsum(0)
+    spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
+    route = Route.of_segments(
+        segment
+        for a, s, n in zip(adapters, spans, lengths, strict=True)
+        for segment in Segment.of_sequence(a, s.start, n, s.stop)
+    )
+    kept: Kept = []
+    with frozen.bank.routed(route):
+        logits = frozen.model(
+            input_ids=sent(torch.tensor([[t for p in prompts for t in p]]), device),
+            position_ids=sent(torch.cat([torch.arange(n) for n in lengths])[None], device),
+            logits_to_keep=sent(ends - 1, device),
+            use_cache=False,
+            packing=Packing.of(lengths, device),
+            kept=kept,
+        ).logits[0]
+    return logits, [[(k[0, :, s], v[0, :, s]) for k, v in kept] for s in spans]
+
+
+def _padded(
+    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    ids, mask = (sent(part, frozen.device) for part in _left_padded(prompts))
+    width = ids.shape[1]
+    route = Route.of_segments(
+        segment  # padding counts to the prompt, which ends where the row does
+        for i, a in enumerate(adapters)
+        for segment in Segment.of_sequence(a, i * width, width, (i + 1) * width)
+    )
+    cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
+    with frozen.bank.routed(route):
+        logits = frozen.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=sent(torch.tensor([width - 1]), frozen.device),
+        ).logits[:, -1]
+    layers: list[KeysValues] = [(keys, values) for keys, values, *_ in cache]  # type: ignore[misc]
+    starts = [width - len(p) for p in prompts]
+    return logits, [[(k[i, :, s:], v[i, :, s:]) for k, v in layers] for i, s in enumerate(starts)]
+
+
+def _left_padded(prompts: Prompts) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Ids and mask, each prompt ending at the last column."""
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask

@@ -1,0 +1,114 @@
+"""One answer as it grows: its next token drawn, and as much of its text as can no longer change."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ouroboros.backend.base import Delta
+from ouroboros.backend.local.model.tokenizer import Codec
+from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.lora.bank import BankedAdapter
+
+_PARTIAL = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt in token ids, how to answer it, and the adapter that answers (None: the base)."""
+
+    prompt: tuple[int, ...]
+    config: GenerationConfig
+    adapter: BankedAdapter | None
+
+
+class Answer:
+    """One growing answer: its tokens, and how much of its text may be shown already."""
+
+    def __init__(self, question: Question, codec: Codec) -> None:
+        self.question = question
+        self.finish = ""
+        self._codec = codec
+        self._config = question.config
+        self._limit = min(question.config.max_tokens, codec.room(question.prompt))
+        self._tokens: list[int] = []
+        self._logprobs: list[float] = []
+        self._text = ""
+        self._shown = 0
+        self._generator = _generator(question.config)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always the next one."""
+        return self._generator is None
+
+    @property
+    def left(self) -> int:
+        """How many tokens may still come."""
+        return self._limit - len(self._tokens)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt and the answer, at most."""
+        return len(self.question.prompt) + self._limit
+
+    @property
+    def last(self) -> int:
+        """The newest token."""
+        return self._tokens[-1]
+
+    def sample(self, logits: Float[Tensor, "V"]) -> int:
+        """Draw the next token from the nucleus (arXiv 1904.09751)."""
+        probs = (logits / self._config.temperature).softmax(0).cpu()
+        if self._config.top_p < 1.0:
+            order = probs.argsort(descending=True, stable=True)
+            before = probs[order].cumsum(0) - probs[order]
+            probs[order[before >= self._config.top_p]] = 0.0
+        return int(torch.multinomial(probs, 1, generator=self._generator))
+
+    def push(self, token: int, logprob: float) -> Delta:
+        """Take the next token; the text it allows to be shown."""
+        self._tokens.append(token)
+        self._logprobs.append(logprob)
+        if token in self._codec.ends:
+            self.finish = "stop"
+        elif len(self._tokens) >= self._limit:
+            self.finish = "length"
+        self._text = self._codec.text(self._tokens)
+        self._cut_at_stop()
+        end = len(self._text) if self.finish else self._safe_end()
+        piece, self._shown = self._text[self._shown : end], max(self._shown, end)
+        return Delta(piece, self.generation() if self.finish else None)
+
+    def generation(self) -> Generation:
+        return Generation(
+            self._text,
+            tuple(self._tokens),
+            tuple(self._logprobs),
+            self.finish,
+            len(self.question.prompt),
+        )
+
+    def _cut_at_stop(self) -> None:
+        found = [at for at in (self._text.find(s) for s in self._config.stop) if at >= 0]
+        if found:
+            self._text = self._text[: min(found)]
+            self.finish = "stop"
+
+    def _safe_end(self) -> int:
+        """Text up to here can no longer change: no half character, no half stop string."""
+        text = self._text.rstrip(_PARTIAL)
+        held = max(
+            (n for s in self._config.stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0
+        )
+        return max(len(text) - held, self._shown)
+
+
+def _generator(config: GenerationConfig) -> torch.Generator | None:
+    """The row's own source of randomness, so that a batch's other rows do not disturb it."""
+    if config.temperature == 0.0:
+        return None
+    generator = torch.Generator()
+    generator.seed() if config.seed is None else generator.manual_seed(config.seed)
+    return generator

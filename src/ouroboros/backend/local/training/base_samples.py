@@ -1,0 +1,175 @@
+"""Passages that the base itself writes: where a training keeps an adapter with it.
+
+What an adapter does to text that nobody taught it shows in any text, so the base's own serves: it is the
+base's distribution by definition, and needs no data (LLM-QAT, arXiv 2305.17888, distils so). A passage
+tells at each of its tokens what the base would have said.
+
+On a base of half a billion parameters they take half a minute to write, so they are kept on disk: the
+next program trains with the same ones.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ouroboros.backend.local.cache.kv_cache import Columns
+from ouroboros.backend.local.model.dtype import machine
+from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.model.tokenizer import Codec, Encoded
+from ouroboros.backend.local.runtime.worker import Steps
+from ouroboros.backend.local.serving.continuous_batch import following
+from ouroboros.backend.local.serving.prefill import prefill
+from ouroboros.backend.local.training.distillation import KEPT, Teacher, taught
+from ouroboros.backend.local.training.rows import Item
+from ouroboros.domain.data import Row
+from ouroboros.domain.losses import Distil
+from ouroboros.lora.slots import Slots
+from ouroboros.lora.transfer import sent
+
+PASSAGES, TOKENS = 64, 64
+
+ASKED = 16
+"""Tokens of a beginning that is asked about."""
+
+WEIGHT = 30.0
+"""What a passage counts for beside a row to learn: docs/decisions/0009-the-gate.md has it."""
+
+
+EDITION = 1
+"""Of the way they are written: others are not read."""
+
+Told = tuple[Encoded, Teacher]
+"""A passage, and what the base says at each of its tokens."""
+
+
+class Passages:
+    """A base's passages: written when they are first asked for, and the same ones ever after.
+
+    They are kept in `folder`, where one is given. What cannot be read there is written again.
+    """
+
+    def __init__(self, frozen: FrozenModel, folder: Path | None = None) -> None:
+        self._frozen = frozen
+        self._file = folder / f"{_name(frozen)}.safetensors" if folder else None
+        self._items: tuple[Item, ...] = ()
+
+    def written(self) -> Steps[Any, tuple[Item, ...]]:
+        """Passages to train along, with the base as their teacher. A function of the base alone."""
+        if not self._items:
+            told = _load(self._file) if self._file else None
+            if told is None:
+                told = yield from self._write()
+            row = Row("", "", Distil("base"), WEIGHT)
+            self._items = tuple(Item(row, (s,), (0.0,), t.to(self._frozen.device)) for s, t in told)
+        return self._items
+
+    def _write(self) -> Steps[Any, list[Told]]:
+        sequences = yield from write(self._frozen)
+        count = len(sequences)
+        teachers = yield from taught(self._frozen, sequences, [None] * count, [False] * count)
+        told = list(zip(sequences, teachers, strict=True))
+        if self._file:
+            _save(self._file, told)
+        return told
+
+
+def write(frozen: FrozenModel) -> Steps[Any, list[Encoded]]:
+    """Half are plain text that begins anywhere; half are answers to the beginnings of those.
+
+    So both what a model may read and what it may be asked is among them. One forward pass a step.
+    """
+    codec, chance = frozen.codec, torch.Generator().manual_seed(0)
+    text = yield from _sampled(frozen, _starts(codec, chance), chance)
+    begun = [(*t.prompt, *t.output)[:ASKED] for t in text]
+    asked = [codec.prompt_ids(codec.text(ids)) or ids for ids in begun]
+    return [*text, *(yield from _sampled(frozen, asked, chance))]
+
+
+def _starts(codec: Codec, chance: torch.Generator) -> list[tuple[int, ...]]:
+    """Any one token of plain text, behind the one that opens a text, if there is one."""
+    begin = codec.tokenizer.bos_token_id
+    special = set(codec.tokenizer.all_special_ids)
+    plain = [i for i in range(len(codec.tokenizer)) if i not in special]
+    drawn = torch.randint(len(plain), (PASSAGES // 2,), generator=chance).tolist()
+    return [(*([begin] if isinstance(begin, int) else []), plain[i]) for i in drawn]
+
+
+def _sampled(
+    frozen: FrozenModel, starts: Sequence[tuple[int, ...]], chance: torch.Generator
+) -> Steps[Any, list[Encoded]]:
+    """Go on from each start at temperature 1, to the same length.
+
+    An end token does not end a passage: the further turn or text after it is what the base says, too.
+    """
+    room = min(TOKENS, *(frozen.codec.room(start) for start in starts))
+    columns, slots = Columns(), Slots(frozen.device)
+    said: list[Int[Tensor, "B"]] = []
+    for _ in range(room):
+        with torch.no_grad():
+            if said:
+                slots.arrange([None] * len(starts))
+                logits = following(frozen, sent(said[-1], frozen.device), columns, slots)
+            else:
+                logits, rows = prefill(frozen, starts, [None] * len(starts))
+                for row in rows:
+                    columns.join(row)
+            said.append(_drawn(logits.float().softmax(-1).cpu(), chance))
+        yield None
+    outputs = torch.stack(said, dim=1).tolist()
+    return [Encoded(s, tuple(output)) for s, output in zip(starts, outputs, strict=True)]
+
+
+def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, "B"]:
+    """A token for each row: the first up to which there is as much probability as is drawn."""
+    sums = probs.cumsum(-1)
+    drawn = torch.rand(len(probs), 1, generator=chance) * sums[:, -1:]
+    return torch.searchsorted(sums, drawn)[:, 0].clamp(max=probs.shape[1] - 1)
+
+
+def _name(frozen: FrozenModel) -> str:
+    """Of what passages depend on: the base, what it computes in and on, and how they are written."""
+    on = (frozen.dtype, machine(), frozen.device.type)
+    made = (frozen.base.fingerprint, *on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
+    return hashlib.sha256(repr(made).encode()).hexdigest()
+
+
+def _save(file: Path, told: Sequence[Told]) -> None:
+    """Whole or not at all; a disk that is full or not to be written to is done without."""
+    with suppress(OSError, SafetensorError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.{os.getpid()}")
+        save_file({name: part.contiguous() for name, part in _tensors(told).items()}, draft)
+        draft.replace(file)
+
+
+def _tensors(told: Sequence[Told]) -> dict[str, Tensor]:
+    """Passages end to end. `tokens` has of each how many its prompt and its output have."""
+    sequences, teachers = [s for s, _ in told], [t for _, t in told]
+    return {
+        "tokens": torch.tensor([(len(s.prompt), len(s.output)) for s in sequences]),
+        "text": torch.tensor([i for s in sequences for i in (*s.prompt, *s.output)]),
+        **{n: torch.cat([getattr(t, n) for t in teachers]).cpu() for n in ("ids", "logprobs", "rest")},
+    }
+
+
+def _load(file: Path) -> list[Told] | None:
+    """What was saved there; None where there is nothing of use."""
+    with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
+        parts, found = load_file(file), []
+        tokens = parts["tokens"].tolist()
+        texts = parts["text"].split([p + o for p, o in tokens])
+        said = (parts[name].split([o for _, o in tokens]) for name in ("ids", "logprobs", "rest"))
+        for (prompt, _), text, *teacher in zip(tokens, texts, *said, strict=True):
+            ids = tuple(text.tolist())
+            found.append((Encoded(ids[:prompt], ids[prompt:]), Teacher(*teacher)))
+        return found
+    return None

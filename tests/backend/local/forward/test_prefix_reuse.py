@@ -1,0 +1,221 @@
+"""The base reads a prompt once for all adapters that leave it to it, and nothing changes by that."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ouroboros.backend.base import Checkpoints, GenerateRequest, ScoreRequest, TrainJob
+from ouroboros.backend.local import LocalBackend
+from ouroboros.backend.local.cache.prefix_cache import PIECE, PromptStore
+from ouroboros.backend.local.decoder.decoder import Decoder
+from ouroboros.backend.local.forward import prefix_reuse as reading
+from ouroboros.backend.local.model.load import load
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Message, Row
+from ouroboros.domain.generation import GenerationConfig
+from ouroboros.lora.peft_files import unpack
+
+CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", acts_on="answer")
+LONG = "please play some music in the kitchen and set an alarm for seven; was I charged twice? " * 2
+ROWS = (
+    Row(LONG, "shipping"),
+    Row("I was charged twice for one order", "billing"),
+    Row("play", "media"),
+    Row(LONG + "hello", "front desk"),
+)
+SHORT = GenerationConfig(max_tokens=6)
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[int]:
+    """The tokens that each pass over the base runs."""
+    seen: list[int] = []
+    plain = Decoder.hidden
+
+    def hidden(self, ids, *rest, **more):
+        seen.append(len(ids))
+        return plain(self, ids, *rest, **more)
+
+    monkeypatch.setattr(Decoder, "hidden", hidden)
+    return seen
+
+
+@pytest.fixture(params=["llama", "qwen3"])
+async def backend(request, tiny_folder):
+    backend = LocalBackend(load(str(tiny_folder(request.param)), "float32"), threads=1)
+    yield backend
+    await backend.close()
+
+
+async def whole(tiny_folder, backend, call):
+    """The same asked of a backend that reads all of every sequence in one pass."""
+    name = backend._frozen.base.architecture
+    other = LocalBackend(load(str(tiny_folder(name)), "float32"), threads=1)
+    other._frozen.__dict__["decoder"] = None
+    try:
+        return await call(other)
+    finally:
+        await other.close()
+
+
+def job(start, **changes) -> TrainJob:
+    return replace(TrainJob(start, CONFIG, TrainingConfig(batch_size=3, epochs=3), ROWS), **changes)
+
+
+async def test_a_training_is_the_same_as_in_whole_passes(backend, tiny_folder):
+    # Adam goes by signs: where a gradient is nearly zero, rounding moves a weight by a step. Not here.
+    start = await backend.initialize(CONFIG, 3)
+    ours = unpack((await backend.train(job(start))).files).weights
+    theirs = unpack((await whole(tiny_folder, backend, lambda b: b.train(job(start)))).files).weights
+    for path, low in ours.items():
+        torch.testing.assert_close(low.a, theirs[path].a, atol=1e-5, rtol=0)
+        torch.testing.assert_close(low.b, theirs[path].b, atol=1e-5, rtol=0)
+
+
+async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, tiny_folder):
+    files = (await backend.train(job(await backend.initialize(CONFIG, 0)))).files
+
+    async def ask(one):
+        digest = await one.load(files)
+        scores = [
+            ScoreRequest(r.prompt, r.output or "", a, drift=True) for r in ROWS for a in (digest, None)
+        ]
+        asked = [GenerateRequest(r.prompt, SHORT, a) for r in ROWS for a in (digest, None)]
+        return await one.score(scores), await one.generate(asked)
+
+    expected = await whole(tiny_folder, backend, ask)
+    for store in (PromptStore(), backend._frozen.prompts, PromptStore(0)):
+        object.__setattr__(backend._frozen, "prompts", store)
+        scores, answers = await ask(backend)
+        for ours, theirs in zip(scores, expected[0], strict=True):
+            assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+            assert ours.drift == pytest.approx(theirs.drift, abs=1e-5)
+        assert [a.tokens for a in answers] == [a.tokens for a in expected[1]]
+
+
+async def test_a_prompt_is_read_once_for_all_epochs_and_adapters(backend, runs):
+    starts = [await backend.initialize(CONFIG, seed) for seed in (0, 1)]
+    await backend.train(job(starts[0]))
+    opening, codec = len((await backend.base()).opening), backend._frozen.codec
+    sequences = [codec.sequence(r.prompt, r.output or "") for r in ROWS]
+    read = sum(len(s.prompt) - opening for s in sequences)
+    answers = sum(len(s.output) + opening for s in sequences)
+    assert sum(runs) <= read + 3 * answers
+    runs.clear()
+    await backend.train(job(starts[1]))
+    assert sum(runs) == 3 * answers
+
+
+async def test_a_system_prompt_is_read_once_for_all_requests(backend, runs):
+    digests = [await backend.load(await backend.initialize(CONFIG, seed)) for seed in range(3)]
+    asked = [
+        GenerateRequest((Message("system", LONG), Message("user", f"{n}?")), SHORT, digest)
+        for n, digest in enumerate(digests)
+    ]
+    for request in asked:
+        await backend.generate([request])
+    first, *others = runs
+    assert all(n <= first - len(backend._frozen.codec._plain_ids(LONG)) + PIECE for n in others)
+
+
+async def test_an_ordinary_adapter_reads_its_prompts_itself(backend, runs):
+    ordinary = replace(CONFIG, acts_on="all")
+    start = await backend.initialize(ordinary, 0)
+    await backend.train(job(start, adapter=ordinary))
+    codec = backend._frozen.codec
+    assert sum(runs) == 3 * sum(len(codec.sequence(r.prompt, r.output or "")) for r in ROWS)
+    assert backend._frozen.prompts.nbytes == 0
+
+
+async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
+    start = await backend.initialize(CONFIG, 0)
+    states: list[bytes] = []
+    kept = job(start, checkpoints=Checkpoints(seconds=0.0))
+    one = await backend.train(kept, lambda p: states.append(p.checkpoint or b""))
+    object.__setattr__(backend._frozen, "prompts", PromptStore())
+    again = await backend.train(job(start, checkpoints=Checkpoints(resume=states[2])))
+    assert again.files == one.files
+
+
+async def test_fused_trainings_share_what_is_read(backend):
+    starts = [await backend.initialize(CONFIG, seed) for seed in range(3)]
+    alone = [await backend.train(job(start)) for start in starts]
+    together = await asyncio.gather(*(backend.train(job(start)) for start in starts))
+    for ours, theirs in zip(together, alone, strict=True):
+        for path, low in unpack(ours.files).weights.items():
+            torch.testing.assert_close(low.b, unpack(theirs.files).weights[path].b, atol=1e-5, rtol=0)
+
+
+def beginning(tokens: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(2, 2, 2, tokens, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def same(found: torch.Tensor | None, states: torch.Tensor) -> bool:
+    return found is not None and torch.equal(found, states)
+
+
+class TestPromptStore:
+    def test_what_was_put_is_found(self):
+        store, states = PromptStore(), beginning(70)
+        store.put(tuple(range(70)), states)
+        assert same(store.find(tuple(range(70))), states)
+        assert store.nbytes == states.nbytes
+
+    def test_a_common_beginning_is_found_piece_by_piece(self):
+        store, states = PromptStore(), beginning(70)
+        store.put(tuple(range(70)), states)
+        found = store.find((*range(66), 1, 2, 3))
+        assert same(found, states[:, :, :, : 2 * PIECE])
+        assert store.find((9, *range(69))) is None
+
+    def test_what_is_kept_twice_is_counted_once(self):
+        store, states = PromptStore(), beginning(70)
+        for _ in range(3):
+            store.put_whole(tuple(range(70)), states)
+        assert store.nbytes == states.nbytes
+
+    def test_it_stays_within_its_bytes_and_lets_go_of_what_was_used_least_recently(self):
+        states = beginning(PIECE)
+        store = PromptStore(2 * states.nbytes)
+        rows = [tuple(range(n, n + PIECE)) for n in range(3)]
+        for row in rows[:2]:
+            store.put(row, states)
+        store.find(rows[0])
+        store.put(rows[2], states)
+        assert [store.find(row) is not None for row in rows] == [True, False, True]
+        assert store.nbytes == 2 * states.nbytes
+
+    def test_what_is_larger_than_all_of_it_or_not_finite_is_not_kept(self):
+        store = PromptStore(100)
+        store.put(tuple(range(PIECE)), beginning(PIECE))
+        assert store.nbytes == 0
+        store = PromptStore()
+        store.put(tuple(range(PIECE)), beginning(PIECE) / 0)
+        assert store.nbytes == 0
+
+    def test_a_whole_beginning_is_another_thing_than_its_pieces(self):
+        store, states = PromptStore(), beginning(PIECE)
+        store.put(tuple(range(PIECE)), states)
+        assert store.whole(tuple(range(PIECE))) is None
+        store.put_whole(tuple(range(PIECE)), states)
+        assert same(store.whole(tuple(range(PIECE))), states)
+        assert store.whole(tuple(range(PIECE)), 0, 1) is None
+        assert store.nbytes == 2 * states.nbytes
+
+    def test_the_last_pieces_of_a_beginning_go_before_its_first(self):
+        store = PromptStore(beginning(2 * PIECE).nbytes)
+        store.put(tuple(range(2 * PIECE)), beginning(2 * PIECE))
+        store.put(tuple(range(500, 500 + PIECE)), beginning(PIECE))
+        found = store.find(tuple(range(2 * PIECE)))
+        assert found is not None and found.shape[3] == PIECE
+
+
+def test_very_long_answers_are_run_with_their_prompts():
+    from ouroboros.backend.local.model.tokenizer import Encoded
+    from ouroboros.lora.bank import BankedAdapter
+
+    adapter = BankedAdapter({}, opening=2)
+    assert len(reading.beginning(Encoded((1,) * 50, (2,) * 20), adapter)) == 48
+    assert reading.beginning(Encoded((1,) * 50, (2,) * 2000), adapter) == ()

@@ -1,0 +1,46 @@
+"""PyTorch's threads wait as they are told, by us or by the user, and nobody else hears of it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ouroboros.backend.local.runtime.openmp import TURNS, _gnu
+
+SHOW = "import os{first}; import ouroboros.backend.local; print(*sorted(os.environ))"
+
+
+def started(first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program that loads the backend; OpenMP tells its settings on stderr."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    return subprocess.run(
+        [sys.executable, "-c", SHOW.format(first=first)],
+        env={**plain, "OMP_DISPLAY_ENV": "VERBOSE", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.skipif(not _gnu(), reason="torch brings another OpenMP")
+def test_threads_spin_a_little_and_then_sleep():
+    done = started()
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{TURNS}'" in done.stderr
+
+
+def test_programs_that_are_started_do_not_have_the_settings():
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(started().stdout.split())
+
+
+@pytest.mark.skipif(not _gnu(), reason="torch brings another OpenMP")
+def test_what_the_user_set_stays():
+    done = started(OMP_WAIT_POLICY="PASSIVE")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+    assert "OMP_WAIT_POLICY" in done.stdout.split()
+
+
+def test_torch_that_is_loaded_already_is_left_alone():
+    done = started(first=", torch")
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" not in done.stderr

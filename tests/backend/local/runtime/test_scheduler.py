@@ -1,0 +1,49 @@
+"""Turns: who is next, as a policy on the times that steps took."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from ouroboros.backend.local.runtime.scheduler import BETWEEN, SHARE, Turns
+
+
+def play(turns: Turns[str], seconds: dict[str, float]) -> Iterator[str]:
+    """Endless work: each step takes its time and comes again."""
+    while True:
+        work, learning = turns.next()
+        yield work
+        turns.took(seconds[work], learning)
+        turns.add(work, learning)
+
+
+def taken(steps: int, **seconds: float) -> list[str]:
+    turns: Turns[str] = Turns()
+    for work in seconds:
+        turns.add(work, learning=work.startswith("learn"))
+    playing = play(turns, seconds)
+    return [next(playing) for _ in range(steps)]
+
+
+def test_alone_either_has_the_whole_machine():
+    assert taken(5, learn=1.0) == ["learn"] * 5
+    assert taken(5, answer=1.0) == ["answer"] * 5
+
+
+def test_pieces_of_one_kind_take_turns():
+    assert taken(6, answer1=1.0, answer2=9.0) == ["answer1", "answer2"] * 3
+    assert taken(4, learn1=1.0, learn2=9.0) == ["learn1", "learn2"] * 2
+
+
+@pytest.mark.parametrize("learn", [0.01, 0.3, 1.0, 40.0])
+def test_at_most_one_token_in_twenty_five_is_late(learn):
+    order = "".join(work[0] for work in taken(3000, answer=1.0, learn=learn))
+    bursts = [b for b in order.split("a") if b]
+    gaps = [g for g in order.split("l") if g][:-1]
+    assert bursts
+    assert min(map(len, gaps)) >= BETWEEN
+
+
+@pytest.mark.parametrize("learn", [0.01, 0.3, 1.0, 40.0])
+def test_learning_gets_its_share_of_the_time(learn):
+    order = taken(20_000, answer=1.0, learn=learn)
+    assert order.count("learn") * learn / order.count("answer") == pytest.approx(SHARE, rel=0.1)

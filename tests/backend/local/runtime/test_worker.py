@@ -1,0 +1,116 @@
+"""The worker: one thread, shared step by step."""
+
+import asyncio
+import threading
+
+import pytest
+
+from ouroboros.backend.local.runtime.worker import Worker
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import BackendError, Cancelled
+
+
+@pytest.fixture
+def worker():
+    worker = Worker("test")
+    yield worker
+    worker.close()
+
+
+def counting(n, log, name=""):
+    for i in range(n):
+        log.append(f"{name}{i}")
+        yield i
+    return f"{name}done"
+
+
+async def test_work_returns_its_result_and_tells_its_events(worker):
+    events = []
+    assert await worker.run(counting(3, []), events.append) == "done"
+    assert events == [0, 1, 2]
+
+
+async def test_two_pieces_of_work_take_turns(worker):
+    gate = threading.Event()
+
+    def waiting():
+        gate.wait()
+        yield
+
+    log = []
+    first = asyncio.create_task(worker.run(waiting()))
+    runs = [asyncio.create_task(worker.run(counting(3, log, name))) for name in "ab"]
+    await asyncio.sleep(0.05)
+    gate.set()
+    await asyncio.gather(first, *runs)
+    assert log == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+async def test_an_error_reaches_the_caller_and_the_worker_lives_on(worker):
+    def broken():
+        yield
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await worker.run(broken())
+    assert await worker.run(counting(1, [])) == "done"
+
+
+async def test_a_cancelled_token_stops_within_one_step(worker):
+    token = CancellationToken()
+    log = []
+
+    def cancel_at_two(event):
+        if event == 2:
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        await worker.run(counting(100, log), cancel_at_two, token)
+    assert log == ["0", "1", "2"]
+
+
+async def test_a_cancelled_task_stops_its_work_before_it_returns(worker):
+    stopped = threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield
+        finally:
+            stopped.set()
+
+    task = asyncio.create_task(worker.run(endless()))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stopped.is_set()
+
+
+async def test_the_loop_is_not_blocked_while_work_runs(worker):
+    started, release = threading.Event(), threading.Event()
+
+    def blocking():
+        started.set()
+        release.wait()
+        yield
+
+    task = asyncio.create_task(worker.run(blocking()))
+    while not started.is_set():
+        await asyncio.sleep(0.001)
+    release.set()  # only reachable because the loop still turns
+    await task
+
+
+async def test_closing_fails_what_is_unfinished(worker):
+    def endless():
+        while True:
+            yield
+
+    task = asyncio.create_task(worker.run(endless()))
+    await asyncio.sleep(0.05)
+    await asyncio.to_thread(worker.close)
+    with pytest.raises(BackendError, match="closed"):
+        await task
+    with pytest.raises(BackendError, match="closed"):
+        await worker.run(counting(1, []))

@@ -1,0 +1,259 @@
+"""The running batch: everyone is answered as if alone, whoever else joins, leaves or fails."""
+
+import pytest
+import torch
+
+from ouroboros.backend.base import Delta
+from ouroboros.backend.local.decoder.decoder import Decoder
+from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.serving.continuous_batch import PROMPT_TOKENS, RunningBatch, Seat
+from ouroboros.backend.local.serving.sequence import Answer, Question
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.errors import BackendError, Cancelled
+from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.inject import inject
+from ouroboros.lora.weights import LowRank
+
+PROMPTS = (
+    "where is my parcel?",
+    "play",
+    "I was charged twice for one order; what should I do? It was by card, last week, and again",
+    "set an alarm",
+    "please play some music in the kitchen",
+    "hello",
+)
+LENGTHS = (12, 30, 5, 24, 9, 18)
+ARCHITECTURES = "llama qwen3 mistral gemma2 gemma3_text gpt2 gpt_neox opt bloom falcon".split()
+
+
+def adapter_on(frozen, seed: int, rank: int = 2) -> BankedAdapter:
+    chance = torch.Generator().manual_seed(seed)
+    weights = {
+        s.path: LowRank(
+            torch.randn(rank, s.inputs, generator=chance) / 8,
+            torch.randn(s.outputs, rank, generator=chance),
+            1.0,
+        )
+        for s in frozen.base.linears
+        if seed % 2 or "mlp" not in s.path
+    }
+    adapter = BankedAdapter(weights, frozen.dtype)
+    inject(frozen.model, adapter.paths, frozen.bank)
+    return adapter
+
+
+def request(frozen, prompt: str, adapter=None, *, cancel=None, tell=None, **config) -> Seat:
+    question = Question(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), adapter)
+    return Seat(Answer(question, frozen.codec), tell, cancel or CancellationToken())
+
+
+def run(frozen, *asked: Seat, most_rows: int = 64) -> list[Generation]:
+    batch = RunningBatch(frozen, most_rows)
+    batch.ask(asked)
+    for _ in batch.steps():
+        pass
+    return [a.done.result(0) for a in asked]
+
+
+def mixed(frozen, adapters, **config) -> list[Seat]:
+    return [
+        request(frozen, p, a, max_tokens=n, **config)
+        for p, a, n in zip(PROMPTS, adapters, LENGTHS, strict=True)
+    ]
+
+
+def same(one: Generation, other: Generation) -> None:
+    assert one.tokens == other.tokens
+    assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_join_and_leave_are_answered_as_each_alone(tiny_folder, architecture):
+    frozen = load(str(tiny_folder(architecture)), "float32")
+    one, two, three = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4), (3, 1)))
+    adapters = (one, None, two, one, three, two)
+    together = mixed(frozen, adapters)
+    batch = RunningBatch(frozen, most_rows=4)
+    batch.ask(together[:3])
+    for step, _ in enumerate(batch.steps()):
+        if step == 4:  # in the middle of the first three answers
+            batch.ask(together[3:])
+    alone = [run(frozen, asked)[0] for asked in mixed(frozen, adapters)]
+    for asked, expected in zip(together, alone, strict=True):
+        same(asked.done.result(0), expected)
+    plain = [run(frozen, asked)[0].tokens for asked in mixed(frozen, (None,) * 6)]
+    assert [a.tokens for a in alone] != plain
+
+
+def test_neighbours_do_not_disturb_a_row_s_randomness(frozen):
+    adapters = (adapter_on(frozen, 1), None, adapter_on(frozen, 2), None, None, None)
+    config = {"temperature": 1.5, "seed": 7}
+    together = run(frozen, *mixed(frozen, adapters, **config))
+    alone = [run(frozen, asked)[0] for asked in mixed(frozen, adapters, **config)]
+    for one, other in zip(together, alone, strict=True):
+        same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}),
+        ("mistral", {"sliding_window": 24}),  # some rows outgrow it, and all go on by the modules
+        ("qwen2", {}),
+        ("qwen3", {}),
+    ],
+)
+def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
+    tiny_folder, architecture, shape, monkeypatch
+):
+    frozen = load(str(tiny_folder(architecture, **shape)), "float32")
+    one, two = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4)))
+    passes = []
+    monkeypatch.setattr(Decoder, "following", _counted(Decoder.following, passes))
+    own = run(frozen, *mixed(frozen, (one, None, two, one, two, two)))
+    assert passes
+    monkeypatch.setattr(Decoder, "reaches", lambda *_: False)
+    for found, expected in zip(
+        own, run(frozen, *mixed(frozen, (one, None, two, one, two, two))), strict=True
+    ):
+        same(found, expected)
+
+
+def _counted(method, passes):
+    return lambda *args, **more: (passes.append(1), method(*args, **more))[1]
+
+
+def test_rows_share_their_forward_passes(frozen, monkeypatch):
+    """Fails when requests are answered one by one again, whatever their answers."""
+    adapters = [adapter_on(frozen, seed) for seed in range(6)]
+    passes = []
+    for name in ("hidden", "following"):
+        monkeypatch.setattr(Decoder, name, _counted(getattr(Decoder, name), passes))
+    hook = frozen.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        found = run(
+            frozen,
+            *(request(frozen, p, a, max_tokens=10) for p, a in zip(PROMPTS, adapters, strict=True)),
+        )
+    finally:
+        hook.remove()
+    assert len(passes) == max(len(g.tokens) for g in found)
+
+
+def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
+    token = CancellationToken()
+    told: list[Delta] = []
+
+    def stop_at_three(piece: Delta) -> None:
+        told.append(piece)
+        if len(told) == 3:
+            token.cancel()
+
+    asked = mixed(frozen, (None,) * 6)
+    asked[1] = request(frozen, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
+    waiting = request(frozen, PROMPTS[0], cancel=token)
+    batch = RunningBatch(frozen, most_rows=6)
+    batch.ask([*asked, waiting])
+    for _ in batch.steps():
+        pass
+    for gone in (asked[1], waiting):
+        with pytest.raises(Cancelled):
+            gone.done.result(0)
+    assert len(told) == 3
+    for one, other in zip(asked, mixed(frozen, (None,) * 6), strict=True):
+        if one is not asked[1]:
+            same(one.done.result(0), run(frozen, other)[0])
+
+
+def test_a_row_whose_output_is_not_finite_fails_alone(frozen):
+    broken = BankedAdapter(
+        {
+            s.path: LowRank(torch.full((1, s.inputs), 3e38), torch.full((s.outputs, 1), 3e38), 1.0)
+            for s in frozen.base.linears[:1]
+        }
+    )
+    good = adapter_on(frozen, 1)
+    asked = mixed(frozen, (good, broken, None, good, None, broken))
+    batch = RunningBatch(frozen)
+    batch.ask(asked)
+    for _ in batch.steps():
+        pass
+    for one, other in zip(asked, mixed(frozen, (good, None, None, good, None, None)), strict=True):
+        if one.adapter is broken:
+            with pytest.raises(BackendError, match="not finite"):
+                one.done.result(0)
+        else:
+            same(one.done.result(0), run(frozen, other)[0])
+
+
+def test_who_cannot_be_told_fails_alone(frozen):
+    def tell(_: Delta) -> None:
+        raise RuntimeError("nobody listens")
+
+    asked = [request(frozen, "play", tell=tell), request(frozen, "play", max_tokens=5)]
+    batch = RunningBatch(frozen)
+    batch.ask(asked)
+    for _ in batch.steps():
+        pass
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        asked[0].done.result(0)
+    assert len(asked[1].done.result(0).tokens) == 5
+
+
+def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen, monkeypatch):
+    following = Decoder.following
+
+    def break_once(*_):
+        monkeypatch.setattr(Decoder, "following", following)
+        raise RuntimeError("broken")
+
+    first, second = request(frozen, "play"), request(frozen, "play", max_tokens=4)
+    monkeypatch.setattr(Decoder, "following", break_once)
+    batch = RunningBatch(frozen)
+    batch.ask([first])
+    steps = batch.steps()
+    next(steps)
+    batch.ask([second])
+    for _ in steps:
+        pass
+    with pytest.raises(RuntimeError, match="broken"):
+        first.done.result(0)
+    assert len(second.done.result(0).tokens) == 4
+
+
+def test_who_waits_for_a_first_turn_that_never_comes_is_told(frozen):
+    batch, waiting = RunningBatch(frozen), request(frozen, "play")
+    batch.ask([waiting])
+    batch.steps()
+    batch.close()
+    with pytest.raises(BackendError, match="closed"):
+        waiting.done.result(0)
+
+
+def test_a_flood_for_one_adapter_keeps_no_other_waiting(frozen):
+    busy, rare = adapter_on(frozen, 1), adapter_on(frozen, 2)
+    flood = [request(frozen, "play", busy, max_tokens=4) for _ in range(8)]
+    late = request(frozen, "play", rare, max_tokens=4)
+    batch = RunningBatch(frozen, most_rows=2)
+    batch.ask([*flood, late])
+    steps = batch.steps()
+    while not late.done.done():
+        next(steps)
+    assert sum(a.done.done() for a in flood) <= 1
+
+
+def test_long_prompts_are_run_a_few_at_a_time(frozen, monkeypatch):
+    long = "parcel " * 60
+    tokens = len(frozen.codec.prompt_ids(long))
+    asked = [request(frozen, long, max_tokens=2) for _ in range(6)]
+    seen: list[int] = []
+    prompts = Decoder.hidden
+    monkeypatch.setattr(
+        Decoder,
+        "hidden",
+        lambda d, ids, *args, **more: (seen.append(len(ids)), prompts(d, ids, *args, **more))[1],
+    )
+    run(frozen, *asked)
+    assert 6 * tokens > PROMPT_TOKENS
+    assert max(seen) <= PROMPT_TOKENS

@@ -1,0 +1,140 @@
+"""Passages that the base writes: its own, the same ones every time, and what they keep."""
+
+import pytest
+import torch
+
+from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.serving.score import Asked, score
+from ouroboros.backend.local.training.base_samples import (
+    ASKED,
+    PASSAGES,
+    TOKENS,
+    Passages,
+    _drawn,
+    write,
+)
+from ouroboros.backend.local.training.rows import Item
+from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.train import train
+from ouroboros.domain.config import AdapterConfig, TrainingConfig
+from ouroboros.domain.data import Row
+from ouroboros.lora.bank import BankedAdapter
+from ouroboros.lora.inject import inject
+from ouroboros.lora.weights import LowRank
+
+
+def finish(steps):
+    """The result of work, and how many steps it took."""
+    taken = 0
+    while True:
+        try:
+            next(steps)
+            taken += 1
+        except StopIteration as end:
+            return end.value, taken
+
+
+@pytest.fixture
+def items(frozen) -> tuple[Item, ...]:
+    return finish(Passages(frozen).written())[0]
+
+
+def test_a_base_writes_the_same_passages_whenever_it_is_loaded(tiny_folder, items):
+    again, _ = finish(write(load(str(tiny_folder()), dtype="float32")))
+    assert again == [item.sequences[0] for item in items]
+
+
+def test_they_are_written_once(frozen):
+    passages = Passages(frozen)
+    first, steps = finish(passages.written())
+    assert steps > TOKENS
+    again, steps = finish(passages.written())
+    assert again is first
+    assert steps == 0
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no file of tensors"], ids=["kept", "empty", "broken"])
+def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(frozen, tmp_path, damage):
+    first, _ = finish(Passages(frozen, tmp_path / "kept").written())
+    (file,) = (tmp_path / "kept").iterdir()
+    if damage is not None:
+        file.write_bytes(damage)
+    again, steps = finish(Passages(frozen, tmp_path / "kept").written())
+    assert (steps == 0) == (damage is None)
+    assert [i.sequences for i in again] == [i.sequences for i in first]
+    for here, there in zip(again, first, strict=True):
+        assert torch.equal(here.teacher.ids, there.teacher.ids)
+        assert torch.equal(here.teacher.logprobs, there.teacher.logprobs)
+        assert torch.equal(here.teacher.rest, there.teacher.rest)
+
+
+def test_bases_that_differ_keep_their_own(tiny_folder, tmp_path):
+    for folder, dtype in (
+        (tiny_folder(), "float32"),
+        (tiny_folder(), "bfloat16"),
+        (tiny_folder("qwen3"), "float32"),
+    ):
+        finish(Passages(load(str(folder), dtype), tmp_path).written())
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_disk_that_cannot_be_written_to_is_done_without(frozen, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert len(finish(Passages(frozen, tmp_path / "taken").written())[0]) == PASSAGES
+
+
+def test_half_are_plain_text_and_half_answer_its_beginnings(frozen, items):
+    codec = frozen.codec
+    text, answers = (
+        [item.sequences[0] for item in half] for half in (items[: PASSAGES // 2], items[PASSAGES // 2 :])
+    )
+    assert len(text) == len(answers)
+    assert len({t.prompt for t in text}) > PASSAGES / 4
+    assert not {t.prompt[-1] for t in text} & set(codec.tokenizer.all_special_ids)
+    for told, answer in zip(text, answers, strict=True):
+        assert answer.prompt[-len(codec.opening) :] == codec.opening
+        assert answer.prompt == codec.prompt_ids(codec.text((*told.prompt, *told.output)[:ASKED]))
+
+
+def test_no_end_token_ends_one_and_the_context_holds_all(frozen, items):
+    ends = frozen.codec.ends
+    outputs = [item.sequences[0].output for item in items]
+    assert any(ends & set(output[:-1]) for output in outputs)
+    assert {len(output) for output in outputs} == {TOKENS}
+    assert max(len(item) for item in items) <= frozen.base.context
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    probs = torch.tensor([0.0, 0.7, 0.0, 0.2, 0.1, 0.0]).repeat(4000, 1)
+    drawn = _drawn(probs, torch.Generator().manual_seed(0)).bincount(minlength=6) / 4000
+    assert drawn[[0, 2, 5]].tolist() == [0.0, 0.0, 0.0]
+    torch.testing.assert_close(drawn, probs[0], rtol=0, atol=0.03)
+
+
+def test_who_trains_along_with_them_stays_near_the_base_in_other_text(frozen, items):
+    text = "somewhere else it had rained for days and nobody went out any more".split()
+    ids = [tuple(frozen.codec.tokenizer.encode(word, add_special_tokens=False)) for word in text]
+    other = Encoded(ids[0], tuple(i for word in ids[1:] for i in word))
+    assert drift(frozen, items, other) < 0.7 * drift(frozen, (), other)
+
+
+def drift(frozen, anchors, text: Encoded) -> float:
+    """How far a training on labels takes the model from its base in a text, in nats per token."""
+    chance = torch.Generator().manual_seed(0)
+    adapter = BankedAdapter(
+        {
+            s.path: LowRank(
+                torch.randn(4, s.inputs, generator=chance) * 0.1, torch.zeros(s.outputs, 4), 2.0
+            )
+            for s in frozen.base.linears
+        },
+        frozen.dtype,
+    )
+    inject(frozen.model, adapter.paths, frozen.bank)
+    rows = [Row(f"question {i}", ("yes", "no")[i % 2]) for i in range(8)]
+    training = TrainingConfig(batch_size=8, epochs=30, anchors=0.5)
+    config = AdapterConfig(learning_rate=1e-2)
+    finish(train(Pool(frozen), adapter, rows, config, training, anchors=anchors))
+    (found,), _ = finish(score(frozen, [Asked(text, adapter, True)]))
+    return found.drift

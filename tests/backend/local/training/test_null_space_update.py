@@ -1,0 +1,172 @@
+"""The careful update: learns its rows, and keeps off what it was told to protect."""
+
+import math
+
+import pytest
+import torch
+
+from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob, UpdateJob
+from ouroboros.backend.local.training.null_space_update import Shield
+from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
+from ouroboros.domain.data import Prompt, Row, TrainingExample
+from ouroboros.domain.errors import Cancelled, InvalidConfig, InvalidExample, TooLong
+from ouroboros.domain.generation import GenerationConfig
+from ouroboros.domain.losses import DPO, KTO, APOZero, Supervised
+from ouroboros.lora.peft_files import unpack
+
+CONFIG = AdapterConfig(target_modules="all-linear")
+FIX = Row("where is it?", "shipping", DPO(), rejected="no idea")
+
+
+@pytest.fixture
+async def start(backend):
+    return await backend.initialize(CONFIG, 0)
+
+
+async def total(backend, files, prompt: Prompt, output: str) -> float:
+    digest = await backend.load(files)
+    (score,) = await backend.score([ScoreRequest(prompt, output, digest)])
+    return score.total
+
+
+async def answer(backend, files, prompt: Prompt) -> str:
+    request = GenerateRequest(prompt, GenerationConfig(max_tokens=12), await backend.load(files))
+    return (await backend.generate([request]))[0].text
+
+
+async def test_a_correction_is_said_afterwards(backend, start):
+    outcome = await backend.update(UpdateJob(start, CONFIG, (FIX,)))
+    assert await answer(backend, outcome.files, FIX.prompt) == "shipping"
+    assert outcome.report.final_loss < outcome.report.first_loss
+
+
+@pytest.mark.parametrize("loss", [APOZero(), KTO()], ids=lambda loss: loss.kind)
+async def test_blame_halves_the_answers_probability_and_stops(backend, start, loss):
+    row = Row("hello", None, loss, rejected="go away")
+    outcome = await backend.update(UpdateJob(start, CONFIG, (row,)))
+    fell = await total(backend, start, "hello", "go away") - await total(
+        backend, outcome.files, "hello", "go away"
+    )
+    assert math.log(2) <= fell < 4
+    assert outcome.report.advice == ""
+
+
+async def test_a_weaker_score_moves_less(backend, start):
+    after = {}
+    for weight in (0.2, 1.0):
+        row = Row("hello", "good day", APOZero(), weight)
+        outcome = await backend.update(UpdateJob(start, CONFIG, (row,), update=UpdateConfig(step=1e-3)))
+        after[weight] = await total(backend, outcome.files, "hello", "good day")
+    assert await total(backend, start, "hello", "good day") < after[0.2] < after[1.0]
+
+
+async def test_a_preference_pair_gains_a_margin(backend, start):
+    outcome = await backend.update(UpdateJob(start, CONFIG, (FIX,)))
+    margins = [
+        await total(backend, f, FIX.prompt, "shipping") - await total(backend, f, FIX.prompt, "no idea")
+        for f in (start, outcome.files)
+    ]
+    assert margins[1] - margins[0] >= math.log(2)
+
+
+async def test_what_is_learned_already_is_left_as_it_is(backend, start):
+    first = await backend.update(UpdateJob(start, CONFIG, (FIX,), update=UpdateConfig(likely=0.5)))
+    known = Row(FIX.prompt, "shipping", Supervised())
+    job = UpdateJob(first.files, CONFIG, (known,), update=UpdateConfig(likely=0.5))
+    again = await backend.update(job)
+    if not first.report.advice:
+        assert (again.report.steps, again.files) == (0, first.files)
+
+
+async def test_a_protected_prompt_moves_less(backend, start):
+    """An adapter that knows two things is corrected about a third."""
+    known = (Row("play some music", "media"), Row("I was charged twice", "billing"))
+    training = TrainingConfig(batch_size=2, epochs=40)
+    rate = AdapterConfig(target_modules="all-linear", learning_rate=1e-2)
+    taught = (await backend.train(TrainJob(start, rate, training, known))).files
+    protect = tuple(TrainingExample(r.prompt, r.output or "") for r in known)
+    drift = {}
+    for name, examples in (("open", ()), ("protected", protect)):
+        job = UpdateJob(taught, CONFIG, (FIX,), examples, UpdateConfig(ridge=0.01))
+        files = (await backend.update(job)).files
+        drift[name] = sum(
+            [
+                abs(
+                    await total(backend, files, r.input, r.output)
+                    - await total(backend, taught, r.input, r.output)
+                )
+                for r in protect
+            ]
+        )
+        assert await answer(backend, files, FIX.prompt) == "shipping"
+    assert drift["protected"] < drift["open"]
+
+
+async def test_only_attention_moves_where_it_is_adapted(backend, start):
+    before = unpack(start).weights
+    after = unpack((await backend.update(UpdateJob(start, CONFIG, (FIX,)))).files).weights
+    moved = {p for p, low in after.items() if not torch.equal(low.b, before[p].b)}
+    assert moved
+    assert all(".self_attn." in path for path in moved)
+    assert all(torch.equal(after[p].a, before[p].a) for p in after if ".mlp." in p)
+
+
+async def test_an_adapter_without_attention_learns_by_what_it_has(backend):
+    config = AdapterConfig(target_modules="down_proj,up_proj")
+    start = await backend.initialize(config, 2)  # of eight seeds, two or three get so far in 60 steps
+    outcome = await backend.update(UpdateJob(start, config, (FIX,)))
+    assert await answer(backend, outcome.files, FIX.prompt) == "shipping"
+
+
+async def test_the_same_update_gives_the_same_bits(backend, start):
+    job = UpdateJob(start, CONFIG, (FIX,), (TrainingExample("hello", "good day"),))
+    first, second = await backend.update(job), await backend.update(job)
+    assert first.files == second.files
+
+
+async def test_an_update_that_runs_out_of_steps_says_so(backend, start):
+    job = UpdateJob(start, CONFIG, (FIX,), update=UpdateConfig(max_steps=2))
+    assert "1 rows were not fully learned" in (await backend.update(job)).report.advice
+
+
+async def test_a_cancelled_update_returns_nothing(backend, start):
+    token = CancellationToken()
+    with pytest.raises(Cancelled):
+        await backend.update(UpdateJob(start, CONFIG, (FIX,)), lambda _: token.cancel(), token)
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        (Row("p", "word " * 2000), TooLong),
+        (Row("p", None, DPO(), rejected="bad"), InvalidExample),
+        (Row("p", None, rejected="bad"), InvalidExample),
+        (Row("p", "good", APOZero(), rejected="bad"), InvalidExample),
+        (Row("p", "good", DPO(beta=float("nan")), rejected="bad"), InvalidConfig),
+    ],
+)
+async def test_rows_that_cannot_be_learned_are_refused(backend, start, row, error):
+    with pytest.raises(error):
+        await backend.check([row])
+    with pytest.raises(error):
+        await backend.update(UpdateJob(start, CONFIG, (row,)))
+
+
+def test_a_shield_takes_out_what_is_protected_and_leaves_the_rest():
+    torch.manual_seed(0)
+    x = torch.randn(5, 32)
+    shield = Shield.against(x, ridge=1e-6)
+    inside = torch.randn(3, 5) @ x
+    assert (shield(inside) @ x.T).abs().max() < 1e-2
+    a = torch.randn(3, 32)
+    outside = a - a @ torch.linalg.pinv(x) @ x
+    torch.testing.assert_close(shield(outside), outside, rtol=1e-3, atol=1e-4)
+
+
+def test_a_shield_is_the_regularised_projection():
+    torch.manual_seed(0)
+    x, a, ridge = torch.randn(7, 16), torch.randn(2, 16), 0.3
+    strength = ridge * float((x @ x.T).trace()) / 16
+    expected = a @ torch.linalg.inv(x.T @ x + strength * torch.eye(16)) * strength
+    torch.testing.assert_close(Shield.against(x, ridge)(a), expected, rtol=1e-4, atol=1e-5)
