@@ -69,7 +69,7 @@ class _InQdrant:
     """Portraits as the finder keeps them in Qdrant."""
 
     def __init__(self, servers: ExitStack) -> None:
-        from ouroboros.finder.gallery import StoreGallery
+        from ouroboros.engine.routing.index_store import StoreGallery
         from ouroboros.stores.open import open_vectors
         from ouroboros.testing.servers import qdrant
 

@@ -1,11 +1,11 @@
 """`AdapterLearningEngine`: the one place that puts backend, learning and registry in sequence."""
 
-from ouroboros.engine.adapters import Adapters
-from ouroboros.engine.feedback import Feedback
-from ouroboros.engine.merging import Merging
-from ouroboros.engine.remaking import Remaking
-from ouroboros.engine.retention import Retention
-from ouroboros.engine.upkeep import Upkeep
+from ouroboros.engine.verbs.adapters import Adapters
+from ouroboros.engine.verbs.feedback import Feedback
+from ouroboros.engine.verbs.maintenance import Upkeep
+from ouroboros.engine.verbs.merging import Merging
+from ouroboros.engine.verbs.pins import Retention
+from ouroboros.engine.verbs.rebuild import Remaking
 
 __all__ = ["AdapterLearningEngine"]
 

@@ -14,8 +14,9 @@ from ouroboros.domain.errors import InvalidExample, OuroborosError
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.result import Err, Ok, Result
-from ouroboros.finder import BaseEmbedder, Finder
-from ouroboros.gatekeeper import Gatekeeper
+from ouroboros.engine.feedback_learner import Tutor
+from ouroboros.engine.gate import Gatekeeper
+from ouroboros.engine.routing import BaseEmbedder, Finder
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.performance import Tracker
 from ouroboros.learning.gate.policy import GatePolicy
@@ -23,7 +24,6 @@ from ouroboros.learning.replay.reservoir import ROWS
 from ouroboros.registry.adapter_lock import Turns
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
-from ouroboros.tutor import Tutor
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import Found
 from ouroboros.engine.core import check_examples, verb
-from ouroboros.engine.finding import Finding
+from ouroboros.engine.verbs.routing import Finding
 from ouroboros.registry.threads import in_thread
 
 EVALUATION_BATCH = 32

@@ -27,7 +27,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.gatekeeper import Candidate, Gatekeeper, Judged
+from ouroboros.engine.gate import Candidate, Gatekeeper, Judged
 from ouroboros.learning.feedback.log import Memory
 from ouroboros.learning.feedback.plan import Plan, plan
 from ouroboros.learning.feedback.rate_limit import UserLimit

@@ -16,8 +16,8 @@ from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import raise_if_cancelled, verb
-from ouroboros.engine.training import Teaching, Training
-from ouroboros.engine.versions import Versions
+from ouroboros.engine.verbs.training import Teaching, Training
+from ouroboros.engine.verbs.versions import Versions
 from ouroboros.registry.environment import software
 from ouroboros.registry.erasure import (
     Note,

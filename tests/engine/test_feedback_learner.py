@@ -17,13 +17,13 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.engine.feedback_learner import PROTECTED
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import FakeBackend
 from ouroboros.testing.tiny import tiny_model
-from ouroboros.tutor import PROTECTED
 
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
 SHORT = GenerationConfig(max_tokens=12)

@@ -11,9 +11,9 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.probe_scores import Standing
 from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.domain.verdict import Repair
-from ouroboros.gatekeeper.comparison import Comparison
-from ouroboros.gatekeeper.lines import Lines
-from ouroboros.gatekeeper.trial import Candidate, Judged, Trial
+from ouroboros.engine.gate.candidate import Candidate, Judged, Trial
+from ouroboros.engine.gate.history import Lines
+from ouroboros.engine.gate.merge_gate import Comparison
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.gate.repair import far_enough
 from ouroboros.learning.replay.knowledge import Knowledge

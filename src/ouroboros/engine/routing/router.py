@@ -16,8 +16,8 @@ from ouroboros.domain.data import Prompt, TrainingExample, messages_of
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.routing import Found, Vector
-from ouroboros.finder.gallery import Gallery, MemoryGallery, StoreGallery
-from ouroboros.gatekeeper import Gatekeeper
+from ouroboros.engine.gate import Gatekeeper
+from ouroboros.engine.routing.index_store import Gallery, MemoryGallery, StoreGallery
 from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
 from ouroboros.learning.replay.reservoir import class_of
 from ouroboros.learning.routing.centroids import DRAWN, Portrait, described, portray

@@ -18,8 +18,8 @@ from ouroboros.domain.training import Job, JobState, OnProgress
 from ouroboros.domain.verdict import Place
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
-from ouroboros.engine.watch import Watch
-from ouroboros.gatekeeper import Candidate, Judged, refusal
+from ouroboros.engine.gate import Candidate, Judged, refusal
+from ouroboros.engine.job_progress import Watch
 from ouroboros.learning.gate.repair import gentler
 from ouroboros.learning.replay.class_weights import balanced
 from ouroboros.learning.replay.probes import Probe, ProbeKind

@@ -5,8 +5,8 @@ adapter knows, let `learning.gate` judge, repair what can be repaired, and hand 
 verdict. Committing them is the caller's business.
 """
 
-from ouroboros.gatekeeper.comparison import Compared, Comparison
-from ouroboros.gatekeeper.gatekeeper import Gatekeeper, refusal
-from ouroboros.gatekeeper.trial import Candidate, Judged, Sheet
+from ouroboros.engine.gate.candidate import Candidate, Judged, Sheet
+from ouroboros.engine.gate.gate import Gatekeeper, refusal
+from ouroboros.engine.gate.merge_gate import Compared, Comparison
 
 __all__ = ["Candidate", "Compared", "Comparison", "Gatekeeper", "Judged", "Sheet", "refusal"]

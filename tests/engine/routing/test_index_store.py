@@ -7,7 +7,7 @@ import pytest
 
 from ouroboros.domain.data import TrainingExample
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.finder.gallery import StoreGallery
+from ouroboros.engine.routing.index_store import StoreGallery
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.metadata.memory import MemoryMetadata
 from ouroboros.stores.open import open_blobs, open_metadata, open_vectors

@@ -1,5 +1,5 @@
 """Finding the adapter that knows a task."""
 
-from ouroboros.finder.finder import BaseEmbedder, Finder
+from ouroboros.engine.routing.router import BaseEmbedder, Finder
 
 __all__ = ["BaseEmbedder", "Finder"]

@@ -13,8 +13,8 @@ from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.results import Answers as ProbeAnswers
 from ouroboros.domain.results import Comparison, Evaluation
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import verb
+from ouroboros.engine.verbs.generation import Answers
 from ouroboros.registry.journal import Journalled
 from ouroboros.registry.lineage import ancestors, events_between, in_order, learned
 from ouroboros.registry.threads import in_thread

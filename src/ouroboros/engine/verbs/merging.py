@@ -13,10 +13,10 @@ from ouroboros.domain.errors import Refused
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import MergedFrom, Version
-from ouroboros.engine.answers import Answers
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
-from ouroboros.engine.tracking import Tracking
-from ouroboros.gatekeeper import Compared, Comparison, Sheet
+from ouroboros.engine.gate import Compared, Comparison, Sheet
+from ouroboros.engine.verbs.generation import Answers
+from ouroboros.engine.verbs.performance import Tracking
 from ouroboros.learning.merging.checks import (
     check_distinct,
     check_pins_agree,

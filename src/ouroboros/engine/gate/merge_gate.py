@@ -9,7 +9,7 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.probe_scores import Standing
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.gatekeeper.trial import Question, Sheet, ask, standing
+from ouroboros.engine.gate.candidate import Question, Sheet, ask, standing
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.merging.checks import best_parents
 from ouroboros.learning.replay.probes import Probe

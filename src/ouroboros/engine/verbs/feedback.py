@@ -8,7 +8,7 @@ from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.core import raise_if_cancelled, verb
-from ouroboros.engine.tracking import Tracking
+from ouroboros.engine.verbs.performance import Tracking
 from ouroboros.learning.feedback.signals import judgement
 from ouroboros.registry.threads import in_thread
 
