@@ -69,7 +69,7 @@ class _InQdrant:
     """Portraits as the finder keeps them in Qdrant."""
 
     def __init__(self, servers: ExitStack) -> None:
-        from ouroboros.engine.routing.index_store import StoreGallery
+        from ouroboros.engine.routing.index_store import StoredCentroidIndex
         from ouroboros.stores.open import open_vectors
         from ouroboros.testing.servers import qdrant
 
@@ -78,8 +78,8 @@ class _InQdrant:
         vectors = open_vectors(f"{url}/bench-{os.getpid()}")
         assert vectors is not None
         servers.callback(vectors.close)
-        self._gallery, self._hung = StoreGallery(vectors), dict[Any, str]()
-        self._gallery.hang("bench", self._hung)
+        self._gallery, self._hung = StoredCentroidIndex(vectors), dict[Any, str]()
+        self._gallery.sync("bench", self._hung)
         self.search = self._gallery.search
 
     def put(self, adapter: Any, portrait: Any) -> None:
@@ -153,9 +153,9 @@ class _Bench:
 
     def _put(self, name: str, texts: Sequence[str], classes: Sequence[str]) -> None:
         from ouroboros.domain.names import AdapterId
-        from ouroboros.learning.routing.centroids import portray
+        from ouroboros.learning.routing.centroids import compute_centroids
 
-        portrait = portray(self._embed(texts), classes, self._anchors)
+        portrait = compute_centroids(self._embed(texts), classes, self._anchors)
         for index in (self._index, self._remote):
             if index:
                 index.put(AdapterId(name), portrait)

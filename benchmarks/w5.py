@@ -55,12 +55,12 @@ async def _ours(
 ) -> dict[str, Any]:
     from ouroboros.backend.base import GenerateRequest
     from ouroboros.backend.local import LocalBackend
-    from ouroboros.backend.local.model.load import load
+    from ouroboros.backend.local.model.load import load_base
     from ouroboros.domain.config import AdapterConfig
     from ouroboros.domain.generation import GenerationConfig
     from ouroboros.domain.weights import AdapterFiles
 
-    backend = LocalBackend(load(folder))
+    backend = LocalBackend(load_base(folder))
     store, digests = Path(folder, "store"), []
     store.mkdir()
     shape = AdapterConfig(target_modules=targets)

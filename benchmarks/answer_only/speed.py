@@ -12,7 +12,7 @@ from benchmarks.harness.claims import ratios
 from ouroboros.backend.base import GenerateRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.cache.prefix_cache import LIMIT
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig
@@ -61,7 +61,7 @@ async def _in_turn(model: str, work: Work, rounds: int) -> dict[str, list[float]
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for _ in range(rounds):
         for arm, (acts_on, kept) in ARMS.items():
-            backend = LocalBackend(load(model, prompt_bytes=kept))
+            backend = LocalBackend(load_base(model, prompt_bytes=kept))
             config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
             times[arm].append(await work(backend, config))
             await backend.close()

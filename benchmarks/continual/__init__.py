@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.harness import Claim, Spread
-from ouroboros.domain.tracking import Gated
+from ouroboros.domain.tracking import GateCounts
 
 SHARE = 0.2
 """Of the stream's rows, at most this share is kept."""
@@ -38,7 +38,7 @@ class Run:
     drift: float
     size: int
     seconds: float
-    gated: Gated | None = None
+    gated: GateCounts | None = None
 
     @property
     def ap(self) -> float:
@@ -114,10 +114,10 @@ def _setting(options: Namespace, seed: int) -> tuple[Any, Any, Any]:
     from benchmarks.continual.arms import Dials, rows_of
     from benchmarks.continual.model import Bench, prose
     from benchmarks.continual.streams import Cut, stream
-    from ouroboros.backend.local.model.load import load
+    from ouroboros.backend.local.model.load import load_base
     from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 
-    frozen = load(options.model)
+    frozen = load_base(options.model)
     cut = Cut(options.stages, options.classes, options.rows, options.test)
     stages = stream(options.stream, cut, seed)
     training = TrainingConfig.auto(len(stages[0].train), seed=seed)
@@ -132,7 +132,7 @@ def _measure(bench: Any, stages: Sequence[Any], arm: Any, dials: Any, base: floa
     table: list[list[float]] = []
     seconds, began = 0.0, time.perf_counter()
     weights: Any = None
-    gated: Gated | None = None
+    gated: GateCounts | None = None
 
     def learning() -> Iterator[Any]:
         nonlocal gated

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.continual.model import Bench
 from benchmarks.continual.streams import Stage
 from ouroboros.domain.data import TrainingExample
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.learning.replay.reservoir import Reservoir
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.weights import LoraWeights, LowRank
@@ -53,7 +53,7 @@ def replay(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[Lora
         kept = [row.example for row in memory]
         weights = bench.fit(weights, stage.train, kept)
         for row, example in enumerate(stage.train):
-            memory.put(Place(number, row), example)
+            memory.put(ExampleRef(number, row), example)
         yield weights
 
 

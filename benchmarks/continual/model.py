@@ -11,13 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.forward.packing import output_logprobs
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.serving.score import Asked, score
-from ouroboros.backend.local.training.rows import Item, encode, planned, with_references
-from ouroboros.backend.local.training.shared_gradients import Pool
-from ouroboros.backend.local.training.train import beside, order, schedule
+from ouroboros.backend.local.serving.score import ScoreItem, score_outputs
+from ouroboros.backend.local.training.rows import (
+    TokenizedRow,
+    add_references,
+    plan_token_budget,
+    tokenize_rows,
+)
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
+from ouroboros.backend.local.training.train import interleave_replay, schedule, shuffle_rows
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter
@@ -35,10 +40,10 @@ PROSE_TOKENS = 128
 class Bench:
     """The base, how adapters on it are shaped and trained, and plain text that no task is about."""
 
-    frozen: FrozenModel
+    frozen: BaseRuntime
     config: AdapterConfig
     training: TrainingConfig
-    prose: tuple[Encoded, ...]
+    prose: tuple[TokenizedPair, ...]
 
     def fresh(self, seed: int) -> LoraWeights:
         """PEFT's initial factors: A uniform, B zero."""
@@ -69,15 +74,15 @@ class Bench:
         training = training or self.training
         adapter = self.adapter(weights)
         items = self._items(adapter, (*examples, *replay))
-        new = list(order(len(examples), training, self.config.max_steps))
+        new = list(shuffle_rows(len(examples), training, self.config.max_steps))
         known = range(len(examples), len(items))
-        replayed = beside(new, known, training.replay, training.seed + 1)
+        replayed = interleave_replay(new, known, training.replay, training.seed + 1)
         plan = [[*step, *more] for step, more in zip(new, replayed, strict=True)]
         rates = schedule(len(plan), training, self.config.learning_rate)
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
-        pool, passes = Pool(self.frozen), planned(self.frozen, adapter, items, plan)
+        pool, passes = GradientBatcher(self.frozen), plan_token_budget(self.frozen, adapter, items, plan)
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
                 batch = [items[i] for i in chosen]
@@ -96,23 +101,26 @@ class Bench:
         found, one = torch.zeros_like(adapter.master), torch.zeros_like(adapter.master)
         items = self._items(adapter, examples)
         steps = [[i] for i in range(len(items))]
-        pool, passes = Pool(self.frozen), planned(self.frozen, adapter, items, steps)
+        pool, passes = (
+            GradientBatcher(self.frozen),
+            plan_token_budget(self.frozen, adapter, items, steps),
+        )
         with adapter.training() as grads:
             for item in items:
                 _finish(pool.gradient(adapter, None, [item], grads, one.zero_(), passes))
                 found += one.square() / len(examples)
         return found
 
-    def _items(self, adapter: BankedAdapter, examples: Sequence[TrainingExample]) -> list[Item]:
-        rows = encode(self.frozen, [Row.of(example) for example in examples])
-        return _finish(with_references(self.frozen, adapter, rows))
+    def _items(self, adapter: BankedAdapter, examples: Sequence[TrainingExample]) -> list[TokenizedRow]:
+        rows = tokenize_rows(self.frozen, [Row.of(example) for example in examples])
+        return _finish(add_references(self.frozen, adapter, rows))
 
     def accuracy(self, weights: LoraWeights | None, examples: Sequence[TrainingExample]) -> float:
         """Share of examples whose output greedy decoding says exactly."""
         adapter = None if weights is None else self.adapter(weights)
         codec = self.frozen.codec
-        asked = [Asked(codec.sequence(e.input, e.output), adapter) for e in examples]
-        return fmean(s.said for s in _finish(score(self.frozen, asked)))
+        asked = [ScoreItem(codec.sequence(e.input, e.output), adapter) for e in examples]
+        return fmean(s.said for s in _finish(score_outputs(self.frozen, asked)))
 
     def perplexity(self, weights: LoraWeights | None) -> float:
         """On the plain text."""
@@ -121,7 +129,7 @@ class Bench:
         return math.exp(-float(torch.cat(found).mean()))
 
 
-def prose(frozen: FrozenModel, folder: Path, pieces: int = 3) -> tuple[Encoded, ...]:
+def prose(frozen: BaseRuntime, folder: Path, pieces: int = 3) -> tuple[TokenizedPair, ...]:
     """A few pieces of each of the folder's text files, as tokens to be predicted one by one."""
     found = []
     for file in sorted(folder.glob("*.txt")):
@@ -130,7 +138,7 @@ def prose(frozen: FrozenModel, folder: Path, pieces: int = 3) -> tuple[Encoded, 
             at = i * len(text) // (pieces + 1)
             piece = text[at : at + 6 * PROSE_TOKENS]
             ids = frozen.codec.tokenizer(piece, add_special_tokens=False)["input_ids"][:PROSE_TOKENS]
-            found.append(Encoded(tuple(ids[:1]), tuple(ids[1:])))
+            found.append(TokenizedPair(tuple(ids[:1]), tuple(ids[1:])))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err
-from ouroboros.domain.tracking import Gated
+from ouroboros.domain.tracking import GateCounts
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.lora.peft_files import unpack
 from ouroboros.lora.weights import LoraWeights
@@ -20,7 +20,9 @@ from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
 NAME = AdapterId("stream")
 
 
-def ours(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Generator[LoraWeights, None, Gated]:
+def ours(
+    bench: Bench, stages: Sequence[Stage], dials: Dials
+) -> Generator[LoraWeights, None, GateCounts]:
     """The head's weights after each stage; a refused stage leaves the head where it was. Returns what
     the gate did."""
     registry = Registry(open_metadata(MEMORY), open_blobs(MEMORY))

@@ -22,10 +22,10 @@ def ours(job: Mapping[str, Any], runs: int, dtype: str, anchors: float) -> dict[
     After a warm run, also the operations of the job and the machine's peak.
     """
     from ouroboros.backend.local import LocalBackend
-    from ouroboros.backend.local.model.load import load
+    from ouroboros.backend.local.model.load import load_base
 
     work = Job.of(job)
-    frozen = load(work.model, dtype)
+    frozen = load_base(work.model, dtype)
     folder = folder_of(work, f"ours-{dtype}-{anchors}")
     training = TrainingConfig(BATCH, work.epochs, seed=SEED, warmup=0.0, anchors=anchors)
     times = asyncio.run(_repeat(LocalBackend(frozen), work, training, folder, runs))

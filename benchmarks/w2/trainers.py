@@ -33,7 +33,7 @@ from benchmarks.w2.job import (
     labelled,
 )
 from benchmarks.w2.peers import Setup
-from ouroboros.backend.local.training.train import order
+from ouroboros.backend.local.training.train import shuffle_rows
 from ouroboros.domain.config import TrainingConfig
 
 
@@ -106,7 +106,7 @@ class _Epochs(Sampler[int]):
 
     def __init__(self, job: Job) -> None:
         training = TrainingConfig(BATCH, job.epochs, seed=SEED)
-        rows = [i for step in order(len(job.rows), training, max_steps=1_000_000) for i in step]
+        rows = [i for step in shuffle_rows(len(job.rows), training, max_steps=1_000_000) for i in step]
         size = len(job.rows)
         self._epochs: Sequence[list[int]] = [rows[i : i + size] for i in range(0, len(rows), size)]
         self._next = 0

@@ -31,7 +31,7 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 if TYPE_CHECKING:
     from ouroboros.build import open_engine, open_sync_engine
     from ouroboros.engine import AdapterLearningEngine
-    from ouroboros.lora.planning import fit
+    from ouroboros.lora.planning import shrink_to_limit
     from ouroboros.settings import Settings
     from ouroboros.sync import SyncEngine
 
@@ -66,9 +66,9 @@ __all__ = [
     "TrainingReport",
     "Version",
     "VersionRef",
-    "fit",
     "open_engine",
     "open_sync_engine",
+    "shrink_to_limit",
 ]
 
 _LATER = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.model.load import FrozenModel, load
+from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.testing.tiny import tiny_model
 
 
@@ -26,8 +26,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture
-def frozen(tiny_folder: Callable[..., Path]) -> FrozenModel:
-    return load(str(tiny_folder()), dtype="float32")
+def frozen(tiny_folder: Callable[..., Path]) -> BaseRuntime:
+    return load_base(str(tiny_folder()), dtype="float32")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.growth import exponent
 from benchmarks.w2.mfu import operations
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
@@ -13,7 +13,7 @@ def test_the_exponent_is_the_power(power):
 
 
 def test_operations_grow_with_rows_and_epochs_and_little_with_the_adapter(tiny):
-    frozen = load(str(tiny), "float32")
+    frozen = load_base(str(tiny), "float32")
     rows = [("where is my parcel?", "shipping"), ("set an alarm", "clock")]
     targets = ("q_proj", "v_proj")
     once = operations(frozen, rows, 1, 4, targets)

@@ -203,7 +203,7 @@ async def test_outcomes_are_found_again_after_a_restart(open_engine, engine):
 async def test_pending_feedback_is_learned_by_the_next_run(open_engine, engine):
     async with engine._writing[AdapterId("tickets")]:
         await teach(engine, FIX("red"), wait=False)
-        await engine._tutor.close()
+        await engine._feedback_learner.close()
     async with open_engine() as later:
         (moved,) = (await later.learn_pending()).unwrap()
         assert (moved.head, moved.applied) == (2, 1)

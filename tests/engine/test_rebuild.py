@@ -204,7 +204,7 @@ async def test_an_interrupted_forgetting_is_gone_on_with(
     taught: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(taught._registry, "keep", lambda *_, **__: 1 / 0)
+        broken.setattr(taught._registry, "store_unserved", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await taught.forget_events("a", 3)
     registry = open_store(tmp_path / "store")

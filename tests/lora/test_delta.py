@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.delta import Delta, Deltas, Update, trained
+from ouroboros.lora.delta import BatchedLoraUpdate, LayerUpdate, LoraUpdate, trained
 from ouroboros.lora.route import SHORT, Route, Segment
 from ouroboros.lora.weights import LowRank
 
@@ -29,16 +29,16 @@ def route(*parts: tuple[BankedAdapter | None, int]) -> Route:
     return Route.of_segments(segments)
 
 
-def alone(way: Route) -> list[Delta]:
+def alone(way: Route) -> list[LoraUpdate]:
     """An update for each segment by itself."""
     return [
-        Delta(slice(s.start, s.stop), factors, s.adapter.scale("layer"))
+        LoraUpdate(slice(s.start, s.stop), factors, s.adapter.scale("layer"))
         for s in way.segments
         if s.adapter is not None and (factors := s.adapter.factors("layer")) is not None
     ]
 
 
-def outcome(updates: Sequence[Update], grads: Sequence[torch.Tensor], tokens: int):
+def outcome(updates: Sequence[LayerUpdate], grads: Sequence[torch.Tensor], tokens: int):
     """What is put out, what comes back, and the adapters' gradients."""
     chance = torch.Generator().manual_seed(99)
     x, dy = (torch.randn(tokens, n, generator=chance) for n in (INPUTS, OUTPUTS))
@@ -86,7 +86,7 @@ def test_factors_that_rest_get_no_gradient():
     way = route((A, 5), (B, 6))
     with A.training({"layer": "a"}) as one, B.training({"layer": "a"}) as two:
         (update,) = way.updates("layer")
-        assert isinstance(update, Deltas)
+        assert isinstance(update, BatchedLoraUpdate)
         factors = A.factors("layer")
         assert factors is not None
         assert trained([update]) is factors[0]

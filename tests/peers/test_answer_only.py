@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.model.load import load
-from ouroboros.backend.local.model.tokenizer import Encoded
-from ouroboros.backend.local.training.train import order, schedule
+from ouroboros.backend.local.model.load import load_base
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
+from ouroboros.backend.local.training.train import schedule, shuffle_rows
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
@@ -57,11 +57,11 @@ def in_peft(base: Path, folder: Path, is_trainable: bool = False) -> Any:
     return PeftModel.from_pretrained(plain(base), str(folder), is_trainable=is_trainable)
 
 
-def logits(model: nn.Module, row: Encoded) -> Tensor:
+def logits(model: nn.Module, row: TokenizedPair) -> Tensor:
     return model(input_ids=torch.tensor([row.prompt + row.output])).logits[0, len(row.prompt) - 1 : -1]
 
 
-def logprobs(model: nn.Module, row: Encoded) -> Tensor:
+def logprobs(model: nn.Module, row: TokenizedPair) -> Tensor:
     with torch.no_grad():
         return -cross_entropy(logits(model, row), torch.tensor(row.output), reduction="none")
 
@@ -83,7 +83,7 @@ async def test_a_mixed_batch_says_what_peft_says_of_each_alone(architecture: str
     answers = await backend.generate([GenerateRequest(r.prompt, short, r.adapter) for r in requests])
     await backend.close()
 
-    frozen = load(str(base), "float32")
+    frozen = load_base(str(base), "float32")
     models = {None: plain(base), answer: in_peft(base, folders[0]), ordinary: in_peft(base, folders[1])}
     for request, score, said in zip(requests, scores, answers, strict=True):
         row = frozen.codec.sequence(request.prompt, request.output)
@@ -114,10 +114,10 @@ async def test_a_training_gives_the_weights_of_a_plain_peft_loop(architecture: s
 
 def plain_loop(base: Path, start: Path) -> AdapterFiles:
     """The same training as anyone would write it: PEFT, torch's AdamW, one row at a time."""
-    model, codec = in_peft(base, start, is_trainable=True), load(str(base), "float32").codec
+    model, codec = in_peft(base, start, is_trainable=True), load_base(str(base), "float32").codec
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=0.0)
-    plan = list(order(len(ROWS), TRAINING, CONFIG.max_steps))
+    plan = list(shuffle_rows(len(ROWS), TRAINING, CONFIG.max_steps))
     for chosen, rate in zip(plan, schedule(len(plan), TRAINING, CONFIG.learning_rate), strict=True):
         rows = [codec.sequence(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
         tokens = sum(len(row.output) for row in rows)
@@ -148,7 +148,7 @@ def made_by_peft(base: Path, folder: Path, tokens: list[int]) -> tuple[Any, Adap
 
 async def test_an_activated_lora_of_peft_comes_here_as_an_answer_only_adapter(tmp_path: Path):
     base = tiny_model(tmp_path / "base")
-    frozen = load(str(base), "float32")
+    frozen = load_base(str(base), "float32")
     model, files = made_by_peft(base, tmp_path / "theirs", list(frozen.base.opening))
     backend = LocalBackend(frozen)
     assert (await backend.validate(files)).acts_on == "answer"

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.model.load import FrozenModel, load
-from ouroboros.backend.local.model.tokenizer import Encoded
-from ouroboros.backend.local.training.train import order, schedule
+from ouroboros.backend.local.model.load import BaseRuntime, load_base
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
+from ouroboros.backend.local.training.train import schedule, shuffle_rows
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
@@ -61,7 +61,7 @@ async def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Trained:
 
 
 def test_a_mixed_batch_has_the_logits_that_peft_gives_each_row_alone(trained: Trained) -> None:
-    frozen = load(str(trained.base), "float32")
+    frozen = load_base(str(trained.base), "float32")
     first, second = (_banked(frozen, folder) for folder in trained.adapters)
     sequences = [_whole(frozen, row) for row in ROWS[:4]]
     mixed = _logits(frozen, sequences, [first, second, None, first])
@@ -74,7 +74,7 @@ def test_a_mixed_batch_has_the_logits_that_peft_gives_each_row_alone(trained: Tr
 
 
 def test_the_adapters_of_that_batch_differ_from_the_base_and_from_each_other(trained: Trained) -> None:
-    sequence = _whole(load(str(trained.base), "float32"), ROWS[0])
+    sequence = _whole(load_base(str(trained.base), "float32"), ROWS[0])
     base, first, second = (_peft_logits(trained.base, f, sequence) for f in (None, *trained.adapters))
     assert min((base - first).abs().max(), (base - second).abs().max()) > 0.05
     assert (first - second).abs().max() > 0.05
@@ -107,10 +107,10 @@ def _plain_loop(
 ) -> AdapterFiles:
     """The same training as anyone would write it: PEFT, torch's AdamW, one row at a time."""
     model = _peft_model(base, start, is_trainable=True)
-    codec = load(str(base), "float32").codec
+    codec = load_base(str(base), "float32").codec
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
-    plan = list(order(len(ROWS), training, config.max_steps))
+    plan = list(shuffle_rows(len(ROWS), training, config.max_steps))
     for chosen, rate in zip(plan, schedule(len(plan), training, config.learning_rate), strict=True):
         rows = [codec.sequence(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
         tokens = sum(len(row.output) for row in rows)
@@ -124,7 +124,7 @@ def _plain_loop(
     return AdapterFiles((start / CONFIG_FILE).read_bytes(), (start / WEIGHTS_FILE).read_bytes())
 
 
-def _negative_log_likelihood(model: PreTrainedModel, row: Encoded) -> Tensor:
+def _negative_log_likelihood(model: PreTrainedModel, row: TokenizedPair) -> Tensor:
     logits = model(torch.tensor([row.prompt + row.output])).logits[0, len(row.prompt) - 1 : -1]
     return cross_entropy(logits, torch.tensor(row.output), reduction="sum")
 
@@ -136,14 +136,14 @@ def _save(files: AdapterFiles, folder: Path) -> Path:
     return folder
 
 
-def _whole(frozen: FrozenModel, row: Row) -> Encoded:
+def _whole(frozen: BaseRuntime, row: Row) -> TokenizedPair:
     """A row whose every token but the first is to be predicted."""
     found = frozen.codec.sequence(row.prompt, row.output or "")
     ids = found.prompt + found.output
-    return Encoded(ids[:1], ids[1:])
+    return TokenizedPair(ids[:1], ids[1:])
 
 
-def _banked(frozen: FrozenModel, folder: Path) -> BankedAdapter:
+def _banked(frozen: BaseRuntime, folder: Path) -> BankedAdapter:
     files = AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
     adapter = BankedAdapter(unpack(files, frozen.base).weights)
     inject(frozen.model, adapter.paths, frozen.bank)
@@ -151,7 +151,7 @@ def _banked(frozen: FrozenModel, folder: Path) -> BankedAdapter:
 
 
 def _logits(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[Tensor]:
     """What log-probabilities of a batch are computed from, sequence by sequence."""
     with torch.no_grad():
@@ -159,7 +159,7 @@ def _logits(
     return list(logits.split([len(s.output) for s in sequences]))
 
 
-def _peft_logits(base: Path, adapter: Path | None, sequence: Encoded) -> Tensor:
+def _peft_logits(base: Path, adapter: Path | None, sequence: TokenizedPair) -> Tensor:
     model = _plain(base) if adapter is None else _peft_model(base, adapter)
     with torch.no_grad():
         return model(torch.tensor([sequence.prompt + sequence.output])).logits[0, :-1]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ouroboros.backend.base import ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
@@ -27,7 +27,7 @@ PROMPT, OUTPUT = "where is my parcel?", "it has not arrived"
 
 @pytest.fixture(params=ARCHITECTURES)
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalBackend]:
-    backend = LocalBackend(load(str(tiny_model(tmp_path / "base", request.param)), "float32"))
+    backend = LocalBackend(load_base(str(tiny_model(tmp_path / "base", request.param)), "float32"))
     yield backend
     await backend.close()
 
@@ -63,7 +63,7 @@ async def test_a_trained_step_of_ours_gives_the_same_logits_in_peft(
     digest = await backend.load(files)
     requests = [ScoreRequest(PROMPT, OUTPUT, digest), ScoreRequest(PROMPT, OUTPUT)]
     ours, bare = (torch.tensor(s.logprobs) for s in await backend.score(requests))
-    sequence = load(str(tmp_path / "base"), "float32").codec.sequence(PROMPT, OUTPUT)
+    sequence = load_base(str(tmp_path / "base"), "float32").codec.sequence(PROMPT, OUTPUT)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
     theirs = PeftModel.from_pretrained(model, str(write(files, tmp_path / "adapter"))).eval()
 
@@ -93,7 +93,7 @@ async def test_peft_adapters_come_here_and_go_back(options: dict, tmp_path: Path
             nn.init.normal_(weight, std=0.2)
     theirs.save_pretrained(str(tmp_path / "theirs"))
 
-    frozen = load(str(folder), "float32")
+    frozen = load_base(str(folder), "float32")
     backend = LocalBackend(frozen)
     digest = await backend.load(read(tmp_path / "theirs"))
     (score,) = await backend.score([ScoreRequest(PROMPT, OUTPUT, digest)])
@@ -111,7 +111,7 @@ async def test_peft_adapters_come_here_and_go_back(options: dict, tmp_path: Path
 
 def test_weights_survive_the_journey_bit_for_bit(tmp_path: Path):
     folder = tiny_model(tmp_path / "base", "gpt2")
-    base = load(str(folder), "float32").base
+    base = load_base(str(folder), "float32").base
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     config = LoraConfig(r=3, target_modules=["c_attn", "c_fc"], init_lora_weights=False)
     get_peft_model(model, config).save_pretrained(str(tmp_path / "one"))

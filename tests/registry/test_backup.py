@@ -49,7 +49,7 @@ def test_a_restored_store_holds_the_same(
     again = restored(tmp_path / "store.backup")
     assert again.adapters() == filled.adapters()
     assert again.versions(TICKETS) == filled.versions(TICKETS)
-    assert again.moves(TICKETS) == filled.moves(TICKETS)
+    assert again.head_moves(TICKETS) == filled.head_moves(TICKETS)
     assert again.journal.read(TICKETS) == filled.journal.read(TICKETS)
     assert [j.seq for j in again.journal.read(TICKETS)] == [1, 4]
     assert check(again).damages == ()

@@ -36,7 +36,7 @@ def test_a_sound_store_is_found_sound(registry: Registry, tickets: AdapterId) ->
     found = check(registry)
     assert (found.adapters, found.versions, found.damages, found.unused) == (1, 3, (), ())
     assert repair(registry, found) == []
-    assert registry.moves(tickets) == []
+    assert registry.head_moves(tickets) == []
 
 
 def test_a_damaged_head_is_found_and_its_nearest_sound_ancestor_served(
@@ -48,7 +48,7 @@ def test_a_damaged_head_is_found_and_its_nearest_sound_ancestor_served(
     assert [(str(d.ref), d.served) for d in found.damages] == [("tickets@2", False), ("tickets@3", True)]
     (moved,) = repair(registry, found)
     assert moved.head == registry.get(tickets).head == 1
-    assert [(m.before, m.after) for m in registry.moves(tickets)] == [(3, 1)]
+    assert [(m.before, m.after) for m in registry.head_moves(tickets)] == [(3, 1)]
 
 
 def test_a_head_without_a_record_is_found_and_replaced(registry: Registry, tickets: AdapterId) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry import leases
-from ouroboros.registry.adapter_lock import Turns
+from ouroboros.registry.adapter_lock import AdapterLocks
 from ouroboros.registry.leases import Leases
 from ouroboros.registry.registry import Registry
 
@@ -63,10 +63,10 @@ def test_a_dead_holders_lease_is_taken_over_at_once(
 
 async def test_turns_follow_one_another_across_programs(registry: Registry) -> None:
     """Two of them here, each with its own leases as two programs have."""
-    programs = [Turns(Leases(registry.stores[0])) for _ in range(2)]
+    programs = [AdapterLocks(Leases(registry.stores[0])) for _ in range(2)]
     inside, most = 0, 0
 
-    async def write(turns: Turns) -> None:
+    async def write(turns: AdapterLocks) -> None:
         nonlocal inside, most
         async with turns[TICKETS]:
             inside += 1
@@ -80,7 +80,7 @@ async def test_turns_follow_one_another_across_programs(registry: Registry) -> N
 
 
 async def test_whoever_stops_waiting_leaves_the_turn_to_others(registry: Registry) -> None:
-    mine, other = Turns(registry.leases), Leases(registry.stores[0])
+    mine, other = AdapterLocks(registry.leases), Leases(registry.stores[0])
     assert other.take(TICKETS)
 
     async def write() -> None:

@@ -12,10 +12,10 @@ from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Lesson, MergedFrom
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.learning.feedback.signals import judgement
+from ouroboros.learning.feedback.signals import feedback_event
 from ouroboros.registry.lineage import ancestors, events_between, learned
 from ouroboros.registry.registry import Registry
-from ouroboros.registry.version_draft import Taught
+from ouroboros.registry.version_draft import AppliedFeedback
 
 TICKETS, MOODS, BOTH = map(AdapterId, ("tickets", "moods", "both"))
 MakeFiles = Callable[[object], AdapterFiles]
@@ -35,9 +35,9 @@ def family(registry: Registry, base: BaseModel, make_files: MakeFiles) -> Regist
         if prompt is None:
             registry.journal.examples(TICKETS, [TrainingExample("not", "learned")])
         else:
-            event = judgement(prompt, "answer", signal, VersionRef(TICKETS, 2))
+            event = feedback_event(prompt, "answer", signal, VersionRef(TICKETS, 2))
             registry.journal.append(TICKETS, event)
-    taught = Taught(0, 4, (Lesson(2, "x"), Lesson(4, "y")))
+    taught = AppliedFeedback(0, 4, (Lesson(2, "x"), Lesson(4, "y")))
     registry.commit(TICKETS, make_files(3), parent=2, cause="feedback", events=4, taught=taught)
     refs = (VersionRef(TICKETS, 3), VersionRef(MOODS, 1))
     merged = MergedFrom(refs, MergeRecipe())

@@ -180,7 +180,7 @@ def test_a_crash_between_steps_leaves_the_old_head_whole(
 
 def test_what_is_not_there_is_not_found(registry: Registry, tickets: AdapterId) -> None:
     nobody = AdapterId("nobody")
-    for ask in (registry.get, registry.versions, registry.delete, registry.moves):
+    for ask in (registry.get, registry.versions, registry.delete, registry.head_moves):
         with pytest.raises(NotFound, match="no adapter 'nobody'"):
             ask(nobody)
     with pytest.raises(NotFound, match="no adapter 'nobody'"):

@@ -10,7 +10,7 @@ from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.registry import Registry
-from ouroboros.registry.version_draft import Taught
+from ouroboros.registry.version_draft import AppliedFeedback
 
 TICKETS = AdapterId("tickets")
 MakeFiles = Callable[[object], AdapterFiles]
@@ -23,7 +23,7 @@ def tickets(registry: Registry, base: BaseModel, make_files: MakeFiles) -> Adapt
     for parent in (1, 2):
         for _ in range(2):
             registry.journal.examples(TICKETS, [])
-        taught = Taught(2 * (parent - 1), 2 * parent, update=UpdateConfig())
+        taught = AppliedFeedback(2 * (parent - 1), 2 * parent, update=UpdateConfig())
         registry.commit(
             TICKETS,
             make_files(parent + 1),
@@ -42,7 +42,7 @@ def test_the_head_moves_and_the_move_is_recorded_and_undone(
     assert registry.files(registry.version(VersionRef(tickets))) == make_files(1)
     registry.rollback(VersionRef(tickets, 3))
     assert registry.get(tickets).head == 3
-    assert [(m.before, m.after) for m in registry.moves(tickets)] == [(3, 1), (1, 3)]
+    assert [(m.before, m.after) for m in registry.head_moves(tickets)] == [(3, 1), (1, 3)]
     assert [v.number for v in registry.versions(tickets)] == [1, 2, 3]
 
 
@@ -71,13 +71,13 @@ def test_what_comes_next_has_the_restored_version_as_its_parent(
 def test_going_where_one_is_changes_and_records_nothing(registry: Registry, tickets: AdapterId) -> None:
     before = registry.get(tickets)
     assert registry.rollback(VersionRef(tickets, 3)) == before
-    assert registry.moves(tickets) == []
+    assert registry.head_moves(tickets) == []
 
 
 def test_a_version_that_is_not_there_changes_nothing(registry: Registry, tickets: AdapterId) -> None:
     with pytest.raises(NotFound):
         registry.rollback(VersionRef(tickets, 9))
-    assert (registry.get(tickets).head, registry.moves(tickets)) == (3, [])
+    assert (registry.get(tickets).head, registry.head_moves(tickets)) == (3, [])
 
 
 def test_a_rollback_meets_a_commit_and_both_are_kept(
@@ -94,4 +94,4 @@ def test_a_rollback_meets_a_commit_and_both_are_kept(
     monkeypatch.setattr(registry._metadata, "append", overtaken)
     registry.rollback(VersionRef(tickets, 2))
     assert registry.get(tickets).head == 2
-    assert [(m.before, m.after) for m in registry.moves(tickets)] == [(4, 2)]
+    assert [(m.before, m.after) for m in registry.head_moves(tickets)] == [(4, 2)]

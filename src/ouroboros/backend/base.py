@@ -132,7 +132,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class UpdateStrength:
     """A piece of a streamed answer; the last one carries the whole `generation`."""
 
     text: str
@@ -195,7 +195,7 @@ class Backend(Protocol):
 
     def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncIterator[UpdateStrength]:
         """Answer one request piece by piece."""
         ...
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from ouroboros.backend.base import (
     Backend,
-    Delta,
     GenerateRequest,
     Merged,
     MergeJob,
@@ -14,6 +13,7 @@ from ouroboros.backend.base import (
     TrainJob,
     TrainOutcome,
     UpdateJob,
+    UpdateStrength,
 )
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
@@ -75,7 +75,7 @@ class LazyBackend:
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncIterator[UpdateStrength]:
         async for delta in (await self._opened()).stream(request, cancel):
             yield delta
 

@@ -10,7 +10,7 @@ from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import ANSWER, AdapterConfig
-from ouroboros.lora.planning import fit
+from ouroboros.lora.planning import shrink_to_limit
 from ouroboros.settings import Settings
 
 NAME = "create"
@@ -62,7 +62,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         with out.waiting(f"Loading {settings.model}"):
             base = (await engine.base()).unwrap()
         config = adapter_config(options.preset, base, changes)
-        config = fit(base, config) if options.fit else config
+        config = shrink_to_limit(base, config) if options.fit else config
         adapter = (
             await engine.create_adapter(options.name, config, description=options.description)
         ).unwrap()

@@ -9,9 +9,9 @@ from ouroboros.domain.config import ANSWER, AUTO
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.results import Evaluation
-from ouroboros.domain.routing import Found
-from ouroboros.domain.tracking import Gated, Use
-from ouroboros.learning.gate.report import summary
+from ouroboros.domain.routing import RouteMatch
+from ouroboros.domain.tracking import GateCounts, UsageCounts
+from ouroboros.learning.gate.report import summarize_verdict
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def move_json(move: HeadMoved) -> dict[str, Any]:
     return asdict(move) | {"at": move.at.isoformat()}
 
 
-def gated(found: Gated) -> str:
+def gated(found: GateCounts) -> str:
     """What the gate did, in a sentence."""
     return (
         f"Of {found.judged} versions judged {found.passed} passed as made; saved by walking back "
@@ -60,7 +60,7 @@ def gated(found: Gated) -> str:
     )
 
 
-def use_json(use: Use) -> dict[str, Any]:
+def use_json(use: UsageCounts) -> dict[str, Any]:
     return {
         "good": use.good,
         "bad": use.bad,
@@ -80,7 +80,7 @@ def generation_json(generation: Generation) -> dict[str, Any]:
     } | ({"found": found_json(generation.found)} if generation.found else {})
 
 
-def found_json(found: Found) -> dict[str, Any]:
+def found_json(found: RouteMatch) -> dict[str, Any]:
     return asdict(found) | {"adapter": found.adapter.name, "sure": found.sure}
 
 
@@ -125,7 +125,7 @@ def events(version: Version) -> str:
     return numbers((first,)) if first == version.events else f"events {first}-{version.events}"
 
 
-def judged(use: Use) -> str:
+def judged(use: UsageCounts) -> str:
     """Like: 9 of 10 (60-98%)."""
     low, high = use.interval
     return f"{use.good} of {use.judged} ({low:.0%}-{high:.0%})" if use.judged else ""
@@ -155,7 +155,7 @@ def one_line(text: str, limit: int = 70) -> str:
 
 def verdict(version: Version) -> str:
     """Why it was promoted or refused, in a few words; "" where nothing was judged."""
-    return summary(version.verdict) if version.verdict else ""
+    return summarize_verdict(version.verdict) if version.verdict else ""
 
 
 def size(count: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.data.judgements import Judgement, read_judgements
+from ouroboros.data.judgements import RecordedFeedback, read_judgements
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket
@@ -71,7 +71,7 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _judgements(options: Namespace) -> list[Judgement]:
+def _judgements(options: Namespace) -> list[RecordedFeedback]:
     """What the options say, once; a judgement without an answer is completed later."""
     signals = _signals(options)
     if sum((bool(signals), bool(options.file), options.pending)) != 1 or len(signals) > 1:
@@ -86,7 +86,7 @@ def _judgements(options: Namespace) -> list[Judgement]:
     if options.prompt is None:
         raise InvalidInput("The prompt is missing.", hint="Say what was asked.")
     answer = options.answer or options.rejected or ""
-    return [Judgement(options.prompt, answer, signals[0], options.user, options.key)]
+    return [RecordedFeedback(options.prompt, answer, signals[0], options.user, options.key)]
 
 
 def _signals(options: Namespace) -> list[FeedbackSignal]:
@@ -107,8 +107,8 @@ def _signals(options: Namespace) -> list[FeedbackSignal]:
 
 
 async def _answered(
-    engine: AdapterLearningEngine, name: str, judgement: Judgement
-) -> tuple[Judgement, Any]:
+    engine: AdapterLearningEngine, name: str, judgement: RecordedFeedback
+) -> tuple[RecordedFeedback, Any]:
     """A judgement and what it judges: the answer it brings, or the one that the adapter gives now."""
     if judgement.answer:
         return judgement, judgement.answer
@@ -116,7 +116,7 @@ async def _answered(
 
 
 async def _give(
-    engine: AdapterLearningEngine, name: str, judgements: Sequence[tuple[Judgement, Any]]
+    engine: AdapterLearningEngine, name: str, judgements: Sequence[tuple[RecordedFeedback, Any]]
 ) -> list[Ticket]:
     """Journal all, then wait for all: what comes together is learned together."""
     given = []

@@ -6,7 +6,7 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.domain.routing import Found
+from ouroboros.domain.routing import RouteMatch
 from ouroboros.settings import Settings
 
 NAME = "find"
@@ -35,6 +35,6 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         out.note("None is sure to know this: `ouroboros generate auto` would ask the bare model.")
 
 
-def needed(found: Found) -> str:
+def needed(found: RouteMatch) -> str:
     """The similarity it takes; an adapter that has learned nothing is never near enough."""
     return f"{found.needed:.2f}" if found.needed <= 1 else "-"

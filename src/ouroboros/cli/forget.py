@@ -8,7 +8,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.results import Forgotten
+from ouroboros.domain.results import Erasure
 from ouroboros.settings import Settings
 
 NAME = "forget"
@@ -41,7 +41,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     out.result(_json(found), *_lines(found))
 
 
-def _json(found: Forgotten) -> dict[str, Any]:
+def _json(found: Erasure) -> dict[str, Any]:
     return {
         "events": {adapter.name: list(numbers) for adapter, numbers in found.events.items()},
         "removed": [str(ref) for ref in found.removed],
@@ -49,7 +49,7 @@ def _json(found: Forgotten) -> dict[str, Any]:
     }
 
 
-def _lines(found: Forgotten) -> list[str]:
+def _lines(found: Erasure) -> list[str]:
     if not found.events:
         return ["There was nothing to forget."]
     lines = [f"Erased {describe.numbers(numbers)} of {a}." for a, numbers in found.events.items()]

@@ -8,7 +8,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import StoreError
-from ouroboros.registry.fsck import Checkup
+from ouroboros.registry.fsck import StoreReport
 from ouroboros.settings import Settings
 
 NAME = "fsck"
@@ -44,7 +44,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         )
 
 
-def _json(found: Checkup) -> dict[str, Any]:
+def _json(found: StoreReport) -> dict[str, Any]:
     damages = [{"version": str(d.ref), "what": d.words, "served": d.served} for d in found.damages]
     return {
         "adapters": found.adapters,
@@ -55,13 +55,13 @@ def _json(found: Checkup) -> dict[str, Any]:
     }
 
 
-def _unused(found: Checkup) -> list[str]:
+def _unused(found: StoreReport) -> list[str]:
     if not found.unused:
         return []
     return [f"{len(found.unused)} sets of weights belong to no version; ouroboros gc removes them."]
 
 
-def _forgetting(found: Checkup) -> list[str]:
+def _forgetting(found: StoreReport) -> list[str]:
     return [
         f"Forgetting {describe.numbers(n.events)} of {n.adapter} was interrupted;"
         f" go on with it: ouroboros forget {n.adapter}"

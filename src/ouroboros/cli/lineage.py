@@ -14,7 +14,7 @@ from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.journal import Journalled
+from ouroboros.registry.journal import JournalEntry
 from ouroboros.settings import Settings
 
 NAME = "lineage"
@@ -56,7 +56,7 @@ async def _heads(engine: AdapterLearningEngine, found: list[Version]) -> set[Ver
     return {VersionRef(a.id, a.head) for a in adapters}
 
 
-def _lines(version: Version, events: list[Journalled], served: bool) -> list[str]:
+def _lines(version: Version, events: list[JournalEntry], served: bool) -> list[str]:
     """A version, newest first, with what it came from and what it learned below it."""
     parents = ", ".join(str(p) for p in version.parents)
     lines = [
@@ -69,7 +69,7 @@ def _lines(version: Version, events: list[Journalled], served: bool) -> list[str
     return lines
 
 
-def _words(entry: Journalled) -> str:
+def _words(entry: JournalEntry) -> str:
     event = entry.event
     if not isinstance(event, FeedbackGiven):
         return describe.count(len(event.examples), "example") if event.kind == "examples" else event.kind
@@ -77,7 +77,7 @@ def _words(entry: Journalled) -> str:
     return f'{event.signal.kind.value} of "{asked}"' + (f" by {event.user}" if event.user else "")
 
 
-def _event_json(entry: Journalled) -> dict[str, object]:
+def _event_json(entry: JournalEntry) -> dict[str, object]:
     event = entry.event
     found: dict[str, object] = {"event": entry.seq, "kind": event.kind, "at": event.at.isoformat()}
     if not isinstance(event, FeedbackGiven):

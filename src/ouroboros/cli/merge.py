@@ -11,7 +11,7 @@ from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
-from ouroboros.learning.gate.report import summary
+from ouroboros.learning.gate.report import summarize_verdict
 from ouroboros.settings import Settings
 
 NAME = "merge"
@@ -75,7 +75,7 @@ def _lines(report: MergeReport, out: Output) -> list[str]:
         rows = [(name, f"{share:.0%}") for name, share in report.accuracy.items()]
         lines += ["", out.table(("adapter", "probes right"), rows)]
     if report.verdict:
-        lines += ["", f"The gate: {summary(report.verdict)}."]
+        lines += ["", f"The gate: {summarize_verdict(report.verdict)}."]
     return lines
 
 

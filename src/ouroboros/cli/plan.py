@@ -10,7 +10,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.checks import check_int
 from ouroboros.domain.config import MAX_RANK
 from ouroboros.domain.weights import MAX_BYTES
-from ouroboros.lora.planning import Plan, plans
+from ouroboros.lora.planning import SizeOption, list_size_options
 from ouroboros.settings import Settings
 
 NAME = "plan"
@@ -34,10 +34,10 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     check_int("rank", options.rank, 1, MAX_RANK)
     model = options.planned or settings.model
     with out.waiting(f"Reading the configuration of {model}"):
-        from ouroboros.backend.local.model.config_only import outline
+        from ouroboros.backend.local.model.config_only import describe_base
 
-        base = outline(model)
-    found = plans(base, options.rank)
+        base = describe_base(model)
+    found = list_size_options(base, options.rank)
     out.result(
         {"model": model, "rank": options.rank, "limit": MAX_BYTES, "plans": [_json(p) for p in found]},
         _title(model, base, options.rank),
@@ -53,7 +53,7 @@ def _title(model: str, base: BaseModel, rank: int) -> str:
     )
 
 
-def _row(plan: Plan) -> tuple[str, ...]:
+def _row(plan: SizeOption) -> tuple[str, ...]:
     return (
         f"{plan.layers} ({plan.targets})",
         plan.precision.value,
@@ -63,5 +63,5 @@ def _row(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _json(plan: Plan) -> dict[str, Any]:
+def _json(plan: SizeOption) -> dict[str, Any]:
     return asdict(plan) | {"fits": plan.fits}

@@ -6,7 +6,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.domain.results import Rebuilt
+from ouroboros.domain.results import Rebuild
 from ouroboros.settings import Settings
 
 NAME = "rebuild"
@@ -35,7 +35,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     out.result([_json(r) for r in found], *map(_line, found))
 
 
-def _json(rebuilt: Rebuilt) -> dict[str, Any]:
+def _json(rebuilt: Rebuild) -> dict[str, Any]:
     return {
         "version": str(rebuilt.version.ref),
         "identical": rebuilt.identical,
@@ -46,7 +46,7 @@ def _json(rebuilt: Rebuilt) -> dict[str, Any]:
     }
 
 
-def _line(rebuilt: Rebuilt) -> str:
+def _line(rebuilt: Rebuild) -> str:
     if rebuilt.identical:
         return f"{rebuilt.version.ref}: the same to the last bit ({rebuilt.digest[:12]})."
     why = f"; since then: {', '.join(rebuilt.differs)}" if rebuilt.differs else ""

@@ -8,7 +8,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.records import HeadMoved, Version
-from ouroboros.domain.tracking import Use
+from ouroboros.domain.tracking import UsageCounts
 from ouroboros.settings import Settings
 
 NAME = "versions"
@@ -50,7 +50,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     )
 
 
-def _row(version: Version, use: Use, served: bool) -> tuple[str, ...]:
+def _row(version: Version, use: UsageCounts, served: bool) -> tuple[str, ...]:
     return (
         "*" if served else "-" if version.refused else "",
         f"@{version.number}",

@@ -30,7 +30,7 @@ _HINT = f'Give "prompt", "answer" and one of {", ".join(_SIGNALS)}, or "chosen" 
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class RecordedFeedback:
     """One line: who thought what of which answer."""
 
     prompt: Prompt
@@ -48,12 +48,12 @@ class Judgement:
                 check_text(name, value)
 
 
-def read_judgements(path: Path) -> list[Judgement]:
+def read_judgements(path: Path) -> list[RecordedFeedback]:
     """Every judgement of a file; raises `InvalidFile` with the file's name and the line's number."""
     return read_rows(path, _judgement, f"judgements. One JSON object a line. {_HINT}")
 
 
-def _judgement(row: Mapping[str, Any]) -> Judgement:
+def _judgement(row: Mapping[str, Any]) -> RecordedFeedback:
     refuse_unknown(row, _KNOWN)
     signals = [name for name in _SIGNALS if name in row]
     pair = "chosen" in row or "rejected" in row
@@ -64,4 +64,4 @@ def _judgement(row: Mapping[str, Any]) -> Judgement:
     else:
         signal = _SIGNALS[signals[0]](row[signals[0]])
     answer = row.get("answer", row.get("rejected", ""))
-    return Judgement(prompt_of(row["prompt"]), answer, signal, row.get("user"), row.get("key"))
+    return RecordedFeedback(prompt_of(row["prompt"]), answer, signal, row.get("user"), row.get("key"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ouroboros.domain.checks import check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.result import Result
-from ouroboros.domain.routing import Found
+from ouroboros.domain.routing import RouteMatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +53,4 @@ class Generation:
     finish: str
     prompt_tokens: int
     version: str | None = None
-    found: Found | None = None
+    found: RouteMatch | None = None

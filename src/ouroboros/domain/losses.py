@@ -138,7 +138,7 @@ class Unlikelihood:
 
 
 @dataclass(frozen=True, slots=True)
-class Distil:
+class Distillation:
     """Stay as the teacher is: KL(teacher || adapter) at each of the output's tokens.
 
     The teacher is the adapter as training found it ("parent": learning without forgetting, arXiv
@@ -153,7 +153,7 @@ class Distil:
     uses_baseline: ClassVar[bool] = False
     takes_unwanted: ClassVar[bool] = False
 
-    def validate(self) -> Result["Distil"]:
+    def validate(self) -> Result["Distillation"]:
         return validated(self, self.check)
 
     def check(self) -> None:
@@ -161,4 +161,4 @@ class Distil:
             raise InvalidConfig(f"teacher is {self.teacher!r}.", hint="Use parent or base.")
 
 
-Loss: TypeAlias = Supervised | DPO | KTO | APOZero | Unlikelihood | Distil
+Loss: TypeAlias = Supervised | DPO | KTO | APOZero | Unlikelihood | Distillation

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """Whether the right answer is given, and the probability of its mean token."""
 
     said: bool
@@ -14,7 +14,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ProbeScores:
     """A version's answers to probes, by their places, and how far it is from the base on anchors.
 
     `learned` are the answers to the probes at `since` as they were when each was asked first, by an
@@ -22,14 +22,14 @@ class Standing:
     """
 
     digest: str
-    places: tuple[Place, ...] = ()
-    answers: tuple[Answer, ...] = ()
+    places: tuple[ExampleRef, ...] = ()
+    answers: tuple[ProbeAnswer, ...] = ()
     drift: float | None = None
-    since: tuple[Place, ...] = ()
-    learned: tuple[Answer, ...] = ()
+    since: tuple[ExampleRef, ...] = ()
+    learned: tuple[ProbeAnswer, ...] = ()
 
-    def known(self) -> dict[Place, Answer]:
+    def known(self) -> dict[ExampleRef, ProbeAnswer]:
         return dict(zip(self.places, self.answers, strict=True))
 
-    def first(self) -> dict[Place, Answer]:
+    def first(self) -> dict[ExampleRef, ProbeAnswer]:
         return dict(zip(self.since, self.learned, strict=True))

@@ -25,7 +25,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ComparedAnswers:
     """One probe, what should be answered, and what each of two versions does answer."""
 
     prompt: str
@@ -49,12 +49,12 @@ class Comparison:
     distance: float
     strengths: tuple[float, float]
     learned: tuple[int, ...] = ()
-    answers: tuple[Answers, ...] = ()
+    answers: tuple[ComparedAnswers, ...] = ()
     scores: tuple[Evaluation, Evaluation] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class Rebuild:
     """A version made again from its parents and the journal, and held against the stored one.
 
     distance  norm of the difference of the two updates, as a share of the layers' norm; 0 if they are
@@ -73,7 +73,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class Erasure:
     """What forgetting came to.
 
     events    erased, by adapter.

@@ -10,7 +10,7 @@ Vector: TypeAlias = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RouteMatch:
     """An adapter, how near a text is to what it learned, and how near it would have to be.
 
     similarity  cosine to the nearest class of what the adapter learned, -1 to 1.
@@ -28,7 +28,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Sketch:
+class AdapterProfile:
     """A portrait of an adapter (see `learning.portraits`) as it is stored.
 
     `of` names the version and the embedding it was drawn from; `vectors` are `count` rows of 16-bit

@@ -14,7 +14,7 @@ _Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class UsageCounts:
     """What people said of a version's answers: how many were right, how many wrong, and when."""
 
     good: int = 0
@@ -54,10 +54,10 @@ class Use:
             return None
         return (self.judged - 1) / ((self.last - self.first).total_seconds() / 86400)
 
-    def __add__(self, other: "Use") -> "Use":
+    def __add__(self, other: "UsageCounts") -> "UsageCounts":
         starts = [t for t in (self.first, other.first) if t]
         ends = [t for t in (self.last, other.last) if t]
-        return Use(
+        return UsageCounts(
             self.good + other.good,
             self.bad + other.bad,
             min(starts, default=None),
@@ -66,7 +66,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Gated:
+class GateCounts:
     """What the gate did with an adapter's versions: how many it judged, and what became of them.
 
     passed   as they were made.
@@ -84,7 +84,7 @@ class Gated:
         return self.passed + self.walked + self.again + self.refused
 
     @classmethod
-    def of(cls, verdicts: Iterable[Verdict]) -> "Gated":
+    def of(cls, verdicts: Iterable[Verdict]) -> "GateCounts":
         counts = Counter(v.saved_by if v.promoted else "refused" for v in verdicts)
         return cls(counts[None], counts[Repair.WALKED], counts[Repair.AGAIN], counts["refused"])
 
@@ -98,15 +98,15 @@ class Performance:
               chance; "steady" if not; empty while there are too few.
     """
 
-    versions: tuple[tuple[Version, Use], ...]
+    versions: tuple[tuple[Version, UsageCounts], ...]
     trend: str = ""
 
     @property
-    def gated(self) -> Gated:
+    def gated(self) -> GateCounts:
         """What the gate did with them, merges included."""
-        return Gated.of(v.verdict for v, _ in self.versions if v.verdict is not None)
+        return GateCounts.of(v.verdict for v, _ in self.versions if v.verdict is not None)
 
     @property
-    def use(self) -> Use:
+    def use(self) -> UsageCounts:
         """Of all versions together."""
-        return sum((use for _, use in self.versions), Use())
+        return sum((use for _, use in self.versions), UsageCounts())

@@ -5,7 +5,7 @@ from enum import Enum
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class ExampleRef:
     """Where a text stands in a journal: the event, and which of its rows.
 
     A verdict points at texts and never copies them, so that what is erased is gone. The journal is that
@@ -78,8 +78,8 @@ class Check:
     limit: float | None = None
     answers: Change | None = None
     likelihood: Change | None = None
-    lost: tuple[Place, ...] = ()
-    like: Place | None = None
+    lost: tuple[ExampleRef, ...] = ()
+    like: ExampleRef | None = None
     beside: str = ""
 
 

@@ -1,16 +1,18 @@
 """`AdapterLearningEngine`: the one place that puts backend, learning and registry in sequence."""
 
-from ouroboros.engine.verbs.adapters import Adapters
-from ouroboros.engine.verbs.feedback import Feedback
-from ouroboros.engine.verbs.maintenance import Upkeep
-from ouroboros.engine.verbs.merging import Merging
-from ouroboros.engine.verbs.pins import Retention
-from ouroboros.engine.verbs.rebuild import Remaking
+from ouroboros.engine.verbs.adapters import AdapterVerbs
+from ouroboros.engine.verbs.feedback import FeedbackVerbs
+from ouroboros.engine.verbs.maintenance import MaintenanceVerbs
+from ouroboros.engine.verbs.merging import MergingVerbs
+from ouroboros.engine.verbs.pins import PinVerbs
+from ouroboros.engine.verbs.rebuild import RebuildVerbs
 
 __all__ = ["AdapterLearningEngine"]
 
 
-class AdapterLearningEngine(Adapters, Feedback, Merging, Remaking, Retention, Upkeep):
+class AdapterLearningEngine(
+    AdapterVerbs, FeedbackVerbs, MergingVerbs, RebuildVerbs, PinVerbs, MaintenanceVerbs
+):
     """Create, train, ask and keep adapters on one frozen base model.
 
     Every verb returns a `Result` and never blocks the event loop. Long verbs take a `CancellationToken`

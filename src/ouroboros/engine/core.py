@@ -14,14 +14,14 @@ from ouroboros.domain.errors import InvalidExample, OuroborosError
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.result import Err, Ok, Result
-from ouroboros.engine.feedback_learner import Tutor
-from ouroboros.engine.gate import Gatekeeper
-from ouroboros.engine.routing import BaseEmbedder, Finder
+from ouroboros.engine.feedback_learner import FeedbackLearner
+from ouroboros.engine.gate import PromotionGate
+from ouroboros.engine.routing import AdapterRouter, BaseEmbedder
 from ouroboros.learning.feedback.rate_limit import UserLimit
-from ouroboros.learning.gate.performance import Tracker
+from ouroboros.learning.gate.performance import PerformanceTracker
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.replay.reservoir import ROWS
-from ouroboros.registry.adapter_lock import Turns
+from ouroboros.registry.adapter_lock import AdapterLocks
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 
@@ -64,16 +64,16 @@ class Core:
     ) -> None:
         self._backend = backend
         self._registry = registry
-        self._writing = Turns(registry.leases)
+        self._writing = AdapterLocks(registry.leases)
         self._entering: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checkpoint_seconds = checkpoint_seconds
         self._auto_rollback = auto_rollback
-        self._trackers: dict[tuple[AdapterId, int], Tracker] = {}
-        self._gatekeeper = Gatekeeper(backend, registry, gate, replay_rows)
+        self._trackers: dict[tuple[AdapterId, int], PerformanceTracker] = {}
+        self._gate = PromotionGate(backend, registry, gate, replay_rows)
         embedder = embedder or BaseEmbedder(backend)
-        self._finder = Finder(embedder, backend, registry, self._gatekeeper)
-        self._tutor = Tutor(
-            backend, registry, self._gatekeeper, self._writing, feedback_limit or UserLimit()
+        self._router = AdapterRouter(embedder, backend, registry, self._gate)
+        self._feedback_learner = FeedbackLearner(
+            backend, registry, self._gate, self._writing, feedback_limit or UserLimit()
         )
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,7 @@ class Core:
 
     async def close(self) -> None:
         """Release the model, threads and stores. Feedback not learned yet stays in the journal."""
-        await self._tutor.close()
+        await self._feedback_learner.close()
         await self._backend.close()
         await asyncio.to_thread(self._registry.close)
 

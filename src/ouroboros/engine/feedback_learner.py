@@ -1,9 +1,9 @@
-"""`Tutor`: from an adapter's journal to its next version, each event exactly once and in order.
+"""`FeedbackLearner`: from an adapter's journal to its next version, each event exactly once and in order.
 
-Acknowledging and learning are apart. `give` makes a judgement durable; `learn` takes what is pending in
-the journal, plans one update from it, and commits the result. Head and applied journal position move in
-one compare-and-set, so a crash before it loses no event and one after it applies none twice; another
-process that drains the same journal makes one of the two start over.
+Acknowledging and learning are separate. `submit` makes an event durable; `learn` takes the pending events
+from the journal, plans one update from them, and commits the result. The head and the applied journal
+position move in one compare-and-set, so a crash before it loses no event and one after it applies none
+twice; when another process drains the same journal, one of the two starts over.
 """
 
 import asyncio
@@ -27,18 +27,24 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.engine.gate import Candidate, Gatekeeper, Judged
-from ouroboros.learning.feedback.log import Memory
-from ouroboros.learning.feedback.plan import Plan, plan
+from ouroboros.engine.gate import Candidate, JudgedCandidate, PromotionGate
+from ouroboros.learning.feedback.log import FeedbackLog
+from ouroboros.learning.feedback.plan import UpdatePlan, plan_update
 from ouroboros.learning.feedback.rate_limit import UserLimit
-from ouroboros.learning.feedback.rehearsal import REPEATED, chosen, gently, rehearsal, rehearses
+from ouroboros.learning.feedback.rehearsal import (
+    REPEATED,
+    choose_rows,
+    needs_rehearsal,
+    rehearsal_config,
+    rehearsal_rate,
+)
 from ouroboros.learning.feedback.signals import teach, unpaired_loss
-from ouroboros.learning.replay.anchors import anchor_rows, protected
-from ouroboros.registry.adapter_lock import Taking
-from ouroboros.registry.journal import Journalled
+from ouroboros.learning.replay.anchors import anchor_rows, select_protected
+from ouroboros.registry.adapter_lock import Locks
+from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
-from ouroboros.registry.version_draft import Taught
+from ouroboros.registry.version_draft import AppliedFeedback
 
 BATCH = 32
 """Events worked in together, at most, when many are pending."""
@@ -54,24 +60,24 @@ _FAULTS = (InvalidExample, TooLong, TrainingFailed, Refused)
 """What an event can be at fault for; anything else leaves it pending."""
 
 
-class Tutor:
+class FeedbackLearner:
     """Learns feedback, adapter by adapter. `writing` holds the locks under which heads move."""
 
     def __init__(
         self,
         backend: Backend,
         registry: Registry,
-        gatekeeper: Gatekeeper,
-        writing: Taking,
+        gate: PromotionGate,
+        writing: Locks,
         limit: UserLimit,
     ) -> None:
         self._backend = backend
         self._registry = registry
-        self._gatekeeper = gatekeeper
+        self._gate = gate
         self._writing = writing
         self._limit = limit
-        self._memories: dict[tuple[AdapterId, int], Memory] = {}
-        self._settled_memories: dict[tuple[AdapterId, int], Memory] = {}
+        self._memories: dict[tuple[AdapterId, int], FeedbackLog] = {}
+        self._settled_memories: dict[tuple[AdapterId, int], FeedbackLog] = {}
         self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._done: OrderedDict[tuple[AdapterId, int], Ticket] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
@@ -82,7 +88,7 @@ class Tutor:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def give(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
+    async def submit(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
         """Journal an event; one whose key is known already is not journalled again."""
         row = teach(event, unpaired_loss([event])).row
         if row is not None:
@@ -95,7 +101,7 @@ class Tutor:
                 await self._read(adapter)
         return Ticket(adapter.id, known)
 
-    def forget(self, adapter: AdapterId) -> None:
+    def drop_cached(self, adapter: AdapterId) -> None:
         """Call when events were erased from an adapter's journal."""
         for memories in (self._memories, self._settled_memories):
             for key in [k for k in memories if k[0] == adapter]:
@@ -103,9 +109,9 @@ class Tutor:
         for done in [k for k in self._done if k[0] == adapter]:
             del self._done[done]
 
-    async def retake(
+    async def replay_events(
         self, adapter: Adapter, start: AdapterFiles, to: int, update: UpdateConfig
-    ) -> tuple[Plan, Judged | None]:
+    ) -> tuple[UpdatePlan, JudgedCandidate | None]:
         """Learn the judgements after what `adapter` has applied, up to `to`, once more, from `start`.
 
         Nothing is stored; None if they teach nothing. Depends on its arguments and the journal alone.
@@ -116,7 +122,7 @@ class Tutor:
         )
         entries = [entry for entry in await read if entry.seq <= to]
         memory = await self._settled(adapter)
-        made = plan(_judgements(entries), memory.judged(adapter.applied), self._limit)
+        made = plan_update(_judgements(entries), memory.judged(adapter.applied), self._limit)
         if not made.rows:
             return made, None
         judged = await self._update(adapter, start, made, update)
@@ -175,14 +181,14 @@ class Tutor:
         if not entries:
             return False
         memory = await self._settled(adapter)
-        made = plan(_judgements(entries), memory.judged(adapter.applied), self._limit)
+        made = plan_update(_judgements(entries), memory.judged(adapter.applied), self._limit)
         await self._apply(adapter, made, entries[-1].seq, size == 1, cancel)
         return True
 
     async def _apply(
         self,
         adapter: Adapter,
-        made: Plan,
+        made: UpdatePlan,
         to: int,
         alone: bool,
         cancel: CancellationToken | None,
@@ -194,7 +200,7 @@ class Tutor:
         """
         head = await in_thread(self._registry.version, VersionRef(adapter.id))
         if not made.rows:
-            await in_thread(self._registry.advance, adapter.id, since=adapter.applied, to=to)
+            await in_thread(self._registry.mark_applied, adapter.id, since=adapter.applied, to=to)
             return self._remember(adapter.id, made.lessons, head)
         start = await in_thread(self._registry.files, head)
         update = UpdateConfig()
@@ -210,37 +216,37 @@ class Tutor:
             cause="feedback",
             report=judged.outcome.report,
             events=to,
-            taught=Taught(adapter.applied, to, lessons, update),
+            taught=AppliedFeedback(adapter.applied, to, lessons, update),
             verdict=judged.verdict,
         )
         if not version.refused:
-            await self._gatekeeper.promoted(adapter.id, judged.standing)
+            await self._gate.record_promotion(adapter.id, judged.standing)
         return self._remember(adapter.id, lessons, head if version.refused else version)
 
     async def _update(
         self,
         adapter: Adapter,
         start: AdapterFiles,
-        made: Plan,
+        made: UpdatePlan,
         update: UpdateConfig,
         cancel: CancellationToken | None = None,
-    ) -> Judged:
+    ) -> JudgedCandidate:
         """Work the plan's rows into `start`, and put what came of it to the gate."""
         rows, judged = made.rows, {row.prompt for row in made.rows}
-        knowledge = await self._gatekeeper.knowledge(adapter)
+        knowledge = await self._gate.knowledge(adapter)
         known = knowledge.rows()
-        if rehearses(len(rows), len(known), knowledge.whole):
-            training = rehearsal(len(rows), adapter.applied, update)
-            again = chosen(known, judged, REPEATED, adapter.applied)
-            config = gently(adapter.config)
+        if needs_rehearsal(len(rows), len(known), knowledge.whole):
+            training = rehearsal_config(len(rows), adapter.applied, update)
+            again = choose_rows(known, judged, REPEATED, adapter.applied)
+            config = rehearsal_rate(adapter.config)
             job = TrainJob(start, config, training, rows, again, anchors=anchor_rows())
             outcome = await self._backend.train(job, cancel=cancel)
         else:
-            protect = protected(chosen(known, judged, PROTECTED, adapter.applied))
+            protect = select_protected(choose_rows(known, judged, PROTECTED, adapter.applied))
             careful = UpdateJob(start, adapter.config, rows, protect, update)
             outcome = await self._backend.update(careful, cancel=cancel)
         candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)
-        return await self._gatekeeper.judge(adapter.id, candidate, cancel=cancel)
+        return await self._gate.judge(adapter.id, candidate, cancel=cancel)
 
     async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:
         adapter = await in_thread(self._registry.get, adapter_id)
@@ -248,7 +254,7 @@ class Tutor:
             self._registry.journal.read, adapter_id, after=adapter.applied, limit=1
         )
         head = await in_thread(self._registry.version, VersionRef(adapter_id))
-        await in_thread(self._registry.advance, adapter_id, since=adapter.applied, to=entry.seq)
+        await in_thread(self._registry.mark_applied, adapter_id, since=adapter.applied, to=entry.seq)
         self._remember(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
 
     def _remember(self, adapter: AdapterId, lessons: tuple[Lesson, ...], version: Version) -> None:
@@ -266,14 +272,16 @@ class Tutor:
                     return Ticket(adapter.id, event, lesson, head if version.refused else version)
         async with self._reading[adapter.id]:
             judged = (await self._read(adapter)).judged(event)
-        (lesson,) = plan(judged[-1:], judged[:-1], self._limit).lessons or (Lesson(event, "applied"),)
+        (lesson,) = plan_update(judged[-1:], judged[:-1], self._limit).lessons or (
+            Lesson(event, "applied"),
+        )
         return Ticket(adapter.id, event, lesson, head)
 
-    async def _settled(self, adapter: Adapter) -> Memory:
+    async def _settled(self, adapter: Adapter) -> FeedbackLog:
         """A memory of what has been applied and of nothing later, so that it can be had again."""
         memory = self._settled_memories.get((adapter.id, adapter.born))
         if memory is None or memory.read_to > adapter.applied:
-            memory = Memory(adapter.born)
+            memory = FeedbackLog(adapter.born)
         while memory.read_to < adapter.applied:
             entries = await in_thread(self._registry.journal.read, adapter.id, after=memory.read_to)
             for entry in entries:
@@ -284,9 +292,9 @@ class Tutor:
         self._settled_memories[adapter.id, adapter.born] = memory
         return memory
 
-    async def _read(self, adapter: Adapter) -> Memory:
+    async def _read(self, adapter: Adapter) -> FeedbackLog:
         """The adapter's memory, up to the journal's end."""
-        memory = self._memories.setdefault((adapter.id, adapter.born), Memory(adapter.born))
+        memory = self._memories.setdefault((adapter.id, adapter.born), FeedbackLog(adapter.born))
         while entries := await in_thread(self._registry.journal.read, adapter.id, after=memory.read_to):
             for entry in entries:
                 memory.take(entry.seq, entry.event)
@@ -305,10 +313,10 @@ def _told(lesson: Lesson, verdict: Verdict) -> Lesson:
     return lesson
 
 
-def _lessons(made: Plan, verdict: Verdict) -> tuple[Lesson, ...]:
+def _lessons(made: UpdatePlan, verdict: Verdict) -> tuple[Lesson, ...]:
     """The plan's lessons, as the gate left them."""
     return tuple(_told(lesson, verdict) for lesson in made.lessons)
 
 
-def _judgements(entries: Sequence[Journalled]) -> list[tuple[int, FeedbackGiven]]:
+def _judgements(entries: Sequence[JournalEntry]) -> list[tuple[int, FeedbackGiven]]:
     return [(e.seq, e.event) for e in entries if isinstance(e.event, FeedbackGiven)]

@@ -11,7 +11,7 @@ LOOK = 1.0
 """Seconds between looks whether somebody, in whatever program, gave the job up."""
 
 
-class Watch:
+class JobProgress:
     """Keeps a job's checkpoints and sees when it is given up; hands all progress on.
 
     Called on the backend's thread, so that what it writes is written before the next step is taken.

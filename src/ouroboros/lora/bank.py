@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ouroboros.lora.delta import Factors
-from ouroboros.lora.transfer import CPU, sent
+from ouroboros.lora.transfer import CPU, to_device
 from ouroboros.lora.weights import LowRank
 
 
@@ -80,7 +80,7 @@ class BankedAdapter:
             a, b = self._places[path].factors(master)
             a.copy_(low.a)
             b.copy_(low.b.T)
-        self.master: Float[Tensor, "P"] = sent(master, device)
+        self.master: Float[Tensor, "P"] = to_device(master, device)
         self._show(dtype)
 
     def _show(self, dtype: torch.dtype) -> None:
@@ -103,7 +103,7 @@ class BankedAdapter:
     def nbytes(self) -> int:
         return self.master.nbytes + (self._row.nbytes if self._row is not self.master else 0)
 
-    def acts_from(self, prompt: int) -> int:
+    def first_adapted_token(self, prompt: int) -> int:
         """The first token that it acts on, after a prompt of so many tokens."""
         return 0 if self.opening is None else max(0, prompt - self.opening)
 

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 Factors = tuple[Tensor, Tensor]
 """A [R, I] and B^T [R, O] of one layer, as it sees them."""
 
 
 @runtime_checkable
-class Update(Protocol):
+class LayerUpdate(Protocol):
     """What one adapter, or several, add to a layer's output."""
 
     def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Any:
@@ -46,7 +46,7 @@ class Update(Protocol):
 
 
 @dataclass(frozen=True)
-class Delta:
+class LoraUpdate:
     """The update of the tokens in `span` by one adapter."""
 
     span: slice
@@ -107,10 +107,12 @@ class Ragged:
         spans = [s for spans in adapters for s in spans]
         joined = all(a.stop == b.start for a, b in pairwise(spans))
         return cls(
-            source=sent(torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]), device),
-            places=sent(torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]), device),
-            tokens=sent(torch.cat(own), device),
-            inside=sent(torch.stack([reach < len(o) for o in own])[:, :, None], device),
+            source=to_device(torch.cat([o[reach.clamp(max=len(o) - 1)] for o in own]), device),
+            places=to_device(
+                torch.cat([reach[: len(o)] + i * width for i, o in enumerate(own)]), device
+            ),
+            tokens=to_device(torch.cat(own), device),
+            inside=to_device(torch.stack([reach < len(o) for o in own])[:, :, None], device),
             run=slice(spans[0].start, spans[-1].stop) if joined else None,
         )
 
@@ -127,7 +129,7 @@ class Ragged:
 
 
 @dataclass(frozen=True)
-class Deltas:
+class BatchedLoraUpdate:
     """The updates by S adapters of one rank and scale: one batched product for all of them.
 
     What a product of few tokens costs is its call, and there are six for each adapter and layer.
@@ -172,7 +174,7 @@ class Deltas:
         return torch.stack([b.detach() for _, b in self.factors])
 
 
-def trained(updates: Sequence[Update]) -> Tensor | None:
+def trained(updates: Sequence[LayerUpdate]) -> Tensor | None:
     """A factor that wants a gradient, if one does."""
     return next((t for u in updates if (t := u.trained) is not None), None)
 

@@ -35,7 +35,7 @@ _KEY = re.compile(
 
 
 @dataclass(frozen=True)
-class Adapter:
+class UnpackedAdapter:
     """What two files hold: the adapter's shape as a config, the base it names, its weights.
 
     `made_for` is None where another program wrote the files: only names and shapes can be checked then.
@@ -78,7 +78,7 @@ def pack(
     )
 
 
-def unpack(files: AdapterFiles, base: BaseModel | None = None) -> Adapter:
+def unpack(files: AdapterFiles, base: BaseModel | None = None) -> UnpackedAdapter:
     """Check `files` through and through and read them, as float32.
 
     With a `base`, the adapter must have been made for it (`BaseMismatch`) and fit its layers. Raises
@@ -103,7 +103,7 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> Adapter:
     if base is not None:
         _shapes(weights, base)
         _check_invocation(facts, base)
-    return Adapter(_config(facts, weights, base), facts.base_name, made_for, weights)
+    return UnpackedAdapter(_config(facts, weights, base), facts.base_name, made_for, weights)
 
 
 def rounding(files: AdapterFiles) -> torch.dtype | None:

@@ -12,7 +12,7 @@ from ouroboros.lora.targets import query_value, select
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SizeOption:
     """One way to adapt a base: `size` bytes at the rank asked for; the largest rank that fits, or 0."""
 
     targets: str
@@ -26,7 +26,7 @@ class Plan:
         return self.size <= MAX_BYTES
 
 
-def plans(base: BaseModel, rank: int) -> tuple[Plan, ...]:
+def list_size_options(base: BaseModel, rank: int) -> tuple[SizeOption, ...]:
     """Sizes for query and value alone and for all linear layers, in every precision."""
     found = []
     for targets in (AUTO, ALL_LINEAR) if query_value(base) else (ALL_LINEAR,):
@@ -34,11 +34,11 @@ def plans(base: BaseModel, rank: int) -> tuple[Plan, ...]:
         for precision in Precision:
             size = predicted_size(base, shapes, rank, precision)
             most = largest_rank(base, shapes, precision)
-            found.append(Plan(targets, len(shapes), precision, size, most))
+            found.append(SizeOption(targets, len(shapes), precision, size, most))
     return tuple(found)
 
 
-def settle(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
+def resolve_config(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
     """`config` with what "auto" comes to: as it is, int8 or int4, whichever fits first.
 
     Unchanged where it names a precision itself, and where nothing fits.
@@ -49,7 +49,7 @@ def settle(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
     return next((candidate for candidate in tried if _fits(base, candidate)), config)
 
 
-def fit(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
+def shrink_to_limit(base: BaseModel, config: AdapterConfig) -> AdapterConfig:
     """`config` with the least change that fits: none, int8, int4, lower rank, query and value alone.
 
     Quantising comes first: it costs less than the rank that the same bytes would buy. Raises `TooLarge`

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.delta import Delta, Deltas, Ragged, Update
+from ouroboros.lora.delta import BatchedLoraUpdate, LayerUpdate, LoraUpdate, Ragged
 
 SHORT = 64
 """Stretches of fewer tokens than this share their products. On an accelerator, where many calls are the
@@ -29,7 +29,7 @@ class Segment:
         cls, adapter: BankedAdapter | None, start: int, prompt: int, stop: int
     ) -> "tuple[Segment, ...]":
         """A sequence at start..stop that begins with a prompt of so many tokens."""
-        acts = start + (adapter.acts_from(prompt) if adapter is not None else 0)
+        acts = start + (adapter.first_adapted_token(prompt) if adapter is not None else 0)
         if acts == start:
             return (cls(adapter, start, stop),)
         return cls(None, start, acts), cls(adapter, acts, stop)
@@ -42,15 +42,17 @@ class _Alike:
     long: bool
     members: list[tuple[BankedAdapter, list[range]]] = field(default_factory=list)
 
-    def updates(self, path: str) -> list[Update]:
+    def updates(self, path: str) -> list[LayerUpdate]:
         """What they add to the layer at `path`."""
         (first, spans), scale = self.members[0], self.members[0][0].scale(path)
         factors = first.factors(path)
         if factors is None:
             return []
         if self.long or len(self.members) == len(spans) == 1:
-            return [Delta(slice(s.start, s.stop), factors, scale) for s in spans]
-        return [Deltas(self._rows, [f for a, _ in self.members if (f := a.factors(path))], scale)]
+            return [LoraUpdate(slice(s.start, s.stop), factors, scale) for s in spans]
+        return [
+            BatchedLoraUpdate(self._rows, [f for a, _ in self.members if (f := a.factors(path))], scale)
+        ]
 
     @cached_property
     def _rows(self) -> Ragged:
@@ -92,7 +94,7 @@ class Route:
         """Whether any adapter of the batch adapts this layer."""
         return any(a is not None and a.rank(path) for a in self.slots)
 
-    def updates(self, path: str) -> Sequence[Update]:
+    def updates(self, path: str) -> Sequence[LayerUpdate]:
         """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
         return [u for alike in self._alike for u in alike.updates(path)]
 

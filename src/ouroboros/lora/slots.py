@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.transfer import CPU, sent
+from ouroboros.lora.transfer import CPU, to_device
 
 Stack = tuple[Tensor, Tensor]
 """One layer's A^T [S, I, R] and B^T [S, R, O] of every slot."""
@@ -89,7 +89,7 @@ class Slots:
         slots = torch.tensor([0 if a is None else self._slots[a] for a in self._rows], dtype=torch.int32)
         rows = width * slots[:, None] + torch.arange(width, dtype=torch.int32)
         starts = torch.arange(0, rows.numel(), width, dtype=torch.int32)
-        return sent(rows.view(-1), self._device), sent(starts, self._device)
+        return to_device(rows.view(-1), self._device), to_device(starts, self._device)
 
     @torch.no_grad()
     def _copy(self, adapter: BankedAdapter, slot: int, slots: int) -> None:

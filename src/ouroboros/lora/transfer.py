@@ -6,7 +6,7 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
-def sent(part: Tensor, device: torch.device) -> Tensor:
+def to_device(part: Tensor, device: torch.device) -> Tensor:
     """What the processor made, on `device`; the processor goes on at once.
 
     From memory that can be paged out it would first wait for all that the device has still to do (CUDA

@@ -14,24 +14,24 @@ AGAIN = 0.05
 """Seconds until a lease that another program holds is asked for again."""
 
 
-class Taking(Protocol):
+class Locks(Protocol):
     """`async with turns[adapter]:` waits for the turn and holds it."""
 
     def __getitem__(self, adapter: AdapterId, /) -> AbstractAsyncContextManager[object]: ...
 
 
-class Turns:
+class AdapterLocks:
     """Takes the lock of an adapter, then its lease, which is renewed until the turn is over."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
         self._locks: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    def __getitem__(self, adapter: AdapterId, /) -> "Turn":
-        return Turn(self._locks[adapter], self._leases, adapter)
+    def __getitem__(self, adapter: AdapterId, /) -> "AdapterLock":
+        return AdapterLock(self._locks[adapter], self._leases, adapter)
 
 
-class Turn:
+class AdapterLock:
     def __init__(self, lock: asyncio.Lock, leases: Leases, adapter: AdapterId) -> None:
         self._lock = lock
         self._leases = leases

@@ -17,7 +17,7 @@ from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
 from ouroboros.registry.leases import LEASES
-from ouroboros.registry.paging import entries, records
+from ouroboros.registry.paging import read_entries, read_records
 from ouroboros.registry.registry import ADAPTERS
 from ouroboros.registry.version_rows import VERSIONS
 from ouroboros.registry.weight_store import CONDEMNED, SWEEPS
@@ -92,13 +92,13 @@ def restore(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Contents:
 def read_rows(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
     """Every record worth keeping, as collection, key and value; adapters come first."""
     kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})
-    return [(c, r.key, r.value) for c in kept for r in records(metadata, c)]
+    return [(c, r.key, r.value) for c in kept for r in read_records(metadata, c)]
 
 
 def read_log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
     """A log's name, its last number ever given out, and its entries by number."""
     last = metadata.last(name)
-    kept = [(e.seq, e.value) for e in entries(metadata, name) if e.seq <= last]
+    kept = [(e.seq, e.value) for e in read_entries(metadata, name) if e.seq <= last]
     return name, last, kept
 
 

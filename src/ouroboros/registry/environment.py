@@ -8,7 +8,7 @@ _PACKAGES = ("ouroboros-learning", "torch", "transformers", "tokenizers")
 
 
 @cache
-def software() -> tuple[tuple[str, str], ...]:
+def installed_software() -> tuple[tuple[str, str], ...]:
     """Names and releases of this process's Python and of the packages that touch weights."""
     return (("python", python_version()), *filter(None, map(_release, _PACKAGES)))
 

@@ -15,7 +15,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.lineage import in_order
-from ouroboros.registry.paging import records
+from ouroboros.registry.paging import read_records
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.metadata.base import MetadataStore
 
@@ -23,7 +23,7 @@ FORGETTING = "forgetting"
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ErasureNote:
     """These events of an adapter are being forgotten; versions up to `below` may stand on them."""
 
     adapter: AdapterId
@@ -36,7 +36,7 @@ class Note:
         return version.adapter == self.adapter and version.number <= self.below and made_after
 
 
-def begin(registry: Registry, events: Mapping[AdapterId, Collection[int]]) -> list[Note]:
+def begin(registry: Registry, events: Mapping[AdapterId, Collection[int]]) -> list[ErasureNote]:
     """Note what is to be forgotten, and erase it from the journals; returns all that is noted."""
     metadata, _ = registry.stores
     for adapter, numbers in events.items():
@@ -48,13 +48,16 @@ def begin(registry: Registry, events: Mapping[AdapterId, Collection[int]]) -> li
     return noted
 
 
-def notes(registry: Registry) -> list[Note]:
+def notes(registry: Registry) -> list[ErasureNote]:
     """What is being forgotten, or was when the program was stopped."""
     metadata, _ = registry.stores
-    return [decode(Note, r.value, f"forgetting in {r.key!r}") for r in records(metadata, FORGETTING)]
+    return [
+        decode(ErasureNote, r.value, f"forgetting in {r.key!r}")
+        for r in read_records(metadata, FORGETTING)
+    ]
 
 
-def tainted(registry: Registry, noted: Iterable[Note]) -> list[Version]:
+def tainted(registry: Registry, noted: Iterable[ErasureNote]) -> list[Version]:
     """Versions that the events may have had a part in, and all that came from them, parents first."""
     found = {v.ref: v for note in noted for v in _versions(registry) if note.taints(v)}
     rest = [v for v in _versions(registry) if v.ref not in found] if found else []
@@ -64,7 +67,7 @@ def tainted(registry: Registry, noted: Iterable[Note]) -> list[Version]:
     return in_order(found.values())
 
 
-def finish(registry: Registry, noted: Collection[Note], versions: Collection[Version]) -> None:
+def finish(registry: Registry, noted: Collection[ErasureNote], versions: Collection[Version]) -> None:
     """Remove versions and their weights, the notes, and whatever the store keeps of removed things."""
     digests = registry.rows.remove(versions)
     registry.weights.sweep(digests, registry.rows.digests)
@@ -81,7 +84,9 @@ def finish(registry: Registry, noted: Collection[Note], versions: Collection[Ver
                 metadata.delete(FORGETTING, note.adapter.name, expected=record.revision)
 
 
-def _drop_jobs(registry: Registry, noted: Collection[Note], adapters: Collection[AdapterId]) -> None:
+def _drop_jobs(
+    registry: Registry, noted: Collection[ErasureNote], adapters: Collection[AdapterId]
+) -> None:
     """Checkpoints stand on what was learned before them: such jobs start anew, or never."""
     erased = {(note.adapter, number) for note in noted for number in note.events}
     for job in registry.jobs.all():
@@ -111,8 +116,8 @@ def _versions(registry: Registry) -> list[Version]:
 
 def _write(metadata: MetadataStore, adapter: AdapterId, events: Collection[int], below: int) -> None:
     record = metadata.get(FORGETTING, adapter.name)
-    before = decode(Note, record.value, "a note").events if record else ()
-    note = Note(adapter, tuple(sorted({*before, *events})), below)
+    before = decode(ErasureNote, record.value, "a note").events if record else ()
+    note = ErasureNote(adapter, tuple(sorted({*before, *events})), below)
     metadata.put(FORGETTING, adapter.name, encode(note), expected=record.revision if record else 0)
 
 

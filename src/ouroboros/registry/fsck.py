@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ouroboros.domain.errors import NotFound, StoreError
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.registry.erasure import Note, notes
+from ouroboros.registry.erasure import ErasureNote, notes
 from ouroboros.registry.registry import Registry
 
 GRACE = timedelta(hours=1)
@@ -23,7 +23,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkup:
+class StoreReport:
     """What `check` found: how much it read, what is damaged, and weights that no version refers to.
 
     Unused weights are harmless: a writer died before its version was written, or lost a race. What was
@@ -34,15 +34,15 @@ class Checkup:
     versions: int
     damages: tuple[Damage, ...]
     unused: tuple[str, ...]
-    forgetting: tuple[Note, ...] = ()
+    forgetting: tuple[ErasureNote, ...] = ()
 
 
-def check(registry: Registry) -> Checkup:
+def check(registry: Registry) -> StoreReport:
     """Read every version and verify its weights' digest."""
     adapters = registry.adapters()
     lines = {adapter: registry.versions(adapter.id) for adapter in adapters}
     damages = [damage for adapter, line in lines.items() for damage in _damages(registry, adapter, line)]
-    return Checkup(
+    return StoreReport(
         adapters=len(adapters),
         versions=sum(map(len, lines.values())),
         damages=tuple(damages),
@@ -51,7 +51,7 @@ def check(registry: Registry) -> Checkup:
     )
 
 
-def repair(registry: Registry, checkup: Checkup) -> list[Adapter]:
+def repair(registry: Registry, checkup: StoreReport) -> list[Adapter]:
     """Put adapters with a damaged head back to their newest sound version; returns those moved.
 
     The move is a rollback like any other. A damaged version itself can only come from a backup.

@@ -5,7 +5,7 @@ import json
 from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode
-from ouroboros.registry.paging import records
+from ouroboros.registry.paging import read_records
 from ouroboros.registry.registry import ADAPTERS
 from ouroboros.stores.metadata.base import Json, MetadataStore
 
@@ -15,7 +15,7 @@ def heads(metadata: MetadataStore, base: Fingerprint) -> dict[AdapterId, int]:
     fits = _Fits(base)
     return {
         AdapterId(record.key): record.value["head"]
-        for record in records(metadata, ADAPTERS)
+        for record in read_records(metadata, ADAPTERS)
         if "deleted" not in record.value and fits(record.value["base"])
     }
 

@@ -12,7 +12,7 @@ from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.training import Job
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.paging import records
+from ouroboros.registry.paging import read_records
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 
@@ -41,7 +41,9 @@ class Jobs:
     def all(self, adapter: AdapterId | None = None) -> list[Job]:
         """Jobs that are not done, of one adapter or all."""
         prefix = f"{adapter}#" if adapter else ""
-        found = [decode(Job, r.value, f"job {r.key!r}") for r in records(self._metadata, JOBS, prefix)]
+        found = [
+            decode(Job, r.value, f"job {r.key!r}") for r in read_records(self._metadata, JOBS, prefix)
+        ]
         return [job for job in found if adapter in (None, job.adapter)]
 
     def change(self, id: str, change: Callable[[Job], Job]) -> Job:

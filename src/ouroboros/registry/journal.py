@@ -9,12 +9,12 @@ from ouroboros.domain.errors import StoreError
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.paging import entries
+from ouroboros.registry.paging import read_entries
 from ouroboros.stores.metadata.base import Json, MetadataStore
 
 
 @dataclass(frozen=True, slots=True)
-class Journalled:
+class JournalEntry:
     """An event and its place in the adapter's journal."""
 
     seq: int
@@ -35,17 +35,17 @@ class Journal:
         """Record an event; returns its sequence number once it is durable."""
         return self._metadata.append(_log(adapter), encode(event))
 
-    def read(self, adapter: AdapterId, after: int = 0, limit: int = 1000) -> list[Journalled]:
+    def read(self, adapter: AdapterId, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Events with a sequence number above `after`, in order."""
         return [
-            Journalled(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
+            JournalEntry(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
             for e in self._metadata.read(_log(adapter), after=after, limit=limit)
         ]
 
-    def all(self, adapter: AdapterId) -> Iterator[Journalled]:
+    def all(self, adapter: AdapterId) -> Iterator[JournalEntry]:
         """Every event, in order."""
-        for e in entries(self._metadata, _log(adapter)):
-            yield Journalled(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
+        for e in read_entries(self._metadata, _log(adapter)):
+            yield JournalEntry(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
 
     def end(self, adapter: AdapterId) -> int:
         """The last event's sequence number, erased or not; 0 if there never was one."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Version
-from ouroboros.registry.journal import Journalled
+from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.registry import Registry
 
 
@@ -37,7 +37,7 @@ def in_order(versions: Iterable[Version]) -> list[Version]:
     return list(done.values())
 
 
-def learned(registry: Registry, version: Version) -> list[Journalled]:
+def learned(registry: Registry, version: Version) -> list[JournalEntry]:
     """The events that made this version from its parent, as far as they have not been erased."""
     numbers = version.learned
     if not numbers:

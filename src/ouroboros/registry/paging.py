@@ -7,7 +7,7 @@ from ouroboros.stores.metadata.base import Entry, MetadataStore, Record
 PAGE = 1000
 
 
-def records(
+def read_records(
     metadata: MetadataStore, collection: str, prefix: str = "", after: str = "", page: int = PAGE
 ) -> Iterator[Record]:
     """Every record of a collection whose key starts with `prefix` and sorts behind `after`, in order."""
@@ -16,7 +16,7 @@ def records(
         after = found[-1].key
 
 
-def entries(metadata: MetadataStore, log: str) -> Iterator[Entry]:
+def read_entries(metadata: MetadataStore, log: str) -> Iterator[Entry]:
     """Every entry of a log, in order."""
     after = 0
     while page := metadata.read(log, after=after, limit=PAGE):

@@ -4,16 +4,16 @@ from contextlib import suppress
 
 from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.routing import Sketch
+from ouroboros.domain.routing import AdapterProfile
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.paging import records
+from ouroboros.registry.paging import read_records
 from ouroboros.stores.metadata.base import MetadataStore
 from ouroboros.stores.vectors.base import VectorStore
 
 SKETCHES = "sketches"
 
 
-class Sketches:
+class ProfileStore:
     """One record per adapter, drawn from its examples: a cache, and gone when they are forgotten.
 
     `vectors` is where they are kept besides, or instead, if the store searches them by itself.
@@ -23,13 +23,13 @@ class Sketches:
         self._metadata = metadata
         self._vectors = vectors
 
-    def all(self) -> dict[AdapterId, Sketch]:
+    def all(self) -> dict[AdapterId, AdapterProfile]:
         return {
-            AdapterId(r.key): decode(Sketch, r.value, f"the sketch of {r.key}")
-            for r in records(self._metadata, SKETCHES)
+            AdapterId(r.key): decode(AdapterProfile, r.value, f"the sketch of {r.key}")
+            for r in read_records(self._metadata, SKETCHES)
         }
 
-    def put(self, adapter: AdapterId, sketch: Sketch) -> None:
+    def put(self, adapter: AdapterId, sketch: AdapterProfile) -> None:
         """Keep this instead of what was kept before."""
         record = self._metadata.get(SKETCHES, adapter.name)
         with suppress(Conflict):

@@ -20,16 +20,16 @@ from ouroboros.domain.training import Job, JobState
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.environment import software
+from ouroboros.registry.environment import installed_software
 from ouroboros.registry.jobs import Jobs
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
-from ouroboros.registry.paging import PAGE, entries, records
-from ouroboros.registry.profiles import Sketches
-from ouroboros.registry.scores import Scores
-from ouroboros.registry.version_draft import Made, Taught, draft
+from ouroboros.registry.paging import PAGE, read_entries, read_records
+from ouroboros.registry.profiles import ProfileStore
+from ouroboros.registry.scores import ProbeScoreStore
+from ouroboros.registry.version_draft import AppliedFeedback, VersionMetadata, draft
 from ouroboros.registry.version_rows import VersionRows
-from ouroboros.registry.weight_store import Weights
+from ouroboros.registry.weight_store import WeightStore
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, MetadataStore, Record
 from ouroboros.stores.vectors.base import VectorStore
@@ -55,15 +55,15 @@ class Registry:
         self._metadata = metadata
         self._blobs = blobs
         self.stores = (metadata, blobs)
-        self.originals = Weights(metadata, blobs)
-        self.weights = Weights(metadata, cached or blobs)
+        self.originals = WeightStore(metadata, blobs)
+        self.weights = WeightStore(metadata, cached or blobs)
         self.rows = VersionRows(metadata)
         self.journal = Journal(metadata)
         self.jobs = Jobs(metadata, blobs)
         self.leases = Leases(metadata)
-        self.scores = Scores(metadata)
+        self.scores = ProbeScoreStore(metadata)
         self.vectors = vectors
-        self.sketches = Sketches(metadata, vectors)
+        self.sketches = ProfileStore(metadata, vectors)
         self.changes = 0
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class Registry:
         grave = self._free_place(adapter)
         if grave is not None:
             self._purge(adapter, grave.value)  # in case the deletion was cut short
-        origin = Origin(config, base.fingerprint, base.name, software(), seed)
+        origin = Origin(config, base.fingerprint, base.name, installed_software(), seed)
         first = draft(adapter, files, None, cause=cause, merged=merged, verdict=verdict)
         version = self._store(replace(first, origin=origin), files)
         journal = self.journal.end(adapter)
@@ -123,7 +123,7 @@ class Registry:
         files: AdapterFiles,
         *,
         parent: int,
-        **made: Unpack[Made],
+        **made: Unpack[VersionMetadata],
     ) -> Version:
         """Store a new version made from `parent` and make it the head, if the head is still `parent`.
 
@@ -133,7 +133,7 @@ class Registry:
         """
         taught = made.get("taught")
         _expect(self.get(adapter), parent, taught)
-        version = self.keep(adapter, files, parent=parent, **made)
+        version = self.store_unserved(adapter, files, parent=parent, **made)
         try:
             self._move(adapter, parent, parent if version.refused else version.number, taught)
         except (Conflict, NotFound):
@@ -141,32 +141,32 @@ class Registry:
             raise
         return version
 
-    def keep(
+    def store_unserved(
         self,
         adapter: AdapterId,
         files: AdapterFiles,
         *,
         parent: int | None,
-        **made: Unpack[Made],
+        **made: Unpack[VersionMetadata],
     ) -> Version:
         """Store a new version and serve it not: the first half of `commit`. `rollback` can serve it."""
         record = self.get(adapter)
-        origin = Origin(record.config, record.base, record.base_name, software())
+        origin = Origin(record.config, record.base, record.base_name, installed_software())
         return self._store(replace(draft(adapter, files, parent, **made), origin=origin), files)
 
-    def advance(self, adapter: AdapterId, *, since: int, to: int) -> None:
+    def mark_applied(self, adapter: AdapterId, *, since: int, to: int) -> None:
         """Mark journal events after `since`, up to `to`, as applied, though they made no new version.
 
         `Conflict` if others were applied in the meantime.
         """
         head = self.get(adapter).head
-        self._move(adapter, head, head, Taught(since, to))
+        self._move(adapter, head, head, AppliedFeedback(since, to))
 
     def rollback(self, ref: VersionRef, *, replay: bool = False, reason: str = "") -> Adapter:
         """Serve a version again, older or newer than the head; the way back is the same.
 
         Feedback learned since then stays in the journal. With `replay` it is pending again, to be
-        learned onto the restored head. The move is recorded before it is made (see `moves`).
+        learned onto the restored head. The move is recorded before it is made (see `head_moves`).
         """
         version = self.version(ref)
         while True:
@@ -185,7 +185,7 @@ class Registry:
                 continue
             return moved
 
-    def moves(self, adapter: AdapterId) -> list[HeadMoved]:
+    def head_moves(self, adapter: AdapterId) -> list[HeadMoved]:
         """The rollbacks of an adapter, oldest first.
 
         One whose process was killed may be among them and not have happened.
@@ -193,7 +193,7 @@ class Registry:
         self.get(adapter)
         return [
             decode(HeadMoved, entry.value, f"a rollback of {adapter}")
-            for entry in entries(self._metadata, _moves(adapter))
+            for entry in read_entries(self._metadata, _moves(adapter))
         ]
 
     def get(self, adapter: AdapterId) -> Adapter:
@@ -201,7 +201,7 @@ class Registry:
 
     def adapters(self, after: str = "", limit: int | None = None) -> list[Adapter]:
         """All adapters, by name; or the next `limit` whose names sort behind `after`."""
-        every = records(self._metadata, ADAPTERS, after=after, page=min(limit or PAGE, PAGE))
+        every = read_records(self._metadata, ADAPTERS, after=after, page=min(limit or PAGE, PAGE))
         there = (record for record in every if not _deleted(record))
         return [
             decode(Adapter, record.value, f"adapter {record.key!r}") for record in islice(there, limit)
@@ -277,7 +277,9 @@ class Registry:
         self._metadata.erase(_moves(adapter), 1, grave["moves"])
         self.weights.sweep(digests, self.rows.digests)
 
-    def _move(self, adapter: AdapterId, parent: int, number: int, taught: Taught | None) -> None:
+    def _move(
+        self, adapter: AdapterId, parent: int, number: int, taught: AppliedFeedback | None
+    ) -> None:
         while True:
             record, revision = self._find(adapter)
             _expect(record, parent, taught)
@@ -317,7 +319,7 @@ class Registry:
         return decode(Adapter, record.value, f"adapter {adapter.name!r}"), record.revision
 
 
-def _expect(adapter: Adapter, parent: int, taught: Taught | None) -> None:
+def _expect(adapter: Adapter, parent: int, taught: AppliedFeedback | None) -> None:
     if adapter.head != parent:
         raise Conflict(
             f"{adapter.id} moved on to version {adapter.head} while a successor of {parent} was made.",

@@ -4,26 +4,26 @@ from contextlib import suppress
 
 from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probe_scores import Standing
+from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.registry.codec import decode, encode
 from ouroboros.stores.metadata.base import MetadataStore
 
 SCORES = "scores"
 
 
-class Scores:
+class ProbeScoreStore:
     """One record per adapter: a cache, so that losing it, or a race for it, costs time only."""
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
 
-    def get(self, adapter: AdapterId, digest: str) -> Standing:
+    def get(self, adapter: AdapterId, digest: str) -> ProbeScores:
         """What is known of the version with this digest; nothing, if another one was kept."""
         record = self._metadata.get(SCORES, adapter.name)
-        found = decode(Standing, record.value, f"the scores of {adapter}") if record else None
-        return found if found and found.digest == digest else Standing(digest)
+        found = decode(ProbeScores, record.value, f"the scores of {adapter}") if record else None
+        return found if found and found.digest == digest else ProbeScores(digest)
 
-    def put(self, adapter: AdapterId, standing: Standing) -> None:
+    def put(self, adapter: AdapterId, standing: ProbeScores) -> None:
         """Keep this instead of what was kept before."""
         record = self._metadata.get(SCORES, adapter.name)
         with suppress(Conflict):

@@ -13,7 +13,7 @@ from ouroboros.domain.weights import AdapterFiles
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class AppliedFeedback:
     """Feedback that a version learned: the journal's events after `since`, up to `to`."""
 
     since: int
@@ -22,20 +22,22 @@ class Taught:
     update: UpdateConfig | None = None
 
 
-class Made(TypedDict, total=False):
+class VersionMetadata(TypedDict, total=False):
     """How a version was made, for its row; `events` is the last journal event that it learned from."""
 
     cause: Required[str]
     training: TrainingConfig | None
     report: TrainingReport | None
     events: int | None
-    taught: Taught | None
+    taught: AppliedFeedback | None
     verdict: Verdict | None
     merged: MergedFrom | None
     replaces: int | None
 
 
-def draft(adapter: AdapterId, files: AdapterFiles, parent: int | None, **made: Unpack[Made]) -> Version:
+def draft(
+    adapter: AdapterId, files: AdapterFiles, parent: int | None, **made: Unpack[VersionMetadata]
+) -> Version:
     """A version that has no number yet, and no origin."""
     taught, events = made.get("taught"), made.get("events")
     now = datetime.now(UTC)

@@ -8,7 +8,7 @@ from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Version
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.paging import records
+from ouroboros.registry.paging import read_records
 from ouroboros.stores.metadata.base import MetadataStore, Record
 
 VERSIONS, NUMBERS = "versions", "numbers"
@@ -66,10 +66,10 @@ class VersionRows:
 
     def digests(self) -> set[str]:
         """The digests that the rows of all adapters name."""
-        return {record.value["digest"] for record in records(self._metadata, VERSIONS)}
+        return {record.value["digest"] for record in read_records(self._metadata, VERSIONS)}
 
     def _records(self, adapter: AdapterId) -> Iterator[Record]:
-        return records(self._metadata, VERSIONS, prefix=f"{adapter}@")
+        return read_records(self._metadata, VERSIONS, prefix=f"{adapter}@")
 
     def _next_number(self, adapter: AdapterId) -> int:
         while True:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from ouroboros.domain.errors import Conflict, NotFound, StoreError
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
-from ouroboros.registry.paging import records
+from ouroboros.registry.paging import read_records
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 
@@ -24,7 +24,7 @@ _GIVE_UP = timedelta(minutes=1)
 """After this long a sweep's process is taken for dead."""
 
 
-class Weights:
+class WeightStore:
     """The files of all versions, by digest."""
 
     def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
@@ -90,7 +90,8 @@ class Weights:
     def _condemn(self, unused: set[str], now: datetime) -> dict[str, datetime]:
         """Since when each of `unused` has been so; what is in use again is pardoned."""
         known = {
-            r.key: datetime.fromisoformat(r.value["since"]) for r in records(self._metadata, CONDEMNED)
+            r.key: datetime.fromisoformat(r.value["since"])
+            for r in read_records(self._metadata, CONDEMNED)
         }
         self._pardon(known.keys() - unused)
         for digest in unused - known.keys():

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import AsyncIterator, Sequence
 
 from ouroboros.backend.base import (
-    Delta,
     GenerateRequest,
     Merged,
     MergeJob,
@@ -17,6 +16,7 @@ from ouroboros.backend.base import (
     TrainJob,
     TrainOutcome,
     UpdateJob,
+    UpdateStrength,
 )
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
@@ -108,12 +108,12 @@ class FakeBackend:
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncIterator[UpdateStrength]:
         (generation,) = await self.generate([request], cancel)
         for piece in re.findall(r"\s*\S+|\s+$", generation.text):
             _raise_if_cancelled(cancel)
-            yield Delta(piece)
-        yield Delta("", generation)
+            yield UpdateStrength(piece)
+        yield UpdateStrength("", generation)
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None

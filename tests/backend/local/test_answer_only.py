@@ -9,7 +9,7 @@ from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.losses import DPO, KTO, Distil
+from ouroboros.domain.losses import DPO, KTO, Distillation
 from ouroboros.lora.peft_files import unpack
 
 CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear", acts_on="answer")
@@ -40,7 +40,7 @@ async def test_a_training_forgets_nothing_of_its_kind(backend):
 
 
 @pytest.mark.parametrize(
-    "row", [FIX, Row("no", None, KTO(), rejected="media"), Row("hello", "hi", Distil("parent"))]
+    "row", [FIX, Row("no", None, KTO(), rejected="media"), Row("hello", "hi", Distillation("parent"))]
 )
 async def test_every_loss_knows_it(backend, row):
     start = await trained(backend, epochs=2)

@@ -10,7 +10,7 @@ from safetensors.torch import load as load_tensors
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.model.load import load as load_model
+from ouroboros.backend.local.model.load import load_base as load_model
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row

@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from ouroboros.backend.base import Merged, MergeJob, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.convert import merge
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
@@ -27,7 +27,7 @@ from ouroboros.lora.weights import LowRank
 
 @pytest.fixture
 async def backend(tiny_folder: Callable[..., Path]) -> AsyncIterator[LocalBackend]:
-    backend = LocalBackend(load(str(tiny_folder()), "float32"))
+    backend = LocalBackend(load_base(str(tiny_folder()), "float32"))
     yield backend
     await backend.close()
 

@@ -22,7 +22,7 @@ from ouroboros.backend.local.runtime.worker import Worker
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.losses import DPO, KTO, Distil
+from ouroboros.domain.losses import DPO, KTO, Distillation
 from tests.backend.local import fake_device as elsewhere
 
 ROWS = (
@@ -34,7 +34,7 @@ MIXED = (
     *ROWS,
     Row("hello", "front desk", DPO(), rejected="no idea"),
     Row("what is it?", "shipping", KTO()),
-    Row("set an alarm", "media", Distil("base")),
+    Row("set an alarm", "media", Distillation("base")),
 )
 CONFIG = AdapterConfig(4, 1e-2, target_modules="all-linear")
 ANSWERS = replace(CONFIG, acts_on=ANSWER)
@@ -48,7 +48,7 @@ Opened = Callable[[Path], LocalBackend]
 def pretended(folder: Path) -> LocalBackend:
     with pytest.MonkeyPatch.context() as patch, elsewhere.there():
         patch.setattr(loading, "_device", lambda _: elsewhere.DEVICE)
-        frozen = loading.load(str(folder), "float32")
+        frozen = loading.load_base(str(folder), "float32")
     backend = LocalBackend(frozen, threads=1)
     backend._worker = Worker("elsewhere", elsewhere.on_each_thread())
     return backend

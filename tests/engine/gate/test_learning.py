@@ -9,7 +9,7 @@ import pytest
 
 from ouroboros.backend.base import ScoreRequest
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Refused, TrainingFailed
@@ -89,14 +89,14 @@ async def test_anchors_keep_the_adapter_near_its_base(engine):
 
 async def test_a_gradient_that_is_not_a_number_leaves_everything_as_it_was(engine, monkeypatch):
     (await engine.train_adapter("tickets", taught(COLOURS, "tell"), TRAINING)).unwrap()
-    plain, calls = Pool.gradient, []
+    plain, calls = GradientBatcher.gradient, []
 
     def broken(*args):
         found = yield from plain(*args)
         calls.append(found)
         return replace(found, loss=math.nan) if len(calls) == 5 else found
 
-    monkeypatch.setattr(Pool, "gradient", broken)
+    monkeypatch.setattr(GradientBatcher, "gradient", broken)
     result = await engine.train_adapter("tickets", taught(PLACES, "go"), TRAINING)
     assert isinstance(result, Err)
     assert isinstance(result.error, TrainingFailed)

@@ -78,7 +78,7 @@ async def asked(engine: AdapterLearningEngine, name: str) -> dict:
 
 async def replayed(engine: AdapterLearningEngine, name: str) -> dict:
     adapter = (await engine.get_adapter(name)).unwrap()
-    known = await engine._gatekeeper.knowledge(adapter)
+    known = await engine._gate.knowledge(adapter)
     return {row.prompt: row.output for row in known.rows()}
 
 
@@ -152,7 +152,7 @@ async def test_no_update_of_a_merge_may_lose_a_pin_of_its_parents(engine):
 
 async def pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
     adapter = (await engine.get_adapter(name)).unwrap()
-    return (await engine._gatekeeper.knowledge(adapter)).pins
+    return (await engine._gate.knowledge(adapter)).pins
 
 
 async def test_what_parents_learn_and_pin_later_is_theirs(engine):
@@ -224,7 +224,7 @@ async def test_the_memory_of_a_deleted_parent_is_gone(engine):
 async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engine):
     async def whole(name: str) -> bool:
         adapter = (await engine.get_adapter(name)).unwrap()
-        return (await engine._gatekeeper.knowledge(adapter)).whole
+        return (await engine._gate.knowledge(adapter)).whole
 
     files = await engine._backend.initialize(AdapterConfig(), 7)
     (await engine.import_adapter("foreign", files)).unwrap()
@@ -239,7 +239,7 @@ async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engi
     (await engine.delete_adapter("red")).unwrap()
     async with AdapterLearningEngine(engine._backend, engine._registry) as again:
         adapter = (await again.get_adapter("both")).unwrap()
-        assert not (await again._gatekeeper.knowledge(adapter)).whole, "a parent's journal is gone"
+        assert not (await again._gate.knowledge(adapter)).whole, "a parent's journal is gone"
 
 
 async def test_a_restart_reads_the_same_memory(engine, tmp_path: Path):

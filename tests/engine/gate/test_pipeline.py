@@ -13,7 +13,7 @@ from ouroboros.domain.errors import Refused
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
-from ouroboros.domain.tracking import Gated
+from ouroboros.domain.tracking import GateCounts
 from ouroboros.domain.training import OnProgress
 from ouroboros.domain.verdict import CheckName, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
@@ -147,7 +147,7 @@ async def test_what_a_repair_saved_is_told_and_counted(open_engine, repair, coun
         assert verdict_of(version).saved_by is repair
         assert await answer(engine, "play") == "media"
         gated = (await engine.track_adapter("tickets")).unwrap().gated
-        assert gated == replace(Gated(passed=1, refused=1), **{counted: 1})
+        assert gated == replace(GateCounts(passed=1, refused=1), **{counted: 1})
         assert gated.judged == 3
 
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.learning.feedback.log import RECENT, Memory
+from ouroboros.learning.feedback.log import RECENT, FeedbackLog
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -13,7 +13,7 @@ def _judged(signal: FeedbackSignal, prompt: str = "p", answer: str = "a") -> Fee
 
 
 def test_judgements_are_remembered_with_their_places_in_the_journal() -> None:
-    memory = Memory(0)
+    memory = FeedbackLog(0)
     first, later = _judged(FeedbackSignal.failure()), _judged(FeedbackSignal.success(), "q")
     memory.take(1, first)
     memory.take(2, ExamplesGiven((TrainingExample("r", "b"),), NOW))
@@ -23,14 +23,14 @@ def test_judgements_are_remembered_with_their_places_in_the_journal() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    memory = Memory(0)
+    memory = FeedbackLog(0)
     for number in range(2, RECENT + 10):
         memory.take(number, _judged(FeedbackSignal.success(), f"s{number}"))
     assert len(memory.judged(10**9)) == RECENT
 
 
 def test_the_first_event_of_a_key_is_the_one_that_counts() -> None:
-    memory = Memory(4)
+    memory = FeedbackLog(4)
     memory.take(5, _judged(FeedbackSignal.success()))
     memory.take(6, _judged(FeedbackSignal.success()))
     assert list(memory.keys.values()) == [5]

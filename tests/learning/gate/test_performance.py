@@ -9,8 +9,13 @@ import pytest
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.tracking import Use
-from ouroboros.learning.gate.performance import Tracker, chance_of_worse, fallen, judges
+from ouroboros.domain.tracking import UsageCounts
+from ouroboros.learning.gate.performance import (
+    PerformanceTracker,
+    chance_of_worse,
+    find_regression,
+    is_positive,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GOOD, BAD = FeedbackSignal.success(), FeedbackSignal.failure()
@@ -39,28 +44,32 @@ def said(signal: FeedbackSignal, answered: str = "a@1", user: str | None = None,
     ],
 )
 def test_what_a_signal_says_of_the_answer(signal, good) -> None:
-    assert judges(said(signal)) is good
+    assert is_positive(said(signal)) is good
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
     """Values of Newcombe (1998), Table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
     for good, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
-        assert Use(good, n - good).interval == pytest.approx((low, high), abs=1e-4)
+        assert UsageCounts(good, n - good).interval == pytest.approx((low, high), abs=1e-4)
     for good, n, low, high in ((0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
-        assert Use(good, n - good).interval == pytest.approx((low, high), abs=1e-4)
-    assert Use().interval == (0.0, 1.0)
+        assert UsageCounts(good, n - good).interval == pytest.approx((low, high), abs=1e-4)
+    assert UsageCounts().interval == (0.0, 1.0)
 
 
 def test_fishers_exact_test_gives_the_textbooks_values() -> None:
     """The lady tasting tea: 3 of 4 and 1 of 4 come by chance with 17/70."""
-    assert chance_of_worse(Use(1, 3), Use(3, 1)) == pytest.approx(17 / 70)
-    assert chance_of_worse(Use(0, 4), Use(4, 0)) == pytest.approx(1 / 70)
-    assert chance_of_worse(Use(4, 0), Use(0, 4)) == 1
-    assert chance_of_worse(Use(), Use(5, 5)) == chance_of_worse(Use(0, 3), Use()) == 1
+    assert chance_of_worse(UsageCounts(1, 3), UsageCounts(3, 1)) == pytest.approx(17 / 70)
+    assert chance_of_worse(UsageCounts(0, 4), UsageCounts(4, 0)) == pytest.approx(1 / 70)
+    assert chance_of_worse(UsageCounts(4, 0), UsageCounts(0, 4)) == 1
+    assert (
+        chance_of_worse(UsageCounts(), UsageCounts(5, 5))
+        == chance_of_worse(UsageCounts(0, 3), UsageCounts())
+        == 1
+    )
 
 
 def test_uses_are_counted_by_the_version_that_answered() -> None:
-    tracker = Tracker(0)
+    tracker = PerformanceTracker(0)
     tracker.take(1, ExamplesGiven((TrainingExample("a", "b"),), NOW))
     for n, (signal, version) in enumerate([(GOOD, "a@1"), (BAD, "a@2"), (BAD, "a@2"), (GOOD, "a@2")], 2):
         tracker.take(n, said(signal, version, day=n))
@@ -72,7 +81,7 @@ def test_uses_are_counted_by_the_version_that_answered() -> None:
 
 
 def test_one_user_is_heard_once_for_each_version_and_the_owner_always() -> None:
-    tracker = Tracker(0)
+    tracker = PerformanceTracker(0)
     for n in range(1, 9):
         tracker.take(n, said(BAD, user="eve" if n % 2 else None))
     assert tracker.heard["a@1"] == [(1, False), (2, False), (4, False), (6, False), (8, False)]
@@ -80,7 +89,7 @@ def test_one_user_is_heard_once_for_each_version_and_the_owner_always() -> None:
 
 
 def test_the_trend_is_told_once_there_is_enough_to_tell() -> None:
-    tracker = Tracker(0)
+    tracker = PerformanceTracker(0)
     for n in range(1, 80):
         tracker.take(n, said(GOOD if n < 60 else BAD))
         if n < 40:
@@ -113,14 +122,14 @@ def line(*versions: str):
 )
 def test_a_fall_is_seen_from_few_judgements(versions, cut) -> None:
     heard = line(*versions)
-    found = fallen(heard, 0.05, max(n for v in heard for n, _ in v))
+    found = find_regression(heard, 0.05, max(n for v in heard for n, _ in v))
     assert (found and found.cut) == cut
 
 
 def test_only_the_event_that_completes_a_look_looks() -> None:
     """Whoever serves the version again against the evidence is not overruled by the same evidence."""
     heard = line("-----", "+" * 20)
-    assert [n for n in range(1, 26) if fallen(heard, 0.05, n)] == [24]
+    assert [n for n in range(1, 26) if find_regression(heard, 0.05, n)] == [24]
 
 
 def test_a_version_that_is_no_worse_is_seldom_gone_back_from() -> None:
@@ -128,5 +137,5 @@ def test_a_version_that_is_no_worse_is_seldom_gone_back_from() -> None:
     chance, alarms = random.Random(1), 0
     for _ in range(300):
         heads = line("".join("+" if chance.random() < 0.7 else "-" for _ in range(64)), *["++-+-" * 10])
-        alarms += any(fallen(heads, 0.05, 50 + n) for n in range(1, 65))
+        alarms += any(find_regression(heads, 0.05, 50 + n) for n in range(1, 65))
     assert alarms <= 15

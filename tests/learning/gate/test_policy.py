@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 
 from ouroboros.domain.data import TrainingExample
-from ouroboros.domain.probe_scores import Answer
-from ouroboros.domain.verdict import CheckName, Place
+from ouroboros.domain.probe_scores import ProbeAnswer
+from ouroboros.domain.verdict import CheckName, ExampleRef
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, judge
 from ouroboros.learning.gate.repair import Walk, mends
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
 POLICY = GatePolicy()
-RIGHT, WRONG = Answer(True, 0.95), Answer(False, 0.05)
+RIGHT, WRONG = ProbeAnswer(True, 0.95), ProbeAnswer(False, 0.05)
 
 
 def pair(i, before, after, label="red", kind=ProbeKind.HELD_OUT) -> Pair:
-    return Pair(Probe(Place(1, i), TrainingExample(f"row {i}", label), kind), before, after)
+    return Pair(Probe(ExampleRef(1, i), TrainingExample(f"row {i}", label), kind), before, after)
 
 
 def pairs(kept=0, lost=0, gained=0, start=0, **how) -> list[Pair]:
@@ -56,7 +56,7 @@ def test_who_asks_for_more_certainty_lets_one_of_ten_pass():
 
 
 def test_likelihood_falls_before_answers_do():
-    fading = [pair(i, RIGHT, Answer(True, 0.7)) for i in range(20)]
+    fading = [pair(i, RIGHT, ProbeAnswer(True, 0.7)) for i in range(20)]
     assert failed(evidence(fading)) == {CheckName.KNOWN}
 
 
@@ -65,7 +65,7 @@ def test_a_class_that_is_wiped_out_fails_though_all_together_hardly_fall():
     checks = judge(evidence(known), GatePolicy(tolerance=0.05))
     (wiped,) = [c for c in checks if not c.passed]
     assert wiped.name is CheckName.CLASS
-    assert wiped.like == Place(1, 500)
+    assert wiped.like == ExampleRef(1, 500)
     assert len(wiped.lost) == 4
 
 
@@ -86,7 +86,7 @@ def test_a_pin_that_was_never_right_is_not_lost():
         ({"arrived": (-0.5, 0.1)}, CheckName.ARRIVED),
         ({"drift": 99.0}, CheckName.DRIFT),
         ({"drift": math.nan}, CheckName.FINITE),
-        ({"fresh": [pair(0, WRONG, Answer(False, math.nan))]}, CheckName.FINITE),
+        ({"fresh": [pair(0, WRONG, ProbeAnswer(False, math.nan))]}, CheckName.FINITE),
     ],
 )
 def test_each_check_fails_by_itself(changes, name):
@@ -107,7 +107,7 @@ def test_every_number_is_in_the_verdict():
     assert known.answers is not None and known.likelihood is not None
     assert (known.answers.rows, known.answers.before, known.answers.after) == (20, 0.95, 0.95)
     assert known.answers.low < 0 < known.answers.high
-    assert known.lost == (Place(1, 18),)
+    assert known.lost == (ExampleRef(1, 18),)
 
 
 def test_going_less_far_mends_a_fall_but_not_a_thing_that_was_never_learned():

@@ -8,11 +8,17 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probe_scores import Answer
+from ouroboros.domain.probe_scores import ProbeAnswer
 from ouroboros.domain.records import Version
-from ouroboros.domain.verdict import Place, Verdict
+from ouroboros.domain.verdict import ExampleRef, Verdict
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, judge
-from ouroboros.learning.merging.checks import best_parents, check_distinct, given, merge_advice, weigh
+from ouroboros.learning.merging.checks import (
+    best_parents,
+    check_distinct,
+    check_merge,
+    given,
+    merge_advice,
+)
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
 
@@ -31,13 +37,15 @@ def test_two_versions_of_one_adapter_may_be_merged():
 
 
 def probe(row: int, adapter: str = "") -> Probe:
-    return Probe(Place(1, row, adapter), TrainingExample(f"{adapter} {row}", "x"), ProbeKind.HELD_OUT)
+    return Probe(
+        ExampleRef(1, row, adapter), TrainingExample(f"{adapter} {row}", "x"), ProbeKind.HELD_OUT
+    )
 
 
 def test_the_best_parent_is_found_for_each_ones_probes_and_for_those_given():
     """By right answers, then by their likelihood, then by order."""
     probes = [probe(0, "a"), probe(1, "a"), probe(0, "b"), *given([TrainingExample("?", "x")])]
-    mine, theirs = Answer(True, 0.9), Answer(False, 0.6)
+    mine, theirs = ProbeAnswer(True, 0.9), ProbeAnswer(False, 0.6)
     answers = {
         "a@2": dict(zip((p.place for p in probes), (mine, theirs, theirs, mine), strict=True)),
         "b@2": dict(zip((p.place for p in probes), (theirs, theirs, mine, mine), strict=True)),
@@ -52,9 +60,9 @@ def verdict_on(*pairs: Pair) -> Verdict:
 
 def pairs(adapter: str, right: int, of: int = 10) -> list[Pair]:
     """Probes that the best parent answers all, and the merge `right` of."""
-    after = [Answer(True, 0.9)] * right + [Answer(False, 0.1)] * (of - right)
+    after = [ProbeAnswer(True, 0.9)] * right + [ProbeAnswer(False, 0.1)] * (of - right)
     return [
-        Pair(probe(row, adapter), Answer(True, 0.9), answer, f"{adapter}@2")
+        Pair(probe(row, adapter), ProbeAnswer(True, 0.9), answer, f"{adapter}@2")
         for row, answer in enumerate(after)
     ]
 
@@ -67,7 +75,10 @@ def test_advice_names_the_parent_that_is_better_alone_with_the_numbers():
 
 
 def test_one_parents_gain_does_not_pay_for_anothers_loss():
-    gained = [Pair(probe(row, "b"), Answer(False, 0.1), Answer(True, 0.9), "b@2") for row in range(50)]
+    gained = [
+        Pair(probe(row, "b"), ProbeAnswer(False, 0.1), ProbeAnswer(True, 0.9), "b@2")
+        for row in range(50)
+    ]
     assert not verdict_on(*pairs("a", 5), *gained).promoted
 
 
@@ -76,13 +87,13 @@ def test_there_is_no_advice_when_merging_lost_nothing():
 
 
 def test_advice_tells_a_loss_of_likelihood_that_no_answer_shows():
-    faded = [Pair(p.probe, p.before, Answer(True, 0.7), p.by) for p in pairs("tickets", 10)]
+    faded = [Pair(p.probe, p.before, ProbeAnswer(True, 0.7), p.by) for p in pairs("tickets", 10)]
     assert "right tokens 20.0 points less likely" in merge_advice("both", verdict_on(*faded))
 
 
 def test_performance_weighs_only_where_weights_are_wanted_and_missing():
     plain = MergeRecipe(MergeStrategy.WEIGHTED)
-    assert weigh(plain, [0.5, 0.25]).weights == (0.5, 0.25)
-    assert weigh(plain, []) == plain
+    assert check_merge(plain, [0.5, 0.25]).weights == (0.5, 0.25)
+    assert check_merge(plain, []) == plain
     for recipe in (MergeRecipe(), MergeRecipe(MergeStrategy.WEIGHTED, (1.0, 2.0))):
-        assert weigh(recipe, [0.5, 0.25]) == recipe
+        assert check_merge(recipe, [0.5, 0.25]) == recipe

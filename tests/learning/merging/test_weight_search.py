@@ -2,12 +2,12 @@
 
 import pytest
 
-from ouroboros.learning.merging.weight_search import tune
+from ouroboros.learning.merging.weight_search import search_weights
 
 
 def tuned(parents, worth):
     """The best weights, and how many were tried."""
-    search = tune(parents)
+    search = search_weights(parents)
     weights, trials = next(search), 1
     while True:
         try:

@@ -3,15 +3,15 @@
 import numpy as np
 
 from ouroboros.domain.data import Message
-from ouroboros.learning.replay.reservoir import bag
+from ouroboros.learning.replay.reservoir import bag_of_words
 
 
 def near(one: str, other: str) -> float:
-    return float(bag(one).astype(float) @ bag(other).astype(float)) / 127**2
+    return float(bag_of_words(one).astype(float) @ bag_of_words(other).astype(float)) / 127**2
 
 
 def test_order_case_and_marks_do_not_matter():
-    assert np.array_equal(bag("Turn the lamp on!"), bag("on the LAMP, turn"))
+    assert np.array_equal(bag_of_words("Turn the lamp on!"), bag_of_words("on the LAMP, turn"))
 
 
 def test_texts_that_share_words_are_near():
@@ -20,5 +20,5 @@ def test_texts_that_share_words_are_near():
 
 def test_a_conversation_is_all_its_words_and_no_words_are_an_empty_bag():
     turns = (Message("system", "be brief"), Message("user", "turn the lamp on"))
-    assert np.array_equal(bag(turns), bag("be brief turn the lamp on"))
-    assert not bag("?!").any()
+    assert np.array_equal(bag_of_words(turns), bag_of_words("be brief turn the lamp on"))
+    assert not bag_of_words("?!").any()

@@ -6,7 +6,7 @@ import pytest
 
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Supervised
-from ouroboros.learning.replay.class_weights import HOLD, RAISED, balanced
+from ouroboros.learning.replay.class_weights import HOLD, RAISED, balance_classes
 
 
 def rows(output: str, count: int, weight: float = 1.0) -> list[Row]:
@@ -15,12 +15,12 @@ def rows(output: str, count: int, weight: float = 1.0) -> list[Row]:
 
 def test_where_nothing_is_known_rows_stay_as_they_are():
     new = rows("red", 3)
-    assert balanced(new, [], 2.0) == (tuple(new), ())
+    assert balance_classes(new, [], 2.0) == (tuple(new), ())
 
 
 def test_in_an_epoch_every_class_counts_alike():
     new, known = rows("red", 20), [*rows("blue", 5), *rows("green", 10)]
-    found, replay = balanced(new, known, 2.0)
+    found, replay = balance_classes(new, known, 2.0)
     turns = 2.0 * len(new) / len(known)
     counted: defaultdict[str, float] = defaultdict(float)
     for row, each in [*((r, 1.0) for r in found), *((r, turns) for r in replay)]:
@@ -29,12 +29,12 @@ def test_in_an_epoch_every_class_counts_alike():
 
 
 def test_a_rare_class_is_raised_only_so_far_and_a_rows_own_weight_stays():
-    found, _ = balanced([*rows("red", 100), *rows("odd", 1, weight=0.5)], rows("blue", 100), 1.0)
+    found, _ = balance_classes([*rows("red", 100), *rows("odd", 1, weight=0.5)], rows("blue", 100), 1.0)
     assert found[0].weight == pytest.approx(1.0, abs=0.02)
     assert found[-1].weight == pytest.approx(0.5 * RAISED)
 
 
 def test_new_rows_are_held_by_what_is_known_and_replayed_ones_are_not():
-    found, replay = balanced(rows("red", 2), rows("blue", 2), 1.0)
+    found, replay = balance_classes(rows("red", 2), rows("blue", 2), 1.0)
     assert {row.loss for row in found} == {Supervised(HOLD)}
     assert {row.loss for row in replay} == {Supervised()}

@@ -8,7 +8,7 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.learning.replay.knowledge import PINS, Knowledge, check_pins
 from ouroboros.learning.replay.probes import ProbeKind
 
@@ -93,7 +93,7 @@ def test_a_pin_is_asked_and_held_out_of_any_training():
 
 def test_pins_come_first_and_have_places():
     knowledge = taught(ExamplesGiven(labelled(100), NOW), Pinned(labelled(1, 500), NOW))
-    assert knowledge.probes()[0].place == Place(2, 0)
+    assert knowledge.probes()[0].place == ExampleRef(2, 0)
     assert knowledge.pins == [*labelled(1, 500)]
 
 

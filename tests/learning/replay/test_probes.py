@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroboros.domain.data import TrainingExample
-from ouroboros.learning.replay.probes import FEWEST, MOST, held_out
+from ouroboros.learning.replay.probes import FEWEST, MOST, choose_held_out
 
 
 def labelled(count: int, labels: int) -> list[TrainingExample]:
@@ -14,44 +14,44 @@ def labelled(count: int, labels: int) -> list[TrainingExample]:
 
 
 def test_of_few_examples_none_is_held_out():
-    assert not held_out(labelled(FEWEST - 1, 2), ())
+    assert not choose_held_out(labelled(FEWEST - 1, 2), ())
 
 
 def test_a_tenth_is_held_out_evenly_over_the_classes():
     examples = labelled(100, 5)
-    out = held_out(examples, ())
+    out = choose_held_out(examples, ())
     assert Counter(examples[i].output for i in out) == {f"label {n}": 2 for n in range(5)}
-    assert len(held_out(labelled(5000, 7), ())) == MOST
+    assert len(choose_held_out(labelled(5000, 7), ())) == MOST
 
 
 def test_rare_classes_are_not_robbed():
     """A class of three keeps them all, unless there are many such classes."""
     examples = labelled(60, 2) + [TrainingExample(f"rare {i}", "rare") for i in range(3)]
-    assert not any(examples[i].output == "rare" for i in held_out(examples, ()))
+    assert not any(examples[i].output == "rare" for i in choose_held_out(examples, ()))
 
 
 def test_free_text_is_held_out_too():
     examples = [TrainingExample(f"row {i}", f"{i} is what was said about it today") for i in range(80)]
-    assert len(held_out(examples, ())) == 8
+    assert len(choose_held_out(examples, ())) == 8
 
 
 def test_what_was_trained_before_or_given_with_two_outputs_is_not_held_out():
     examples = labelled(100, 5)
-    out = held_out(examples, ())
-    assert not out & held_out(examples, {examples[i].input for i in out})
+    out = choose_held_out(examples, ())
+    assert not out & choose_held_out(examples, {examples[i].input for i in out})
     twice = examples + [TrainingExample(examples[i].input, "another") for i in out]
-    assert not {i % 100 for i in held_out(twice, ())} & out
+    assert not {i % 100 for i in choose_held_out(twice, ())} & out
 
 
 def test_an_example_given_twice_is_held_out_twice_or_not_at_all():
     examples = labelled(50, 3) * 2
-    out = held_out(examples, ())
+    out = choose_held_out(examples, ())
     assert out
     assert {i % 50 for i in out if i < 50} == {i % 50 for i in out if i >= 50}
 
 
 @given(st.permutations(labelled(60, 4)))
 def test_order_does_not_matter(examples):
-    chosen = {examples[i] for i in held_out(examples, ())}
+    chosen = {examples[i] for i in choose_held_out(examples, ())}
     plain = labelled(60, 4)
-    assert chosen == {plain[i] for i in held_out(plain, ())}
+    assert chosen == {plain[i] for i in choose_held_out(plain, ())}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroboros.domain.data import TrainingExample
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.learning.replay.reservoir import Reservoir, class_of
 
 ROWS = st.lists(
@@ -17,7 +17,7 @@ ROWS = st.lists(
 def filled(rows, limit=6, size=1000) -> Reservoir:
     reservoir = Reservoir(limit, size)
     for i, (prompt, output) in enumerate(rows):
-        reservoir.put(Place(i), TrainingExample(prompt, output))
+        reservoir.put(ExampleRef(i), TrainingExample(prompt, output))
     return reservoir
 
 
@@ -70,7 +70,7 @@ def test_the_typical_of_a_class_stay_where_they_are_wanted():
     odd = [(f"{word} {word}s", "lights") for word in "quux zorb flim".split()]
     reservoir = Reservoir(4, typical=True)
     for i, (prompt, output) in enumerate([*odd, *alike]):
-        reservoir.put(Place(i), TrainingExample(prompt, output))
+        reservoir.put(ExampleRef(i), TrainingExample(prompt, output))
     assert sum("lamp" in str(kept.example.input) for kept in reservoir) >= 3
 
 
@@ -79,7 +79,7 @@ def test_with_the_typical_it_is_bounded_too_and_the_same_again(rows):
     def kept() -> list:
         reservoir = Reservoir(6, 1000, typical=True)
         for i, (prompt, output) in enumerate(rows):
-            reservoir.put(Place(i), TrainingExample(prompt, output))
+            reservoir.put(ExampleRef(i), TrainingExample(prompt, output))
         return list(reservoir)
 
     assert kept() == kept()

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from ouroboros.domain.names import AdapterId
-from ouroboros.learning.routing.centroids import CLASSES, NEVER, Portrait, described, portray
+from ouroboros.learning.routing.centroids import (
+    CLASSES,
+    NEVER,
+    TaskCentroids,
+    compute_centroids,
+    described,
+)
 from ouroboros.learning.routing.index import Index
 
 
@@ -23,13 +29,13 @@ STRANGERS = unit(np.random.default_rng(9).standard_normal((40, 16)))
 
 def test_each_class_has_its_own_vector_near_its_texts():
     texts = np.concatenate([around(AXES[0], 20), around(AXES[1], 10, seed=1)])
-    portrait = portray(texts, ["a"] * 20 + ["b"] * 10, STRANGERS)
+    portrait = compute_centroids(texts, ["a"] * 20 + ["b"] * 10, STRANGERS)
     assert (portrait.vectors @ AXES[:2].T).argmax(1).tolist() == [0, 1]
     assert (np.diag(portrait.vectors @ AXES[:2].T) > 0.95).all()
 
 
 def test_most_of_its_own_kind_is_near_enough_and_strangers_are_not():
-    portrait = portray(around(AXES[0], 100), ["a"] * 100, STRANGERS)
+    portrait = compute_centroids(around(AXES[0], 100), ["a"] * 100, STRANGERS)
     fresh = around(AXES[0], 400, seed=5) @ portrait.vectors.T
     assert (fresh.max(1) >= portrait.needed).mean() > 0.8
     assert ((STRANGERS @ portrait.vectors.T).max(1) < portrait.needed).mean() >= 0.9
@@ -37,8 +43,8 @@ def test_most_of_its_own_kind_is_near_enough_and_strangers_are_not():
 
 def test_where_strangers_are_near_more_of_its_own_is_given_up():
     own, near_by = around(AXES[0], 200, spread=1.0), around(AXES[0], 40, seed=7, spread=3.0)
-    alone = portray(own, ["a"] * 200, STRANGERS * 0).needed
-    beset = portray(own, ["a"] * 200, near_by).needed
+    alone = compute_centroids(own, ["a"] * 200, STRANGERS * 0).needed
+    beset = compute_centroids(own, ["a"] * 200, near_by).needed
     known = own @ AXES[0]
     assert alone < beset
     assert (known < alone).mean() == pytest.approx(0.05, abs=0.03)
@@ -47,26 +53,26 @@ def test_where_strangers_are_near_more_of_its_own_is_given_up():
 
 def test_an_example_does_not_vouch_for_itself():
     scattered = unit(np.random.default_rng(3).standard_normal((30, 16)))
-    two_each = portray(scattered, [str(i // 2) for i in range(30)], STRANGERS[:1] * 0)
+    two_each = compute_centroids(scattered, [str(i // 2) for i in range(30)], STRANGERS[:1] * 0)
     assert two_each.needed < 0.5
 
 
 def test_where_each_class_has_one_example_strangers_alone_are_measured():
     scattered = unit(np.random.default_rng(3).standard_normal((8, 16)))
-    one_each = portray(scattered, [str(i) for i in range(8)], STRANGERS)
+    one_each = compute_centroids(scattered, [str(i) for i in range(8)], STRANGERS)
     near = (STRANGERS @ scattered.T).max(1)
     assert one_each.needed == pytest.approx(near.mean() + 4 * near.std())
 
 
 def test_a_single_example_must_be_nearer_than_strangers():
-    portrait = portray(AXES[:1], ["a"], STRANGERS)
+    portrait = compute_centroids(AXES[:1], ["a"], STRANGERS)
     assert 0 < portrait.needed < 1
 
 
 def test_many_small_classes_share_one_vector():
     texts = np.concatenate([around(AXES[i % 16], 2 + (i < 3), seed=i) for i in range(CLASSES + 20)])
     classes = [str(i) for i in range(CLASSES + 20) for _ in range(2 + (i < 3))]
-    assert portray(texts, classes, STRANGERS).vectors.shape == (CLASSES, 16)
+    assert compute_centroids(texts, classes, STRANGERS).vectors.shape == (CLASSES, 16)
 
 
 def test_a_description_is_near_enough_only_if_it_was_given():
@@ -78,7 +84,7 @@ def test_a_description_is_near_enough_only_if_it_was_given():
 def index():
     index = Index()
     for i in range(5):
-        index.put(AdapterId(f"a{i}"), Portrait(AXES[2 * i : 2 * i + 2], 0.5))
+        index.put(AdapterId(f"a{i}"), TaskCentroids(AXES[2 * i : 2 * i + 2], 0.5))
     return index
 
 
@@ -93,7 +99,7 @@ def test_the_nearest_vector_of_an_adapter_counts_and_the_nearest_adapter_comes_f
 def test_search_equals_a_plain_loop():
     random = np.random.default_rng(0)
     portraits = {
-        AdapterId(str(i)): Portrait(unit(random.standard_normal((1 + i % 4, 16))), 0.5)
+        AdapterId(str(i)): TaskCentroids(unit(random.standard_normal((1 + i % 4, 16))), 0.5)
         for i in range(60)
     }
     index = Index()
@@ -107,7 +113,7 @@ def test_search_equals_a_plain_loop():
 def test_what_is_dropped_or_replaced_is_found_no_more(index):
     index.search(AXES[3], 1)
     index.drop(AdapterId("a1"))
-    index.put(AdapterId("a0"), Portrait(AXES[15:], 0.5))
+    index.put(AdapterId("a0"), TaskCentroids(AXES[15:], 0.5))
     assert index.search(AXES[3], 1)[0].similarity == pytest.approx(0.0)
     assert index.search(AXES[15], 1)[0].adapter == AdapterId("a0")
     assert len(index.search(AXES[0], 100)) == 4
@@ -123,7 +129,7 @@ def test_search_equals_a_plain_loop_while_adapters_come_change_and_go():
             index.drop(adapter)
         else:
             size = 1 + random.integers(4)
-            portraits[adapter] = Portrait(unit(random.standard_normal((size, 16))), random.random())
+            portraits[adapter] = TaskCentroids(unit(random.standard_normal((size, 16))), random.random())
             index.put(adapter, portraits[adapter])
         text = unit(random.standard_normal((1, 16)))[0]
         best = sorted(portraits, key=lambda a: -(portraits[a].vectors @ text).max())

@@ -48,7 +48,7 @@ def _both(opened: Stores) -> tuple:
 async def test_an_adapters_life_is_there_for_the_next_program(told: Registry) -> None:
     with closing(told):
         assert [(a.id, a.head) for a in told.adapters()] == [(TICKETS, 2)]
-        assert [m.after for m in told.moves(TICKETS)] == [1, 2]
+        assert [m.after for m in told.head_moves(TICKETS)] == [1, 2]
         assert [v.number for v in told.versions(TICKETS)] == [1, 2, 3]
         events = [j.event for j in told.journal.all(TICKETS)]
         assert [e.user for e in events if isinstance(e, FeedbackGiven)] == ["ann"]

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 
 from ouroboros.backend.base import (
-    Delta,
     GenerateRequest,
     Merged,
     MergeJob,
@@ -19,20 +18,21 @@ from ouroboros.backend.base import (
     TrainJob,
     TrainOutcome,
     UpdateJob,
+    UpdateStrength,
 )
 from ouroboros.backend.local.cache.prefix_cache import LIMIT
 from ouroboros.backend.local.convert import blend, export, merge
-from ouroboros.backend.local.model.load import FrozenModel, load
+from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.runtime.memory import keep_freed
 from ouroboros.backend.local.runtime.worker import Steps, Worker
-from ouroboros.backend.local.serving.continuous_batch import RunningBatch, Seat
+from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
 from ouroboros.backend.local.serving.embed import Embedding
-from ouroboros.backend.local.serving.score import Asked, score, strength
-from ouroboros.backend.local.serving.sequence import Answer, Question
-from ouroboros.backend.local.training.base_samples import Passages
+from ouroboros.backend.local.serving.score import ScoreItem, measure_strength, score_outputs
+from ouroboros.backend.local.serving.sequence import GeneratedSequence, TokenizedPrompt
+from ouroboros.backend.local.training.base_samples import BaseSamples
 from ouroboros.backend.local.training.null_space_update import update
-from ouroboros.backend.local.training.rows import Item, encode, with_references
-from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.rows import TokenizedRow, add_references, tokenize_rows
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import train
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
@@ -47,7 +47,7 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.lora import peft_files
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
-from ouroboros.lora.peft_files import Adapter
+from ouroboros.lora.peft_files import UnpackedAdapter
 from ouroboros.lora.size import check_size
 from ouroboros.lora.targets import select
 from ouroboros.lora.weights import LoraWeights, LowRank
@@ -67,15 +67,15 @@ class LocalBackend:
 
     def __init__(
         self,
-        frozen: FrozenModel,
+        frozen: BaseRuntime,
         threads: int | None = None,
         resident_bytes: int = RESIDENT_BYTES,
     ) -> None:
         self._frozen = frozen
-        self._batch = RunningBatch(frozen)
-        self._pool = Pool(frozen, lambda: self._batch.running)
+        self._batch = ContinuousBatch(frozen)
+        self._pool = GradientBatcher(frozen, lambda: self._batch.running)
         self._resident_bytes = resident_bytes
-        self._passages = Passages(frozen, cache_folder() / "passages")
+        self._passages = BaseSamples(frozen, cache_folder() / "passages")
         self._expected: Counter[str] = Counter()
         self._keeping = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
@@ -100,7 +100,7 @@ class LocalBackend:
         libraries loaded that took 0.2 s whenever it came, in the middle of an answer. `close` ends that.
         """
         keep_freed()
-        backend = cls(load(model, dtype, device, quantize, prompt_bytes), threads)
+        backend = cls(load_base(model, dtype, device, quantize, prompt_bytes), threads)
         gc.freeze()
         return backend
 
@@ -125,7 +125,7 @@ class LocalBackend:
         return found
 
     async def check(self, rows: Sequence[Row]) -> None:
-        await self._call(lambda: encode(self._frozen, rows))
+        await self._call(lambda: tokenize_rows(self._frozen, rows))
 
     async def train(
         self,
@@ -159,12 +159,12 @@ class LocalBackend:
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncIterator[UpdateStrength]:
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[Delta | None] = asyncio.Queue()
+        pieces: asyncio.Queue[UpdateStrength | None] = asyncio.Queue()
         token = cancel or CancellationToken()
 
-        def tell(piece: Delta) -> None:
+        def tell(piece: UpdateStrength) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         (seat,) = await self._call(lambda: self._ask([request], token, tell))
@@ -192,7 +192,7 @@ class LocalBackend:
         return await self._call(lambda: blend(self._frozen.base, start, end, share))
 
     async def strength(self, files: AdapterFiles) -> float:
-        return await self._call(lambda: strength(self._frozen, self._unpack(files).weights))
+        return await self._call(lambda: measure_strength(self._frozen, self._unpack(files).weights))
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
         return await self._call(lambda: self._unpack(files).config)
@@ -243,12 +243,16 @@ class LocalBackend:
         )
         return self._outcome(adapter, job.adapter, report)
 
-    def _anchors(self, job: TrainJob, adapter: BankedAdapter) -> Steps[TrainingProgress, Sequence[Item]]:
+    def _anchors(
+        self, job: TrainJob, adapter: BankedAdapter
+    ) -> Steps[TrainingProgress, Sequence[TokenizedRow]]:
         if not job.training.anchors:
             return ()
         if job.anchors is None:
-            return (yield from self._passages.written())
-        return (yield from with_references(self._frozen, adapter, encode(self._frozen, job.anchors)))
+            return (yield from self._passages.load_or_generate())
+        return (
+            yield from add_references(self._frozen, adapter, tokenize_rows(self._frozen, job.anchors))
+        )
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._banked(job.start)
@@ -269,14 +273,15 @@ class LocalBackend:
         self,
         requests: Sequence[GenerateRequest],
         cancel: CancellationToken,
-        tell: Callable[[Delta], None] | None,
-    ) -> list[Seat]:
+        tell: Callable[[UpdateStrength], None] | None,
+    ) -> list[ActiveRequest]:
         """Let requests join the running batch, all of them or, where one is at fault, none."""
         codec = self._frozen.codec
         questions = [
-            Question(codec.prompt_ids(r.prompt), r.config, self._adapter(r.adapter)) for r in requests
+            TokenizedPrompt(codec.prompt_ids(r.prompt), r.config, self._adapter(r.adapter))
+            for r in requests
         ]
-        seats = [Seat(Answer(q, codec), tell, cancel) for q in questions]
+        seats = [ActiveRequest(GeneratedSequence(q, codec), tell, cancel) for q in questions]
         self._batch.ask(seats)
         if not self._batch.running:
             self._worker.start(self._batch.steps())
@@ -285,10 +290,10 @@ class LocalBackend:
     def _score(self, requests: Sequence[ScoreRequest]) -> Steps[Any, list[Score]]:
         codec = self._frozen.codec
         asked = [
-            Asked(codec.sequence(r.prompt, r.output), self._adapter(r.adapter), r.drift)
+            ScoreItem(codec.sequence(r.prompt, r.output), self._adapter(r.adapter), r.drift)
             for r in requests
         ]
-        return (yield from score(self._frozen, asked))
+        return (yield from score_outputs(self._frozen, asked))
 
     def _embed(self, texts: Sequence[str]) -> list[Vector]:
         if self._embedding is None:
@@ -334,7 +339,7 @@ class LocalBackend:
         opening = len(self._frozen.base.opening) if found.config.acts_on == ANSWER else None
         return BankedAdapter(found.weights, self._frozen.dtype, self._frozen.device, opening)
 
-    def _unpack(self, files: AdapterFiles) -> Adapter:
+    def _unpack(self, files: AdapterFiles) -> UnpackedAdapter:
         return peft_files.unpack(files, self._frozen.base)
 
     def _pack(self, weights: LoraWeights, config: AdapterConfig) -> AdapterFiles:

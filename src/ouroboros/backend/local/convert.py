@@ -18,7 +18,7 @@ from ouroboros.domain.weights import (
 )
 from ouroboros.lora.gguf import to_gguf
 from ouroboros.lora.merge import MergeOutcome, gather, merge_layers
-from ouroboros.lora.peft_files import Adapter, invocation, pack, unpack
+from ouroboros.lora.peft_files import UnpackedAdapter, invocation, pack, unpack
 from ouroboros.lora.size import check_size, largest_rank
 from ouroboros.lora.targets import select, targets_of
 from ouroboros.lora.weights import LoraWeights, LowRank
@@ -48,7 +48,7 @@ def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, Merged]:
     return _packed(base, outcome, targets, acts_on)
 
 
-def _acts_on(parents: Sequence[Adapter]) -> str:
+def _acts_on(parents: Sequence[UnpackedAdapter]) -> str:
     """What all of them act on: updates that see different tokens cannot be added."""
     found = {parent.config.acts_on for parent in parents}
     if len(found) > 1:

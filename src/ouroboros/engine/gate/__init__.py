@@ -1,12 +1,20 @@
-"""`Gatekeeper`: between a trained candidate and the head.
+"""`PromotionGate`: between a trained candidate and the head.
 
 One pipeline for training, feedback and merging: measure the candidate against its parent on what the
 adapter knows, let `learning.gate` judge, repair what can be repaired, and hand back files with their
 verdict. Committing them is the caller's business.
 """
 
-from ouroboros.engine.gate.candidate import Candidate, Judged, Sheet
-from ouroboros.engine.gate.gate import Gatekeeper, refusal
-from ouroboros.engine.gate.merge_gate import Compared, Comparison
+from ouroboros.engine.gate.candidate import Candidate, EvalResult, JudgedCandidate
+from ouroboros.engine.gate.gate import PromotionGate, refusal_error
+from ouroboros.engine.gate.merge_gate import JudgedMerge, MergeEvaluation
 
-__all__ = ["Candidate", "Compared", "Comparison", "Gatekeeper", "Judged", "Sheet", "refusal"]
+__all__ = [
+    "Candidate",
+    "EvalResult",
+    "JudgedCandidate",
+    "JudgedMerge",
+    "MergeEvaluation",
+    "PromotionGate",
+    "refusal_error",
+]

@@ -11,8 +11,8 @@ from statistics import fmean
 from ouroboros.backend.base import Backend, Score, ScoreRequest, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import Row
-from ouroboros.domain.probe_scores import Answer, Standing
-from ouroboros.domain.verdict import Attempt, Check, Place, Repair, Verdict
+from ouroboros.domain.probe_scores import ProbeAnswer, ProbeScores
+from ouroboros.domain.verdict import Attempt, Check, ExampleRef, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.gate.repair import Walk, mends
@@ -43,26 +43,26 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedCandidate:
     """A candidate as it came out: as it was, repaired, or refused; and how it does on the probes."""
 
     outcome: TrainOutcome
     verdict: Verdict
-    standing: Standing
+    standing: ProbeScores
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class EvalResult:
     """What one version was asked: its answers to probes, by place, log-probabilities per token of each
     row's outputs, and its drift on the anchors."""
 
-    answers: dict[Place, Answer]
+    answers: dict[ExampleRef, ProbeAnswer]
     rows: tuple[tuple[float, ...], ...]
     drift: float
 
-    def with_more(self, asked: "Sheet") -> "Sheet":
+    def with_more(self, asked: "EvalResult") -> "EvalResult":
         """What was asked first, and what else was asked later."""
-        return Sheet(
+        return EvalResult(
             self.answers | asked.answers,
             self.rows or asked.rows,
             asked.drift if math.isnan(self.drift) else self.drift,
@@ -73,7 +73,7 @@ class Sheet:
         return fmean(self.answers[p.place].said for p in probes)
 
 
-class Trial:
+class CandidateEvaluation:
     """Measures and judges one candidate, and points between it and its parent."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Trial:
         backend: Backend,
         policy: GatePolicy,
         candidate: Candidate,
-        parent: Standing,
+        parent: ProbeScores,
         cancel: CancellationToken | None,
     ) -> None:
         self._backend = backend
@@ -91,13 +91,13 @@ class Trial:
         self._rows = _sample(candidate.rows)
         self._probes = _standing_probes(candidate)
         self._first = parent.first()
-        self._parent = Sheet(parent.known(), (), math.nan if parent.drift is None else parent.drift)
+        self._parent = EvalResult(parent.known(), (), math.nan if parent.drift is None else parent.drift)
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
 
     async def judge(
         self, outcome: TrainOutcome, what: str, share: float = 1.0, repair: Repair | None = None
-    ) -> Judged:
+    ) -> JudgedCandidate:
         """Judge files, and note the attempt."""
         began = time.perf_counter()
         probes = self._first_probes()
@@ -108,9 +108,13 @@ class Trial:
         self._attempts += (attempt(what, checks),)
         self._seconds += time.perf_counter() - began
         verdict = conclude(checks, self._policy, self._attempts, self._seconds, share, repair)
-        return Judged(outcome, verdict, standing(outcome.files.digest, sheet, self._learned(sheet)))
+        return JudgedCandidate(
+            outcome, verdict, probe_scores(outcome.files.digest, sheet, self._learned(sheet))
+        )
 
-    async def walk_back(self, refused: Judged, repair: Repair = Repair.WALKED) -> Judged:
+    async def walk_back(
+        self, refused: JudgedCandidate, repair: Repair = Repair.WALKED
+    ) -> JudgedCandidate:
         """The furthest point on the way from the parent that passes; what was refused, if none does."""
         if not mends([check.name for check in refused.verdict.failed]):
             return refused
@@ -123,19 +127,19 @@ class Trial:
             best = judged if judged.verdict.promoted else best
         return self.close(best)
 
-    def close(self, judged: Judged) -> Judged:
+    def close(self, judged: JudgedCandidate) -> JudgedCandidate:
         """With every attempt so far in its verdict."""
         verdict = replace(judged.verdict, attempts=self._attempts, seconds=self._seconds)
         return replace(judged, verdict=verdict)
 
     async def _check(
         self, files: AdapterFiles, probes: Sequence[Probe]
-    ) -> tuple[tuple[Check, ...], Sheet]:
+    ) -> tuple[tuple[Check, ...], EvalResult]:
         """Ask the candidate, and the parent what it was not asked yet; and judge."""
         asked = (*probes, *self._candidate.fresh)
         unasked = self._unasked(asked)
-        questions = [Question(files, asked, self._rows), *([unasked] if unasked else [])]
-        sheet, *parents = await ask(self._backend, questions, self._cancel)
+        questions = [ProbeBatch(files, asked, self._rows), *([unasked] if unasked else [])]
+        sheet, *parents = await evaluate_probes(self._backend, questions, self._cancel)
         for parent in parents:
             self._parent = self._parent.with_more(parent)
         before = self._parent
@@ -152,15 +156,15 @@ class Trial:
         )
         return judge(evidence, self._policy), sheet
 
-    def _unasked(self, probes: Sequence[Probe]) -> "Question | None":
+    def _unasked(self, probes: Sequence[Probe]) -> "ProbeBatch | None":
         """What the parent was not asked yet."""
         known = self._parent
         missing = [p for p in probes if p.place not in known.answers]
         rows, drift = () if known.rows else self._rows, math.isnan(known.drift)
-        found = Question(self._candidate.start, missing, rows, drift)
+        found = ProbeBatch(self._candidate.start, missing, rows, drift)
         return found if missing or rows or drift else None
 
-    def _learned(self, sheet: Sheet) -> dict[Place, Answer]:
+    def _learned(self, sheet: EvalResult) -> dict[ExampleRef, ProbeAnswer]:
         """The answers to all probes as they were when each was asked first."""
         known = self._parent.answers | self._first
         first = {p.place: known[p.place] for p in self._probes if p.place in known}
@@ -177,7 +181,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeBatch:
     """What is to be known of a version: its answers to probes, what became of rows, and its drift."""
 
     files: AdapterFiles
@@ -192,18 +196,18 @@ class Question:
         asked += [ScoreRequest(row.prompt, text, digest) for row in self.rows for text in row.outputs]
         return asked + [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
 
-    def sheet(self, scores: Sequence[Score]) -> Sheet:
+    def sheet(self, scores: Sequence[Score]) -> EvalResult:
         """What the scores of those requests tell."""
         each = iter(scores)
         answers = {p.place: _answer(next(each)) for p in self.probes}
         trained = tuple(tuple(next(each).mean for _ in row.outputs) for row in self.rows)
         drifts = [score.drift for score in each]
-        return Sheet(answers, trained, fmean(drifts) if drifts else math.nan)
+        return EvalResult(answers, trained, fmean(drifts) if drifts else math.nan)
 
 
-async def ask(
-    backend: Backend, questions: Sequence[Question], cancel: CancellationToken | None = None
-) -> list[Sheet]:
+async def evaluate_probes(
+    backend: Backend, questions: Sequence[ProbeBatch], cancel: CancellationToken | None = None
+) -> list[EvalResult]:
     """Everything that is to be known of some versions, in passes that they share."""
     asked = [q.requests(await backend.load(q.files)) for q in questions]
     scores = iter(await backend.score([request for own in asked for request in own], cancel))
@@ -226,8 +230,8 @@ def _amiss(checks: Sequence[Check]) -> bool:
     return any(check.lost or not check.passed for check in checks)
 
 
-def _answer(score: Score) -> Answer:
-    return Answer(score.said, math.exp(score.mean))
+def _answer(score: Score) -> ProbeAnswer:
+    return ProbeAnswer(score.said, math.exp(score.mean))
 
 
 def _gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:
@@ -236,16 +240,18 @@ def _gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:
     return sum(sign * (a - b) for sign, b, a in zip(signs, before, after, strict=False))
 
 
-def _likelihood(rows: Sequence[Row], sheet: Sheet) -> float:
+def _likelihood(rows: Sequence[Row], sheet: EvalResult) -> float:
     """Mean probability of a token of the wanted outputs."""
     wanted = [of[0] for row, of in zip(rows, sheet.rows, strict=True) if row.output is not None]
     return fmean(map(math.exp, wanted)) if wanted else 0.0
 
 
-def standing(digest: str, sheet: Sheet, learned: Mapping[Place, Answer] | None = None) -> Standing:
+def probe_scores(
+    digest: str, sheet: EvalResult, learned: Mapping[ExampleRef, ProbeAnswer] | None = None
+) -> ProbeScores:
     """What is kept of a sheet, so that the version's successor need not ask it again."""
     first = sheet.answers if learned is None else learned
-    return Standing(
+    return ProbeScores(
         digest,
         tuple(sheet.answers),
         tuple(sheet.answers.values()),

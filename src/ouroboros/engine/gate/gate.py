@@ -8,12 +8,12 @@ from ouroboros.backend.base import Backend, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probe_scores import Standing
+from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.domain.verdict import Repair
-from ouroboros.engine.gate.candidate import Candidate, Judged, Trial
-from ouroboros.engine.gate.history import Lines
-from ouroboros.engine.gate.merge_gate import Comparison
+from ouroboros.engine.gate.candidate import Candidate, CandidateEvaluation, JudgedCandidate
+from ouroboros.engine.gate.history import HistoryReader
+from ouroboros.engine.gate.merge_gate import MergeEvaluation
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.gate.repair import far_enough
 from ouroboros.learning.replay.knowledge import Knowledge
@@ -26,7 +26,7 @@ Retry = Callable[[], Awaitable[TrainOutcome]]
 """Trains once more, more gently."""
 
 
-class Gatekeeper:
+class PromotionGate:
     """Between a trained candidate and the head."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Gatekeeper:
         self._backend = backend
         self._registry = registry
         self._policy = policy or GatePolicy()
-        self._lines = Lines(registry, replay_rows)
+        self._lines = HistoryReader(registry, replay_rows)
         self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def knowledge(self, adapter: Adapter) -> Knowledge:
@@ -47,7 +47,7 @@ class Gatekeeper:
         async with self._reading[adapter.id]:
             return await in_thread(self._lines.knowledge, adapter)
 
-    def forget(self, adapter: AdapterId) -> None:
+    def drop_cached(self, adapter: AdapterId) -> None:
         """Call when events were erased from an adapter's journal, or its line is another."""
         self._lines.forget(adapter)
 
@@ -57,14 +57,14 @@ class Gatekeeper:
         candidate: Candidate,
         retry: Retry | None = None,
         cancel: CancellationToken | None = None,
-    ) -> Judged:
+    ) -> JudgedCandidate:
         """The candidate with its verdict: as it was, or repaired.
 
         Repairs, one after the other until one keeps most of what was learned: less of the candidate, the
         same rows trained more gently (`retry`), less of that. If none does, the one that keeps most.
         """
         parent = await in_thread(self._registry.scores.get, adapter, candidate.start.digest)
-        trial = Trial(self._backend, self._policy, candidate, parent, cancel)
+        trial = CandidateEvaluation(self._backend, self._policy, candidate, parent, cancel)
         judged = await trial.judge(candidate.outcome, "as trained")
         if judged.verdict.promoted:
             return judged
@@ -75,30 +75,32 @@ class Gatekeeper:
         again = judged if judged.verdict.promoted else await trial.walk_back(judged, Repair.AGAIN)
         return trial.close(further(walked, again))
 
-    async def heritage(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
+    async def parent_knowledge(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
         """What each parent of a merge was taught."""
-        return await in_thread(self._lines.heritage, merged)
+        return await in_thread(self._lines.parent_knowledge, merged)
 
-    async def inherited(self, merged: MergedFrom) -> Knowledge:
+    async def merged_knowledge(self, merged: MergedFrom) -> Knowledge:
         """What a merge goes on from: all that its parents were taught."""
-        return await in_thread(self._lines.inherited, merged)
+        return await in_thread(self._lines.merged_knowledge, merged)
 
-    def compare(self, probes: Sequence[Probe], cancel: CancellationToken | None = None) -> Comparison:
+    def compare(
+        self, probes: Sequence[Probe], cancel: CancellationToken | None = None
+    ) -> MergeEvaluation:
         """A merge is to be held against its parents on these probes."""
-        return Comparison(self._backend, self._policy, probes, cancel)
+        return MergeEvaluation(self._backend, self._policy, probes, cancel)
 
-    async def promoted(self, adapter: AdapterId, standing: Standing) -> None:
+    async def record_promotion(self, adapter: AdapterId, standing: ProbeScores) -> None:
         """Keep how a version does that has become the head."""
         await in_thread(self._registry.scores.put, adapter, standing)
 
 
-def further(first: Judged, second: Judged) -> Judged:
+def further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCandidate:
     """The one that keeps more of what was learned; what was refused keeps nothing."""
     kept = [j.verdict.share if j.verdict.promoted else 0.0 for j in (first, second)]
     return first if kept[0] > kept[1] else second
 
 
-def refusal(version: Version, parent: int) -> Refused:
+def refusal_error(version: Version, parent: int) -> Refused:
     """The error that tells a version was refused, and what is served instead."""
     names = (
         ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed)) if version.verdict else ""

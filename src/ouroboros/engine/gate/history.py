@@ -13,13 +13,13 @@ from ouroboros.domain.events import Pinned, Unpinned
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.learning.replay.knowledge import Knowledge
-from ouroboros.registry.journal import Journalled
+from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.lineage import learned
 from ouroboros.registry.registry import Registry
 
 
 @dataclass
-class Line:
+class History:
     """The knowledge of the versions up to `number`; pins are read up to `read_to`.
 
     `sources` are the adapters that some of it was taken over from.
@@ -30,9 +30,9 @@ class Line:
     read_to: int
     knowledge: Knowledge
     sources: frozenset[AdapterId] = frozenset()
-    pins: deque[Journalled] = field(default_factory=deque)
+    pins: deque[JournalEntry] = field(default_factory=deque)
 
-    def take(self, entry: Journalled) -> None:
+    def take(self, entry: JournalEntry) -> None:
         """Take in what was learned, after the pins that were set before it."""
         self.take_pins(before=entry.seq)
         self.knowledge.take(entry.seq, entry.event)
@@ -43,13 +43,13 @@ class Line:
             self.knowledge.take(pin.seq, pin.event)
 
 
-class Lines:
+class HistoryReader:
     """Methods block. What is kept is a digest: it can be let go at any time."""
 
     def __init__(self, registry: Registry, replay_rows: int) -> None:
         self._registry = registry
         self._replay_rows = replay_rows
-        self._lines: dict[AdapterId, Line] = {}
+        self._lines: dict[AdapterId, History] = {}
 
     def forget(self, adapter: AdapterId) -> None:
         """Read an adapter's journal anew when it, or what was merged from it, is asked for next."""
@@ -67,7 +67,7 @@ class Lines:
         self._lines[adapter.id] = line
         return line.knowledge
 
-    def heritage(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
+    def parent_knowledge(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
         """What each parent of a merge was taught up to then, as far as they are still there."""
         found = []
         ends = merged.journals or (None,) * len(merged.versions)
@@ -78,21 +78,21 @@ class Lines:
                 found.append((ref.adapter, line.knowledge))
         return found
 
-    def inherited(self, merged: MergedFrom) -> Knowledge:
+    def merged_knowledge(self, merged: MergedFrom) -> Knowledge:
         """What a merge goes on from."""
-        heritage = self.heritage(merged)
+        heritage = self.parent_knowledge(merged)
         knowledge = Knowledge(self._replay_rows, whole=len(heritage) == len(merged.versions))
         knowledge.inherit([(adapter.name, known) for adapter, known in heritage])
         return knowledge
 
-    def _begin(self, adapter: Adapter, head: int | None) -> tuple[Line, list[Version]]:
+    def _begin(self, adapter: Adapter, head: int | None) -> tuple[History, list[Version]]:
         """A line before its first version, and the versions up to `head`, which comes first."""
         ahead = self._registry.lineage(VersionRef(adapter.id, head))
         first = ahead[-1]
         merged = first.merged
         told = Knowledge(self._replay_rows, whole=first.cause == "created")
-        knowledge = self.inherited(merged) if merged else told
-        return Line(adapter.born, None, adapter.born, knowledge, self._sources(merged)), ahead
+        knowledge = self.merged_knowledge(merged) if merged else told
+        return History(adapter.born, None, adapter.born, knowledge, self._sources(merged)), ahead
 
     def _sources(self, merged: MergedFrom | None) -> frozenset[AdapterId]:
         """Every adapter whose journal a merge goes back to."""
@@ -104,7 +104,7 @@ class Lines:
         return frozenset(found)
 
     def _read(
-        self, adapter: AdapterId, line: Line, ahead: list[Version], end: int | None = None
+        self, adapter: AdapterId, line: History, ahead: list[Version], end: int | None = None
     ) -> None:
         """Take in what versions learned, the last of them first, and the pins up to `end`."""
         self._find_pins(adapter, line, end)
@@ -114,7 +114,7 @@ class Lines:
             line.number = version.number
         line.take_pins(before=line.read_to + 1)
 
-    def _ahead(self, adapter: Adapter, line: Line) -> list[Version] | None:
+    def _ahead(self, adapter: Adapter, line: History) -> list[Version] | None:
         """The versions from the head back to what is known; None if that is not on the way."""
         found: list[Version] = []
         number: int | None = adapter.head
@@ -125,7 +125,7 @@ class Lines:
             number = found[-1].parent
         return None
 
-    def _find_pins(self, adapter: AdapterId, line: Line, end: int | None) -> None:
+    def _find_pins(self, adapter: AdapterId, line: History, end: int | None) -> None:
         while entries := self._registry.journal.read(adapter, after=line.read_to):
             line.read_to = entries[-1].seq
             line.pins += [

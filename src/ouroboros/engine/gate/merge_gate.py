@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 from ouroboros.backend.base import Backend
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.probe_scores import Standing
+from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.engine.gate.candidate import Question, Sheet, ask, standing
+from ouroboros.engine.gate.candidate import EvalResult, ProbeBatch, evaluate_probes, probe_scores
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.merging.checks import best_parents
 from ouroboros.learning.replay.probes import Probe
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class JudgedMerge:
     """A merge's verdict, how it does on the probes, and what it answered."""
 
     verdict: Verdict
-    standing: Standing
-    sheet: Sheet
+    standing: ProbeScores
+    sheet: EvalResult
 
 
-class Comparison:
+class MergeEvaluation:
     """Asks parents and merge the same, and holds the merge against the parent that is best at a thing.
 
     Nothing is repaired: there is no way from several parents to a merge that could be gone back.
@@ -42,19 +42,19 @@ class Comparison:
         self._probes = probes
         self._cancel = cancel
 
-    async def ask(self, files: AdapterFiles) -> Sheet:
+    async def ask(self, files: AdapterFiles) -> EvalResult:
         """What a parent answers."""
-        return await self._asked(Question(files, self._probes))
+        return await self._asked(ProbeBatch(files, self._probes))
 
-    async def try_out(self, files: AdapterFiles, probes: Sequence[Probe]) -> Sheet:
+    async def try_out(self, files: AdapterFiles, probes: Sequence[Probe]) -> EvalResult:
         """What a merge with weights that are only tried answers to some probes."""
-        return await self._asked(Question(files, probes, drift=False))
+        return await self._asked(ProbeBatch(files, probes, drift=False))
 
-    async def _asked(self, question: Question) -> Sheet:
-        (sheet,) = await ask(self._backend, [question], self._cancel)
+    async def _asked(self, question: ProbeBatch) -> EvalResult:
+        (sheet,) = await evaluate_probes(self._backend, [question], self._cancel)
         return sheet
 
-    async def judge(self, parents: Mapping[str, Sheet], merged: AdapterFiles) -> Compared:
+    async def judge(self, parents: Mapping[str, EvalResult], merged: AdapterFiles) -> JudgedMerge:
         """The verdict on a merge, by the sheets of its parents, which are named like "tickets@2"."""
         began = time.perf_counter()
         best = best_parents(self._probes, {name: sheet.answers for name, sheet in parents.items()})
@@ -76,4 +76,4 @@ class Comparison:
         checks = judge(evidence, self._policy)
         seconds = time.perf_counter() - began
         verdict = conclude(checks, self._policy, (attempt("merged", checks),), seconds)
-        return Compared(verdict, standing(merged.digest, sheet), sheet)
+        return JudgedMerge(verdict, probe_scores(merged.digest, sheet), sheet)

@@ -1,5 +1,5 @@
 """Finding the adapter that knows a task."""
 
-from ouroboros.engine.routing.router import BaseEmbedder, Finder
+from ouroboros.engine.routing.router import AdapterRouter, BaseEmbedder
 
-__all__ = ["BaseEmbedder", "Finder"]
+__all__ = ["AdapterRouter", "BaseEmbedder"]

@@ -9,45 +9,45 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.routing import Found, Sketch
-from ouroboros.learning.routing.centroids import Portrait
+from ouroboros.domain.routing import AdapterProfile, RouteMatch
+from ouroboros.learning.routing.centroids import TaskCentroids
 from ouroboros.learning.routing.index import Index
-from ouroboros.registry.profiles import Sketches
+from ouroboros.registry.profiles import ProfileStore
 from ouroboros.stores.vectors.base import VectorStore
 
 _MORE = 8
 """Hits asked for beyond those wanted: some may be of a head that moved a moment ago."""
 
 
-class Gallery(Protocol):
+class CentroidIndex(Protocol):
     """Portraits that outlive the program, and the search among them. Methods block."""
 
-    def hang(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
+    def sync(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
         """Have these portraits found, and no others; returns those that are to be drawn first.
 
         `wanted` says of what each is drawn; `space` names the embedding and the base of all of them.
         """
         ...
 
-    def add(self, adapter: AdapterId, of: str, portrait: Portrait) -> None:
+    def add(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
         """Keep a portrait that was drawn, and have it found."""
         ...
 
-    def search(self, text: Float[ndarray, "D"], k: int) -> list[Found]:
+    def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
         """The `k` adapters nearest to a unit vector, the nearest first."""
         ...
 
 
-class MemoryGallery:
+class InMemoryCentroidIndex:
     """Kept as records, read once, and searched by brute force."""
 
-    def __init__(self, sketches: Sketches) -> None:
+    def __init__(self, sketches: ProfileStore) -> None:
         self._sketches = sketches
         self._index = Index()
         self._hung: dict[AdapterId, str] = {}
         self._read = False
 
-    def hang(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
+    def sync(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
         for adapter in self._hung.keys() - wanted.keys():
             self._index.drop(adapter)
             del self._hung[adapter]
@@ -63,19 +63,19 @@ class MemoryGallery:
                 missing.append(adapter)
         return missing
 
-    def add(self, adapter: AdapterId, of: str, portrait: Portrait) -> None:
+    def add(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
         self._sketches.put(adapter, _pack(portrait, of))
         self._show(adapter, of, portrait)
 
-    def search(self, text: Float[ndarray, "D"], k: int) -> list[Found]:
+    def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
         return self._index.search(text, k)
 
-    def _show(self, adapter: AdapterId, of: str, portrait: Portrait) -> None:
+    def _show(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
         self._index.put(adapter, portrait)
         self._hung[adapter] = of
 
 
-class StoreGallery:
+class StoredCentroidIndex:
     """Kept with their vectors in a store that searches them: none are in this program's memory."""
 
     def __init__(self, vectors: VectorStore) -> None:
@@ -83,30 +83,30 @@ class StoreGallery:
         self._space = ""
         self._wanted: Mapping[AdapterId, str] = {}
 
-    def hang(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
+    def sync(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
         self._space, self._wanted = space, wanted
         kept = self._vectors.values(space)
         return [a for a, of in wanted.items() if kept.get(a.name, {}).get("of") != of]
 
-    def add(self, adapter: AdapterId, of: str, portrait: Portrait) -> None:
+    def add(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
         value = {"of": of, "needed": portrait.needed}
         self._vectors.put(self._space, adapter.name, value, portrait.vectors.tolist())
 
-    def search(self, text: Float[ndarray, "D"], k: int) -> list[Found]:
+    def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
         hits = self._vectors.search(self._space, text.tolist(), k + _MORE)
         found = [(AdapterId(hit.key), hit) for hit in hits]
         return [
-            Found(adapter, hit.similarity, hit.value["needed"])
+            RouteMatch(adapter, hit.similarity, hit.value["needed"])
             for adapter, hit in found
             if self._wanted.get(adapter) == hit.value["of"]
         ][:k]
 
 
-def _pack(portrait: Portrait, of: str) -> Sketch:
+def _pack(portrait: TaskCentroids, of: str) -> AdapterProfile:
     data = portrait.vectors.astype("<f2").tobytes()
-    return Sketch(of, portrait.needed, len(portrait.vectors), base64.b64encode(data).decode())
+    return AdapterProfile(of, portrait.needed, len(portrait.vectors), base64.b64encode(data).decode())
 
 
-def _unpack(sketch: Sketch) -> Portrait:
+def _unpack(sketch: AdapterProfile) -> TaskCentroids:
     vectors = np.frombuffer(base64.b64decode(sketch.vectors), "<f2").astype(np.float32)
-    return Portrait(vectors.reshape(sketch.count, -1), sketch.needed)
+    return TaskCentroids(vectors.reshape(sketch.count, -1), sketch.needed)

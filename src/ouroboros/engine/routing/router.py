@@ -15,12 +15,16 @@ from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.data import Prompt, TrainingExample, messages_of
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.records import Adapter
-from ouroboros.domain.routing import Found, Vector
-from ouroboros.engine.gate import Gatekeeper
-from ouroboros.engine.routing.index_store import Gallery, MemoryGallery, StoreGallery
+from ouroboros.domain.routing import RouteMatch, Vector
+from ouroboros.engine.gate import PromotionGate
+from ouroboros.engine.routing.index_store import (
+    CentroidIndex,
+    InMemoryCentroidIndex,
+    StoredCentroidIndex,
+)
 from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
 from ouroboros.learning.replay.reservoir import class_of
-from ouroboros.learning.routing.centroids import DRAWN, Portrait, described, portray
+from ouroboros.learning.routing.centroids import DRAWN, TaskCentroids, compute_centroids, described
 from ouroboros.registry.heads import heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
@@ -43,23 +47,23 @@ class BaseEmbedder:
         return await self._backend.embed(texts)
 
 
-class Finder:
+class AdapterRouter:
     """Draws each adapter's portrait once for each of its heads, from what that one was taught."""
 
     def __init__(
-        self, embedder: Embedder, backend: Backend, registry: Registry, gatekeeper: Gatekeeper
+        self, embedder: Embedder, backend: Backend, registry: Registry, gate: PromotionGate
     ) -> None:
         self._embedder = embedder
         self._backend = backend
         self._registry = registry
-        self._gatekeeper = gatekeeper
+        self._gate = gate
         self._gallery = _gallery(registry)
         self._strangers: Float[ndarray, "S D"] | None = None
         self._looking = asyncio.Lock()
         self._look_at = 0.0
         self._changes = 0
 
-    async def find(self, prompt: Prompt, k: int) -> list[Found]:
+    async def find(self, prompt: Prompt, k: int) -> list[RouteMatch]:
         """The `k` adapters that are nearest to a prompt, the nearest first."""
         async with self._looking:
             if self._registry.changes != self._changes or time.perf_counter() >= self._look_at:
@@ -76,7 +80,7 @@ class Finder:
         took = time.perf_counter() - began
         space = f"{await self._embedder.name()} {_short(base)}"
         wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in now.items()}
-        for adapter in await in_thread(self._gallery.hang, space, wanted):
+        for adapter in await in_thread(self._gallery.sync, space, wanted):
             with suppress(NotFound):  # deleted since
                 await self._add(await in_thread(self._registry.get, adapter), wanted[adapter])
         self._look_at = time.perf_counter() + PATIENCE * took
@@ -93,7 +97,7 @@ class Finder:
                 return
         self._registry.sketches.drop(drawn.id)
 
-    async def _draw(self, adapter: Adapter) -> Portrait:
+    async def _draw(self, adapter: Adapter) -> TaskCentroids:
         if self._strangers is None:
             self._strangers = await self._embed([_text(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
         examples = await self._learned(adapter)
@@ -102,21 +106,21 @@ class Finder:
             return described(await self._embed([words]), self._strangers, bool(adapter.description))
         classes = [class_of(e.output) for e in examples]
         vectors = await self._embed([_text(e.input) for e in examples])
-        return portray(vectors, classes, self._strangers)
+        return compute_centroids(vectors, classes, self._strangers)
 
     async def _learned(self, adapter: Adapter) -> list[TrainingExample]:
         """What it was taught itself: what it took over in a merge, its parents are found by."""
-        knowledge = await self._gatekeeper.knowledge(adapter)
+        knowledge = await self._gate.knowledge(adapter)
         return [kept.example for kept in knowledge.replay if not kept.place.adapter]
 
     async def _embed(self, texts: Sequence[str]) -> Float[ndarray, "N D"]:
         return np.array(await self._embedder.embed(texts), dtype=np.float32)
 
 
-def _gallery(registry: Registry) -> Gallery:
+def _gallery(registry: Registry) -> CentroidIndex:
     if registry.vectors is not None:
-        return StoreGallery(registry.vectors)
-    return MemoryGallery(registry.sketches)
+        return StoredCentroidIndex(registry.vectors)
+    return InMemoryCentroidIndex(registry.sketches)
 
 
 def _text(prompt: Prompt) -> str:

@@ -11,11 +11,11 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine.core import Core, raise_if_cancelled, verb
-from ouroboros.lora.planning import settle
+from ouroboros.lora.planning import resolve_config
 from ouroboros.registry.threads import in_thread
 
 
-class Adapters(Core):
+class AdapterVerbs(Core):
     @verb
     async def create_adapter(
         self,
@@ -41,7 +41,7 @@ class Adapters(Core):
             check_text("description", description)
         await in_thread(self._registry.require_free, adapter_id)
         base = await self._backend.base()
-        config = settle(base, config or AdapterConfig.auto(base))
+        config = resolve_config(base, config or AdapterConfig.auto(base))
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
         create = functools.partial(self._registry.create, seed=seed, description=description)
@@ -90,4 +90,4 @@ class Adapters(Core):
         """
         adapter = VersionRef.parse(adapter_id).adapter
         await in_thread(self._registry.delete, adapter)
-        self._gatekeeper.forget(adapter)
+        self._gate.drop_cached(adapter)

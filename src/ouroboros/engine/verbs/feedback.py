@@ -8,12 +8,12 @@ from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.core import raise_if_cancelled, verb
-from ouroboros.engine.verbs.performance import Tracking
-from ouroboros.learning.feedback.signals import judgement
+from ouroboros.engine.verbs.performance import PerformanceVerbs
+from ouroboros.learning.feedback.signals import feedback_event
 from ouroboros.registry.threads import in_thread
 
 
-class Feedback(Tracking):
+class FeedbackVerbs(PerformanceVerbs):
     @verb
     async def learn_from_feedback(
         self,
@@ -37,24 +37,24 @@ class Feedback(Tracking):
         """
         adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._answered(adapter, generation)
-        event = judgement(prompt, generation, feedback, answered, user=user, key=key)
+        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
         event.check()
         raise_if_cancelled(cancel)
-        ticket = await self._tutor.give(adapter, event)
+        ticket = await self._feedback_learner.submit(adapter, event)
         await self._watch(adapter.id, ticket.event)
         if not wait:
-            self._tutor.learn_later(adapter.id)
+            self._feedback_learner.learn_later(adapter.id)
             return ticket
-        await self._tutor.learn(adapter.id, cancel)
-        return await self._tutor.outcome(ticket)
+        await self._feedback_learner.learn(adapter.id, cancel)
+        return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def feedback_outcome(
         self, ticket: Ticket, *, cancel: CancellationToken | None = None
     ) -> Ticket:
         """Wait until a judgement has been learned; its ticket with lesson and version."""
-        await self._tutor.learn(ticket.adapter, cancel)
-        return await self._tutor.outcome(ticket)
+        await self._feedback_learner.learn(ticket.adapter, cancel)
+        return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def learn_pending(
@@ -63,7 +63,7 @@ class Feedback(Tracking):
         """Learn feedback left pending by an earlier run, of one adapter or all; those that moved on."""
         moved = []
         for adapter in await self._adapters(adapter_id):
-            await self._tutor.learn(adapter.id, cancel)
+            await self._feedback_learner.learn(adapter.id, cancel)
             now = await in_thread(self._registry.get, adapter.id)
             if now.applied > adapter.applied:
                 moved.append(now)

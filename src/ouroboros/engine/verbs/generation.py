@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from ouroboros.backend.base import Delta, GenerateRequest, ScoreRequest
+from ouroboros.backend.base import GenerateRequest, ScoreRequest, UpdateStrength
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import Prompt, TrainingExample, check_prompt
 from ouroboros.domain.errors import OuroborosError
@@ -11,15 +11,15 @@ from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER, AdapterId, VersionRef
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.results import Evaluation
-from ouroboros.domain.routing import Found
+from ouroboros.domain.routing import RouteMatch
 from ouroboros.engine.core import check_examples, verb
-from ouroboros.engine.verbs.routing import Finding
+from ouroboros.engine.verbs.routing import RoutingVerbs
 from ouroboros.registry.threads import in_thread
 
 EVALUATION_BATCH = 32
 
 
-class Answers(Finding):
+class GenerationVerbs(RoutingVerbs):
     @verb
     async def generate_with_adapter(
         self,
@@ -45,7 +45,7 @@ class Answers(Finding):
         config: GenerationConfig | None = None,
         *,
         cancel: CancellationToken | None = None,
-    ) -> AsyncIterator[Result[Delta]]:
+    ) -> AsyncIterator[Result[UpdateStrength]]:
         """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
         try:
             request, version, found = await self._request(prompt, adapter_id, config)
@@ -86,7 +86,7 @@ class Answers(Finding):
         prompt: Prompt,
         adapter_id: str | AdapterId | VersionRef | None,
         config: GenerationConfig | None,
-    ) -> tuple[GenerateRequest, str | None, Found | None]:
+    ) -> tuple[GenerateRequest, str | None, RouteMatch | None]:
         config = config or GenerationConfig()
         check_prompt("prompt", prompt)
         config.check()

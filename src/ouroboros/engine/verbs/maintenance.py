@@ -6,18 +6,18 @@ from pathlib import Path
 from ouroboros.domain.records import Adapter
 from ouroboros.engine.core import Core, verb
 from ouroboros.registry.backup import Contents, backup, restore
-from ouroboros.registry.fsck import GRACE, Checkup, check, collect, repair
+from ouroboros.registry.fsck import GRACE, StoreReport, check, collect, repair
 from ouroboros.registry.threads import in_thread
 
 
-class Upkeep(Core):
+class MaintenanceVerbs(Core):
     @verb
-    async def check_store(self) -> Checkup:
+    async def check_store(self) -> StoreReport:
         """Read every version, verify its digest, and look for what dangles or is used by nobody."""
         return await in_thread(check, self._registry)
 
     @verb
-    async def repair_store(self, checkup: Checkup) -> list[Adapter]:
+    async def repair_store(self, checkup: StoreReport) -> list[Adapter]:
         """Serve a sound version where the head is damaged; returns the adapters that were moved."""
         return await in_thread(repair, self._registry, checkup)
 

@@ -14,22 +14,22 @@ from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import MergedFrom, Version
 from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
-from ouroboros.engine.gate import Compared, Comparison, Sheet
-from ouroboros.engine.verbs.generation import Answers
-from ouroboros.engine.verbs.performance import Tracking
+from ouroboros.engine.gate import EvalResult, JudgedMerge, MergeEvaluation
+from ouroboros.engine.verbs.generation import GenerationVerbs
+from ouroboros.engine.verbs.performance import PerformanceVerbs
 from ouroboros.learning.merging.checks import (
     check_distinct,
+    check_merge,
     check_pins_agree,
     given,
     merge_advice,
-    weigh,
 )
-from ouroboros.learning.merging.weight_search import TUNED, tune
+from ouroboros.learning.merging.weight_search import TUNED, search_weights
 from ouroboros.learning.replay.probes import Probe
 from ouroboros.registry.threads import in_thread
 
 
-class Merging(Answers, Tracking):
+class MergingVerbs(GenerationVerbs, PerformanceVerbs):
     @verb
     async def merge_adapters(
         self,
@@ -56,7 +56,7 @@ class Merging(Answers, Tracking):
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
-        weigh(recipe, [1.0] * len(refs)).check()
+        check_merge(recipe, [1.0] * len(refs)).check()
         recipe.weights_for(len(refs))
         merged_id = AdapterId(str(name or "+".join(r.adapter.name for r in refs)))
         merged_id.check()
@@ -68,14 +68,14 @@ class Merging(Answers, Tracking):
         check_distinct(versions)
         files = tuple([await in_thread(self._registry.files, v) for v in versions])
         origin = await self._origin(versions, recipe, rank)
-        own = (await self._gatekeeper.inherited(origin)).probes()
+        own = (await self._gate.merged_knowledge(origin)).probes()
         wanted = given(probes)
         asked = wanted or own
-        comparison = self._gatekeeper.compare([*wanted, *own], cancel)
+        comparison = self._gate.compare([*wanted, *own], cancel)
         sheets = {str(v.ref): await comparison.ask(f) for v, f in zip(versions, files, strict=True)}
         accuracy = {ref: sheet.right(asked) for ref, sheet in sheets.items() if asked}
         judged = [] if wanted else await self._judged(versions)
-        recipe = weigh(recipe, judged or list(accuracy.values()))
+        recipe = check_merge(recipe, judged or list(accuracy.values()))
         recipe.check()
         if asked and recipe.strategy.tuned and recipe.weights is None:
             recipe = await self._tuned(MergeJob(files, recipe, rank), comparison, asked, cancel)
@@ -108,17 +108,17 @@ class Merging(Answers, Tracking):
         """What the merge is made from. Parents that pin different answers cannot become one."""
         ends = [await in_thread(self._registry.journal.end, v.adapter) for v in versions]
         origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank, tuple(ends))
-        check_pins_agree(await self._gatekeeper.heritage(origin))
+        check_pins_agree(await self._gate.parent_knowledge(origin))
         return origin
 
     async def _create(
-        self, name: AdapterId, merged: Merged, origin: MergedFrom, compared: Compared
+        self, name: AdapterId, merged: Merged, origin: MergedFrom, compared: JudgedMerge
     ) -> None:
         cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
         base = await self._backend.base()
         create = partial(self._registry.create, cause=cause, merged=origin, verdict=compared.verdict)
         await in_thread(create, name, merged.config, base, merged.files)
-        await self._gatekeeper.promoted(name, compared.standing)
+        await self._gate.record_promotion(name, compared.standing)
 
     async def _judged(self, versions: Sequence[Version]) -> list[float]:
         """How people judged each version and what it came from; empty unless all were."""
@@ -128,18 +128,18 @@ class Merging(Answers, Tracking):
     async def _tuned(
         self,
         job: MergeJob,
-        comparison: Comparison,
+        comparison: MergeEvaluation,
         probes: Sequence[Probe],
         cancel: CancellationToken | None,
     ) -> MergeRecipe:
         """The recipe with the weights that make the right outputs of some probes likeliest."""
         some = probes[:: math.ceil(len(probes) / TUNED)]
-        search = tune(len(job.parents))
+        search = search_weights(len(job.parents))
         weights = next(search)
         while True:
             recipe = replace(job.recipe, weights=weights)
             merged = await self._backend.merge(replace(job, recipe=recipe), cancel)
-            sheet: Sheet = await comparison.try_out(merged.files, some)
+            sheet: EvalResult = await comparison.try_out(merged.files, some)
             try:
                 weights = search.send(fmean(a.likelihood for a in sheet.answers.values()))
             except StopIteration as found:

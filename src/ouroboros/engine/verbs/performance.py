@@ -2,16 +2,16 @@
 
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.domain.tracking import Performance, Use
+from ouroboros.domain.tracking import Performance, UsageCounts
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.gate.performance import Fall, Tracker, fallen
+from ouroboros.learning.gate.performance import PerformanceTracker, Regression, find_regression
 from ouroboros.registry.threads import in_thread
 
 LINE = 64
 """Versions back from the head that are compared with what is new."""
 
 
-class Tracking(Core):
+class PerformanceVerbs(Core):
     @verb
     async def track_adapter(self, adapter_id: str | AdapterId) -> Performance:
         """Every version with what was said of its answers, and whether that rises or falls."""
@@ -19,15 +19,15 @@ class Tracking(Core):
         versions = await in_thread(self._registry.versions, adapter.id)
         tracker = await self._tracked(adapter)
         return Performance(
-            tuple((v, tracker.uses.get(str(v.ref), Use())) for v in versions), tracker.trend
+            tuple((v, tracker.uses.get(str(v.ref), UsageCounts())) for v in versions), tracker.trend
         )
 
-    async def _use(self, version: Version) -> Use:
+    async def _use(self, version: Version) -> UsageCounts:
         """What was said of a version and of what it was made from: `score` is what merging weighs by."""
         adapter = await in_thread(self._registry.get, version.adapter)
         tracker = await self._tracked(adapter)
         line = await in_thread(self._registry.lineage, version.ref, limit=LINE)
-        return sum((tracker.uses.get(str(v.ref), Use()) for v in line), Use())
+        return sum((tracker.uses.get(str(v.ref), UsageCounts()) for v in line), UsageCounts())
 
     async def _watch(self, adapter: AdapterId, event: int) -> None:
         """Serve an earlier version if this event completes the evidence that later ones are worse."""
@@ -45,12 +45,12 @@ class Tracking(Core):
         tracker = await self._tracked(adapter)
         line = await in_thread(self._registry.lineage, VersionRef(adapter_id), limit=LINE)
         heard = [tracker.heard.get(str(v.ref), []) for v in line]
-        fall = fallen(heard, self._auto_rollback, event)
+        fall = find_regression(heard, self._auto_rollback, event)
         return fall and (line[fall.cut].ref, _reason(line[fall.cut - 1], fall))
 
-    async def _tracked(self, adapter: Adapter) -> Tracker:
+    async def _tracked(self, adapter: Adapter) -> PerformanceTracker:
         """The adapter's judgements, up to the journal's end."""
-        tracker = self._trackers.setdefault((adapter.id, adapter.born), Tracker(adapter.born))
+        tracker = self._trackers.setdefault((adapter.id, adapter.born), PerformanceTracker(adapter.born))
         while entries := await in_thread(self._registry.journal.read, adapter.id, after=tracker.read_to):
             for entry in entries:
                 if entry.seq > tracker.read_to:  # another verb may be reading too
@@ -58,7 +58,7 @@ class Tracking(Core):
         return tracker
 
 
-def _reason(first: Version, fall: Fall) -> str:
+def _reason(first: Version, fall: Regression) -> str:
     after, before = fall.after, fall.before
     return (
         f"judged worse since @{first.number}: {after.good} of {after.judged} right, {before.good} of"

@@ -8,16 +8,16 @@ from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned,
 from ouroboros.domain.losses import APOZero
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.engine.core import Core, check_examples, verb
 from ouroboros.learning.feedback.signals import teach
-from ouroboros.learning.gate.report import explain
+from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
 from ouroboros.learning.replay.probes import Probe
 from ouroboros.registry.threads import in_thread
 
 
-class Retention(Core):
+class PinVerbs(Core):
     @verb
     async def pin_answers(
         self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
@@ -42,26 +42,26 @@ class Retention(Core):
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
         adapter = await in_thread(self._registry.get, VersionRef.parse(adapter_id).adapter)
-        return (await self._gatekeeper.knowledge(adapter)).probes()
+        return (await self._gate.knowledge(adapter)).probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
         """Why a version was promoted or refused, in words."""
         found = await in_thread(self._registry.version, VersionRef.parse(version))
-        return Explanation(found, explain(found, await in_thread(self._texts, found)))
+        return Explanation(found, explain_verdict(found, await in_thread(self._texts, found)))
 
     async def _pin(self, adapter_id: str | AdapterId, event: Pinned | Unpinned) -> list[TrainingExample]:
         adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
-        knowledge = await self._gatekeeper.knowledge(adapter)
+        knowledge = await self._gate.knowledge(adapter)
         check_pins(knowledge.pins, event)
         await in_thread(self._registry.journal.append, adapter.id, event)
-        return (await self._gatekeeper.knowledge(adapter)).pins
+        return (await self._gate.knowledge(adapter)).pins
 
-    def _texts(self, version: Version) -> dict[Place, TrainingExample]:
+    def _texts(self, version: Version) -> dict[ExampleRef, TrainingExample]:
         """The texts that a verdict points at, as far as they are still there."""
         checks = version.verdict.checks if version.verdict else ()
         places = {place for check in checks for place in (*check.lost, check.like) if place}
-        found: dict[Place, TrainingExample] = {}
+        found: dict[ExampleRef, TrainingExample] = {}
         for name, number in {(place.adapter, place.event) for place in places if place.event}:
             adapter = AdapterId(name) if name else version.adapter
             for entry in self._registry.journal.read(adapter, after=number - 1, limit=1):

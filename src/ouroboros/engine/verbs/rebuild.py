@@ -11,16 +11,16 @@ from ouroboros.domain.errors import Conflict, InvalidInput, NotFound
 from ouroboros.domain.events import ExamplesGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Lesson, MergedFrom, Version
-from ouroboros.domain.results import Forgotten, Rebuilt
+from ouroboros.domain.results import Erasure, Rebuild
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import raise_if_cancelled, verb
-from ouroboros.engine.verbs.training import Teaching, Training
-from ouroboros.engine.verbs.versions import Versions
-from ouroboros.registry.environment import software
+from ouroboros.engine.verbs.training import TrainingInputs, TrainingVerbs
+from ouroboros.engine.verbs.versions import VersionVerbs
+from ouroboros.registry.environment import installed_software
 from ouroboros.registry.erasure import (
-    Note,
+    ErasureNote,
     begin,
     events_of,
     finish,
@@ -29,7 +29,7 @@ from ouroboros.registry.erasure import (
     tainted,
 )
 from ouroboros.registry.threads import in_thread
-from ouroboros.registry.version_draft import Taught
+from ouroboros.registry.version_draft import AppliedFeedback
 
 Replacements = dict[VersionRef, VersionRef | None]
 """For a version that stood on what is forgotten: what is in its place; None if nothing can be."""
@@ -45,11 +45,11 @@ class Remade:
     verdict: Verdict | None = None
 
 
-class Remaking(Training, Versions):
+class RebuildVerbs(TrainingVerbs, VersionVerbs):
     @verb
     async def rebuild_version(
         self, version: str | VersionRef, *, cancel: CancellationToken | None = None
-    ) -> Rebuilt:
+    ) -> Rebuild:
         """Make a version again from its parents and the journal, and compare; nothing is stored.
 
         On the machine and with the software that made it, on a CPU, the result is the same to the last
@@ -65,7 +65,7 @@ class Remaking(Training, Versions):
                 hint="It was forgotten; versions made since then can be rebuilt.",
             )
         distance = await self._between(await self._files(stored), remade.files, cancel)
-        return Rebuilt(stored, remade.files.digest, distance, _differs(stored))
+        return Rebuild(stored, remade.files.digest, distance, _differs(stored))
 
     @verb
     async def forget_events(
@@ -73,7 +73,7 @@ class Remaking(Training, Versions):
         adapter_id: str | AdapterId,
         *events: int,
         cancel: CancellationToken | None = None,
-    ) -> Forgotten:
+    ) -> Erasure:
         """Erase events of an adapter's journal, and make again without them what had learned them.
 
         Every version that they may have had a part in goes, with all that came from it, merges included.
@@ -85,7 +85,7 @@ class Remaking(Training, Versions):
         return await self._forget({adapter: events} if events else {}, cancel)
 
     @verb
-    async def forget_user(self, user: str, *, cancel: CancellationToken | None = None) -> Forgotten:
+    async def forget_user(self, user: str, *, cancel: CancellationToken | None = None) -> Erasure:
         """Forget whatever a user said, to any adapter."""
         return await self._forget(await in_thread(events_of, self._registry, user), cancel)
 
@@ -102,7 +102,7 @@ class Remaking(Training, Versions):
 
     async def _forget(
         self, events: Mapping[AdapterId, Collection[int]], cancel: CancellationToken | None
-    ) -> Forgotten:
+    ) -> Erasure:
         async with AsyncExitStack() as stack:
             for adapter in await in_thread(self._registry.adapters):
                 await stack.enter_async_context(self._writing[adapter.id])
@@ -113,7 +113,7 @@ class Remaking(Training, Versions):
             remade = await self._replace(versions, cancel) if versions else {}
             await in_thread(finish, self._registry, noted, versions)
             self._drop_memories({v.adapter for v in versions})
-        return Forgotten(
+        return Erasure(
             events={note.adapter: note.events for note in noted},
             removed=tuple(v.ref for v in versions),
             remade=tuple((old, new) for old, new in remade.items()),
@@ -121,14 +121,14 @@ class Remaking(Training, Versions):
 
     def _drop_memories(self, adapters: Iterable[AdapterId]) -> None:
         for adapter in adapters:
-            self._gatekeeper.forget(adapter)
-            self._tutor.forget(adapter)
+            self._gate.drop_cached(adapter)
+            self._feedback_learner.drop_cached(adapter)
             for key in [k for k in self._trackers if k[0] == adapter]:
                 del self._trackers[key]
 
     async def _require_mergeable(self, events: Mapping[AdapterId, Collection[int]]) -> None:
         """Raise, before anything is erased, if a merge that has to be made again cannot be."""
-        asked = [Note(a, tuple(numbers), 2**62) for a, numbers in events.items()]
+        asked = [ErasureNote(a, tuple(numbers), 2**62) for a, numbers in events.items()]
         for version in await in_thread(tainted, self._registry, asked):
             for ref in version.merged.versions if version.merged else ():
                 try:
@@ -179,9 +179,9 @@ class Remaking(Training, Versions):
             return None  # what it was to replace has a predecessor that is served; a merge has none
         taught = None
         if version.update is not None and version.events is not None:
-            taught = Taught(_since(version), version.events, remade.lessons, version.update)
+            taught = AppliedFeedback(_since(version), version.events, remade.lessons, version.update)
         kept = await in_thread(
-            self._registry.keep,
+            self._registry.store_unserved,
             adapter.id,
             remade.files,
             parent=None if version.merged else parents[0].number,
@@ -233,8 +233,8 @@ class Remaking(Training, Versions):
         files = {str(v.ref): await self._files(v) for v in versions}
         job = MergeJob(tuple(files.values()), merged.recipe, merged.rank)
         made = (await self._backend.merge(job, cancel)).files
-        known = await self._gatekeeper.inherited(replace(merged, versions=tuple(parents)))
-        comparison = self._gatekeeper.compare(known.probes(), cancel)
+        known = await self._gate.merged_knowledge(replace(merged, versions=tuple(parents)))
+        comparison = self._gate.compare(known.probes(), cancel)
         sheets = {ref: await comparison.ask(f) for ref, f in files.items()}
         return Remade(made, verdict=(await comparison.judge(sheets, made)).verdict)
 
@@ -250,14 +250,14 @@ class Remaking(Training, Versions):
         if not found or found[0].seq != event or not isinstance(found[0].event, ExamplesGiven):
             return None
         assert version.training is not None
-        teaching = Teaching(at, start, found[0].event.examples, event, version.training)
+        teaching = TrainingInputs(at, start, found[0].event.examples, event, version.training)
         judged = await self._trained(teaching, cancel=cancel)
         return Remade(judged.outcome.files, judged.outcome.report, verdict=judged.verdict)
 
     async def _learn_again(self, at: Adapter, start: AdapterFiles, version: Version) -> Remade | None:
         at = replace(at, applied=_since(version))
         update = version.update or UpdateConfig()
-        made, judged = await self._tutor.retake(at, start, version.events or 0, update)
+        made, judged = await self._feedback_learner.replay_events(at, start, version.events or 0, update)
         if judged is None:
             return None
         return Remade(judged.outcome.files, judged.outcome.report, made.lessons, judged.verdict)
@@ -272,4 +272,4 @@ def _since(version: Version) -> int:
 
 def _differs(version: Version) -> tuple[str, ...]:
     then = dict(version.origin.software) if version.origin else {}
-    return tuple(f"{n} {then[n]} -> {now}" for n, now in software() if then.get(n, now) != now)
+    return tuple(f"{n} {then[n]} -> {now}" for n, now in installed_software() if then.get(n, now) != now)

@@ -2,13 +2,13 @@
 
 from ouroboros.domain.checks import check_int
 from ouroboros.domain.data import Prompt, check_prompt
-from ouroboros.domain.routing import Found
+from ouroboros.domain.routing import RouteMatch
 from ouroboros.engine.core import Core, verb
 
 
-class Finding(Core):
+class RoutingVerbs(Core):
     @verb
-    async def find_adapters(self, text: Prompt, k: int = 5) -> list[Found]:
+    async def find_adapters(self, text: Prompt, k: int = 5) -> list[RouteMatch]:
         """The `k` adapters nearest to a prompt or to words about a task, the nearest first.
 
         Near is what is like the examples that an adapter learned, or like its description if there are
@@ -16,9 +16,9 @@ class Finding(Core):
         """
         check_prompt("text", text)
         check_int("k", k, 1, 1_000_000)
-        return await self._finder.find(text, k)
+        return await self._router.find(text, k)
 
-    async def _nearest(self, prompt: Prompt) -> Found | None:
+    async def _nearest(self, prompt: Prompt) -> RouteMatch | None:
         """The adapter to ask, if it is sure; None if there is none at all."""
-        found = await self._finder.find(prompt, 1)
+        found = await self._router.find(prompt, 1)
         return found[0] if found else None

@@ -15,19 +15,19 @@ from ouroboros.domain.events import ExamplesGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Version
 from ouroboros.domain.training import Job, JobState, OnProgress
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import Core, check_examples, raise_if_cancelled, verb
-from ouroboros.engine.gate import Candidate, Judged, refusal
-from ouroboros.engine.job_progress import Watch
-from ouroboros.learning.gate.repair import gentler
-from ouroboros.learning.replay.class_weights import balanced
+from ouroboros.engine.gate import Candidate, JudgedCandidate, refusal_error
+from ouroboros.engine.job_progress import JobProgress
+from ouroboros.learning.gate.repair import retry_job
+from ouroboros.learning.replay.class_weights import balance_classes
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 from ouroboros.registry.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)
-class Teaching:
+class TrainingInputs:
     """The journal's `event`, its examples, and what they are to be taught to: the head of `adapter`."""
 
     adapter: Adapter
@@ -37,7 +37,7 @@ class Teaching:
     training: TrainingConfig
 
 
-class Training(Core):
+class TrainingVerbs(Core):
     @verb
     async def train_adapter(
         self,
@@ -158,8 +158,8 @@ class Training(Core):
             lambda j: replace(j, state=running, parent=head.number, reason=""),
         )
         raise_if_cancelled(cancel)
-        watch = Watch(self._registry.jobs, job.id, on_progress, cancel)
-        teaching = Teaching(adapter, start, examples, job.event, job.training)
+        watch = JobProgress(self._registry.jobs, job.id, on_progress, cancel)
+        teaching = TrainingInputs(adapter, start, examples, job.event, job.training)
         checkpoints = Checkpoints(state, self._checkpoint_seconds)
         judged = await self._trained(teaching, watch, cancel, checkpoints)
         raise_if_cancelled(cancel)
@@ -175,35 +175,35 @@ class Training(Core):
             verdict=judged.verdict,
         )
         if version.refused:
-            raise refusal(version, head.number)
-        await self._gatekeeper.promoted(adapter.id, judged.standing)
+            raise refusal_error(version, head.number)
+        await self._gate.record_promotion(adapter.id, judged.standing)
         return version
 
     async def _trained(
         self,
-        lesson: Teaching,
+        lesson: TrainingInputs,
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
         checkpoints: Checkpoints = NO_CHECKPOINTS,
-    ) -> Judged:
+    ) -> JudgedCandidate:
         """Train, and put what came of it to the gate. Depends on the lesson and the journal alone."""
         adapter, examples = lesson.adapter, lesson.examples
-        knowledge = await self._gatekeeper.knowledge(adapter)
+        knowledge = await self._gate.knowledge(adapter)
         out = knowledge.split(examples)
         new = [Row.of(e) for i, e in enumerate(examples) if i not in out]
-        rows, replay = balanced(new, knowledge.rows(), lesson.training.replay)
+        rows, replay = balance_classes(new, knowledge.rows(), lesson.training.replay)
         job = TrainJob(lesson.start, adapter.config, lesson.training, rows, replay, anchors=None)
         first = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first, on_progress, cancel)
         fresh = _fresh(examples, out, lesson.event)
-        return await self._gatekeeper.judge(
+        return await self._gate.judge(
             adapter.id,
             Candidate(lesson.start, outcome, rows, knowledge.probes(), fresh),
-            retry=lambda: self._backend.train(gentler(job), on_progress, cancel),
+            retry=lambda: self._backend.train(retry_job(job), on_progress, cancel),
             cancel=cancel,
         )
 
 
 def _fresh(examples: Sequence[TrainingExample], out: Collection[int], event: int) -> list[Probe]:
     """What was held out of the examples, as the probes that it will be from now on."""
-    return [Probe(Place(event, i), examples[i], ProbeKind.HELD_OUT) for i in sorted(out)]
+    return [Probe(ExampleRef(event, i), examples[i], ProbeKind.HELD_OUT) for i in sorted(out)]

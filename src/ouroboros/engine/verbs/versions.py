@@ -10,17 +10,17 @@ from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, Version
-from ouroboros.domain.results import Answers as ProbeAnswers
+from ouroboros.domain.results import ComparedAnswers as ProbeAnswers
 from ouroboros.domain.results import Comparison, Evaluation
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.core import verb
-from ouroboros.engine.verbs.generation import Answers
-from ouroboros.registry.journal import Journalled
+from ouroboros.engine.verbs.generation import GenerationVerbs
+from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.lineage import ancestors, events_between, in_order, learned
 from ouroboros.registry.threads import in_thread
 
 
-class Versions(Answers):
+class VersionVerbs(GenerationVerbs):
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
@@ -34,7 +34,7 @@ class Versions(Answers):
     @verb
     async def get_moves(self, adapter_id: str | AdapterId) -> list[HeadMoved]:
         """The rollbacks of an adapter, oldest first."""
-        return await in_thread(self._registry.moves, VersionRef.parse(adapter_id).adapter)
+        return await in_thread(self._registry.head_moves, VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def rollback_adapter(self, version: str | VersionRef, *, replay: bool = False) -> Adapter:
@@ -65,7 +65,7 @@ class Versions(Answers):
         return in_order(found.values())
 
     @verb
-    async def get_events(self, version: str | VersionRef) -> list[Journalled]:
+    async def get_events(self, version: str | VersionRef) -> list[JournalEntry]:
         """The events of the journal that made a version from its parent."""
         found = await in_thread(self._registry.version, VersionRef.parse(version))
         return await in_thread(learned, self._registry, found)

@@ -8,7 +8,7 @@ RECENT = 1000
 """Judgements that a new one is compared with."""
 
 
-class Memory:
+class FeedbackLog:
     """The journal's digest: bounded, and the same whenever it is read again.
 
     `read_to` is the last event taken in. Numbers are places in the journal.

@@ -13,18 +13,18 @@ from ouroboros.learning.feedback.signals import teach, unpaired_loss
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class UpdatePlan:
     """What to train, and one lesson for each pending event, in the journal's order."""
 
     rows: tuple[Row, ...]
     lessons: tuple[Lesson, ...]
 
 
-def plan(
+def plan_update(
     pending: Sequence[tuple[int, FeedbackGiven]],
     learned: Sequence[tuple[int, FeedbackGiven]],
     limit: UserLimit,
-) -> Plan:
+) -> UpdatePlan:
     """Plan one update. Events come with their numbers in the journal; `learned` ones came before.
 
     The plan depends on the journal alone: the same events give the same plan, whenever it is made.
@@ -32,7 +32,7 @@ def plan(
     skipped = _duplicates([*learned, *pending])
     skipped |= limit.exceeded([e for e in (*learned, *pending) if e[0] not in skipped])
     standing = [(number, event) for number, event in pending if number not in skipped]
-    for number, later in superseded(standing).items():
+    for number, later in find_superseded(standing).items():
         skipped[number] = f"superseded: event {later} judges the same prompt differently"
     taught = {number: event for number, event in standing if number not in skipped}
     loss = unpaired_loss(list(taught.values()))
@@ -45,7 +45,7 @@ def plan(
         lessons.append(Lesson(number, teaching.words + _replaces(event, learned)))
         if teaching.row is not None:
             rows.append(teaching.row)
-    return Plan(tuple(rows), tuple(lessons))
+    return UpdatePlan(tuple(rows), tuple(lessons))
 
 
 def _duplicates(events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, str]:
@@ -63,7 +63,7 @@ def _replaces(event: FeedbackGiven, learned: Sequence[tuple[int, FeedbackGiven]]
     return f"; replaces what event {old[-1]} taught" if old else ""
 
 
-def superseded(events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, int]:
+def find_superseded(events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, int]:
     """Events, by number, that a later one of the same prompt contradicts, and the first that does."""
     found: dict[int, int] = {}
     for at, (number, event) in enumerate(events):

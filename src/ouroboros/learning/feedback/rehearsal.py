@@ -29,7 +29,7 @@ _KNOWN, _PLAIN = 8, 4
 """Known rows and plain exchanges in each step, at least."""
 
 
-def rehearses(judged: int, known: int, whole: bool = True) -> bool:
+def needs_rehearsal(judged: int, known: int, whole: bool = True) -> bool:
     """Whether so many judged rows are learned by repeating some of so many known ones.
 
     Never where these are few and not the `whole` of what the adapter knows: the rest would be lost.
@@ -37,13 +37,15 @@ def rehearses(judged: int, known: int, whole: bool = True) -> bool:
     return whole if known <= FEW else judged >= MANY
 
 
-def chosen(known: Collection[Row], judged: Collection[Prompt], count: int, seed: int) -> tuple[Row, ...]:
+def choose_rows(
+    known: Collection[Row], judged: Collection[Prompt], count: int, seed: int
+) -> tuple[Row, ...]:
     """A choice of what is known, less what has just been judged: to be repeated, or protected."""
     left = [row for row in known if row.prompt not in judged]
     return tuple(random.Random(seed).sample(left, min(count, len(left))))
 
 
-def rehearsal(rows: int, seed: int, update: UpdateConfig) -> TrainingConfig:
+def rehearsal_config(rows: int, seed: int, update: UpdateConfig) -> TrainingConfig:
     """Steps on all judged rows, each with some that are known, until all of a step are learned."""
     return TrainingConfig(
         batch_size=rows,
@@ -58,6 +60,6 @@ def rehearsal(rows: int, seed: int, update: UpdateConfig) -> TrainingConfig:
     )
 
 
-def gently(config: AdapterConfig) -> AdapterConfig:
+def rehearsal_rate(config: AdapterConfig) -> AdapterConfig:
     """The adapter's settings at the rate of a rehearsal."""
     return replace(config, learning_rate=GENTLE * config.learning_rate)

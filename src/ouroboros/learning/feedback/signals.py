@@ -33,14 +33,14 @@ Unpaired = KTO | APOZero
 
 
 @dataclass(frozen=True, slots=True)
-class Teaching:
+class FeedbackRow:
     """What a signal comes to: the row to train, if any, and the choice in words."""
 
     words: str
     row: Row | None = None
 
 
-def judgement(
+def feedback_event(
     prompt: Prompt,
     generation: str | Generation,
     signal: FeedbackSignal,
@@ -65,7 +65,7 @@ def judgement(
     )
 
 
-def teach(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
+def teach(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
     """Look a signal up in the table; `unpaired` is the batch's loss for single judgements."""
     return _TABLE[event.signal.kind](event, unpaired)
 
@@ -85,61 +85,61 @@ def unpaired_loss(events: Sequence[FeedbackGiven]) -> Unpaired:
     return KTO(undesirable=round(max(1.0, wanted / unwanted * 3 / 4), 3))
 
 
-def _correction(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
+def _correction(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
     text = event.signal.text or ""
     if text.strip() == event.generation.strip():
         taught = _raise(event, 1.0, unpaired)
-        return Teaching(
+        return FeedbackRow(
             f"correction equal to the answer -> recorded as success: {taught.words}", taught.row
         )
     row = Row(event.prompt, text, DPO(), rejected=event.generation)
-    return Teaching("correction -> SFT + DPO against the replaced answer", row)
+    return FeedbackRow("correction -> SFT + DPO against the replaced answer", row)
 
 
-def _success(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
+def _success(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
     taught = _raise(event, event.signal.score or 0.0, unpaired)
-    return Teaching(f"success -> {taught.words}", taught.row)
+    return FeedbackRow(f"success -> {taught.words}", taught.row)
 
 
-def _failure(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
+def _failure(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
     taught = _lower(event, -(event.signal.score or 0.0), unpaired)
-    return Teaching(f"failure -> {taught.words}", taught.row)
+    return FeedbackRow(f"failure -> {taught.words}", taught.row)
 
 
-def _preference(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
+def _preference(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
     lean = 2 * (event.signal.score or 0.0) - 1
     taught = _raise(event, lean, unpaired) if lean >= 0 else _lower(event, -lean, unpaired)
-    return Teaching(f"preference {event.signal.score:g} -> {taught.words}", taught.row)
+    return FeedbackRow(f"preference {event.signal.score:g} -> {taught.words}", taught.row)
 
 
-def _pair(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
+def _pair(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
     row = Row(event.prompt, event.signal.text, DPO(), rejected=event.signal.rejected)
-    return Teaching("preference pair -> DPO + SFT on the chosen answer", row)
+    return FeedbackRow("preference pair -> DPO + SFT on the chosen answer", row)
 
 
-def _critique(event: FeedbackGiven, unpaired: Unpaired) -> Teaching:
-    return Teaching("critique -> kept for the record, nothing trained")
+def _critique(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
+    return FeedbackRow("critique -> kept for the record, nothing trained")
 
 
-def _raise(event: FeedbackGiven, weight: float, loss: Unpaired) -> Teaching:
+def _raise(event: FeedbackGiven, weight: float, loss: Unpaired) -> FeedbackRow:
     if weight == 0:
-        return Teaching("a score that says nothing, nothing trained")
+        return FeedbackRow("a score that says nothing, nothing trained")
     row = Row(event.prompt, event.generation, loss, weight)
-    return Teaching(f"{_name(loss)} towards the answer, weight {weight:g}", row)
+    return FeedbackRow(f"{_name(loss)} towards the answer, weight {weight:g}", row)
 
 
-def _lower(event: FeedbackGiven, weight: float, loss: Unpaired) -> Teaching:
+def _lower(event: FeedbackGiven, weight: float, loss: Unpaired) -> FeedbackRow:
     if weight == 0:
-        return Teaching("a score that says nothing, nothing trained")
+        return FeedbackRow("a score that says nothing, nothing trained")
     row = Row(event.prompt, None, loss, weight, rejected=event.generation)
-    return Teaching(f"{_name(loss)} away from the answer, weight {weight:g}", row)
+    return FeedbackRow(f"{_name(loss)} away from the answer, weight {weight:g}", row)
 
 
 def _name(loss: Unpaired) -> str:
     return "KTO" if isinstance(loss, KTO) else "APO-zero"
 
 
-_TABLE: dict[FeedbackKind, Callable[[FeedbackGiven, Unpaired], Teaching]] = {
+_TABLE: dict[FeedbackKind, Callable[[FeedbackGiven, Unpaired], FeedbackRow]] = {
     FeedbackKind.CORRECTION: _correction,
     FeedbackKind.SUCCESS: _success,
     FeedbackKind.FAILURE: _failure,

@@ -8,7 +8,7 @@ from math import comb
 
 from ouroboros.domain.events import Event, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackKind
-from ouroboros.domain.tracking import Use
+from ouroboros.domain.tracking import UsageCounts
 
 FIRST_LOOK = 4
 """Judgements of what is new before it is compared for the first time."""
@@ -24,7 +24,7 @@ Heard = tuple[int, bool]
 """A judgement: its place in the journal, and whether it was good."""
 
 
-class Tracker:
+class PerformanceTracker:
     """One adapter's judgements, counted by the version that answered. `read_to` is the last event read.
 
     `heard` has the judgements of each version in their order, of each named user only the first: what
@@ -33,22 +33,22 @@ class Tracker:
 
     def __init__(self, born: int) -> None:
         self.read_to = born
-        self.uses: dict[str, Use] = {}
+        self.uses: dict[str, UsageCounts] = {}
         self.heard: defaultdict[str, list[Heard]] = defaultdict(list)
         self._users: defaultdict[str, set[str]] = defaultdict(set)
         self._recent: deque[bool] = deque(maxlen=RECENT)
-        self._all = Use()
+        self._all = UsageCounts()
 
     def take(self, number: int, event: Event) -> None:
         """Count the journal's next event, if it judges an answer of a known version."""
         self.read_to = number
         if not isinstance(event, FeedbackGiven) or event.answered is None:
             return
-        good = judges(event)
+        good = is_positive(event)
         if good is None:
             return
-        one = Use(int(good), int(not good), event.at, event.at)
-        self.uses[event.answered] = self.uses.get(event.answered, Use()) + one
+        one = UsageCounts(int(good), int(not good), event.at, event.at)
+        self.uses[event.answered] = self.uses.get(event.answered, UsageCounts()) + one
         self._all += one
         self._recent.append(good)
         known = self._users[event.answered]
@@ -60,8 +60,8 @@ class Tracker:
     @property
     def trend(self) -> str:
         """The latest judgements against those before."""
-        late = Use(sum(self._recent), len(self._recent) - sum(self._recent))
-        early = Use(self._all.good - late.good, self._all.bad - late.bad)
+        late = UsageCounts(sum(self._recent), len(self._recent) - sum(self._recent))
+        early = UsageCounts(self._all.good - late.good, self._all.bad - late.bad)
         if late.judged < RECENT or early.judged < RECENT:
             return ""
         if chance_of_worse(late, early) < 0.025:
@@ -69,7 +69,7 @@ class Tracker:
         return "rising" if chance_of_worse(early, late) < 0.025 else "steady"
 
 
-def judges(event: FeedbackGiven) -> bool | None:
+def is_positive(event: FeedbackGiven) -> bool | None:
     """Whether a judgement says that the answer was right; None if it says neither."""
     signal, score = event.signal, event.signal.score or 0.0
     match signal.kind:
@@ -90,7 +90,7 @@ def judges(event: FeedbackGiven) -> bool | None:
             return None
 
 
-def chance_of_worse(after: Use, before: Use) -> float:
+def chance_of_worse(after: UsageCounts, before: UsageCounts) -> float:
     """How likely so few good ones would be `after`, were it as good as `before`: Fisher's exact test.
 
     One-sided; exact for any number of judgements. 1 if either side has none.
@@ -105,16 +105,16 @@ def chance_of_worse(after: Use, before: Use) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Fall:
+class Regression:
     """The line is worse since its version number `cut`, counted from the head."""
 
     cut: int
-    after: Use
-    before: Use
+    after: UsageCounts
+    before: UsageCounts
     chance: float
 
 
-def fallen(line: Sequence[Sequence[Heard]], level: float, at: int) -> Fall | None:
+def find_regression(line: Sequence[Sequence[Heard]], level: float, at: int) -> Regression | None:
     """Whether to go back, and how far, now that the event `at` has been heard.
 
     `line` holds what was heard of each version, from the head on, parent by parent. It is cut before
@@ -131,10 +131,10 @@ def fallen(line: Sequence[Sequence[Heard]], level: float, at: int) -> Fall | Non
         before = count([h for h in chain(*line[cut:]) if h[0] < at])
         chance = chance_of_worse(count(after), before)
         if chance < level / SPLITS / 2**looks:
-            return Fall(cut, count(after), before, chance)
+            return Regression(cut, count(after), before, chance)
     return None
 
 
-def count(heard: Sequence[Heard]) -> Use:
+def count(heard: Sequence[Heard]) -> UsageCounts:
     good = sum(good for _, good in heard)
-    return Use(good, len(heard) - good)
+    return UsageCounts(good, len(heard) - good)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ouroboros.domain.checks import check_number
-from ouroboros.domain.probe_scores import Answer
-from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, Place, Repair, Verdict
+from ouroboros.domain.probe_scores import ProbeAnswer
+from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
 from ouroboros.learning.gate.intervals import change_of_answers, change_of_means
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 from ouroboros.learning.replay.reservoir import class_of
@@ -49,8 +49,8 @@ class Pair:
     """One probe, as the parent and as the candidate answers it; a merge has several, `by` names one."""
 
     probe: Probe
-    before: Answer
-    after: Answer
+    before: ProbeAnswer
+    after: ProbeAnswer
     by: str = ""
 
 
@@ -72,7 +72,7 @@ class Evidence:
     drift_before: float
     drift: float
     strength: float
-    learned: Sequence[Answer] = ()
+    learned: Sequence[ProbeAnswer] = ()
 
 
 def judge(evidence: Evidence, policy: GatePolicy) -> tuple[Check, ...]:
@@ -216,5 +216,5 @@ def _changes(pairs: Sequence[Pair], policy: GatePolicy) -> tuple[Change | None, 
     return answers, likelihood
 
 
-def _lost(pairs: Sequence[Pair]) -> tuple[Place, ...]:
+def _lost(pairs: Sequence[Pair]) -> tuple[ExampleRef, ...]:
     return tuple(p.probe.place for p in pairs if p.before.said and not p.after.said)

@@ -50,7 +50,7 @@ class Walk:
         return Walk(self.passed, share, self.tries - 1)
 
 
-def gentler(job: TrainJob) -> TrainJob:
+def retry_job(job: TrainJob) -> TrainJob:
     """The same training with twice the replay, and a row for each new one at least, at half the rate."""
     adapter, training = job.adapter, job.training
     return replace(

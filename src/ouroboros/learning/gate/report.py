@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.records import Version
-from ouroboros.domain.verdict import Change, Check, CheckName, Place, Verdict
+from ouroboros.domain.verdict import Change, Check, CheckName, ExampleRef, Verdict
 
 SHOWN = 5
 """Lost answers that are spelled out."""
 
-Texts = Mapping[Place, TrainingExample]
+Texts = Mapping[ExampleRef, TrainingExample]
 """What stands where in the journal, as far as it is still there."""
 
 
-def summary(verdict: Verdict) -> str:
+def summarize_verdict(verdict: Verdict) -> str:
     """Like: promoted: 10 of 10 known answers kept, 6 of 8 held-out examples right, drift 0.03."""
     said = "promoted" if verdict.promoted else "refused"
     if verdict.share < 1:
@@ -22,7 +22,7 @@ def summary(verdict: Verdict) -> str:
     return f"{said}: {', '.join(part for part in parts if part)}"
 
 
-def explain(version: Version, texts: Texts) -> tuple[str, ...]:
+def explain_verdict(version: Version, texts: Texts) -> tuple[str, ...]:
     """Why a version was promoted or refused, check by check."""
     verdict = version.verdict
     if verdict is None:
@@ -137,14 +137,14 @@ def _right(share: float, change: Change) -> int:
     return round(share * change.rows)
 
 
-def _text(place: Place, texts: Texts) -> str:
+def _text(place: ExampleRef, texts: Texts) -> str:
     example = texts.get(place)
     if example is None:
         return f"{_where(place)}{', which was erased' if place.event else ''}"
     return f'"{_short(messages_of(example.input)[-1].content)}" -> {_short(example.output)}'
 
 
-def _where(place: Place) -> str:
+def _where(place: ExampleRef) -> str:
     if not place.event:
         return f"probe {place.row + 1} of those given"
     journal = f" of {place.adapter}" if place.adapter else ""

@@ -9,9 +9,9 @@ from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidConfig, InvalidInput
 from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probe_scores import Answer
+from ouroboros.domain.probe_scores import ProbeAnswer
 from ouroboros.domain.records import Version
-from ouroboros.domain.verdict import Check, CheckName, Place, Verdict
+from ouroboros.domain.verdict import Check, CheckName, ExampleRef, Verdict
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
@@ -43,21 +43,21 @@ def check_pins_agree(heritage: Sequence[tuple[AdapterId, Knowledge]]) -> None:
 
 def given(examples: Sequence[TrainingExample]) -> list[Probe]:
     """Probes that are asked for one merge only."""
-    return [Probe(Place(_GIVEN, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
+    return [Probe(ExampleRef(_GIVEN, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
 
 
 def best_parents(
-    probes: Sequence[Probe], answers: Mapping[str, Mapping[Place, Answer]]
+    probes: Sequence[Probe], answers: Mapping[str, Mapping[ExampleRef, ProbeAnswer]]
 ) -> dict[str, str]:
     """For the probes from each adapter, and for those given (""), the parent that answers them best.
 
     By right answers, then by their likelihood, then by the order of the parents.
     """
-    groups: defaultdict[str, list[Place]] = defaultdict(list)
+    groups: defaultdict[str, list[ExampleRef]] = defaultdict(list)
     for probe in probes:
         groups[probe.place.adapter].append(probe.place)
 
-    def worth(parent: str, places: Sequence[Place]) -> tuple[int, float]:
+    def worth(parent: str, places: Sequence[ExampleRef]) -> tuple[int, float]:
         found = [answers[parent][place] for place in places]
         return sum(a.said for a in found), fmean(a.likelihood for a in found)
 
@@ -66,7 +66,7 @@ def best_parents(
     }
 
 
-def weigh(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
+def check_merge(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
     """A weighted recipe without weights weighs each parent by its accuracy, where that is known."""
     if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not any(accuracies):
         return recipe

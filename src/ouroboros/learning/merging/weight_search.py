@@ -15,7 +15,7 @@ TUNED = 64
 """Probes that each trial is asked, at most."""
 
 
-def tune(parents: int) -> Generator[Weights, float, Weights]:
+def search_weights(parents: int) -> Generator[Weights, float, Weights]:
     """Yields weights to try and is sent how good they are; returns the best of all tried.
 
     At most 3 + 4 for each parent are tried.

@@ -8,7 +8,7 @@ training stays with its base in passages that the base writes.
 from collections.abc import Sequence
 
 from ouroboros.domain.data import Row, TrainingExample
-from ouroboros.domain.losses import Distil
+from ouroboros.domain.losses import Distillation
 
 WEIGHT = 3.0
 """What an anchor counts for beside a row to learn: measured in docs/decisions, with the shares."""
@@ -103,10 +103,10 @@ DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
 
 def anchor_rows() -> tuple[Row, ...]:
     """The anchors as rows to train along: whatever the base says there, the adapter is to say too."""
-    return tuple(Row(a.input, a.output, Distil("base"), WEIGHT) for a in (*ANCHORS, *PROSE))
+    return tuple(Row(a.input, a.output, Distillation("base"), WEIGHT) for a in (*ANCHORS, *PROSE))
 
 
-def protected(known: Sequence[Row]) -> tuple[TrainingExample, ...]:
+def select_protected(known: Sequence[Row]) -> tuple[TrainingExample, ...]:
     """What an update should leave as it is: `known` rows among the anchors.
 
     If there is no room for all, the last ones are left out, and those are prose.

@@ -15,7 +15,7 @@ RAISED = 4.0
 """A row of a rare class counts for as many of the commonest at most."""
 
 
-def balanced(
+def balance_classes(
     new: Sequence[Row], known: Sequence[Row], share: float
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """Supervised rows to learn and to replay, weighted so that in an epoch all classes count alike.

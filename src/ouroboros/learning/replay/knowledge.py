@@ -13,10 +13,10 @@ from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.losses import APOZero
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.learning.feedback.signals import teach
-from ouroboros.learning.replay.probes import FEWEST, Probe, ProbeKind, held_out
-from ouroboros.learning.replay.reservoir import ROWS, Kept, Reservoir
+from ouroboros.learning.replay.probes import FEWEST, Probe, ProbeKind, choose_held_out
+from ouroboros.learning.replay.reservoir import ROWS, Reservoir, StoredExample
 
 PROBES = 256
 TAUGHT = 64
@@ -50,7 +50,7 @@ class Knowledge:
         self.replay = Reservoir(replay_rows, typical=True)
         self._held_out = Reservoir(PROBES)
         self._taught = Reservoir(TAUGHT)
-        self._pins: dict[Prompt, Kept] = {}
+        self._pins: dict[Prompt, StoredExample] = {}
         self._trained: set[Prompt] = set()
 
     def probes(self) -> list[Probe]:
@@ -72,7 +72,7 @@ class Knowledge:
 
     def split(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
         """Which of new examples are held out, by index: a share of them, and what is asked already."""
-        out = held_out(examples, self._trained) | {
+        out = choose_held_out(examples, self._trained) | {
             i for i, example in enumerate(examples) if self._asked(example)
         }
         return out if len(out) < len(examples) else frozenset()
@@ -86,7 +86,7 @@ class Knowledge:
                 self._take_judgement(number, event)
             case Pinned():
                 for row, example in enumerate(event.examples):
-                    self._pins[example.input] = Kept(Place(number, row), example)
+                    self._pins[example.input] = StoredExample(ExampleRef(number, row), example)
             case Unpinned():
                 for prompt in event.prompts:
                     self._pins.pop(prompt, None)
@@ -125,23 +125,23 @@ class Knowledge:
         out = self.split(examples)
         for row, example in enumerate(examples):
             if row not in out:
-                self._trained_on(Place(number, row), example, asked=len(examples) < FEWEST)
+                self._trained_on(ExampleRef(number, row), example, asked=len(examples) < FEWEST)
             elif example.input not in self._pins:
-                self._held_out.put(Place(number, row), example)
+                self._held_out.put(ExampleRef(number, row), example)
 
     def _take_judgement(self, number: int, event: FeedbackGiven) -> None:
         row = teach(event, APOZero()).row
         if row is None:
             return
         if row.output is not None:
-            self._trained_on(Place(number), TrainingExample(row.prompt, row.output), asked=True)
+            self._trained_on(ExampleRef(number), TrainingExample(row.prompt, row.output), asked=True)
             return
         for memory in self._memories():
             kept = memory.get(row.prompt)
             if kept is not None and kept.example.output == row.rejected:
                 memory.drop(row.prompt)
 
-    def _trained_on(self, place: Place, example: TrainingExample, *, asked: bool) -> None:
+    def _trained_on(self, place: ExampleRef, example: TrainingExample, *, asked: bool) -> None:
         """What has been trained on is held out no more."""
         self._trained.add(example.input)
         self._held_out.drop(example.input)
@@ -152,7 +152,7 @@ class Knowledge:
             self._taught.drop(example.input)
 
 
-def _of(name: str, kept: Kept) -> Kept:
+def _of(name: str, kept: StoredExample) -> StoredExample:
     """As it is known elsewhere: by the journal that it stands in."""
     place = kept.place
-    return Kept(replace(place, adapter=place.adapter or name), kept.example)
+    return StoredExample(replace(place, adapter=place.adapter or name), kept.example)

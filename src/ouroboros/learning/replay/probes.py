@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ouroboros.domain.data import Prompt, TrainingExample
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 from ouroboros.learning.replay.reservoir import class_of, rank
 
 SHARE = 0.1
@@ -36,12 +36,12 @@ class ProbeKind(str, Enum):
 class Probe:
     """A prompt, its right answer, and where in the journal they stand."""
 
-    place: Place
+    place: ExampleRef
     example: TrainingExample
     kind: ProbeKind
 
 
-def held_out(examples: Sequence[TrainingExample], trained: Collection[Prompt]) -> frozenset[int]:
+def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Prompt]) -> frozenset[int]:
     """Which of the examples given at once are not to be trained on, by index.
 
     Classes take turns, each giving rows by rank, so the choice is the same whenever it is made. No

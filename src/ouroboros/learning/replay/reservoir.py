@@ -13,7 +13,7 @@ from jaxtyping import Float, Int8
 from numpy import ndarray
 
 from ouroboros.domain.data import Prompt, TrainingExample, messages_of
-from ouroboros.domain.verdict import Place
+from ouroboros.domain.verdict import ExampleRef
 
 ROWS = 500
 BYTES = 1 << 20
@@ -22,10 +22,10 @@ _LABEL_WORDS, _LABEL_LETTERS = 4, 48
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredExample:
     """A row, and where in the journal it stands."""
 
-    place: Place
+    place: ExampleRef
     example: TrainingExample
 
 
@@ -45,7 +45,7 @@ class _Class:
     def put(self, example: TrainingExample, typical: bool) -> None:
         self.ranks[example.input] = rank(example)
         if typical:
-            self.bags[example.input] = bag(example.input)
+            self.bags[example.input] = bag_of_words(example.input)
             self.sum += self.bags[example.input]
             self.given += 1
 
@@ -83,22 +83,22 @@ class Reservoir:
         self._rows, self._size = rows, size
         self._typical = typical
         self._bytes = 0
-        self._kept: dict[Prompt, Kept] = {}
+        self._kept: dict[Prompt, StoredExample] = {}
         self._classes: dict[str, _Class] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __iter__(self) -> Iterator[Kept]:
+    def __iter__(self) -> Iterator[StoredExample]:
         """In the journal's order."""
         return iter(sorted(self._kept.values(), key=lambda kept: kept.place))
 
-    def get(self, prompt: Prompt) -> Kept | None:
+    def get(self, prompt: Prompt) -> StoredExample | None:
         return self._kept.get(prompt)
 
-    def put(self, place: Place, example: TrainingExample) -> None:
+    def put(self, place: ExampleRef, example: TrainingExample) -> None:
         self.drop(example.input)
-        self._kept[example.input] = Kept(place, example)
+        self._kept[example.input] = StoredExample(place, example)
         self._classes.setdefault(class_of(example.output), _Class()).put(example, self._typical)
         self._bytes += _size(example)
         while len(self._kept) > self._rows or self._bytes > self._size:
@@ -146,7 +146,7 @@ _LENGTH = 127
 _WORD = re.compile(r"\w+")
 
 
-def bag(prompt: Prompt) -> Int8[ndarray, "D"]:
+def bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
     """How often each word is in a prompt, at a length of 127, in whole numbers.
 
     Words fall to places and signs by their hash (arXiv 0902.2206), so that those that share a place do

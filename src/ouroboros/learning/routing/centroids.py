@@ -33,16 +33,16 @@ NEVER = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Portrait:
+class TaskCentroids:
     """vectors [C, D], of length 1; a text is near enough from a cosine of `needed` on to any of them."""
 
     vectors: Float[ndarray, "C D"]
     needed: float
 
 
-def portray(
+def compute_centroids(
     texts: Float[ndarray, "N D"], classes: Sequence[str], strangers: Float[ndarray, "S D"]
-) -> Portrait:
+) -> TaskCentroids:
     """The portrait of an adapter that learned `texts`, unit vectors of these classes; at least one."""
     own = np.array(_few(classes))
     sums = np.stack([texts[own == c].sum(0) for c in range(own.max() + 1)])
@@ -53,18 +53,18 @@ def portray(
     if len(known):
         few, more = np.quantile(known, (MISSED, GIVEN_UP))
         beyond = max(few, min(more, beyond))
-    return Portrait(vectors, float(max(beyond, np.quantile(others, STRANGERS))))
+    return TaskCentroids(vectors, float(max(beyond, np.quantile(others, STRANGERS))))
 
 
 def described(
     vector: Float[ndarray, "1 D"], strangers: Float[ndarray, "S D"], trusted: bool
-) -> Portrait:
+) -> TaskCentroids:
     """The portrait of an adapter that learned nothing here, by a text about it.
 
     A text must be nearer than every stranger is, or, if the description is not `trusted`, never is near
     enough: the adapter can only be found.
     """
-    return Portrait(vector, float((strangers @ vector.T).max()) if trusted else NEVER)
+    return TaskCentroids(vector, float((strangers @ vector.T).max()) if trusted else NEVER)
 
 
 def _few(classes: Sequence[str]) -> list[int]:

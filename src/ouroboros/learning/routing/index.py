@@ -13,8 +13,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.routing import Found
-from ouroboros.learning.routing.centroids import Portrait
+from ouroboros.domain.routing import RouteMatch
+from ouroboros.learning.routing.centroids import TaskCentroids
 
 _ROOM = 256
 """Columns at first; their number doubles when they are used up."""
@@ -50,7 +50,7 @@ class Index:
         self._gaps: list[int] = []
         self._starts: ndarray | None = None
 
-    def put(self, adapter: AdapterId, portrait: Portrait) -> None:
+    def put(self, adapter: AdapterId, portrait: TaskCentroids) -> None:
         with self._lock:
             place = self._place.get(adapter)
             if place is None or self._stretches[place].size != len(portrait.vectors):
@@ -64,7 +64,7 @@ class Index:
         with self._lock:
             self._drop(adapter)
 
-    def search(self, text: Float[ndarray, "D"], k: int) -> list[Found]:
+    def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
         """The `k` adapters nearest to a unit vector, the nearest first."""
         with self._lock:
             if not self._place:
@@ -76,15 +76,15 @@ class Index:
             nearest[self._gaps] = -np.inf
             return [self._found(i, nearest) for i in _largest(nearest, min(k, len(self._place)))]
 
-    def _found(self, place: int, nearest: Float[ndarray, "S"]) -> Found:
+    def _found(self, place: int, nearest: Float[ndarray, "S"]) -> RouteMatch:
         stretch = self._stretches[place]
-        return Found(stretch.adapter, float(nearest[place]), stretch.needed)
+        return RouteMatch(stretch.adapter, float(nearest[place]), stretch.needed)
 
     @property
     def _end(self) -> int:
         return self._stretches[-1].end if self._stretches else 0
 
-    def _append(self, adapter: AdapterId, portrait: Portrait) -> int:
+    def _append(self, adapter: AdapterId, portrait: TaskCentroids) -> int:
         start = self._end
         stretch = _Stretch(adapter, start, start + len(portrait.vectors), portrait.needed)
         if stretch.end > self._columns.shape[1]:

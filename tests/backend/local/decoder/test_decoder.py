@@ -7,11 +7,11 @@ import torch
 
 from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder import functional as formulas
-from ouroboros.backend.local.decoder.length_groups import together
+from ouroboros.backend.local.decoder.length_groups import group_by_length
 from ouroboros.backend.local.forward import packing as forward
-from ouroboros.backend.local.forward.packing import seen, token_logprobs
-from ouroboros.backend.local.model.load import FrozenModel, load
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.forward.packing import adapted_layer_inputs, token_logprobs
+from ouroboros.backend.local.model.load import BaseRuntime, load_base
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank
@@ -26,16 +26,16 @@ VARIANTS = [
 ]
 
 
-def sequences(vocabulary: int) -> list[Encoded]:
+def sequences(vocabulary: int) -> list[TokenizedPair]:
     chance = torch.Generator().manual_seed(3)
 
     def ids(n: int) -> tuple[int, ...]:
         return tuple(torch.randint(5, vocabulary, (n,), generator=chance).tolist())
 
-    return [Encoded(ids(p), ids(o)) for p, o in LENGTHS]
+    return [TokenizedPair(ids(p), ids(o)) for p, o in LENGTHS]
 
 
-def adapter(frozen: FrozenModel, seed: int, rank: int, names: tuple[str, ...] = ()) -> BankedAdapter:
+def adapter(frozen: BaseRuntime, seed: int, rank: int, names: tuple[str, ...] = ()) -> BankedAdapter:
     chance = torch.Generator().manual_seed(seed)
     weights = {
         s.path: LowRank(
@@ -51,7 +51,7 @@ def adapter(frozen: FrozenModel, seed: int, rank: int, names: tuple[str, ...] = 
     return made
 
 
-def learned(frozen: FrozenModel, adapters: list[BankedAdapter | None]):
+def learned(frozen: BaseRuntime, adapters: list[BankedAdapter | None]):
     """Log-probabilities of a batch, and the gradients of its adapters."""
     rows = sequences(frozen.base.fingerprint.vocabulary)
     distinct = [a for a in dict.fromkeys(adapters) if a]
@@ -61,7 +61,7 @@ def learned(frozen: FrozenModel, adapters: list[BankedAdapter | None]):
     return found.detach(), first, second
 
 
-def plain(frozen: FrozenModel) -> FrozenModel:
+def plain(frozen: BaseRuntime) -> BaseRuntime:
     """The same model, which computes for itself."""
     copy = dataclasses.replace(frozen)
     copy.__dict__["decoder"] = None
@@ -71,7 +71,7 @@ def plain(frozen: FrozenModel) -> FrozenModel:
 @pytest.mark.parametrize(("architecture", "changes"), VARIANTS)
 @pytest.mark.parametrize("long", [False, True], ids=["short", "long"])
 def test_values_and_gradients_are_the_model_s_own(architecture, changes, long, tiny_folder, monkeypatch):
-    frozen = load(str(tiny_folder(architecture, **changes)), dtype="float32")
+    frozen = load_base(str(tiny_folder(architecture, **changes)), dtype="float32")
     if long:
         monkeypatch.setattr(formulas, "LONG", 50)
     one, two = adapter(frozen, 1, 4), adapter(frozen, 2, 2, ("v_proj", "down_proj"))
@@ -84,7 +84,10 @@ def test_values_and_gradients_are_the_model_s_own(architecture, changes, long, t
 def test_the_inputs_that_layers_see_are_the_model_s_own(frozen):
     rows = sequences(frozen.base.fingerprint.vocabulary)
     one = adapter(frozen, 1, 4)
-    ours, theirs = seen(frozen, rows, one), seen(plain(frozen), rows, one)
+    ours, theirs = (
+        adapted_layer_inputs(frozen, rows, one),
+        adapted_layer_inputs(plain(frozen), rows, one),
+    )
     assert ours.keys() == theirs.keys() == set(one.paths)
     first = next(p for p in one.paths if p.endswith("layers.0.mlp.up_proj"))
     torch.testing.assert_close(ours[first], theirs[first][0], atol=1e-5, rtol=1e-5)
@@ -94,14 +97,14 @@ def test_known_architectures_never_fall_back_to_the_model_s_passes(tiny_folder, 
     called = []
     monkeypatch.setattr(forward, "_model_logits", lambda *_: called.append(1))
     for architecture in decoder.ARCHITECTURES:
-        frozen = load(str(tiny_folder(architecture)), dtype="float32")
+        frozen = load_base(str(tiny_folder(architecture)), dtype="float32")
         rows = sequences(frozen.base.fingerprint.vocabulary)
         token_logprobs(frozen, rows, [None] * len(rows))
     assert called == []
 
 
 def test_a_sequence_past_the_sliding_window_is_left_to_the_model(tiny_folder):
-    frozen = load(str(tiny_folder("mistral", sliding_window=16)), dtype="float32")
+    frozen = load_base(str(tiny_folder("mistral", sliding_window=16)), dtype="float32")
     assert frozen.decoder is not None
     assert frozen.decoder.reaches([16, 3])
     assert not frozen.decoder.reaches([17, 3])
@@ -131,7 +134,7 @@ def _blocks(node) -> int:
 
 
 def test_sequences_of_like_length_share_a_group():
-    assert len(together([30, 31, 29, 28], torch.device("cpu"))) == 1
-    groups = together([200, 20, 199, 21], torch.device("cpu"))
+    assert len(group_by_length([30, 31, 29, 28], torch.device("cpu"))) == 1
+    groups = group_by_length([200, 20, 199, 21], torch.device("cpu"))
     assert [len(g.source) for g in groups] == [2, 2]
     assert sorted(t for g in groups for t in g.tokens.tolist()) == list(range(440))

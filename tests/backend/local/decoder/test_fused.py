@@ -15,8 +15,8 @@ from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.generation import GenerationConfig
-from ouroboros.domain.losses import DPO, KTO, Distil
-from ouroboros.lora.delta import Deltas
+from ouroboros.domain.losses import DPO, KTO, Distillation
+from ouroboros.lora.delta import BatchedLoraUpdate
 
 CONFIG = AdapterConfig(2, 1e-3)
 PROMPTS = ("where is my parcel?", "set an alarm", "play some music", "hello")
@@ -36,7 +36,7 @@ def passes(monkeypatch) -> dict[str, int]:
     return seen
 
 
-@pytest.mark.parametrize("loss", [DPO(), Distil("parent"), Distil("base")], ids=str)
+@pytest.mark.parametrize("loss", [DPO(), Distillation("parent"), Distillation("base")], ids=str)
 async def test_what_the_start_says_is_asked_once_however_long_the_training(backend, passes, loss):
     rejected = "no" if loss.uses_pair else None
     rows = tuple(Row(p, "shipping", loss, rejected=rejected) for p in PROMPTS)
@@ -117,13 +117,13 @@ async def test_more_adapters_than_places_in_the_batch_are_all_answered(backend):
 
 async def test_adapters_that_learn_together_share_their_own_products_too(backend, monkeypatch):
     together: list[int] = []
-    plain = Deltas.add
+    plain = BatchedLoraUpdate.add
 
     def counted(self, x, y):
         together.append(len(self.factors))
         return plain(self, x, y)
 
-    monkeypatch.setattr(Deltas, "add", counted)
+    monkeypatch.setattr(BatchedLoraUpdate, "add", counted)
     starts = [await backend.initialize(CONFIG, seed) for seed in range(4)]
     rows = [(Row(f"where is parcel {i}?", "it is"),) for i in range(4)]
     jobs = [TrainJob(s, CONFIG, TrainingConfig(1), r) for s, r in zip(starts, rows, strict=True)]

@@ -8,9 +8,9 @@ import torch
 
 from ouroboros.backend.base import Checkpoints, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PromptStore
+from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.training import train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -43,7 +43,9 @@ def runs(monkeypatch) -> list[int]:
 
 
 def opened(tiny_folder, name: str = "llama", prompt_bytes: int = LIMIT) -> LocalBackend:
-    return LocalBackend(load(str(tiny_folder(name)), "float32", prompt_bytes=prompt_bytes), threads=1)
+    return LocalBackend(
+        load_base(str(tiny_folder(name)), "float32", prompt_bytes=prompt_bytes), threads=1
+    )
 
 
 async def job(backend, config=CONFIG, epochs=3, **changes) -> TrainJob:
@@ -102,9 +104,9 @@ async def test_what_is_kept_stays_within_its_bytes(tiny_folder, runs):
 
 async def test_what_others_have_pushed_out_is_read_again_to_the_same_bits(backend, runs, monkeypatch):
     whole = await backend.train(await job(backend))
-    planned = train.planned
-    monkeypatch.setattr(train, "planned", lambda *a: replace(planned(*a), start=1))
-    object.__setattr__(backend._frozen, "prompts", PromptStore(0))
+    planned = train.plan_token_budget
+    monkeypatch.setattr(train, "plan_token_budget", lambda *a: replace(planned(*a), start=1))
+    object.__setattr__(backend._frozen, "prompts", PrefixCache(0))
     again = await backend.train(await job(backend))
     assert sum(runs) == tokens(backend) * 4
     assert again.files.digest == whole.files.digest

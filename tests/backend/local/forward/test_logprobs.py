@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ouroboros.backend.local.forward import logprobs as head
-from ouroboros.backend.local.forward.logprobs import logprobs, told
+from ouroboros.backend.local.forward.logprobs import gather_logits_lse, gather_logprobs
 
 
 @pytest.fixture(params=[1, 1000, 1 << 20], ids=["a row", "some rows", "all rows"], autouse=True)
@@ -21,7 +21,7 @@ def table() -> torch.Tensor:
 def test_log_probabilities_and_their_gradient(table):
     targets = torch.arange(7)
     weights = torch.linspace(-1, 2, 7)
-    found = logprobs(table, targets)
+    found = gather_logprobs(table, targets)
     expected = -cross_entropy(table, targets, reduction="none")
     torch.testing.assert_close(found, expected)
     ours, theirs = (torch.autograd.grad((v * weights).sum(), table)[0] for v in (found, expected))
@@ -32,7 +32,7 @@ def test_sums_without_a_token_and_their_gradient(table):
     """Rows 0 to 3 leave one out; a token may be asked for twice, and be the one that is left out."""
     but = torch.tensor([5, 6, 7, 8, -1, -1, -1])
     ids = torch.tensor([[5, 5, 9]]).expand(7, 3)
-    picked, norm, without = told(table, ids, but)
+    picked, norm, without = gather_logits_lse(table, ids, but)
     left = table.clone()
     left[range(4), but[:4]] = -torch.inf
     expected = table.gather(1, ids), table.logsumexp(1), left.logsumexp(1)
@@ -46,7 +46,7 @@ def test_sums_without_a_token_and_their_gradient(table):
 
 
 def test_nobody_left_out_means_both_sums_are_one(table):
-    _, norm, without = told(table, torch.zeros(7, 1, dtype=torch.long))
+    _, norm, without = gather_logits_lse(table, torch.zeros(7, 1, dtype=torch.long))
     assert torch.equal(norm, without)
     ours, theirs = (torch.autograd.grad(v.sum(), table, retain_graph=True)[0] for v in (without, norm))
     torch.testing.assert_close(ours, theirs)
@@ -54,7 +54,7 @@ def test_nobody_left_out_means_both_sums_are_one(table):
 
 def test_a_table_in_bfloat16_is_read_in_float32(table):
     rough = table.detach().bfloat16().requires_grad_()
-    found = logprobs(rough, torch.arange(7))
+    found = gather_logprobs(rough, torch.arange(7))
     assert found.dtype == torch.float32
     expected = -cross_entropy(rough.float(), torch.arange(7), reduction="none")
     torch.testing.assert_close(found, expected)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from ouroboros.backend.local.decoder.packed_attention import Packing
-from ouroboros.backend.local.forward.packing import packable, token_logprobs
-from ouroboros.backend.local.forward.prefix_reuse import cut
-from ouroboros.backend.local.model.load import load
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.forward.packing import is_packable, token_logprobs
+from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
+from ouroboros.backend.local.model.load import load_base
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank
@@ -19,13 +19,13 @@ ALIKE = [(20, 3), (25, 2), (22, 7), (27, 1)]
 """Lengths so alike that attention runs on the sequences side by side."""
 
 
-def sequences(vocabulary: int, lengths=MIXED) -> list[Encoded]:
+def sequences(vocabulary: int, lengths=MIXED) -> list[TokenizedPair]:
     chance = torch.Generator().manual_seed(3)
 
     def ids(n: int) -> tuple[int, ...]:
         return tuple(torch.randint(5, vocabulary, (n,), generator=chance).tolist())
 
-    return [Encoded(ids(p), ids(o)) for p, o in lengths]
+    return [TokenizedPair(ids(p), ids(o)) for p, o in lengths]
 
 
 def random_adapter(frozen, seed: int) -> BankedAdapter:
@@ -46,7 +46,7 @@ def random_adapter(frozen, seed: int) -> BankedAdapter:
 @pytest.mark.parametrize("lengths", [MIXED, ALIKE], ids=["mixed", "alike"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_batch_gives_what_each_sequence_gives_alone(architecture, lengths, tiny_folder):
-    frozen = load(str(tiny_folder(architecture)), dtype="float32")
+    frozen = load_base(str(tiny_folder(architecture)), dtype="float32")
     rows = sequences(frozen.base.fingerprint.vocabulary, lengths)
     adapters = [random_adapter(frozen, 1), None, random_adapter(frozen, 2), None]
     with torch.no_grad():
@@ -86,14 +86,14 @@ def test_log_probabilities_are_the_plain_model_s(frozen):
 
 
 def test_alibi_and_unknown_architectures_are_padded_instead():
-    assert packable("llama")
-    assert not packable("bloom")
-    assert not packable("something_new")
+    assert is_packable("llama")
+    assert not is_packable("bloom")
+    assert not is_packable("something_new")
 
 
 def test_runs_keep_order_and_budget():
-    assert list(cut([3, 3, 3, 9, 1], budget=6)) == [[0, 1], [2], [3], [4]]
+    assert list(split_by_tokens([3, 3, 3, 9, 1], budget=6)) == [[0, 1], [2], [3], [4]]
 
 
 def test_an_item_over_the_budget_runs_alone():
-    assert list(cut([2, 50, 2], budget=10)) == [[0], [1], [2]]
+    assert list(split_by_tokens([2, 50, 2], budget=10)) == [[0], [1], [2]]

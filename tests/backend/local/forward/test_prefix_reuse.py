@@ -8,10 +8,10 @@ import torch
 
 from ouroboros.backend.base import Checkpoints, GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import PIECE, PromptStore
+from ouroboros.backend.local.cache.prefix_cache import PIECE, PrefixCache
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.forward import prefix_reuse as reading
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig
@@ -44,7 +44,7 @@ def runs(monkeypatch) -> list[int]:
 
 @pytest.fixture(params=["llama", "qwen3"])
 async def backend(request, tiny_folder):
-    backend = LocalBackend(load(str(tiny_folder(request.param)), "float32"), threads=1)
+    backend = LocalBackend(load_base(str(tiny_folder(request.param)), "float32"), threads=1)
     yield backend
     await backend.close()
 
@@ -52,7 +52,7 @@ async def backend(request, tiny_folder):
 async def whole(tiny_folder, backend, call):
     """The same asked of a backend that reads all of every sequence in one pass."""
     name = backend._frozen.base.architecture
-    other = LocalBackend(load(str(tiny_folder(name)), "float32"), threads=1)
+    other = LocalBackend(load_base(str(tiny_folder(name)), "float32"), threads=1)
     other._frozen.__dict__["decoder"] = None
     try:
         return await call(other)
@@ -86,7 +86,7 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
         return await one.score(scores), await one.generate(asked)
 
     expected = await whole(tiny_folder, backend, ask)
-    for store in (PromptStore(), backend._frozen.prompts, PromptStore(0)):
+    for store in (PrefixCache(), backend._frozen.prompts, PrefixCache(0)):
         object.__setattr__(backend._frozen, "prompts", store)
         scores, answers = await ask(backend)
         for ours, theirs in zip(scores, expected[0], strict=True):
@@ -134,7 +134,7 @@ async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
     states: list[bytes] = []
     kept = job(start, checkpoints=Checkpoints(seconds=0.0))
     one = await backend.train(kept, lambda p: states.append(p.checkpoint or b""))
-    object.__setattr__(backend._frozen, "prompts", PromptStore())
+    object.__setattr__(backend._frozen, "prompts", PrefixCache())
     again = await backend.train(job(start, checkpoints=Checkpoints(resume=states[2])))
     assert again.files == one.files
 
@@ -158,27 +158,27 @@ def same(found: torch.Tensor | None, states: torch.Tensor) -> bool:
 
 class TestPromptStore:
     def test_what_was_put_is_found(self):
-        store, states = PromptStore(), beginning(70)
+        store, states = PrefixCache(), beginning(70)
         store.put(tuple(range(70)), states)
         assert same(store.find(tuple(range(70))), states)
         assert store.nbytes == states.nbytes
 
     def test_a_common_beginning_is_found_piece_by_piece(self):
-        store, states = PromptStore(), beginning(70)
+        store, states = PrefixCache(), beginning(70)
         store.put(tuple(range(70)), states)
         found = store.find((*range(66), 1, 2, 3))
         assert same(found, states[:, :, :, : 2 * PIECE])
         assert store.find((9, *range(69))) is None
 
     def test_what_is_kept_twice_is_counted_once(self):
-        store, states = PromptStore(), beginning(70)
+        store, states = PrefixCache(), beginning(70)
         for _ in range(3):
             store.put_whole(tuple(range(70)), states)
         assert store.nbytes == states.nbytes
 
     def test_it_stays_within_its_bytes_and_lets_go_of_what_was_used_least_recently(self):
         states = beginning(PIECE)
-        store = PromptStore(2 * states.nbytes)
+        store = PrefixCache(2 * states.nbytes)
         rows = [tuple(range(n, n + PIECE)) for n in range(3)]
         for row in rows[:2]:
             store.put(row, states)
@@ -188,15 +188,15 @@ class TestPromptStore:
         assert store.nbytes == 2 * states.nbytes
 
     def test_what_is_larger_than_all_of_it_or_not_finite_is_not_kept(self):
-        store = PromptStore(100)
+        store = PrefixCache(100)
         store.put(tuple(range(PIECE)), beginning(PIECE))
         assert store.nbytes == 0
-        store = PromptStore()
+        store = PrefixCache()
         store.put(tuple(range(PIECE)), beginning(PIECE) / 0)
         assert store.nbytes == 0
 
     def test_a_whole_beginning_is_another_thing_than_its_pieces(self):
-        store, states = PromptStore(), beginning(PIECE)
+        store, states = PrefixCache(), beginning(PIECE)
         store.put(tuple(range(PIECE)), states)
         assert store.whole(tuple(range(PIECE))) is None
         store.put_whole(tuple(range(PIECE)), states)
@@ -205,7 +205,7 @@ class TestPromptStore:
         assert store.nbytes == 2 * states.nbytes
 
     def test_the_last_pieces_of_a_beginning_go_before_its_first(self):
-        store = PromptStore(beginning(2 * PIECE).nbytes)
+        store = PrefixCache(beginning(2 * PIECE).nbytes)
         store.put(tuple(range(2 * PIECE)), beginning(2 * PIECE))
         store.put(tuple(range(500, 500 + PIECE)), beginning(PIECE))
         found = store.find(tuple(range(2 * PIECE)))
@@ -213,9 +213,9 @@ class TestPromptStore:
 
 
 def test_very_long_answers_are_run_with_their_prompts():
-    from ouroboros.backend.local.model.tokenizer import Encoded
+    from ouroboros.backend.local.model.tokenizer import TokenizedPair
     from ouroboros.lora.bank import BankedAdapter
 
     adapter = BankedAdapter({}, opening=2)
-    assert len(reading.beginning(Encoded((1,) * 50, (2,) * 20), adapter)) == 48
-    assert reading.beginning(Encoded((1,) * 50, (2,) * 2000), adapter) == ()
+    assert len(reading.prefix_of(TokenizedPair((1,) * 50, (2,) * 20), adapter)) == 48
+    assert reading.prefix_of(TokenizedPair((1,) * 50, (2,) * 2000), adapter) == ()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.backend.local.model.config_only import outline
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.config_only import describe_base
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.errors import ModelError
 
 
@@ -16,7 +16,10 @@ def test_layers_are_those_of_the_loaded_model(
     tiny_folder: Callable[..., Path], tmp_path: Path, architecture: str
 ):
     shutil.copy(tiny_folder(architecture) / "config.json", tmp_path)
-    found, loaded = outline(str(tmp_path)), load(str(tiny_folder(architecture)), "float32").base
+    found, loaded = (
+        describe_base(str(tmp_path)),
+        load_base(str(tiny_folder(architecture)), "float32").base,
+    )
     assert found.linears == loaded.linears
     assert (found.width, found.layers, found.heads) == (loaded.width, loaded.layers, loaded.heads)
     assert found.parameters == loaded.parameters
@@ -28,7 +31,7 @@ def test_a_model_of_billions_takes_no_memory(tmp_path: Path):
         '{"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,'
         ' "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000}'
     )
-    assert outline(str(tmp_path)).parameters == 6_738_415_616
+    assert describe_base(str(tmp_path)).parameters == 6_738_415_616
 
 
 @pytest.mark.parametrize("config", [None, "{", '{"model_type": "nothing"}', '{"model_type": "vit"}'])
@@ -36,4 +39,4 @@ def test_what_is_no_language_model_is_refused(tmp_path: Path, config: str | None
     if config is not None:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelError, match="causal language model"):
-        outline(str(tmp_path))
+        describe_base(str(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.errors import BaseMismatch, InvalidConfig, ModelError
 
 
@@ -17,11 +17,11 @@ def folder(tiny_folder, tmp_path):
 
 
 def fingerprint(folder):
-    return load(str(folder), dtype="float32").base.fingerprint
+    return load_base(str(folder), dtype="float32").base.fingerprint
 
 
 def test_a_base_is_described(tiny_folder):
-    base = load(str(tiny_folder()), dtype="float32").base
+    base = load_base(str(tiny_folder()), dtype="float32").base
     assert (base.architecture, base.width, base.layers, base.context) == ("llama", 64, 2, 256)
     assert len(base.linears) == 14
     assert {s.name for s in base.linears} >= {"q_proj", "v_proj", "down_proj"}
@@ -33,63 +33,63 @@ def test_a_loaded_base_is_frozen(frozen):
 
 
 def test_dtype_is_a_choice(folder):
-    assert load(str(folder), dtype="bfloat16").dtype == torch.bfloat16
-    assert load(str(folder), dtype="float32").dtype == torch.float32
+    assert load_base(str(folder), dtype="bfloat16").dtype == torch.bfloat16
+    assert load_base(str(folder), dtype="float32").dtype == torch.float32
 
 
 def test_a_missing_folder(tmp_path):
     with pytest.raises(ModelError, match="no model folder"):
-        load(str(tmp_path / "nowhere"))
+        load_base(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("name", ["stater", "nobody/nothing"])
 def test_a_name_that_the_hub_cannot_be_asked_for(name, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelError, match=f"no folder '{name}'") as found:
-        load(name)
+        load_base(name)
     assert ('Did you mean "starter"?' in str(found.value)) is (name == "stater")
 
 
 def test_a_name_that_is_no_hub_id():
     with pytest.raises(ModelError, match="no such id"):
-        load("two words")
+        load_base("two words")
 
 
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(ModelError, match=r"config\.json"):
-        load(str(tmp_path))
+        load_base(str(tmp_path))
 
 
 def test_a_folder_without_a_tokenizer(folder):
     for file in folder.glob("*token*"):
         file.unlink()
     with pytest.raises(ModelError, match="tokenizer"):
-        load(str(folder))
+        load_base(str(folder))
 
 
 def test_pickled_weights_are_never_read(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with pytest.raises(ModelError, match="pickle"):
-        load(str(folder))
+        load_base(str(folder))
 
 
 def test_a_folder_without_weights(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="safetensors"):
-        load(str(folder))
+        load_base(str(folder))
 
 
 def test_a_damaged_config(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        load(str(folder))
+        load_base(str(folder))
 
 
 @pytest.mark.parametrize("setting", [{"dtype": "int3"}, {"device": "tpu"}])
 def test_unknown_settings_are_refused(folder, setting):
     with pytest.raises(InvalidConfig):
-        load(str(folder), **setting)
+        load_base(str(folder), **setting)
 
 
 def test_the_same_folder_has_the_same_fingerprint(folder, tiny_folder):
@@ -97,7 +97,7 @@ def test_the_same_folder_has_the_same_fingerprint(folder, tiny_folder):
 
 
 def test_the_dtype_does_not_change_the_fingerprint(folder):
-    assert load(str(folder), dtype="bfloat16").base.fingerprint == fingerprint(folder)
+    assert load_base(str(folder), dtype="bfloat16").base.fingerprint == fingerprint(folder)
 
 
 def test_other_weights_are_another_base(folder, tiny_folder):

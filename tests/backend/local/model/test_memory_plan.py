@@ -11,8 +11,8 @@ import torch
 
 from ouroboros.backend.base import GenerateRequest, TrainJob, UpdateJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.memory_plan import SHORT, plan
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.memory_plan import SHORT, plan_memory
 from ouroboros.backend.local.training import shared_gradients as pool
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -30,7 +30,7 @@ def free(monkeypatch):
     """Set how much memory there is."""
 
     def bytes_free(count: int) -> None:
-        monkeypatch.setattr(FrozenModel, "free", property(lambda _: count))
+        monkeypatch.setattr(BaseRuntime, "free", property(lambda _: count))
 
     return bytes_free
 
@@ -55,9 +55,9 @@ async def job_on(backend: LocalBackend, rows=ROWS, training=TRAINING) -> TrainJo
 
 def test_with_memory_enough_nothing_is_cut(frozen):
     for known in (None, 1 << 50):
-        found = plan(frozen.costs, [(30, 30, 5)], 1000, 600, 512, known)
+        found = plan_memory(frozen.costs, [(30, 30, 5)], 1000, 600, 512, known)
         assert (found.tokens, found.again, found.note) == (512, False, "")
-        alone = plan(frozen.costs, [(9000, 9000, 5)], 1000, 9000, 512, known)
+        alone = plan_memory(frozen.costs, [(9000, 9000, 5)], 1000, 9000, 512, known)
         assert (alone.tokens, alone.again) == (512, False)
         assert alone.predicted > found.predicted
 
@@ -65,11 +65,11 @@ def test_with_memory_enough_nothing_is_cut(frozen):
 def test_passes_become_shorter_before_layers_are_computed_twice(frozen):
     """As memory shrinks: whole passes, shorter ones, layers computed again, a row at a time, refusal."""
     rows, wanted = [(30, 30, 5), (100, 100, 5)], 2048
-    whole = plan(frozen.costs, rows, 0, 4096, wanted, None).predicted
+    whole = plan_memory(frozen.costs, rows, 0, 4096, wanted, None).predicted
     seen, free = [], 2 * whole
     while True:
         try:
-            found = plan(frozen.costs, rows, 0, 4096, wanted, free)
+            found = plan_memory(frozen.costs, rows, 0, 4096, wanted, free)
         except OutOfMemory as error:
             assert "a row of 100 tokens" in error.message
             break
@@ -87,10 +87,10 @@ def test_passes_become_shorter_before_layers_are_computed_twice(frozen):
 def test_an_architecture_without_own_passes_is_cut_only(tiny_folder):
     costs = LocalBackend.open(str(tiny_folder("gpt2")), dtype="float32")._frozen.costs
     assert costs.again is None
-    whole = plan(costs, [(30, 30, 5)], 0, 4096, 2048, None).predicted
-    assert plan(costs, [(30, 30, 5)], 0, 4096, 2048, whole).note.endswith("instead of 2,048.")
+    whole = plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, None).predicted
+    assert plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, whole).note.endswith("instead of 2,048.")
     with pytest.raises(OutOfMemory, match="of memory"):
-        plan(costs, [(30, 30, 5)], 0, 4096, 2048, 1000)
+        plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, 1000)
 
 
 async def test_where_memory_is_short_layers_are_computed_again_and_that_is_said(backend, free, passes):
@@ -98,7 +98,7 @@ async def test_where_memory_is_short_layers_are_computed_again_and_that_is_said(
     whole = await backend.train(job)
     assert not any(again for _, again in passes)
     count = len(passes)
-    need = plan(backend._frozen.costs, [(50, 50, 5)], 0, 200, SHORT, None).predicted
+    need = plan_memory(backend._frozen.costs, [(50, 50, 5)], 0, 200, SHORT, None).predicted
     notes: set[str] = set()
     free(need)
     again = await backend.train(job, lambda p: notes.add(p.note))
@@ -137,7 +137,7 @@ async def test_a_row_that_can_never_fit_is_refused_before_anything_runs(backend,
 
 
 async def test_rows_over_the_token_budget_run_alone(backend, passes, monkeypatch):
-    monkeypatch.setattr(FrozenModel, "wanted_tokens", property(lambda _: 60))
+    monkeypatch.setattr(BaseRuntime, "wanted_tokens", property(lambda _: 60))
     outcome = await backend.train(await job_on(backend, (*ROWS[:2], LONG), TrainingConfig(3, 1)))
     assert outcome.report.rows == 3
     assert sum(n for n, _ in passes) == 3

@@ -7,7 +7,7 @@ import pytest
 from ouroboros.backend.base import ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.model import quantization as quantized
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import BaseMismatch, InvalidConfig, MissingExtra
@@ -50,7 +50,7 @@ async def test_a_quantised_base_is_close_to_the_whole_one(form, within, folder):
 
 
 def test_the_quantisation_is_part_of_the_fingerprint(folder):
-    whole, small = (load(folder, quantize=bits).base for bits in ("none", "int8"))
+    whole, small = (load_base(folder, quantize=bits).base for bits in ("none", "int8"))
     assert whole.linears == small.linears
     with pytest.raises(BaseMismatch, match="configuration differs"):
         whole.fingerprint.require(small.fingerprint, "it")
@@ -60,12 +60,12 @@ def test_without_the_library_the_error_says_what_to_install(folder, monkeypatch)
     there = importlib.util.find_spec
     monkeypatch.setattr(quantized, "find_spec", lambda n: None if n == "bitsandbytes" else there(n))
     with pytest.raises(MissingExtra, match=r"bitsandbytes.*ouroboros-learning\[quantized\]"):
-        load(folder, quantize="int8")
+        load_base(folder, quantize="int8")
 
 
 def test_an_unknown_form(folder):
     with pytest.raises(InvalidConfig, match="int3"):
-        load(folder, quantize="int3")
+        load_base(folder, quantize="int3")
 
 
 async def _scores(backend: LocalBackend, digest: str | None) -> list[float]:

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.model.tokenizer import Codec
 from ouroboros.domain.data import Message
 from ouroboros.domain.errors import ModelError, TooLong
@@ -45,7 +45,7 @@ def test_an_output_ends_with_the_template_s_end(codec, tokenizer):
 
 
 def test_without_a_template_the_prompt_is_plain_text(tiny_folder):
-    codec = load(str(tiny_folder(chat=False)), dtype="float32").codec
+    codec = load_base(str(tiny_folder(chat=False)), dtype="float32").codec
     assert codec.text(codec.prompt_ids("2 + 2 = ")) == "2 + 2 = "
 
 

@@ -8,12 +8,12 @@ import torch
 
 from ouroboros.backend.local.model import load as loading
 from ouroboros.backend.local.model.config_only import outlined
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.runtime.memory import (
-    explained,
+    format_bytes,
     free_bytes,
     kept_bytes,
-    size,
+    oom_as_error,
     weight_count,
 )
 from ouroboros.domain.errors import ModelError, OutOfMemory
@@ -35,7 +35,7 @@ def test_a_model_too_large_is_refused_before_it_is_read(tiny_folder, monkeypatch
     monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
     monkeypatch.delattr(loading, "AutoModelForCausalLM")
     with pytest.raises(OutOfMemory, match=r"takes 0\.4 MiB of memory; 0\.0 MiB are free"):
-        load(str(tiny_folder()), "float32")
+        load_base(str(tiny_folder()), "float32")
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_a_model_on_the_hub_is_refused_by_its_configuration_alone(
     monkeypatch.setattr(loading, "free_bytes", lambda device: 3 << 30)
     monkeypatch.setattr(loading, "check_hub", lambda name, known: None)
     monkeypatch.setattr(loading, "outlined", lambda source: outlined(str(tmp_path)))
-    monkeypatch.setattr(loading, "quantization", lambda form, dtype: None)
+    monkeypatch.setattr(loading, "quantization_config", lambda form, dtype: None)
     with pytest.raises(OutOfMemory, match=f"takes {needed} of memory; 3.0 GiB are free"):
-        load("someone/llama-7b", "float32", quantize=quantize)
+        load_base("someone/llama-7b", "float32", quantize=quantize)
 
 
 def test_what_is_no_model_is_told_before_its_size(tmp_path):
@@ -64,16 +64,16 @@ def test_the_system_tells_what_is_free():
 
 
 def test_sizes_are_read_by_people():
-    assert [size(n) for n in (0, 3 << 20, 5 << 29)] == ["0.0 MiB", "3.0 MiB", "2.5 GiB"]
+    assert [format_bytes(n) for n in (0, 3 << 20, 5 << 29)] == ["0.0 MiB", "3.0 MiB", "2.5 GiB"]
 
 
 def test_running_out_is_one_error_with_the_numbers():
     with (
         pytest.raises(OutOfMemory, match=r"\(3\.0 MiB were predicted, .* are free\)"),
-        explained(CPU, 3 << 20, "Take a smaller model."),
+        oom_as_error(CPU, 3 << 20, "Take a smaller model."),
     ):
         torch.empty(1 << 60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="something else"), explained(CPU, None, ""):
+    with pytest.raises(RuntimeError, match="something else"), oom_as_error(CPU, None, ""):
         raise RuntimeError("something else")
 
 

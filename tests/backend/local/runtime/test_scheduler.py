@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ouroboros.backend.local.runtime.scheduler import BETWEEN, SHARE, Turns
+from ouroboros.backend.local.runtime.scheduler import BETWEEN, SHARE, FairScheduler
 
 
-def play(turns: Turns[str], seconds: dict[str, float]) -> Iterator[str]:
+def play(turns: FairScheduler[str], seconds: dict[str, float]) -> Iterator[str]:
     """Endless work: each step takes its time and comes again."""
     while True:
         work, learning = turns.next()
@@ -17,7 +17,7 @@ def play(turns: Turns[str], seconds: dict[str, float]) -> Iterator[str]:
 
 
 def taken(steps: int, **seconds: float) -> list[str]:
-    turns: Turns[str] = Turns()
+    turns: FairScheduler[str] = FairScheduler()
     for work in seconds:
         turns.add(work, learning=work.startswith("learn"))
     playing = play(turns, seconds)

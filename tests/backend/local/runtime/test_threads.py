@@ -6,7 +6,7 @@ import torch
 from ouroboros.backend.base import GenerateRequest, ScoreRequest
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.model.load import load
+from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.runtime import threads
 from ouroboros.backend.local.runtime.threads import Threads
 from ouroboros.domain.config import AdapterConfig
@@ -42,7 +42,7 @@ async def test_a_pass_takes_the_threads_that_suit_its_size(
     tiny_folder, monkeypatch, used, small, expected
 ):
     monkeypatch.setattr(threads, "SMALL", small)
-    backend = LocalBackend(load(str(tiny_folder("llama")), "float32"), threads=MOST)
+    backend = LocalBackend(load_base(str(tiny_folder("llama")), "float32"), threads=MOST)
     digest = await backend.load(await backend.initialize(AdapterConfig(), 0))
     await backend.score([ScoreRequest("where is it?", "shipping", digest)])
     await backend.generate([GenerateRequest("hello", GenerationConfig(max_tokens=3), digest)])
@@ -53,7 +53,7 @@ async def test_a_pass_takes_the_threads_that_suit_its_size(
 
 
 def test_more_tokens_and_wider_layers_take_all_threads(tiny_folder):
-    base = load(str(tiny_folder("llama"))).base
+    base = load_base(str(tiny_folder("llama"))).base
     weights = sum(s.inputs * s.outputs for s in base.linears) / base.layers
     enough = int(threads.SMALL / weights)
     for tokens, expected in ((enough - threads.READING - 1, 1), (enough, MOST)):

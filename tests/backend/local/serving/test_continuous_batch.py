@@ -3,11 +3,15 @@
 import pytest
 import torch
 
-from ouroboros.backend.base import Delta
+from ouroboros.backend.base import UpdateStrength
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.model.load import load
-from ouroboros.backend.local.serving.continuous_batch import PROMPT_TOKENS, RunningBatch, Seat
-from ouroboros.backend.local.serving.sequence import Answer, Question
+from ouroboros.backend.local.model.load import load_base
+from ouroboros.backend.local.serving.continuous_batch import (
+    PROMPT_TOKENS,
+    ActiveRequest,
+    ContinuousBatch,
+)
+from ouroboros.backend.local.serving.sequence import GeneratedSequence, TokenizedPrompt
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import BackendError, Cancelled
 from ouroboros.domain.generation import Generation, GenerationConfig
@@ -43,20 +47,20 @@ def adapter_on(frozen, seed: int, rank: int = 2) -> BankedAdapter:
     return adapter
 
 
-def request(frozen, prompt: str, adapter=None, *, cancel=None, tell=None, **config) -> Seat:
-    question = Question(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), adapter)
-    return Seat(Answer(question, frozen.codec), tell, cancel or CancellationToken())
+def request(frozen, prompt: str, adapter=None, *, cancel=None, tell=None, **config) -> ActiveRequest:
+    question = TokenizedPrompt(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), adapter)
+    return ActiveRequest(GeneratedSequence(question, frozen.codec), tell, cancel or CancellationToken())
 
 
-def run(frozen, *asked: Seat, most_rows: int = 64) -> list[Generation]:
-    batch = RunningBatch(frozen, most_rows)
+def run(frozen, *asked: ActiveRequest, most_rows: int = 64) -> list[Generation]:
+    batch = ContinuousBatch(frozen, most_rows)
     batch.ask(asked)
     for _ in batch.steps():
         pass
     return [a.done.result(0) for a in asked]
 
 
-def mixed(frozen, adapters, **config) -> list[Seat]:
+def mixed(frozen, adapters, **config) -> list[ActiveRequest]:
     return [
         request(frozen, p, a, max_tokens=n, **config)
         for p, a, n in zip(PROMPTS, adapters, LENGTHS, strict=True)
@@ -70,11 +74,11 @@ def same(one: Generation, other: Generation) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_that_join_and_leave_are_answered_as_each_alone(tiny_folder, architecture):
-    frozen = load(str(tiny_folder(architecture)), "float32")
+    frozen = load_base(str(tiny_folder(architecture)), "float32")
     one, two, three = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4), (3, 1)))
     adapters = (one, None, two, one, three, two)
     together = mixed(frozen, adapters)
-    batch = RunningBatch(frozen, most_rows=4)
+    batch = ContinuousBatch(frozen, most_rows=4)
     batch.ask(together[:3])
     for step, _ in enumerate(batch.steps()):
         if step == 4:  # in the middle of the first three answers
@@ -107,10 +111,10 @@ def test_neighbours_do_not_disturb_a_row_s_randomness(frozen):
 def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
     tiny_folder, architecture, shape, monkeypatch
 ):
-    frozen = load(str(tiny_folder(architecture, **shape)), "float32")
+    frozen = load_base(str(tiny_folder(architecture, **shape)), "float32")
     one, two = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4)))
     passes = []
-    monkeypatch.setattr(Decoder, "following", _counted(Decoder.following, passes))
+    monkeypatch.setattr(Decoder, "decode_step", _counted(Decoder.decode_step, passes))
     own = run(frozen, *mixed(frozen, (one, None, two, one, two, two)))
     assert passes
     monkeypatch.setattr(Decoder, "reaches", lambda *_: False)
@@ -128,7 +132,7 @@ def test_rows_share_their_forward_passes(frozen, monkeypatch):
     """Fails when requests are answered one by one again, whatever their answers."""
     adapters = [adapter_on(frozen, seed) for seed in range(6)]
     passes = []
-    for name in ("hidden", "following"):
+    for name in ("hidden", "decode_step"):
         monkeypatch.setattr(Decoder, name, _counted(getattr(Decoder, name), passes))
     hook = frozen.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
@@ -143,9 +147,9 @@ def test_rows_share_their_forward_passes(frozen, monkeypatch):
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
     token = CancellationToken()
-    told: list[Delta] = []
+    told: list[UpdateStrength] = []
 
-    def stop_at_three(piece: Delta) -> None:
+    def stop_at_three(piece: UpdateStrength) -> None:
         told.append(piece)
         if len(told) == 3:
             token.cancel()
@@ -153,7 +157,7 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
     asked = mixed(frozen, (None,) * 6)
     asked[1] = request(frozen, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
     waiting = request(frozen, PROMPTS[0], cancel=token)
-    batch = RunningBatch(frozen, most_rows=6)
+    batch = ContinuousBatch(frozen, most_rows=6)
     batch.ask([*asked, waiting])
     for _ in batch.steps():
         pass
@@ -175,7 +179,7 @@ def test_a_row_whose_output_is_not_finite_fails_alone(frozen):
     )
     good = adapter_on(frozen, 1)
     asked = mixed(frozen, (good, broken, None, good, None, broken))
-    batch = RunningBatch(frozen)
+    batch = ContinuousBatch(frozen)
     batch.ask(asked)
     for _ in batch.steps():
         pass
@@ -188,11 +192,11 @@ def test_a_row_whose_output_is_not_finite_fails_alone(frozen):
 
 
 def test_who_cannot_be_told_fails_alone(frozen):
-    def tell(_: Delta) -> None:
+    def tell(_: UpdateStrength) -> None:
         raise RuntimeError("nobody listens")
 
     asked = [request(frozen, "play", tell=tell), request(frozen, "play", max_tokens=5)]
-    batch = RunningBatch(frozen)
+    batch = ContinuousBatch(frozen)
     batch.ask(asked)
     for _ in batch.steps():
         pass
@@ -202,15 +206,15 @@ def test_who_cannot_be_told_fails_alone(frozen):
 
 
 def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen, monkeypatch):
-    following = Decoder.following
+    following = Decoder.decode_step
 
     def break_once(*_):
-        monkeypatch.setattr(Decoder, "following", following)
+        monkeypatch.setattr(Decoder, "decode_step", following)
         raise RuntimeError("broken")
 
     first, second = request(frozen, "play"), request(frozen, "play", max_tokens=4)
-    monkeypatch.setattr(Decoder, "following", break_once)
-    batch = RunningBatch(frozen)
+    monkeypatch.setattr(Decoder, "decode_step", break_once)
+    batch = ContinuousBatch(frozen)
     batch.ask([first])
     steps = batch.steps()
     next(steps)
@@ -223,7 +227,7 @@ def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen,
 
 
 def test_who_waits_for_a_first_turn_that_never_comes_is_told(frozen):
-    batch, waiting = RunningBatch(frozen), request(frozen, "play")
+    batch, waiting = ContinuousBatch(frozen), request(frozen, "play")
     batch.ask([waiting])
     batch.steps()
     batch.close()
@@ -235,7 +239,7 @@ def test_a_flood_for_one_adapter_keeps_no_other_waiting(frozen):
     busy, rare = adapter_on(frozen, 1), adapter_on(frozen, 2)
     flood = [request(frozen, "play", busy, max_tokens=4) for _ in range(8)]
     late = request(frozen, "play", rare, max_tokens=4)
-    batch = RunningBatch(frozen, most_rows=2)
+    batch = ContinuousBatch(frozen, most_rows=2)
     batch.ask([*flood, late])
     steps = batch.steps()
     while not late.done.done():

@@ -8,8 +8,8 @@ import torch
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.model.load import load
-from ouroboros.backend.local.serving.score import KEPT, strength
+from ouroboros.backend.local.model.load import load_base
+from ouroboros.backend.local.serving.score import KEPT, measure_strength
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
@@ -80,13 +80,13 @@ async def test_drift_bounds_what_any_output_lost(backend):
 
 async def test_strength_is_the_updates_norm_over_the_layers(backend, tiny_folder):
     start, files = await trained(backend, epochs=3)
-    frozen = load(str(tiny_folder()), dtype="float32")
+    frozen = load_base(str(tiny_folder()), dtype="float32")
     weights = unpack(files, frozen.base).weights
     update = sum(float(low.delta().square().sum()) for low in weights.values())
     layers = [frozen.model.get_submodule(path).weight for path in weights]
     base = sum(float(torch.as_tensor(w).square().sum()) for w in layers)
     assert await backend.strength(files) == pytest.approx(math.sqrt(update / base), rel=1e-4)
-    assert strength(frozen, weights) == pytest.approx(math.sqrt(update / base), rel=1e-4)
+    assert measure_strength(frozen, weights) == pytest.approx(math.sqrt(update / base), rel=1e-4)
     assert await backend.strength(start) == 0.0
 
 

@@ -3,25 +3,26 @@
 import pytest
 import torch
 
-from ouroboros.backend.base import Delta
-from ouroboros.backend.local.serving.continuous_batch import RunningBatch, Seat
-from ouroboros.backend.local.serving.sequence import Answer, Question
+from ouroboros.backend.base import UpdateStrength
+from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
+from ouroboros.backend.local.serving.sequence import GeneratedSequence, TokenizedPrompt
 from ouroboros.domain.errors import TooLong
 from ouroboros.domain.generation import GenerationConfig
 
 PROMPTS = ("where is my parcel?", "play", "I was charged twice for one order; what should I do?")
 
 
-def ask(frozen, prompt, **config) -> Question:
-    return Question(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), None)
+def ask(frozen, prompt, **config) -> TokenizedPrompt:
+    return TokenizedPrompt(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), None)
 
 
 def run(frozen, *questions):
     """The answers, and for each of them the pieces that were told."""
-    batch = RunningBatch(frozen)
-    told: list[list[Delta]] = [[] for _ in questions]
+    batch = ContinuousBatch(frozen)
+    told: list[list[UpdateStrength]] = [[] for _ in questions]
     asked = [
-        Seat(Answer(q, frozen.codec), pieces.append) for q, pieces in zip(questions, told, strict=True)
+        ActiveRequest(GeneratedSequence(q, frozen.codec), pieces.append)
+        for q, pieces in zip(questions, told, strict=True)
     ]
     batch.ask(asked)
     for _ in batch.steps():

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from ouroboros.backend.local.model.load import load
-from ouroboros.backend.local.model.tokenizer import Encoded
-from ouroboros.backend.local.serving.score import Asked, score
+from ouroboros.backend.local.model.load import load_base
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
+from ouroboros.backend.local.serving.score import ScoreItem, score_outputs
 from ouroboros.backend.local.training.base_samples import (
     ASKED,
     PASSAGES,
     TOKENS,
-    Passages,
+    BaseSamples,
     _drawn,
-    write,
+    generate_samples,
 )
-from ouroboros.backend.local.training.rows import Item
-from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.rows import TokenizedRow
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -36,31 +36,31 @@ def finish(steps):
 
 
 @pytest.fixture
-def items(frozen) -> tuple[Item, ...]:
-    return finish(Passages(frozen).written())[0]
+def items(frozen) -> tuple[TokenizedRow, ...]:
+    return finish(BaseSamples(frozen).load_or_generate())[0]
 
 
 def test_a_base_writes_the_same_passages_whenever_it_is_loaded(tiny_folder, items):
-    again, _ = finish(write(load(str(tiny_folder()), dtype="float32")))
+    again, _ = finish(generate_samples(load_base(str(tiny_folder()), dtype="float32")))
     assert again == [item.sequences[0] for item in items]
 
 
 def test_they_are_written_once(frozen):
-    passages = Passages(frozen)
-    first, steps = finish(passages.written())
+    passages = BaseSamples(frozen)
+    first, steps = finish(passages.load_or_generate())
     assert steps > TOKENS
-    again, steps = finish(passages.written())
+    again, steps = finish(passages.load_or_generate())
     assert again is first
     assert steps == 0
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"no file of tensors"], ids=["kept", "empty", "broken"])
 def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(frozen, tmp_path, damage):
-    first, _ = finish(Passages(frozen, tmp_path / "kept").written())
+    first, _ = finish(BaseSamples(frozen, tmp_path / "kept").load_or_generate())
     (file,) = (tmp_path / "kept").iterdir()
     if damage is not None:
         file.write_bytes(damage)
-    again, steps = finish(Passages(frozen, tmp_path / "kept").written())
+    again, steps = finish(BaseSamples(frozen, tmp_path / "kept").load_or_generate())
     assert (steps == 0) == (damage is None)
     assert [i.sequences for i in again] == [i.sequences for i in first]
     for here, there in zip(again, first, strict=True):
@@ -75,13 +75,13 @@ def test_bases_that_differ_keep_their_own(tiny_folder, tmp_path):
         (tiny_folder(), "bfloat16"),
         (tiny_folder("qwen3"), "float32"),
     ):
-        finish(Passages(load(str(folder), dtype), tmp_path).written())
+        finish(BaseSamples(load_base(str(folder), dtype), tmp_path).load_or_generate())
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_disk_that_cannot_be_written_to_is_done_without(frozen, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    assert len(finish(Passages(frozen, tmp_path / "taken").written())[0]) == PASSAGES
+    assert len(finish(BaseSamples(frozen, tmp_path / "taken").load_or_generate())[0]) == PASSAGES
 
 
 def test_half_are_plain_text_and_half_answer_its_beginnings(frozen, items):
@@ -115,11 +115,11 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
 def test_who_trains_along_with_them_stays_near_the_base_in_other_text(frozen, items):
     text = "somewhere else it had rained for days and nobody went out any more".split()
     ids = [tuple(frozen.codec.tokenizer.encode(word, add_special_tokens=False)) for word in text]
-    other = Encoded(ids[0], tuple(i for word in ids[1:] for i in word))
+    other = TokenizedPair(ids[0], tuple(i for word in ids[1:] for i in word))
     assert drift(frozen, items, other) < 0.7 * drift(frozen, (), other)
 
 
-def drift(frozen, anchors, text: Encoded) -> float:
+def drift(frozen, anchors, text: TokenizedPair) -> float:
     """How far a training on labels takes the model from its base in a text, in nats per token."""
     chance = torch.Generator().manual_seed(0)
     adapter = BankedAdapter(
@@ -135,6 +135,6 @@ def drift(frozen, anchors, text: Encoded) -> float:
     rows = [Row(f"question {i}", ("yes", "no")[i % 2]) for i in range(8)]
     training = TrainingConfig(batch_size=8, epochs=30, anchors=0.5)
     config = AdapterConfig(learning_rate=1e-2)
-    finish(train(Pool(frozen), adapter, rows, config, training, anchors=anchors))
-    (found,), _ = finish(score(frozen, [Asked(text, adapter, True)]))
+    finish(train(GradientBatcher(frozen), adapter, rows, config, training, anchors=anchors))
+    (found,), _ = finish(score_outputs(frozen, [ScoreItem(text, adapter, True)]))
     return found.drift

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ouroboros.backend.local.training.distillation import KEPT, Teacher, _teacher, heard
+from ouroboros.backend.local.training.distillation import KEPT, Teacher, _teacher, logprobs_and_kl
 
 
 def logits(vocabulary: int, seed: int) -> Tensor:
@@ -11,7 +11,7 @@ def logits(vocabulary: int, seed: int) -> Tensor:
 
 
 def apart(student: Tensor, teacher: Teacher) -> Tensor:
-    return heard(student, torch.arange(5), [5], [teacher])[1]
+    return logprobs_and_kl(student, torch.arange(5), [5], [teacher])[1]
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

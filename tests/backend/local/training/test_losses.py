@@ -16,7 +16,7 @@ from ouroboros.backend.local.training.losses import (
     step_loss,
 )
 from ouroboros.domain.data import Row
-from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
+from ouroboros.domain.losses import DPO, KTO, APOZero, Distillation, Loss, Supervised, Unlikelihood
 
 ROWS = {
     "supervised": Row("p", "good", weight=2.0),
@@ -150,4 +150,4 @@ def test_kl_is_never_negative_and_carries_no_gradient() -> None:
 
 
 def test_every_loss_has_its_function() -> None:
-    assert set(LOSSES) == {Supervised, DPO, KTO, APOZero, Unlikelihood, Distil}
+    assert set(LOSSES) == {Supervised, DPO, KTO, APOZero, Unlikelihood, Distillation}

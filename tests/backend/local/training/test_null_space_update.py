@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob, UpdateJob
-from ouroboros.backend.local.training.null_space_update import Shield
+from ouroboros.backend.local.training.null_space_update import NullSpaceProjector
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
 from ouroboros.domain.data import Prompt, Row, TrainingExample
@@ -156,7 +156,7 @@ async def test_rows_that_cannot_be_learned_are_refused(backend, start, row, erro
 def test_a_shield_takes_out_what_is_protected_and_leaves_the_rest():
     torch.manual_seed(0)
     x = torch.randn(5, 32)
-    shield = Shield.against(x, ridge=1e-6)
+    shield = NullSpaceProjector.against(x, ridge=1e-6)
     inside = torch.randn(3, 5) @ x
     assert (shield(inside) @ x.T).abs().max() < 1e-2
     a = torch.randn(3, 32)
@@ -169,4 +169,4 @@ def test_a_shield_is_the_regularised_projection():
     x, a, ridge = torch.randn(7, 16), torch.randn(2, 16), 0.3
     strength = ridge * float((x @ x.T).trace()) / 16
     expected = a @ torch.linalg.inv(x.T @ x + strength * torch.eye(16)) * strength
-    torch.testing.assert_close(Shield.against(x, ridge)(a), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(NullSpaceProjector.against(x, ridge)(a), expected, rtol=1e-4, atol=1e-5)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from ouroboros.backend.local.training.shared_gradients import Pool
-from ouroboros.backend.local.training.train import order, schedule, train
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
+from ouroboros.backend.local.training.train import schedule, shuffle_rows, train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import TooLong, TrainingFailed
@@ -41,7 +41,7 @@ def fresh(frozen) -> BankedAdapter:
 
 
 def run(frozen, adapter, rows=ROWS, config=CONFIG, **training):
-    return finish(train(Pool(frozen), adapter, rows, config, TrainingConfig(**training)))
+    return finish(train(GradientBatcher(frozen), adapter, rows, config, TrainingConfig(**training)))
 
 
 def finish(steps):
@@ -115,17 +115,19 @@ def test_the_same_seed_gives_the_same_bits(frozen):
 
 def test_another_seed_orders_the_rows_differently():
     config = TrainingConfig(batch_size=2, seed=1)
-    assert list(order(9, config, 100)) != list(order(9, dataclasses.replace(config, seed=2), 100))
+    assert list(shuffle_rows(9, config, 100)) != list(
+        shuffle_rows(9, dataclasses.replace(config, seed=2), 100)
+    )
 
 
 def test_every_epoch_visits_every_row_once():
-    steps = list(order(10, TrainingConfig(batch_size=4, epochs=2), 100))
+    steps = list(shuffle_rows(10, TrainingConfig(batch_size=4, epochs=2), 100))
     assert [len(s) for s in steps] == [4, 4, 2, 4, 4, 2]
     assert sorted(i for s in steps[:3] for i in s) == list(range(10))
 
 
 def test_max_steps_is_a_limit():
-    assert len(list(order(100, TrainingConfig(batch_size=1, epochs=5), max_steps=7))) == 7
+    assert len(list(shuffle_rows(100, TrainingConfig(batch_size=1, epochs=5), max_steps=7))) == 7
 
 
 def test_the_rate_rises_and_falls():
@@ -188,7 +190,7 @@ def test_a_training_until_learned_goes_on_until_what_is_replayed_is_known_as_wel
     _, report = run(frozen, adapter, ROWS[:1], config, **how)
     assert report.steps == 0  # the row itself is learned
     training = TrainingConfig(**how, replay=1.0)
-    finish(train(Pool(frozen), adapter, ROWS[:1], config, training, replay=(known,)))
+    finish(train(GradientBatcher(frozen), adapter, ROWS[:1], config, training, replay=(known,)))
     _, report = run(frozen, adapter, (known,), config, **how)
     assert report.steps == 0
 

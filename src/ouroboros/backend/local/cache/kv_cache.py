@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 KeysValues = tuple[Tensor, Tensor]
 """One layer's keys and values of one row [H, T, D]."""
@@ -24,7 +24,7 @@ def _with_room(columns: int) -> int:
     return columns + max(16, columns // 4)
 
 
-class Columns(Cache):
+class KVCache(Cache):
     """The cache that a model's forward pass over one further token per row reads and writes."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Columns(Cache):
     def nbytes(self) -> int:
         return sum(part.nbytes for layer in self.by_layer for part in layer.parts)
 
-    def places(self, rows: int, longest: int) -> int:
+    def capacity(self, rows: int, longest: int) -> int:
         """For how many tokens there will be room when so many rows have become so long."""
         have = self._capacity[0]
         return (have if rows <= have else max(rows, 2 * have)) * _with_room(longest)
@@ -55,7 +55,7 @@ class Columns(Cache):
         """Add a row, given its keys and values layer by layer."""
         length = row[0][0].shape[1]
         if not self.layers:
-            self.layers = [ColumnsLayer(self, *parts) for parts in row]
+            self.layers = [KVCacheLayer(self, *parts) for parts in row]
         self._fit(len(self) + 1, length)
         for layer, keys_values in zip(self.by_layer, row, strict=True):
             for part, states in zip(layer.parts, keys_values, strict=True):
@@ -81,7 +81,7 @@ class Columns(Cache):
         """
         self._fit(len(self), self._end)
         device = self.by_layer[0].parts[0].device
-        lengths = sent(torch.tensor(self._lengths), device)[:, None]
+        lengths = to_device(torch.tensor(self._lengths), device)[:, None]
         first, stop = (0, self._capacity[1]) if whole else (self.window.start, self._end + 1)
         columns = torch.arange(first, stop, device=device)
         return (columns >= self._end - lengths) & (columns <= self._end), lengths
@@ -92,7 +92,7 @@ class Columns(Cache):
         self._lengths = [length + 1 for length in self._lengths]
 
     @property
-    def by_layer(self) -> "list[ColumnsLayer]":
+    def by_layer(self) -> "list[KVCacheLayer]":
         return self.layers  # type: ignore[return-value]
 
     @property
@@ -113,12 +113,12 @@ class Columns(Cache):
             layer.move(self._capacity, window, used)
 
 
-class ColumnsLayer(CacheLayerMixin):
+class KVCacheLayer(CacheLayerMixin):
     """One layer's keys and values [rows, H, columns, D]."""
 
     is_sliding = False
 
-    def __init__(self, owner: Columns, keys: Float[Tensor, "H T D"], values: Tensor) -> None:
+    def __init__(self, owner: KVCache, keys: Float[Tensor, "H T D"], values: Tensor) -> None:
         self._owner = owner
         self.parts = [part.new_zeros(0, part.shape[0], 0, part.shape[2]) for part in (keys, values)]
         self.is_initialized = True

@@ -26,7 +26,7 @@ Beginning = Float[Tensor, "_ 2 _ _ _"]
 """Keys and values [L, 2, H, P, D] of P tokens, for L layers of H key heads each."""
 
 
-class PromptStore:
+class PrefixCache:
     """Keys and values of beginnings, within `limit` bytes; those used least recently go first.
 
     A beginning is kept whole, for those to whom the last bit matters: what is read by itself in one pass

@@ -14,22 +14,22 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ouroboros.backend.local.cache.kv_cache import Columns, ColumnsLayer
+from ouroboros.backend.local.cache.kv_cache import KVCache, KVCacheLayer
 from ouroboros.backend.local.cache.prefix_cache import Beginning
 from ouroboros.backend.local.decoder.functional import (
-    attend,
-    attend_back,
-    gated,
-    gated_back,
+    attention,
+    attention_backward,
     rotate,
+    swiglu,
+    swiglu_backward,
 )
 from ouroboros.backend.local.decoder.layers import Linear, Norm
-from ouroboros.backend.local.decoder.length_groups import Together, regroup, together
-from ouroboros.backend.local.decoder.prefix import Before
+from ouroboros.backend.local.decoder.length_groups import LengthGroup, group_by_length, regroup
+from ouroboros.backend.local.decoder.prefix import PrefixBatch
 from ouroboros.lora.bank import Router
 from ouroboros.lora.delta import trained
 from ouroboros.lora.route import Route, Segment
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 States = list[tuple[Tensor, Tensor]]
 """Keys and values [T, H, D] of a run, layer after layer."""
@@ -48,15 +48,15 @@ class Frame:
 
     cos: Float[Tensor, "T 1 C"]
     sin: Float[Tensor, "T 1 C"]
-    groups: tuple[Together, ...]
+    groups: tuple[LengthGroup, ...]
     route: Route
-    before: tuple[Before | None, ...]
+    before: tuple[PrefixBatch | None, ...]
     states: States | None
     again: bool
 
 
 @dataclass(frozen=True)
-class Reached:
+class CachedHidden:
     """What a layer is given for each token of a run: no adapter of it acts below that layer."""
 
     layer: int
@@ -71,7 +71,9 @@ class Decoder:
         name = next(path for path, module in model.named_modules() if module is body)
         self._path = f"{name}.layers."
         self._embed, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, Norm(body.norm)
-        self._layers = [Layer(i, f"{self._path}{i}", layer) for i, layer in enumerate(body.layers)]
+        self._layers = [
+            DecoderLayer(i, f"{self._path}{i}", layer) for i, layer in enumerate(body.layers)
+        ]
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
 
@@ -79,7 +81,7 @@ class Decoder:
         """Whether no sequence is longer than a sliding window, which these passes do not know."""
         return self._window is None or max(lengths) <= self._window
 
-    def first(self, paths: Iterable[str]) -> int:
+    def first_layer(self, paths: Iterable[str]) -> int:
         """The lowest layer that any of these linear layers are in."""
         return min(int(p.removeprefix(self._path).partition(".")[0]) for p in paths)
 
@@ -109,7 +111,7 @@ class Decoder:
         again: bool = False,
         begun: Sequence[Beginning | None] = (),
         states: States | None = None,
-        reached: Reached | None = None,
+        reached: CachedHidden | None = None,
     ) -> Float[Tensor, "K D"]:
         """What the head sees at the positions `keep`, for sequences of these lengths end to end.
 
@@ -121,11 +123,11 @@ class Decoder:
         h = self._embed(ids) if reached is None else reached.h
         frame = self._frame(h, positions, lengths, route, begun, states, again)
         for layer in self._layers[reached.layer if reached else 0 :]:
-            mixed = _mix(h, layer.trained_mix(route), layer, frame)
+            mixed = _mix(h, layer.trained_attention(route), layer, frame)
             if layer is self._layers[-1]:
-                route, at = route.at(keep), sent(keep, h.device)
+                route, at = route.at(keep), to_device(keep, h.device)
                 h, mixed = h.index_select(0, at), mixed.index_select(0, at)
-            h = _think(h, mixed, layer.trained_think(route), layer, route, again)
+            h = _think(h, mixed, layer.trained_mlp(route), layer, route, again)
         return self._norm(h)[0]
 
     def _frame(
@@ -138,12 +140,14 @@ class Decoder:
         states: States | None = None,
         again: bool = False,
     ) -> Frame:
-        groups = together(lengths, h.device)
+        groups = group_by_length(lengths, h.device)
         share = self._layers[0].share
-        before = tuple(Before.of(group, lengths, begun, share) for group in groups)
+        before = tuple(PrefixBatch.of(group, lengths, begun, share) for group in groups)
         return Frame(*self._turns(h, positions), groups, route, before, states, again)
 
-    def following(self, ids: Int[Tensor, "B"], columns: Columns, router: Router) -> Float[Tensor, "B D"]:
+    def decode_step(
+        self, ids: Int[Tensor, "B"], columns: KVCache, router: Router
+    ) -> Float[Tensor, "B D"]:
         """What the head sees after one further token per row; `columns` has those before them."""
         mask, positions = columns.open(whole=True)
         h = self._embed(ids)
@@ -151,7 +155,7 @@ class Decoder:
         bias = h.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
         bias = bias.repeat_interleave(self._layers[0].key_heads, 0)[:, None]
         for layer, kept in zip(self._layers, columns.by_layer, strict=True):
-            h = layer.follow(h, cos, sin, bias, kept, router)
+            h = layer.decode_step(h, cos, sin, bias, kept, router)
         columns.close()
         return self._norm(h)[0]
 
@@ -162,8 +166,8 @@ class Decoder:
         return cos[0, :, None, :half], sin[0, :, None, :half]
 
 
-class Layer:
-    """One layer: `mix` looks at other tokens, `think` at each by itself."""
+class DecoderLayer:
+    """One layer: `attention_forward` looks at other tokens, `mlp_forward` at each by itself."""
 
     def __init__(self, number: int, path: str, layer: Any) -> None:
         self._number = number
@@ -183,7 +187,9 @@ class Layer:
         self.key_heads = self._k.outputs // self._depth
         self.share = self._q.outputs // self._k.outputs
 
-    def mix(self, h: Float[Tensor, "T D"], frame: Frame) -> tuple[Float[Tensor, "T A"], Any]:
+    def attention_forward(
+        self, h: Float[Tensor, "T D"], frame: Frame
+    ) -> tuple[Float[Tensor, "T A"], Any]:
         """What attention brings to each token, before its output projection."""
         x, inverse = self._before(h)
         (q, for_q), (k, for_k), (v, for_v) = (p(x, frame.route) for p in (self._q, self._k, self._v))
@@ -194,16 +200,16 @@ class Layer:
             frame.states.append((k, v))
         parts, kept = [], []
         for group, before in zip(frame.groups, frame.before, strict=True):
-            own_q, own_k, own_v = (group.spread(t, self.key_heads) for t in (q, k, v))
+            own_q, own_k, own_v = (group.pad(t, self.key_heads) for t in (q, k, v))
             if before is not None:
                 own_k, own_v = before.join(self._number, own_k, own_v)
-            out, weights = attend(own_q, own_k, own_v, self._scale, before and before.bias)
-            parts.append(group.gather(out, self.key_heads))
+            out, weights = attention(own_q, own_k, own_v, self._scale, before and before.bias)
+            parts.append(group.unpad(out, self.key_heads))
             kept.append((own_q, own_k, own_v, weights))
         out = regroup(parts, frame.groups, len(h))
         return out, (h, inverse, for_q, for_k, for_v, turned_q, turned_k, kept)
 
-    def mix_back(self, d: Tensor, kept: Any, frame: Frame, wanted: bool) -> Tensor | None:
+    def attention_backward(self, d: Tensor, kept: Any, frame: Frame, wanted: bool) -> Tensor | None:
         """The derivative with respect to h, if `wanted`; the adapters' factors get theirs."""
         h, inverse, for_q, for_k, for_v, turned_q, turned_k, groups = kept
         d = d.view(len(d), -1, self._depth)
@@ -211,10 +217,10 @@ class Layer:
         for group, before, (own_q, own_k, own_v, weights) in zip(
             frame.groups, frame.before, groups, strict=True
         ):
-            placed = group.place(d, self.key_heads)
+            placed = group.pad_zero(d, self.key_heads)
             skipped = before and before.tokens
-            found = attend_back(placed, own_q, own_k, own_v, weights, self._scale, skipped)
-            parts.append([group.gather(t, self.key_heads) for t in found])
+            found = attention_backward(placed, own_q, own_k, own_v, weights, self._scale, skipped)
+            parts.append([group.unpad(t, self.key_heads) for t in found])
         dq, dk, dv = (regroup(p, frame.groups, len(h)) for p in zip(*parts, strict=True))
         dq = self._turn_back(dq, self._q_norm, turned_q, frame)
         dk = self._turn_back(dk, self._k_norm, turned_k, frame)
@@ -228,33 +234,33 @@ class Layer:
         self._v.back(dv, for_v, onto=dx)
         return self._before.back(dx, h, inverse)
 
-    def think(
+    def mlp_forward(
         self, h: Float[Tensor, "T D"], mixed: Float[Tensor, "T A"], route: Route
     ) -> tuple[Float[Tensor, "T D"], Any]:
         """The rest of the layer."""
         h, for_o = self._o(mixed, route, onto=h)
         x, inverse = self._between(h)
         (gate, for_gate), (up, for_up) = self._gate(x, route), self._up(x, route)
-        inner, opened = gated(gate, up)
+        inner, opened = swiglu(gate, up)
         out, for_down = self._down(inner, route, onto=h)
         return out, (h, inverse, gate, up, opened, for_o, for_gate, for_up, for_down)
 
-    def think_back(self, d: Tensor, kept: Any) -> tuple[Tensor, Tensor]:
+    def mlp_backward(self, d: Tensor, kept: Any) -> tuple[Tensor, Tensor]:
         """The derivatives with respect to h and mixed."""
         h, inverse, gate, up, opened, for_o, for_gate, for_up, for_down = kept
         dinner = self._down.back(d, for_down)
-        dgate, dup = gated_back(dinner, gate, up, opened)
+        dgate, dup = swiglu_backward(dinner, gate, up, opened)
         dx = self._up.back(dup, for_up, onto=self._gate.back(dgate, for_gate))
         dh = self._between.back(dx, h, inverse).add_(d)
         return dh, self._o.back(dh, for_o)
 
-    def follow(
+    def decode_step(
         self,
         h: Float[Tensor, "B D"],
         cos: Float[Tensor, "B 1 C"],
         sin: Float[Tensor, "B 1 C"],
         bias: Float[Tensor, "M 1 K"],
-        kept: ColumnsLayer,
+        kept: KVCacheLayer,
         router: Router,
     ) -> Float[Tensor, "B D"]:
         """The whole layer for one further token per row, with no way back."""
@@ -263,16 +269,16 @@ class Layer:
         q = rotate(self._q_norm(q)[0] if self._q_norm else q, cos, sin)
         k = rotate(self._k_norm(k)[0] if self._k_norm else k, cos, sin)
         keys, values = (t.flatten(0, 1) for t in kept.write(k, v))
-        mixed, _ = attend(q.view(len(keys), -1, self._depth), keys, values, self._scale, bias)
+        mixed, _ = attention(q.view(len(keys), -1, self._depth), keys, values, self._scale, bias)
         h = self._o.read(mixed.view(len(h), -1), router, onto=h)
         x, _ = self._between(h)
-        inner, _ = gated(self._gate.read(x, router), self._up.read(x, router))
+        inner, _ = swiglu(self._gate.read(x, router), self._up.read(x, router))
         return self._down.read(inner, router, onto=h)
 
-    def trained_mix(self, route: Route) -> Tensor | None:
+    def trained_attention(self, route: Route) -> Tensor | None:
         return self._trained(route, self._q, self._k, self._v)
 
-    def trained_think(self, route: Route) -> Tensor | None:
+    def trained_mlp(self, route: Route) -> Tensor | None:
         return self._trained(route, self._o, self._gate, self._up, self._down)
 
     def _trained(self, route: Route, *linears: "Linear") -> Tensor | None:
@@ -292,13 +298,13 @@ class Layer:
         return (normed.back(d, heads, inverse) if normed else d).flatten(1)
 
 
-class _Mix(torch.autograd.Function):
+class _AttentionFunction(torch.autograd.Function):
     """`Layer.mix` with its derivative. `trained` is there so that autograd asks for it; it is written
     into the factors themselves."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, trained: Tensor | None, layer: "Layer", frame: Frame) -> Any:
-        out, kept = layer.mix(h, frame)
+    def forward(ctx: Any, h: Tensor, trained: Tensor | None, layer: "DecoderLayer", frame: Frame) -> Any:
+        out, kept = layer.attention_forward(h, frame)
         ctx.inputs, ctx.kept = (h, frame), None if frame.again else kept
         ctx.layer = layer
         return out
@@ -310,7 +316,7 @@ class _Mix(torch.autograd.Function):
         return dh, None, None, None
 
 
-class _Think(torch.autograd.Function):
+class _MlpFunction(torch.autograd.Function):
     """`Layer.think` with its derivative, likewise."""
 
     @staticmethod
@@ -319,11 +325,11 @@ class _Think(torch.autograd.Function):
         h: Tensor,
         mixed: Tensor,
         trained: Tensor | None,
-        layer: Layer,
+        layer: DecoderLayer,
         route: Route,
         again: bool,
     ) -> Any:
-        out, kept = layer.think(h, mixed, route)
+        out, kept = layer.mlp_forward(h, mixed, route)
         ctx.inputs, ctx.kept = (h, mixed, route), None if again else kept
         ctx.layer = layer
         return out
@@ -334,5 +340,5 @@ class _Think(torch.autograd.Function):
         return *ctx.layer.think_back(*grad_outputs, kept), None, None, None, None
 
 
-_mix: Callable[..., Any] = _Mix.apply
-_think: Callable[..., Any] = _Think.apply
+_mix: Callable[..., Any] = _AttentionFunction.apply
+_think: Callable[..., Any] = _MlpFunction.apply

@@ -20,7 +20,7 @@ def fused_from(device: torch.device) -> int:
     return LONG if device.type == "cpu" else 0
 
 
-def norm(
+def rms_norm(
     x: Float[Tensor, "*T D"], weight: Float[Tensor, "D"], eps: float
 ) -> tuple[Float[Tensor, "*T D"], Float[Tensor, "*T 1"]]:
     """x / rms(x) * weight (arXiv 1910.07467), and 1 / rms(x) in float32."""
@@ -29,7 +29,7 @@ def norm(
     return (wide * inverse).to(x.dtype) * weight, inverse
 
 
-def norm_back(
+def rms_norm_backward(
     dy: Float[Tensor, "*T D"],
     x: Float[Tensor, "*T D"],
     weight: Float[Tensor, "D"],
@@ -53,13 +53,13 @@ def rotate(
     return out
 
 
-def gated(gate: Float[Tensor, "T F"], up: Float[Tensor, "T F"]) -> tuple[Tensor, Tensor]:
+def swiglu(gate: Float[Tensor, "T F"], up: Float[Tensor, "T F"]) -> tuple[Tensor, Tensor]:
     """silu(gate) * up (arXiv 2002.05202), and silu(gate)."""
     opened = torch.nn.functional.silu(gate)
     return opened * up, opened
 
 
-def gated_back(
+def swiglu_backward(
     d: Float[Tensor, "T F"],
     gate: Float[Tensor, "T F"],
     up: Float[Tensor, "T F"],
@@ -70,20 +70,22 @@ def gated_back(
 
 
 @lru_cache(maxsize=64)
-def causal(width: int, share: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "Q W"]:
+def causal_mask(
+    width: int, share: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "Q W"]:
     """0 where a query may look and -inf ahead of it; each position has `share` queries in a row."""
     ahead = torch.full((width, width), float("-inf"), dtype=dtype, device=device).triu(1)
     return ahead.repeat_interleave(share, 0)
 
 
-def attend(
+def attention(
     q: Float[Tensor, "N Q D"],
     k: Float[Tensor, "N K D"],
     v: Float[Tensor, "N K D"],
     scale: float,
     bias: Float[Tensor, "_ #Q K"] | None = None,
 ) -> tuple[Float[Tensor, "N Q D"], tuple[Tensor, ...]]:
-    """Causal softmax(scale q k^T) v, and what `attend_back` wants.
+    """Causal softmax(scale q k^T) v, and what `attention_backward` wants.
 
     A position's Q / W queries, which share its key head, are neighbours. There are K = W keys, or, with
     a `bias` that masks them, those of tokens before them in front.
@@ -93,12 +95,12 @@ def attend(
         return torch.bmm(weights, v), (weights,)
     if k.shape[1] > fused_from(k.device):
         return _fused(q, k, v, scale)
-    bias = causal(k.shape[1], q.shape[1] // k.shape[1], q.dtype, q.device)
+    bias = causal_mask(k.shape[1], q.shape[1] // k.shape[1], q.dtype, q.device)
     weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
     return torch.bmm(weights, v), (weights,)
 
 
-def attend_back(
+def attention_backward(
     d: Float[Tensor, "N Q D"],
     q: Float[Tensor, "N Q D"],
     k: Float[Tensor, "N K D"],

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ouroboros.backend.local.decoder.functional import norm, norm_back
+from ouroboros.backend.local.decoder.functional import rms_norm, rms_norm_backward
 from ouroboros.lora.bank import BankedLinear, Router
-from ouroboros.lora.delta import Update
+from ouroboros.lora.delta import LayerUpdate
 from ouroboros.lora.route import Route
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedForBackward:
     """What a linear layer's adapters want on the way back."""
 
     x: Tensor
-    updates: Sequence[Update]
+    updates: Sequence[LayerUpdate]
     own: Sequence[Any]
 
 
@@ -30,13 +30,15 @@ class Linear:
         self.path, self._weight, self._bias = path, plain.weight, plain.bias
         self.outputs = len(self._weight)
 
-    def __call__(self, x: Tensor, route: Route, onto: Tensor | None = None) -> tuple[Tensor, Kept]:
+    def __call__(
+        self, x: Tensor, route: Route, onto: Tensor | None = None
+    ) -> tuple[Tensor, SavedForBackward]:
         """The output with its adapters, added to `onto` where that is given."""
         y = self._base(x, onto)
         updates = route.updates(self.path)
         if updates:
             route.see(self.path, x)
-        return y, Kept(x, updates, [u.add(x, y) for u in updates])
+        return y, SavedForBackward(x, updates, [u.add(x, y) for u in updates])
 
     def read(self, x: Tensor, router: Router, onto: Tensor | None = None) -> Tensor:
         """The same where there is no way back."""
@@ -47,13 +49,13 @@ class Linear:
         y = torch.mm(x, self._weight.T) if start is None else torch.addmm(start, x, self._weight.T)
         return y if onto is None or self._bias is None else y.add_(self._bias)
 
-    def back(self, dy: Tensor, kept: Kept, onto: Tensor | None = None) -> Tensor:
+    def back(self, dy: Tensor, kept: SavedForBackward, onto: Tensor | None = None) -> Tensor:
         """The derivative with respect to x, added to `onto` where that is given."""
         dx = torch.mm(dy, self._weight) if onto is None else onto.addmm_(dy, self._weight)
         self.teach(dy, kept, dx)
         return dx
 
-    def teach(self, dy: Tensor, kept: Kept, dx: Tensor | None = None) -> None:
+    def teach(self, dy: Tensor, kept: SavedForBackward, dx: Tensor | None = None) -> None:
         """The adapters' part of it alone."""
         for update, own in zip(kept.updates, kept.own, strict=True):
             update.back(own, kept.x, dy, dx)
@@ -66,7 +68,7 @@ class Norm:
         self._weight, self._eps = module.weight.detach(), module.variance_epsilon
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return norm(x, self._weight, self._eps)
+        return rms_norm(x, self._weight, self._eps)
 
     def back(self, d: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
-        return norm_back(d, x, self._weight, inverse)
+        return rms_norm_backward(d, x, self._weight, inverse)

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.cache.prefix_cache import Beginning
-from ouroboros.backend.local.decoder.functional import causal
-from ouroboros.backend.local.decoder.length_groups import Together
+from ouroboros.backend.local.decoder.functional import causal_mask
+from ouroboros.backend.local.decoder.length_groups import LengthGroup
 
 
 @dataclass(frozen=True)
-class Before:
+class PrefixBatch:
     """The beginnings of a group's N sequences, side by side, each ending where its own tokens begin.
 
     states [L, 2, H * N, P, D]; `bias` is what `attend` adds to the scores of P + W keys.
@@ -25,8 +25,8 @@ class Before:
 
     @classmethod
     def of(
-        cls, group: Together, lengths: Sequence[int], begun: Sequence[Beginning | None], share: int
-    ) -> "Before | None":
+        cls, group: LengthGroup, lengths: Sequence[int], begun: Sequence[Beginning | None], share: int
+    ) -> "PrefixBatch | None":
         """For sequences of these lengths, of which begun[i] was read; `share` queries share a key."""
         starts = [0, *accumulate(lengths)]
         own = [begun[starts.index(s)] for s in group.starts] if begun else []
@@ -59,7 +59,7 @@ def _bias(sizes: Sequence[int], width: int, share: int, like: Tensor) -> Float[T
     most = max(sizes)
     rows = sizes if min(sizes) < most else sizes[:1]
     bias = like.new_zeros(len(rows), width * share, most + width)
-    bias[:, :, most:] = causal(width, share, like.dtype, like.device)
+    bias[:, :, most:] = causal_mask(width, share, like.dtype, like.device)
     for row, size in zip(bias, rows, strict=True):
         row[:, : most - size] = float("-inf")
     return bias

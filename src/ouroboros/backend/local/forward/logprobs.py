@@ -16,13 +16,13 @@ BLOCK = 1 << 20
 """Logits in a block."""
 
 
-def logprobs(table: Float[Tensor, "L V"], targets: Int[Tensor, "L"]) -> Float[Tensor, "L"]:
+def gather_logprobs(table: Float[Tensor, "L V"], targets: Int[Tensor, "L"]) -> Float[Tensor, "L"]:
     """The log-probability of each row's target, in float32."""
-    picked, norm, _ = told(table, targets[:, None])
+    picked, norm, _ = gather_logits_lse(table, targets[:, None])
     return picked[:, 0] - norm
 
 
-def told(
+def gather_logits_lse(
     table: Float[Tensor, "L V"], ids: Int[Tensor, "L J"], but: Int[Tensor, "L"] | None = None
 ) -> tuple[Float[Tensor, "L J"], Float[Tensor, "L"], Float[Tensor, "L"]]:
     """The logits of `ids`, and the logarithm of each row's sum of exponentials, twice, in float32.
@@ -33,7 +33,7 @@ def told(
 
 
 class _Told(torch.autograd.Function):
-    """`told` with its derivative."""
+    """`gather_logits_lse` with its derivative."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, ids: Tensor, but: Tensor | None) -> Any:

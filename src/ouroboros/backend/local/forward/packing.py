@@ -16,14 +16,20 @@ from torch import Tensor
 
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.packed_attention import Packing, installed
-from ouroboros.backend.local.forward.logprobs import logprobs
-from ouroboros.backend.local.forward.prefix_reuse import beginning, costs, cut, reach, read
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.forward.logprobs import gather_logprobs
+from ouroboros.backend.local.forward.prefix_reuse import (
+    hidden_below,
+    prefix_of,
+    read_prefixes,
+    split_by_tokens,
+    tokens_to_run,
+)
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 _PACKABLE = frozenset(
     "cohere cohere2 gemma gemma2 gemma3_text gpt2 gpt_neox gptj granite llama mistral mixtral olmo "
@@ -32,13 +38,13 @@ _PACKABLE = frozenset(
 """Model types whose packed and separate runs tests/backend/local/forward/test_packing.py shows equal."""
 
 
-def packable(model_type: str) -> bool:
+def is_packable(model_type: str) -> bool:
     """Whether sequences of this architecture may share a row."""
     return model_type in _PACKABLE
 
 
 @dataclass(frozen=True)
-class Batch:
+class PackedBatch:
     """Sequences laid out for one forward pass.
 
     ids, positions  [B, T]; `mask [B, T]` is set where rows are padded.
@@ -61,14 +67,14 @@ class Batch:
     route: Route
 
 
-def lay_out(
-    sequences: Sequence[Encoded],
+def pack_sequences(
+    sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     packed: bool,
     device: torch.device,
     inputs: dict[str, Tensor] | None = None,
     read: Sequence[int] = (),
-) -> Batch:
+) -> PackedBatch:
     """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
 
     Of sequence i, read[i] tokens were read before and are left out, where that is given.
@@ -97,14 +103,14 @@ def lay_out(
     for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
         first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
         segments += Segment.of_sequence(a, first, len(s.prompt) - read[i], stop)
-    return Batch(
-        ids=sent(ids, device),
-        positions=sent(positions, device) if packed else None,
-        mask=None if packed else sent(mask, device),
+    return PackedBatch(
+        ids=to_device(ids, device),
+        positions=to_device(positions, device) if packed else None,
+        mask=None if packed else to_device(mask, device),
         keep=keep,
-        rows=sent(torch.zeros_like(owner) if packed else owner, device),
-        columns=sent(columns, device),
-        targets=sent(torch.tensor([t for s in sequences for t in s.output]), device),
+        rows=to_device(torch.zeros_like(owner) if packed else owner, device),
+        columns=to_device(columns, device),
+        targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
         owner=owner,
         lengths=lengths,
         route=Route.of_segments(segments, inputs),
@@ -112,12 +118,12 @@ def lay_out(
 
 
 def labelled_logits(
-    frozen: FrozenModel,
-    sequences: Sequence[Encoded],
+    frozen: BaseRuntime,
+    sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     again: bool = False,
     start: int = 0,
-) -> tuple[Float[Tensor, "L V"], Batch]:
+) -> tuple[Float[Tensor, "L V"], PackedBatch]:
     """What the model says, in its dtype, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
@@ -133,15 +139,15 @@ def labelled_logits(
 
 
 def token_logprobs(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
     """Log-probability of every output token of the sequences, and the sequence it is in."""
     logits, batch = labelled_logits(frozen, sequences, adapters)
-    return logprobs(logits, batch.targets), batch.owner
+    return gather_logprobs(logits, batch.targets), batch.owner
 
 
-def seen(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapter: BankedAdapter
+def adapted_layer_inputs(
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
 ) -> dict[str, Float[Tensor, "*T I"]]:
     """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
     bring only what is labelled to a layer, of those."""
@@ -155,27 +161,27 @@ def seen(
     return inputs
 
 
-def _own_passes(frozen: FrozenModel, sequences: Sequence[Encoded]) -> Decoder | None:
+def _own_passes(frozen: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
     decoder = frozen.decoder
     return decoder if decoder is not None and decoder.reaches(list(map(len, sequences))) else None
 
 
 def _hidden(
-    frozen: FrozenModel,
+    frozen: BaseRuntime,
     decoder: Decoder,
-    sequences: Sequence[Encoded],
+    sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
     again: bool = False,
     start: int = 0,
-) -> tuple[Float[Tensor, "K D"], Batch]:
+) -> tuple[Float[Tensor, "K D"], PackedBatch]:
     """What the head sees by our own passes where each output token stands."""
-    parts = [beginning(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    begun = read(frozen, parts)
-    batch = lay_out(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
+    parts = [prefix_of(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    begun = read_prefixes(frozen, parts)
+    batch = pack_sequences(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = reach(frozen, sequences, begun, start) if start else None
+    reached = hidden_below(frozen, sequences, begun, start) if start else None
     frozen.threads.suit(frozen.base, sum(batch.lengths))
     hidden = decoder.hidden(
         ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
@@ -184,13 +190,15 @@ def _hidden(
 
 
 def _model_logits(
-    frozen: FrozenModel,
-    sequences: Sequence[Encoded],
+    frozen: BaseRuntime,
+    sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
-) -> tuple[Float[Tensor, "L V"], Batch]:
+) -> tuple[Float[Tensor, "L V"], PackedBatch]:
     """The logits of the model's own forward pass, where each output token stands."""
-    batch = lay_out(sequences, adapters, packable(frozen.base.architecture), frozen.device, inputs)
+    batch = pack_sequences(
+        sequences, adapters, is_packable(frozen.base.architecture), frozen.device, inputs
+    )
     frozen.threads.suit(frozen.base, sum(batch.lengths))
     extra: dict[str, Any] = (
         {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
@@ -200,7 +208,7 @@ def _model_logits(
     with frozen.bank.routed(batch.route):
         logits = frozen.model(
             input_ids=batch.ids,
-            logits_to_keep=sent(batch.keep, frozen.device),
+            logits_to_keep=to_device(batch.keep, frozen.device),
             use_cache=False,
             **extra,
         ).logits
@@ -208,11 +216,11 @@ def _model_logits(
 
 
 def output_logprobs(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
     """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
     found: list[Tensor] = []
-    for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
+    for run in split_by_tokens(tokens_to_run(frozen, sequences, adapters), frozen.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             said, _ = token_logprobs(frozen, chosen, [adapters[i] for i in run])

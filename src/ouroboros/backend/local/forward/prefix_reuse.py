@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.cache.prefix_cache import Beginning
-from ouroboros.backend.local.decoder.decoder import Reached, States
+from ouroboros.backend.local.decoder.decoder import CachedHidden, States
 from ouroboros.backend.local.decoder.functional import LONG
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 READ_AGAIN = 8
 """Tokens read before that cost a pass as much as one that it runs."""
@@ -26,17 +26,17 @@ READ_AGAIN = 8
 Ids = tuple[int, ...]
 
 
-def beginning(sequence: Encoded, adapter: BankedAdapter | None) -> Ids:
+def prefix_of(sequence: TokenizedPair, adapter: BankedAdapter | None) -> Ids:
     """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
 
     Very long answers are run with their prompts: attention there keeps no weights.
     """
-    acts = adapter.acts_from(len(sequence.prompt)) if adapter is not None else 0
+    acts = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
     return () if len(sequence) - acts > LONG else sequence.prompt[:acts]
 
 
-def costs(
-    frozen: FrozenModel, sequences: Sequence[Encoded], adapters: Sequence[BankedAdapter | None]
+def tokens_to_run(
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[int]:
     """Tokens that a pass has to run for each sequence; those that the base reads before count little.
 
@@ -44,17 +44,19 @@ def costs(
     """
     found = []
     for sequence, adapter in zip(sequences, adapters, strict=True):
-        begun = len(beginning(sequence, adapter)) if frozen.decoder is not None else 0
+        begun = len(prefix_of(sequence, adapter)) if frozen.decoder is not None else 0
         found.append(len(sequence) - begun + begun // READ_AGAIN)
     return found
 
 
-def pass_tokens(frozen: FrozenModel, sequences: Sequence[Encoded], adapter: BankedAdapter | None) -> int:
+def pass_tokens(
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
+) -> int:
     """Tokens that all of these sequences take of a pass."""
-    return sum(costs(frozen, sequences, [adapter] * len(sequences)))
+    return sum(tokens_to_run(frozen, sequences, [adapter] * len(sequences)))
 
 
-def read(frozen: FrozenModel, beginnings: Sequence[Ids]) -> list[Beginning | None]:
+def read_prefixes(frozen: BaseRuntime, beginnings: Sequence[Ids]) -> list[Beginning | None]:
     """What the base makes of these beginnings, from memory where they are kept."""
     found: dict[Ids, Beginning | None] = {(): None}
     for ids in beginnings:
@@ -65,36 +67,39 @@ def read(frozen: FrozenModel, beginnings: Sequence[Ids]) -> list[Beginning | Non
 
 
 @torch.no_grad()
-def _read(frozen: FrozenModel, ids: Ids) -> Beginning:
+def _read(frozen: BaseRuntime, ids: Ids) -> Beginning:
     """One beginning in a pass of its own, so that its bits do not depend on its company."""
     assert frozen.decoder is not None
     frozen.threads.suit(frozen.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.of_segments([Segment(None, 0, len(ids))])
     frozen.decoder.hidden(
-        sent(tokens, frozen.device),
+        to_device(tokens, frozen.device),
         torch.arange(len(ids), device=frozen.device),
         [len(ids)],
         route,
         tokens[:0],
         states=states,
     )
-    (whole,) = joined(states, [len(ids)], [None])
+    (whole,) = join_prefixes(states, [len(ids)], [None])
     frozen.prompts.put_whole(ids, whole)
     return whole
 
 
-def reach(
-    frozen: FrozenModel, sequences: Sequence[Encoded], begun: Sequence[Beginning | None], layer: int
-) -> Reached:
+def hidden_below(
+    frozen: BaseRuntime,
+    sequences: Sequence[TokenizedPair],
+    begun: Sequence[Beginning | None],
+    layer: int,
+) -> CachedHidden:
     """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
     parts = [_below(frozen, s, b, layer) for s, b in zip(sequences, begun, strict=True)]
-    return Reached(layer, torch.cat(parts))
+    return CachedHidden(layer, torch.cat(parts))
 
 
 @torch.no_grad()
 def _below(
-    frozen: FrozenModel, sequence: Encoded, begun: Beginning | None, layer: int
+    frozen: BaseRuntime, sequence: TokenizedPair, begun: Beginning | None, layer: int
 ) -> Float[Tensor, "T D"]:
     """One sequence, likewise in a pass of its own."""
     assert frozen.decoder is not None
@@ -103,20 +108,22 @@ def _below(
     if found is None:
         own = torch.arange(start, len(ids), device=frozen.device)
         frozen.threads.suit(frozen.base, len(own))
-        tokens = sent(torch.tensor(ids[start:]), frozen.device)
+        tokens = to_device(torch.tensor(ids[start:]), frozen.device)
         found = frozen.decoder.below(layer, tokens, own, [len(own)], [begun])
         frozen.prompts.put_whole(ids, found, start, layer)
     return found
 
 
-def joined(states: States, lengths: Sequence[int], begun: Sequence[Beginning | None]) -> list[Beginning]:
+def join_prefixes(
+    states: States, lengths: Sequence[int], begun: Sequence[Beginning | None]
+) -> list[Beginning]:
     """The keys and values of a run, by sequence, behind those that each began with."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
     parts: list[Tensor] = list(both.split(list(lengths), 3))
     return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, begun, strict=True)]
 
 
-def cut(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Cut items 0, 1, ... of these lengths into runs of at most `budget` tokens, keeping their order.
 
     An item longer than the budget gets a run of its own.

@@ -17,7 +17,7 @@ _UNREAD = "0" * 64
 """Stands for the digests of files that are not read; it is as long as one."""
 
 
-def outline(name: str) -> BaseModel:
+def describe_base(name: str) -> BaseModel:
     """The layers of `name` ("starter", a folder or a hub id). Its fingerprint stands for none.
 
     Raises `ModelError` if there is no configuration of a causal language model.
@@ -39,7 +39,7 @@ def outline(name: str) -> BaseModel:
 
 
 def outlined(source: str) -> PreTrainedModel:
-    """A model whose weights have shapes and nothing else. Raises `ModelError` as `outline` does."""
+    """A model whose weights have shapes and nothing else. Raises `ModelError` like `describe_base`."""
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         with torch.device("meta"):

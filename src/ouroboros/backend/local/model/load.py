@@ -17,7 +17,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PromptStore
+from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
 from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.functional import fused_from
@@ -25,9 +25,9 @@ from ouroboros.backend.local.decoder.packed_attention import install
 from ouroboros.backend.local.model.config_only import STARTER, outlined
 from ouroboros.backend.local.model.dtype import compute_dtype
 from ouroboros.backend.local.model.hub import check_hub
-from ouroboros.backend.local.model.memory_plan import Costs
-from ouroboros.backend.local.model.quantization import BYTES, keep_differentiable, quantization
-from ouroboros.backend.local.model.tokenizer import Codec, Encoded
+from ouroboros.backend.local.model.memory_plan import MemoryCosts
+from ouroboros.backend.local.model.quantization import BYTES, keep_differentiable, quantization_config
+from ouroboros.backend.local.model.tokenizer import Codec, TokenizedPair
 from ouroboros.backend.local.runtime.memory import free_bytes, require_room, weight_count
 from ouroboros.backend.local.runtime.threads import Threads
 from ouroboros.domain.base_model import BaseModel, Fingerprint
@@ -41,7 +41,7 @@ _HASH_WHOLE = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class FrozenModel:
+class BaseRuntime:
     """A base in memory: frozen, with a bank that adapts its layers as each call asks.
 
     said  the logits [T, V] of the T output tokens of sequences whose drift is asked.
@@ -51,9 +51,9 @@ class FrozenModel:
     model: PreTrainedModel
     codec: Codec
     bank: Bank
-    prompts: PromptStore = field(default_factory=PromptStore)
+    prompts: PrefixCache = field(default_factory=PrefixCache)
     threads: Threads = field(default_factory=Threads)
-    said: dict[Encoded, Tensor] = field(default_factory=dict)
+    base_logits_cache: dict[TokenizedPair, Tensor] = field(default_factory=dict)
     _energies: dict[str, float] = field(default_factory=dict)
 
     def energy(self, path: str) -> float:
@@ -79,11 +79,11 @@ class FrozenModel:
         return Decoder(self.model) if known and not quantized else None
 
     @cached_property
-    def costs(self) -> Costs:
+    def costs(self) -> MemoryCosts:
         """What work on it takes of memory."""
         config = self.model.config.get_text_config()
         fused = None if self.decoder is None else fused_from(self.device)
-        return Costs.of(self.base, config, self.dtype.itemsize, fused)
+        return MemoryCosts.of(self.base, config, self.dtype.itemsize, fused)
 
     @property
     def free(self) -> int | None:
@@ -103,13 +103,13 @@ class FrozenModel:
         return wanted if free is None else max(64, min(wanted, int(free / 2 / self.costs.reading())))
 
 
-def load(
+def load_base(
     name: str,
     dtype: str = "auto",
     device: str = "auto",
     quantize: str = "none",
     prompt_bytes: int = LIMIT,
-) -> FrozenModel:
+) -> BaseRuntime:
     """Load `name` ("starter", a folder or a hub id) frozen, in `dtype`, on `device`.
 
     `quantize` keeps its linear layers in fewer bits (see `quantized`). What it makes of prompts that
@@ -121,7 +121,7 @@ def load(
     source = str(starter_path()) if name == STARTER else name
     where = _device(device)
     computes = compute_dtype(dtype, where)
-    bits = quantization(quantize, computes)
+    bits = quantization_config(quantize, computes)
     if _looks_local(source):
         _check_folder(Path(source))
         weights = weight_count(_weight_files(source))
@@ -157,7 +157,7 @@ def load(
     install(model)
     codec = Codec(tokenizer, _ends(model), _context(model))
     base = _describe(name, source, model, codec)
-    return FrozenModel(base, model, codec, Bank(), PromptStore(prompt_bytes))
+    return BaseRuntime(base, model, codec, Bank(), PrefixCache(prompt_bytes))
 
 
 def _device(name: str) -> torch.device:

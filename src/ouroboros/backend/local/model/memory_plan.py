@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ouroboros.backend.local.runtime.memory import require_room, size
+from ouroboros.backend.local.runtime.memory import format_bytes, require_room
 from ouroboros.domain.base_model import BaseModel
 
 _KEPT = {True: 1.25, False: 2.0}
@@ -30,7 +30,7 @@ SHORT = 256
 
 
 @dataclass(frozen=True)
-class Costs:
+class MemoryCosts:
     """Bytes.
 
     layers     of the base.
@@ -53,7 +53,7 @@ class Costs:
     cache: int
 
     @classmethod
-    def of(cls, base: BaseModel, config: Any, itemsize: int, fused: int | None) -> "Costs":
+    def of(cls, base: BaseModel, config: Any, itemsize: int, fused: int | None) -> "MemoryCosts":
         """`config` is the text model's; `fused` is None where `decoder` does not run the passes."""
         layers, own_passes = max(base.layers, 1), fused is not None
         depth = getattr(config, "head_dim", None) or base.width // base.heads
@@ -87,7 +87,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """How a training's passes are cut.
 
     tokens     of a pass at most, unless a single row has more.
@@ -104,14 +104,14 @@ class Plan:
     start: int = 0
 
 
-def plan(
-    costs: Costs,
+def plan_memory(
+    costs: MemoryCosts,
     rows: Sequence[tuple[int, int, int]],
     weights: int,
     step: int,
     wanted: int,
     free: int | None,
-) -> Plan:
+) -> MemoryPlan:
     """Passes that half of the free memory holds.
 
     `rows` are (tokens, tokens of the longest sequence, labelled tokens), `weights` are the numbers that
@@ -127,7 +127,7 @@ def plan(
         if fitting >= max(longest, min(wanted, step, SHORT)):
             tokens = min(wanted, fitting)
             peak = state + min(step, max(tokens, longest)) * each
-            return _told(Plan(tokens, again, peak), min(wanted, step), free)
+            return _told(MemoryPlan(tokens, again, peak), min(wanted, step), free)
     again, each = list(ways.items())[-1]
     needed = state + longest * each
     require_room(
@@ -136,15 +136,15 @@ def plan(
         free,
         "Shorten the longest rows, use dtype bfloat16, close other programs, or take a smaller model.",
     )
-    return _told(Plan(longest, again, needed), min(wanted, step), free)
+    return _told(MemoryPlan(longest, again, needed), min(wanted, step), free)
 
 
-def _told(found: Plan, wanted: int, free: int | None) -> Plan:
+def _told(found: MemoryPlan, wanted: int, free: int | None) -> MemoryPlan:
     """A plan with what it does for want of memory."""
     done = [f"passes take {found.tokens:,} tokens at most instead of {wanted:,}"]
     done = done if found.tokens < wanted else []
     done += ["layers are computed twice, which takes half as long again"] if found.again else []
     if not done or free is None:
         return found
-    note = f"Memory is short, {size(free)} are free: {', and '.join(done)}."
-    return Plan(found.tokens, found.again, found.predicted, note)
+    note = f"Memory is short, {format_bytes(free)} are free: {', and '.join(done)}."
+    return MemoryPlan(found.tokens, found.again, found.predicted, note)

@@ -18,7 +18,7 @@ BYTES = {"int8": 1.0, "nf4": 0.5}
 """A weight takes so many, at the least: embeddings and scales take more."""
 
 
-def quantization(form: str, dtype: torch.dtype) -> Any:
+def quantization_config(form: str, dtype: torch.dtype) -> Any:
     """What transformers is to be told: None, or the config of bitsandbytes, which does it.
 
     int8  one scale per row, rare large inputs in 16 bits (LLM.int8(), arXiv 2208.07339).

@@ -18,7 +18,7 @@ _PROMPTS = ("hello", "1 + 1 =", "Who?\n", "\u00e9 ")
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class TokenizedPair:
     """One prompt and one output in token ids; the output ends with the end token."""
 
     prompt: tuple[int, ...]
@@ -43,7 +43,7 @@ class Codec:
         self.ends = frozenset(i for i in known if isinstance(i, int))
         self.end = self._taught_end()
         self._encoded = lru_cache(maxsize=_KEPT)(self._encode)
-        self.opening = self._opening()
+        self.opening = self._invocation_tokens()
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
@@ -52,7 +52,7 @@ class Codec:
             return tuple(self.tokenizer.encode(text))
         return tuple(self._plain_ids(self._render(prompt)))
 
-    def sequence(self, prompt: Prompt, output: str, what: str = "The example") -> Encoded:
+    def sequence(self, prompt: Prompt, output: str, what: str = "The example") -> TokenizedPair:
         """Ids of a whole row; `TooLong` if it does not fit the context. Nothing is ever cut."""
         sequence = self._encoded(prompt, output)
         if len(sequence) > self.context:
@@ -62,8 +62,8 @@ class Codec:
             )
         return sequence
 
-    def _encode(self, prompt: Prompt, output: str) -> Encoded:
-        return Encoded(self.prompt_ids(prompt), (*self._plain_ids(output), self.end))
+    def _encode(self, prompt: Prompt, output: str) -> TokenizedPair:
+        return TokenizedPair(self.prompt_ids(prompt), (*self._plain_ids(output), self.end))
 
     def room(self, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt; `TooLong` if none."""
@@ -92,7 +92,7 @@ class Codec:
             turns, tokenize=False, add_generation_prompt=answer is None
         )  # type: ignore[return-value]
 
-    def _opening(self) -> tuple[int, ...]:
+    def _invocation_tokens(self) -> tuple[int, ...]:
         """The template's generation prompt; where it has none, all that its prompts end with."""
         if self.tokenizer.chat_template is None:
             return ()

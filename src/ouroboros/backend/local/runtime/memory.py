@@ -69,7 +69,7 @@ def free_bytes(device: torch.device) -> int | None:
     return free + kept_bytes()
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes as people read them."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
@@ -89,11 +89,13 @@ def _elements(path: Path) -> int:
 def require_room(what: str, needed: int, free: int | None, hint: str) -> None:
     """Raise `OutOfMemory` for what would not fit."""
     if free is not None and needed > free:
-        raise OutOfMemory(f"{what} takes {size(needed)} of memory; {size(free)} are free.", hint=hint)
+        raise OutOfMemory(
+            f"{what} takes {format_bytes(needed)} of memory; {format_bytes(free)} are free.", hint=hint
+        )
 
 
 @contextmanager
-def explained(device: torch.device, predicted: int | None, hint: str) -> Iterator[None]:
+def oom_as_error(device: torch.device, predicted: int | None, hint: str) -> Iterator[None]:
     """Running out of memory, whoever notices it, becomes one `OutOfMemory` that tells the numbers."""
     try:
         yield
@@ -101,7 +103,7 @@ def explained(device: torch.device, predicted: int | None, hint: str) -> Iterato
         if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
             raise
         free = free_bytes(device)
-        told = [f"{size(predicted)} were predicted"] if predicted is not None else []
-        told += [f"{size(free)} are free"] if free is not None else []
+        told = [f"{format_bytes(predicted)} were predicted"] if predicted is not None else []
+        told += [f"{format_bytes(free)} are free"] if free is not None else []
         first = (str(error).strip().splitlines() or ["no more can be had"])[0]
         raise OutOfMemory(f"Out of memory ({', '.join(told)}): {first}", hint=hint) from error

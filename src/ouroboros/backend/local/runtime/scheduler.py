@@ -17,7 +17,7 @@ BETWEEN = 24
 SHARE = 0.25
 
 
-class Turns(Generic[W]):
+class FairScheduler(Generic[W]):
     """Work waiting for its next step, in two queues; within one, each piece takes its turn."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from ouroboros.backend.local.runtime.scheduler import Turns
+from ouroboros.backend.local.runtime.scheduler import FairScheduler
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import BackendError
 
@@ -91,7 +91,7 @@ class Worker:
             self._inbox.put(work)
 
     def _loop(self) -> None:
-        turns: Turns[_Work[Any, Any]] = Turns()
+        turns: FairScheduler[_Work[Any, Any]] = FairScheduler()
         while self._receive(turns):
             work, learning = turns.next()
             started = time.perf_counter()
@@ -106,7 +106,7 @@ class Worker:
                 BackendError("The backend was closed.", hint="Open the engine again.")
             )
 
-    def _receive(self, turns: Turns[_Work[Any, Any]]) -> bool:
+    def _receive(self, turns: FairScheduler[_Work[Any, Any]]) -> bool:
         """Take in new work, waiting when there is nothing else to do; False once closed."""
         while True:
             try:

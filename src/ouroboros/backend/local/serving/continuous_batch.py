@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ouroboros.backend.base import Delta
-from ouroboros.backend.local.cache.kv_cache import Columns, KeysValues
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.runtime.memory import explained, require_room
+from ouroboros.backend.base import UpdateStrength
+from ouroboros.backend.local.cache.kv_cache import KeysValues, KVCache
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.runtime.memory import oom_as_error, require_room
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.serving.prefill import prefill
-from ouroboros.backend.local.serving.sequence import Answer
+from ouroboros.backend.local.serving.prefill import prefill_prompts
+from ouroboros.backend.local.serving.sequence import GeneratedSequence
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import BackendError, Cancelled, OutOfMemory
 from ouroboros.domain.generation import Generation
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.slots import Slots
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 MOST_ROWS = 64
 """Rows that run together; more wait. Beyond this a processor gains nothing from a wider batch."""
@@ -39,11 +39,11 @@ _SMALLER = "Ask for fewer tokens, shorten the prompt, close other programs, or t
 
 
 @dataclass(eq=False)
-class Seat:
+class ActiveRequest:
     """A request's place in the batch: who is told of each piece, and who waits for the whole."""
 
-    answer: Answer
-    tell: Callable[[Delta], None] | None = None
+    answer: GeneratedSequence
+    tell: Callable[[UpdateStrength], None] | None = None
     cancel: CancellationToken = field(default_factory=CancellationToken)
     done: "Future[Generation]" = field(default_factory=Future)
 
@@ -65,14 +65,14 @@ class Seat:
             self.done.set_exception(error)
 
 
-def following(
-    frozen: FrozenModel, ids: Int[Tensor, "B"], columns: Columns, slots: Slots
+def decode_step(
+    frozen: BaseRuntime, ids: Int[Tensor, "B"], columns: KVCache, slots: Slots
 ) -> Float[Tensor, "B V"]:
     """One further token of every row; what it says comes next."""
     frozen.threads.suit(frozen.base, len(ids))
     decoder = frozen.decoder
     if decoder is not None and decoder.reaches([n + 1 for n in columns.lengths]):
-        return decoder.head(decoder.following(ids, columns, slots))
+        return decoder.head(decoder.decode_step(ids, columns, slots))
     mask, positions = columns.open()
     with frozen.bank.routed(slots):
         logits = frozen.model(
@@ -86,19 +86,19 @@ def following(
     return logits
 
 
-class RunningBatch:
+class ContinuousBatch:
     """Rows that decode together, and requests that wait to join. Lives on the worker's thread."""
 
-    def __init__(self, frozen: FrozenModel, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, frozen: BaseRuntime, most_rows: int = MOST_ROWS) -> None:
         self._frozen = frozen
         self._most_rows = most_rows
-        self._waiting: list[Seat] = []
-        self._rows: list[Seat] = []
+        self._waiting: list[ActiveRequest] = []
+        self._rows: list[ActiveRequest] = []
         self._slots = Slots(frozen.device)
-        self._columns = Columns()
+        self._columns = KVCache()
         self.running = False
 
-    def ask(self, seats: Sequence[Seat]) -> None:
+    def ask(self, seats: Sequence[ActiveRequest]) -> None:
         """Let requests wait for their place."""
         self._waiting.extend(seats)
 
@@ -147,7 +147,7 @@ class RunningBatch:
             seat.fail(Cancelled("Stopped as asked; nothing was changed."))
         return bool(self._rows or self._waiting)
 
-    def _admit(self, chosen: Sequence[Seat]) -> None:
+    def _admit(self, chosen: Sequence[ActiveRequest]) -> None:
         """Run prompts and take their first tokens.
 
         What is not finite reaches its neighbours in a packed row, even through a mask, and an error does
@@ -169,19 +169,23 @@ class RunningBatch:
                 self._columns.join(row)
                 self._rows.append(seat)
 
-    def _prefill(self, seats: Sequence[Seat]) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
+    def _prefill(
+        self, seats: Sequence[ActiveRequest]
+    ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
         questions = [s.answer.question for s in seats]
-        with torch.no_grad(), explained(self._frozen.device, self._needed(seats), _SMALLER):
-            return prefill(self._frozen, [q.prompt for q in questions], [q.adapter for q in questions])
+        with torch.no_grad(), oom_as_error(self._frozen.device, self._needed(seats), _SMALLER):
+            return prefill_prompts(
+                self._frozen, [q.prompt for q in questions], [q.adapter for q in questions]
+            )
 
-    def _chosen(self) -> list[Seat]:
+    def _chosen(self) -> list[ActiveRequest]:
         """Who joins now: adapters with the fewest rows first, of those whoever came first.
 
         So nobody who asks a thousand questions keeps another adapter's waiting. Who would not fit the
         memory waits for the others to end; who would not fit it alone fails.
         """
         rows = Counter(id(a.adapter) for a in self._rows)
-        chosen: list[Seat] = []
+        chosen: list[ActiveRequest] = []
         tokens = 0
         while self._waiting and len(self._rows) + len(chosen) < self._most_rows:
             seat = min(self._waiting, key=lambda a: rows[id(a.adapter)])
@@ -201,24 +205,24 @@ class RunningBatch:
             chosen.append(seat)
         return chosen
 
-    def _require_room(self, joining: Sequence[Seat]) -> None:
+    def _require_room(self, joining: Sequence[ActiveRequest]) -> None:
         """Raise `OutOfMemory` unless these fit beside the rows that are there, to their last token."""
         free = self._frozen.free
         room = None if free is None else free + self._columns.nbytes
         what = f"Answering a prompt of {len(joining[-1].answer.question.prompt):,} tokens"
         require_room(what, self._needed(joining), room, _SMALLER)
 
-    def _needed(self, joining: Sequence[Seat]) -> int:
+    def _needed(self, joining: Sequence[ActiveRequest]) -> int:
         """Bytes of all rows when each is as long as it may become, and of running what joins."""
         costs, seats = self._frozen.costs, (*self._rows, *joining)
         longest = max((s.answer.longest for s in seats), default=0)
         prompts = sum(costs.prompt(len(s.answer.question.prompt)) for s in joining)
-        return costs.cache * self._columns.places(len(seats), longest) + prompts
+        return costs.cache * self._columns.capacity(len(seats), longest) + prompts
 
     def _decode(self) -> None:
         """One further token for every row."""
         try:
-            with torch.no_grad(), explained(self._frozen.device, self._needed([]), _SMALLER):
+            with torch.no_grad(), oom_as_error(self._frozen.device, self._needed([]), _SMALLER):
                 logits = self._forward()
         except Exception as error:
             self._fail_rows(error)
@@ -230,10 +234,10 @@ class RunningBatch:
 
     def _forward(self) -> Float[Tensor, "B V"]:
         self._slots.arrange([a.adapter for a in self._rows])
-        ids = sent(torch.tensor([a.answer.last for a in self._rows]), self._frozen.device)
-        return following(self._frozen, ids, self._columns, self._slots)
+        ids = to_device(torch.tensor([a.answer.last for a in self._rows]), self._frozen.device)
+        return decode_step(self._frozen, ids, self._columns, self._slots)
 
-    def _next(self, seats: Sequence[Seat], logits: Float[Tensor, "B V"]) -> list[bool]:
+    def _next(self, seats: Sequence[ActiveRequest], logits: Float[Tensor, "B V"]) -> list[bool]:
         """Give each its next token, and its log-probability at temperature 1; who goes on."""
         logits = logits.float()
         highest, likeliest = logits.max(-1)
@@ -257,7 +261,7 @@ class RunningBatch:
                 going.append(False)
         return going
 
-    def _leave(self, seat: Seat) -> None:
+    def _leave(self, seat: ActiveRequest) -> None:
         row = self._rows.index(seat)
         self._columns.leave(row)
         self._rows[row] = self._rows[-1]
@@ -266,4 +270,4 @@ class RunningBatch:
     def _fail_rows(self, error: BaseException) -> None:
         for seat in self._rows:
             seat.fail(error)
-        self._rows, self._columns = [], Columns()
+        self._rows, self._columns = [], KVCache()

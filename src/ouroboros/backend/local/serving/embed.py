@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.starter import examples_path
 
 SOFTENING = 0.3
@@ -55,7 +55,7 @@ class Whitening:
 class Embedding:
     """The base's way of seeing texts."""
 
-    def __init__(self, frozen: FrozenModel) -> None:
+    def __init__(self, frozen: BaseRuntime) -> None:
         self._tokenizer = frozen.codec.tokenizer
         table: Any = frozen.model.get_input_embeddings()  # type: ignore[operator]
         self._table: Tensor = table.weight

@@ -16,37 +16,37 @@ from ouroboros.backend.local.cache.prefix_cache import Beginning
 from ouroboros.backend.local.decoder.decoder import Decoder, States
 from ouroboros.backend.local.decoder.functional import LONG
 from ouroboros.backend.local.decoder.packed_attention import Kept, Packing, installed
-from ouroboros.backend.local.forward.packing import packable
-from ouroboros.backend.local.forward.prefix_reuse import joined
-from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.forward.packing import is_packable
+from ouroboros.backend.local.forward.prefix_reuse import join_prefixes
+from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 Prompts = Sequence[Sequence[int]]
 
 
-def prefill(
-    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+def prefill_prompts(
+    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
     if frozen.decoder is not None and frozen.decoder.reaches(list(map(len, prompts))):
         return _decoded(frozen, frozen.decoder, prompts, adapters)
     frozen.threads.suit(frozen.base, sum(map(len, prompts)))
-    if packable(frozen.base.architecture) and installed(frozen.model):
+    if is_packable(frozen.base.architecture) and installed(frozen.model):
         return _packed(frozen, prompts, adapters)
     return _padded(frozen, prompts, adapters)
 
 
 def _decoded(
-    frozen: FrozenModel,
+    frozen: BaseRuntime,
     decoder: Decoder,
     prompts: Prompts,
     adapters: Sequence[BankedAdapter | None],
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
     asked = list(zip(prompts, adapters, strict=True))
-    shared = [tuple(p[: a.acts_from(len(p))]) if a is not None else () for p, a in asked]
+    shared = [tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in asked]
     begun = [_begun(frozen, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
     read = [0 if b is None else b.shape[3] for b in begun]
     lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
@@ -62,28 +62,28 @@ def _decoded(
     ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
     positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
     hidden = decoder.hidden(
-        sent(ids, frozen.device),
-        sent(positions, frozen.device),
+        to_device(ids, frozen.device),
+        to_device(positions, frozen.device),
         lengths,
         route,
         ends - 1,
         begun=begun,
         states=states,
     )
-    rows = joined(states, lengths, begun)
+    rows = join_prefixes(states, lengths, begun)
     for part, row in zip(shared, rows, strict=True):
         frozen.prompts.put(part, row[:, :, :, : len(part)])
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
 
 
-def _begun(frozen: FrozenModel, shared: tuple[int, ...], tokens: int) -> Beginning | None:
+def _begun(frozen: BaseRuntime, shared: tuple[int, ...], tokens: int) -> Beginning | None:
     """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
     found = frozen.prompts.find(shared)
     return found if found is not None and tokens - found.shape[3] <= LONG else None
 
 
 def _packed(
-    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     device, lengths = frozen.device, [len(p) for p in prompts]
     ends = torch.tensor(lengths).cumsum(0)
@@ -96,9 +96,9 @@ def _packed(
     kept: Kept = []
     with frozen.bank.routed(route):
         logits = frozen.model(
-            input_ids=sent(torch.tensor([[t for p in prompts for t in p]]), device),
-            position_ids=sent(torch.cat([torch.arange(n) for n in lengths])[None], device),
-            logits_to_keep=sent(ends - 1, device),
+            input_ids=to_device(torch.tensor([[t for p in prompts for t in p]]), device),
+            position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
+            logits_to_keep=to_device(ends - 1, device),
             use_cache=False,
             packing=Packing.of(lengths, device),
             kept=kept,
@@ -107,9 +107,9 @@ def _packed(
 
 
 def _padded(
-    frozen: FrozenModel, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    ids, mask = (sent(part, frozen.device) for part in _left_padded(prompts))
+    ids, mask = (to_device(part, frozen.device) for part in _left_padded(prompts))
     width = ids.shape[1]
     route = Route.of_segments(
         segment  # padding counts to the prompt, which ends where the row does
@@ -124,7 +124,7 @@ def _padded(
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=sent(torch.tensor([width - 1]), frozen.device),
+            logits_to_keep=to_device(torch.tensor([width - 1]), frozen.device),
         ).logits[:, -1]
     layers: list[KeysValues] = [(keys, values) for keys, values, *_ in cache]  # type: ignore[misc]
     starts = [width - len(p) for p in prompts]

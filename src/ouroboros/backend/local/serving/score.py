@@ -13,9 +13,9 @@ from torch.nn.functional import kl_div
 
 from ouroboros.backend.base import Score
 from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import costs, cut
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens, tokens_to_run
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.weights import LoraWeights, LowRank
@@ -25,15 +25,15 @@ KEPT = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoreItem:
     """A sequence, the adapter to run it under (None: the base), and whether its drift is asked."""
 
-    sequence: Encoded
+    sequence: TokenizedPair
     adapter: BankedAdapter | None
     drift: bool = False
 
 
-def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]]:
+def score_outputs(frozen: BaseRuntime, asked: Sequence[ScoreItem]) -> Steps[Any, list[Score]]:
     """One score for each; one step per forward pass.
 
     Greedy decoding says exactly the output if, and only if, each of its tokens is the likeliest after
@@ -41,41 +41,41 @@ def score(frozen: FrozenModel, asked: Sequence[Asked]) -> Steps[Any, list[Score]
     """
     found: list[Score] = []
     base = yield from _read_base(frozen, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
-    tokens = costs(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
-    for run in cut(tokens, frozen.token_budget):
+    tokens = tokens_to_run(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
+    for run in split_by_tokens(tokens, frozen.token_budget):
         found += _score(frozen, [asked[i] for i in run], base)
         yield None
     return found
 
 
-def strength(frozen: FrozenModel, weights: LoraWeights) -> float:
+def measure_strength(frozen: BaseRuntime, weights: LoraWeights) -> float:
     """Frobenius norm of all updates over that of the layers they are added to."""
     base = sum(map(frozen.energy, weights))
     return math.sqrt(sum(map(_energy, weights.values())) / max(base, 1e-12))
 
 
 def _read_base(
-    frozen: FrozenModel, sequences: Sequence[Encoded]
-) -> Steps[Any, Mapping[Encoded, Float[Tensor, "T V"]]]:
+    frozen: BaseRuntime, sequences: Sequence[TokenizedPair]
+) -> Steps[Any, Mapping[TokenizedPair, Float[Tensor, "T V"]]]:
     """What the base says of each; it is kept, since a gate asks the same ones again and again."""
-    known = {s: frozen.said[s] for s in sequences if s in frozen.said}
+    known = {s: frozen.base_logits_cache[s] for s in sequences if s in frozen.base_logits_cache}
     unread = [s for s in sequences if s not in known]
-    for run in cut(list(map(len, unread)), frozen.token_budget):
+    for run in split_by_tokens(list(map(len, unread)), frozen.token_budget):
         chosen = [unread[i] for i in run]
         with torch.no_grad():
             logits, _ = labelled_logits(frozen, chosen, [None] * len(chosen))
         tables = logits.split([len(s.output) for s in chosen])
         known |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
-    if len(frozen.said) + len(unread) > KEPT:
-        frozen.said.clear()
-    frozen.said.update({s: known[s] for s in unread[:KEPT]})
+    if len(frozen.base_logits_cache) + len(unread) > KEPT:
+        frozen.base_logits_cache.clear()
+    frozen.base_logits_cache.update({s: known[s] for s in unread[:KEPT]})
     return known
 
 
 @torch.no_grad()
 def _score(
-    frozen: FrozenModel, asked: Sequence[Asked], base: Mapping[Encoded, Float[Tensor, "T V"]]
+    frozen: BaseRuntime, asked: Sequence[ScoreItem], base: Mapping[TokenizedPair, Float[Tensor, "T V"]]
 ) -> list[Score]:
     logits, batch = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
     table = logits.float().log_softmax(-1)
@@ -94,7 +94,7 @@ def _score(
     ]
 
 
-def _said(likeliest: Sequence[int], asked: Asked, ends: frozenset[int]) -> bool:
+def _said(likeliest: Sequence[int], asked: ScoreItem, ends: frozenset[int]) -> bool:
     """Whether the likeliest tokens are the output's; whatever ends an answer will do as its end."""
     output = asked.sequence.output
     return likeliest[:-1] == list(output[:-1]) and likeliest[-1] in ends | {output[-1]}

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.base import Delta
+from ouroboros.backend.base import UpdateStrength
 from ouroboros.backend.local.model.tokenizer import Codec
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.lora.bank import BankedAdapter
@@ -15,7 +15,7 @@ _PARTIAL = "\ufffd"
 
 
 @dataclass(frozen=True)
-class Question:
+class TokenizedPrompt:
     """A prompt in token ids, how to answer it, and the adapter that answers (None: the base)."""
 
     prompt: tuple[int, ...]
@@ -23,10 +23,10 @@ class Question:
     adapter: BankedAdapter | None
 
 
-class Answer:
+class GeneratedSequence:
     """One growing answer: its tokens, and how much of its text may be shown already."""
 
-    def __init__(self, question: Question, codec: Codec) -> None:
+    def __init__(self, question: TokenizedPrompt, codec: Codec) -> None:
         self.question = question
         self.finish = ""
         self._codec = codec
@@ -67,7 +67,7 @@ class Answer:
             probs[order[before >= self._config.top_p]] = 0.0
         return int(torch.multinomial(probs, 1, generator=self._generator))
 
-    def push(self, token: int, logprob: float) -> Delta:
+    def push(self, token: int, logprob: float) -> UpdateStrength:
         """Take the next token; the text it allows to be shown."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
@@ -79,7 +79,7 @@ class Answer:
         self._cut_at_stop()
         end = len(self._text) if self.finish else self._safe_end()
         piece, self._shown = self._text[self._shown : end], max(self._shown, end)
-        return Delta(piece, self.generation() if self.finish else None)
+        return UpdateStrength(piece, self.generation() if self.finish else None)
 
     def generation(self) -> Generation:
         return Generation(

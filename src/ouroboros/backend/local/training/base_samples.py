@@ -21,19 +21,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ouroboros.backend.local.cache.kv_cache import Columns
+from ouroboros.backend.local.cache.kv_cache import KVCache
 from ouroboros.backend.local.model.dtype import machine
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.tokenizer import Codec, Encoded
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import Codec, TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.serving.continuous_batch import following
-from ouroboros.backend.local.serving.prefill import prefill
-from ouroboros.backend.local.training.distillation import KEPT, Teacher, taught
-from ouroboros.backend.local.training.rows import Item
+from ouroboros.backend.local.serving.continuous_batch import decode_step
+from ouroboros.backend.local.serving.prefill import prefill_prompts
+from ouroboros.backend.local.training.distillation import KEPT, Teacher, teacher_topk
+from ouroboros.backend.local.training.rows import TokenizedRow
 from ouroboros.domain.data import Row
-from ouroboros.domain.losses import Distil
+from ouroboros.domain.losses import Distillation
 from ouroboros.lora.slots import Slots
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 PASSAGES, TOKENS = 64, 64
 
@@ -47,42 +47,44 @@ WEIGHT = 30.0
 EDITION = 1
 """Of the way they are written: others are not read."""
 
-Told = tuple[Encoded, Teacher]
+Told = tuple[TokenizedPair, Teacher]
 """A passage, and what the base says at each of its tokens."""
 
 
-class Passages:
+class BaseSamples:
     """A base's passages: written when they are first asked for, and the same ones ever after.
 
     They are kept in `folder`, where one is given. What cannot be read there is written again.
     """
 
-    def __init__(self, frozen: FrozenModel, folder: Path | None = None) -> None:
+    def __init__(self, frozen: BaseRuntime, folder: Path | None = None) -> None:
         self._frozen = frozen
         self._file = folder / f"{_name(frozen)}.safetensors" if folder else None
-        self._items: tuple[Item, ...] = ()
+        self._items: tuple[TokenizedRow, ...] = ()
 
-    def written(self) -> Steps[Any, tuple[Item, ...]]:
+    def load_or_generate(self) -> Steps[Any, tuple[TokenizedRow, ...]]:
         """Passages to train along, with the base as their teacher. A function of the base alone."""
         if not self._items:
             told = _load(self._file) if self._file else None
             if told is None:
                 told = yield from self._write()
-            row = Row("", "", Distil("base"), WEIGHT)
-            self._items = tuple(Item(row, (s,), (0.0,), t.to(self._frozen.device)) for s, t in told)
+            row = Row("", "", Distillation("base"), WEIGHT)
+            self._items = tuple(
+                TokenizedRow(row, (s,), (0.0,), t.to(self._frozen.device)) for s, t in told
+            )
         return self._items
 
     def _write(self) -> Steps[Any, list[Told]]:
-        sequences = yield from write(self._frozen)
+        sequences = yield from generate_samples(self._frozen)
         count = len(sequences)
-        teachers = yield from taught(self._frozen, sequences, [None] * count, [False] * count)
+        teachers = yield from teacher_topk(self._frozen, sequences, [None] * count, [False] * count)
         told = list(zip(sequences, teachers, strict=True))
         if self._file:
             _save(self._file, told)
         return told
 
 
-def write(frozen: FrozenModel) -> Steps[Any, list[Encoded]]:
+def generate_samples(frozen: BaseRuntime) -> Steps[Any, list[TokenizedPair]]:
     """Half are plain text that begins anywhere; half are answers to the beginnings of those.
 
     So both what a model may read and what it may be asked is among them. One forward pass a step.
@@ -104,28 +106,28 @@ def _starts(codec: Codec, chance: torch.Generator) -> list[tuple[int, ...]]:
 
 
 def _sampled(
-    frozen: FrozenModel, starts: Sequence[tuple[int, ...]], chance: torch.Generator
-) -> Steps[Any, list[Encoded]]:
+    frozen: BaseRuntime, starts: Sequence[tuple[int, ...]], chance: torch.Generator
+) -> Steps[Any, list[TokenizedPair]]:
     """Go on from each start at temperature 1, to the same length.
 
     An end token does not end a passage: the further turn or text after it is what the base says, too.
     """
     room = min(TOKENS, *(frozen.codec.room(start) for start in starts))
-    columns, slots = Columns(), Slots(frozen.device)
+    columns, slots = KVCache(), Slots(frozen.device)
     said: list[Int[Tensor, "B"]] = []
     for _ in range(room):
         with torch.no_grad():
             if said:
                 slots.arrange([None] * len(starts))
-                logits = following(frozen, sent(said[-1], frozen.device), columns, slots)
+                logits = decode_step(frozen, to_device(said[-1], frozen.device), columns, slots)
             else:
-                logits, rows = prefill(frozen, starts, [None] * len(starts))
+                logits, rows = prefill_prompts(frozen, starts, [None] * len(starts))
                 for row in rows:
                     columns.join(row)
             said.append(_drawn(logits.float().softmax(-1).cpu(), chance))
         yield None
     outputs = torch.stack(said, dim=1).tolist()
-    return [Encoded(s, tuple(output)) for s, output in zip(starts, outputs, strict=True)]
+    return [TokenizedPair(s, tuple(output)) for s, output in zip(starts, outputs, strict=True)]
 
 
 def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, "B"]:
@@ -135,7 +137,7 @@ def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, 
     return torch.searchsorted(sums, drawn)[:, 0].clamp(max=probs.shape[1] - 1)
 
 
-def _name(frozen: FrozenModel) -> str:
+def _name(frozen: BaseRuntime) -> str:
     """Of what passages depend on: the base, what it computes in and on, and how they are written."""
     on = (frozen.dtype, machine(), frozen.device.type)
     made = (frozen.base.fingerprint, *on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
@@ -170,6 +172,6 @@ def _load(file: Path) -> list[Told] | None:
         said = (parts[name].split([o for _, o in tokens]) for name in ("ids", "logprobs", "rest"))
         for (prompt, _), text, *teacher in zip(tokens, texts, *said, strict=True):
             ids = tuple(text.tolist())
-            found.append((Encoded(ids[:prompt], ids[prompt:]), Teacher(*teacher)))
+            found.append((TokenizedPair(ids[:prompt], ids[prompt:]), Teacher(*teacher)))
         return found
     return None

@@ -15,14 +15,14 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """What a training has come to: its losses, one per step, and the tokens it read."""
 
     losses: list[float]
     tokens: int
 
 
-def pack(master: Tensor, optimizer: torch.optim.Optimizer, done: Progress) -> bytes:
+def pack_state(master: Tensor, optimizer: torch.optim.Optimizer, done: TrainingState) -> bytes:
     """The state as a safetensors file: no pickle, here either."""
     kept = optimizer.state[master]
     tensors = {"master": master, **{name: kept[name] for name in _MOMENTS}}
@@ -31,9 +31,9 @@ def pack(master: Tensor, optimizer: torch.optim.Optimizer, done: Progress) -> by
     return save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
 
 
-def unpack(
+def unpack_state(
     state: bytes, master: Float[Tensor, "P"], optimizer: torch.optim.Optimizer, steps: Sequence[object]
-) -> Progress:
+) -> TrainingState:
     """Put a state back into an adapter and a fresh optimizer of the same training."""
     try:
         tensors = load(state)
@@ -49,4 +49,4 @@ def unpack(
         master.copy_(tensors["master"])
     step = torch.tensor(float(len(losses)), device=master.device)
     optimizer.state[master] = {"step": step, **moments}
-    return Progress(losses, tokens)
+    return TrainingState(losses, tokens)

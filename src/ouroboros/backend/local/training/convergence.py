@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ouroboros.backend.local.training.rows import Found, Item
+from ouroboros.backend.local.training.rows import StepStats, TokenizedRow
 
 MOVED = math.log(2)
 """How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
@@ -12,7 +12,7 @@ CERTAIN = 0.9
 """A praised answer whose tokens all have this probability needs no more praise."""
 
 
-def gaps(items: Sequence[Item], found: Found, likely: float) -> list[float]:
+def gaps(items: Sequence[TokenizedRow], found: StepStats, likely: float) -> list[float]:
     """How far, in nats, each of a step's first items is from being learned: 0 once it is.
 
     `likely` is the probability that each token of a wanted answer has to have.
@@ -28,7 +28,7 @@ def advice(waiting: int, steps: int) -> str:
     return f"{waiting} rows were not fully learned within {steps} steps; give that feedback again."
 
 
-def _gap(item: Item, totals: Sequence[float], least: float, likely: float) -> float:
+def _gap(item: TokenizedRow, totals: Sequence[float], least: float, likely: float) -> float:
     """A wanted answer is to be said, a better one to gain on the worse, a judged one to move."""
     row, enough = item.row, MOVED * item.row.weight
     moved = [now - before for now, before in zip(totals, item.reference, strict=True)]

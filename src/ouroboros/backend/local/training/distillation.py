@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ouroboros.backend.local.forward.logprobs import logprobs, told
+from ouroboros.backend.local.forward.logprobs import gather_logits_lse, gather_logprobs
 from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import costs, cut
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens, tokens_to_run
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 
@@ -39,16 +39,16 @@ class Teacher:
         return Teacher(self.ids.to(device), self.logprobs.to(device), self.rest.to(device), but)
 
 
-def taught(
-    frozen: FrozenModel,
-    sequences: Sequence[Encoded],
+def teacher_topk(
+    frozen: BaseRuntime,
+    sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     besides: Sequence[bool],
 ) -> Steps[Any, list[Teacher]]:
     """Ask the teachers; sequence i has adapters[i] (None: the base), and besides[i] tells whether it is
     asked for what it would say besides the output's own tokens."""
     found: list[Teacher] = []
-    for run in cut(costs(frozen, sequences, adapters), frozen.token_budget):
+    for run in split_by_tokens(tokens_to_run(frozen, sequences, adapters), frozen.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logits, batch = labelled_logits(frozen, chosen, [adapters[i] for i in run])
@@ -60,7 +60,7 @@ def taught(
     return found
 
 
-def heard(
+def logprobs_and_kl(
     logits: Float[Tensor, "L V"],
     targets: Int[Tensor, "L"],
     lengths: Sequence[int],
@@ -72,7 +72,7 @@ def heard(
     KL(teacher || model), the tokens not kept counted as one; 0 where there is no teacher.
     """
     if not any(teachers):
-        said = logprobs(logits, targets)
+        said = gather_logprobs(logits, targets)
         return said, torch.zeros_like(said)
     asked = targets[:, None].repeat(1, 1 + max(t.ids.shape[1] for t in teachers if t))
     but = torch.full_like(targets, -1)
@@ -82,13 +82,13 @@ def heard(
         if teacher and teacher.but is not None:
             but[start : start + length] = teacher.but
     besides = any(t is not None and t.but is not None for t in teachers)
-    picked, norm, without = told(logits, asked, but if besides else None)
+    picked, norm, without = gather_logits_lse(logits, asked, but if besides else None)
     ours = (picked[:, 1:] - without[:, None]).split(list(lengths))
-    away = [_apart(o, t) if t else o.new_zeros(len(o)) for o, t in zip(ours, teachers, strict=True)]
+    away = [_teacher_kl(o, t) if t else o.new_zeros(len(o)) for o, t in zip(ours, teachers, strict=True)]
     return picked[:, 0] - norm, torch.cat(away)
 
 
-def _apart(ours: Float[Tensor, "T K"], teacher: Teacher) -> Float[Tensor, "T"]:
+def _teacher_kl(ours: Float[Tensor, "T K"], teacher: Teacher) -> Float[Tensor, "T"]:
     """From log-probabilities of the teacher's tokens."""
     kept = (teacher.logprobs.exp() * (teacher.logprobs - ours)).sum(-1)
     return kept + teacher.rest.exp() * (teacher.rest - _rest(ours))

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ouroboros.domain.data import Row
-from ouroboros.domain.losses import DPO, KTO, APOZero, Distil, Loss, Supervised, Unlikelihood
-from ouroboros.lora.transfer import sent
+from ouroboros.domain.losses import DPO, KTO, APOZero, Distillation, Loss, Supervised, Unlikelihood
+from ouroboros.lora.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SequenceBatch:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LossOutcome:
     """N rows that share a loss config, as a loss function sees them.
 
     total [N]      summed log-probability of each row's only output, or of the wanted one of a pair.
@@ -69,15 +69,15 @@ class Outcome:
     kl: float = 0.0
 
 
-LossFunction: TypeAlias = Callable[[Any, Outcome], Float[Tensor, "N"]]
+LossFunction: TypeAlias = Callable[[Any, LossOutcome], Float[Tensor, "N"]]
 
 
-def supervised(loss: Supervised, rows: Outcome) -> Float[Tensor, "N"]:
+def supervised(loss: Supervised, rows: LossOutcome) -> Float[Tensor, "N"]:
     """Cross-entropy summed over the output's tokens, and how far all else has moved there."""
     return loss.hold * rows.apart - rows.total
 
 
-def dpo(loss: DPO, rows: Outcome) -> Float[Tensor, "N"]:
+def dpo(loss: DPO, rows: LossOutcome) -> Float[Tensor, "N"]:
     """-log sigmoid(beta (r_wanted - r_rejected)) + anchor * NLL per token, r = log p - log p_reference.
 
     arXiv 2305.18290 equation 7, with the length-normalised anchor of arXiv 2404.19733.
@@ -86,7 +86,7 @@ def dpo(loss: DPO, rows: Outcome) -> Float[Tensor, "N"]:
     return -logsigmoid(loss.beta * margin) - loss.anchor * rows.total / rows.tokens
 
 
-def kto(loss: KTO, rows: Outcome) -> Float[Tensor, "N"]:
+def kto(loss: KTO, rows: LossOutcome) -> Float[Tensor, "N"]:
     """w_D (1 - sigmoid(beta (r - KL))) for wanted, w_U (1 - sigmoid(beta (KL - r))) for unwanted rows.
 
     arXiv 2402.01306 equation 8.
@@ -99,13 +99,13 @@ def kto(loss: KTO, rows: Outcome) -> Float[Tensor, "N"]:
     )
 
 
-def apo_zero(loss: APOZero, rows: Outcome) -> Float[Tensor, "N"]:
+def apo_zero(loss: APOZero, rows: LossOutcome) -> Float[Tensor, "N"]:
     """1 - sigmoid(beta r) for wanted rows, sigmoid(beta r) for unwanted: arXiv 2408.06266, unpaired."""
     ratio = loss.beta * (rows.total - rows.reference)
     return torch.sigmoid(torch.where(rows.wanted, -ratio, ratio))
 
 
-def unlikelihood(loss: Unlikelihood, rows: Outcome) -> Float[Tensor, "N"]:
+def unlikelihood(loss: Unlikelihood, rows: LossOutcome) -> Float[Tensor, "N"]:
     """Mean over tokens of -log(1 - p), counting only what lies above its value at p = floor.
 
     arXiv 1908.04319, made to stop: a token at the floor has loss 0 and no gradient, so a bad answer is
@@ -118,7 +118,7 @@ def unlikelihood(loss: Unlikelihood, rows: Outcome) -> Float[Tensor, "N"]:
     return torch.where(rows.wanted, -rows.total, unlikely) / rows.tokens
 
 
-def distil(loss: Distil, rows: Outcome) -> Float[Tensor, "N"]:
+def distillation(loss: Distillation, rows: LossOutcome) -> Float[Tensor, "N"]:
     """KL(teacher || adapter), summed over the output's tokens."""
     return rows.apart
 
@@ -129,7 +129,7 @@ LOSSES: dict[type[Loss], LossFunction] = {
     KTO: kto,
     APOZero: apo_zero,
     Unlikelihood: unlikelihood,
-    Distil: distil,
+    Distillation: distillation,
 }
 
 
@@ -155,7 +155,7 @@ def _mass(loss: Loss, weight: float, tokens: int) -> float:
     """What a row adds to the number that the losses of its kind are divided by."""
     if isinstance(loss, Supervised):
         return weight * tokens
-    return float(tokens) if isinstance(loss, Distil) else 1.0
+    return float(tokens) if isinstance(loss, Distillation) else 1.0
 
 
 def step_loss(batch: SequenceBatch) -> Float[Tensor, ""]:
@@ -164,7 +164,7 @@ def step_loss(batch: SequenceBatch) -> Float[Tensor, ""]:
     parts = []
     for loss, members in _by_loss(batch.rows).items():
         losses = LOSSES[type(loss)](loss, _outcome(batch, loss, members, [firsts[i] for i in members]))
-        weights = sent(torch.tensor([batch.coefficients[i] for i in members]), losses.device)
+        weights = to_device(torch.tensor([batch.coefficients[i] for i in members]), losses.device)
         parts.append((losses * weights).sum())
     return torch.stack(parts).sum()
 
@@ -182,26 +182,28 @@ def totals(logprobs: Float[Tensor, "L"], owner: Int[Tensor, "L"], sequences: int
     return _sum_by(owner, logprobs, sequences)
 
 
-def _outcome(batch: SequenceBatch, loss: Loss, members: Sequence[int], firsts: Sequence[int]) -> Outcome:
+def _outcome(
+    batch: SequenceBatch, loss: Loss, members: Sequence[int], firsts: Sequence[int]
+) -> LossOutcome:
     sequences = len(batch.reference)
     device = batch.logprobs.device
     total = totals(batch.logprobs, batch.owner, sequences)
     counts = _sum_by(batch.owner, torch.ones_like(batch.logprobs), sequences)
-    first = sent(torch.tensor(firsts), device)
+    first = to_device(torch.tensor(firsts), device)
     second = first + 1 if loss.uses_pair else first
     pair = 1.0 if loss.uses_pair else 0.0
     row_of = torch.full((sequences,), -1)
     row_of[list(firsts)] = torch.arange(len(firsts))
     rows = row_of[batch.owner]
     apart = torch.zeros_like(batch.logprobs) if batch.apart is None else batch.apart
-    return Outcome(
+    return LossOutcome(
         total=total[first],
         tokens=counts[first],
         reference=batch.reference[first],
-        wanted=sent(torch.tensor([batch.rows[i].output is not None for i in members]), device),
+        wanted=to_device(torch.tensor([batch.rows[i].output is not None for i in members]), device),
         rejected=total[second] * pair,
         rejected_reference=batch.reference[second] * pair,
-        token_logprobs=batch.logprobs[sent((rows >= 0).nonzero()[:, 0], device)],
+        token_logprobs=batch.logprobs[to_device((rows >= 0).nonzero()[:, 0], device)],
         owner=rows[rows >= 0],
         apart=totals(apart, batch.owner, sequences)[first],
         kl=batch.kl,
@@ -226,4 +228,4 @@ def _first_sequences(rows: Sequence[Row]) -> list[int]:
 
 def _sum_by(owner: Int[Tensor, "L"], values: Float[Tensor, "L"], n: int) -> Float[Tensor, "N"]:
     found = torch.zeros(n, device=values.device)
-    return found.index_add(0, sent(owner, values.device), values)
+    return found.index_add(0, to_device(owner, values.device), values)

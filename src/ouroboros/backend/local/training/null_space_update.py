@@ -26,20 +26,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import seen
-from ouroboros.backend.local.forward.prefix_reuse import cut
-from ouroboros.backend.local.model.load import FrozenModel
+from ouroboros.backend.local.forward.packing import adapted_layer_inputs
+from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
+from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.training.convergence import advice, gaps
 from ouroboros.backend.local.training.rows import (
-    Found,
-    encode,
-    planned,
+    StepStats,
+    add_start,
+    add_teachers,
+    plan_token_budget,
     start_copy,
-    with_start,
-    with_teachers,
+    tokenize_rows,
 )
-from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import require_finite
 from ouroboros.domain.config import UpdateConfig
 from ouroboros.domain.data import Row, TrainingExample
@@ -67,7 +67,7 @@ LEAST = 0.3
 
 
 @dataclass(frozen=True)
-class Shield:
+class NullSpaceProjector:
     """Takes the directions of protected inputs X [N, I] out of a matrix's rows.
 
     It multiplies by ridge (X^T X + ridge)^-1. `inside` is that where there are more inputs than
@@ -78,7 +78,7 @@ class Shield:
     inside: Tensor
 
     @classmethod
-    def against(cls, x: Float[Tensor, "N I"], ridge: float) -> "Shield":
+    def against(cls, x: Float[Tensor, "N I"], ridge: float) -> "NullSpaceProjector":
         """`ridge` is a share of the inputs' mean energy per direction."""
         strength = max(ridge * float(x.square().sum()) / x.shape[1], 1e-6)
         many = len(x) > x.shape[1]
@@ -94,7 +94,7 @@ class Shield:
 
 
 def update(
-    pool: Pool,
+    pool: GradientBatcher,
     adapter: BankedAdapter,
     rows: Sequence[Row],
     protect: Sequence[TrainingExample],
@@ -109,14 +109,14 @@ def update(
     frozen = pool.frozen
 
     # 1. What is to be learned, and what each layer has to keep away from.
-    every = encode(frozen, rows)
-    passes = planned(frozen, adapter, every, [range(len(every))])
-    items = yield from with_teachers(frozen, adapter, every)
+    every = tokenize_rows(frozen, rows)
+    passes = plan_token_budget(frozen, adapter, every, [range(len(every))])
+    items = yield from add_teachers(frozen, adapter, every)
     start = start_copy(frozen, adapter, items)
     moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
-    shields = _shields(frozen, adapter, protect, config.ridge, moving)
+    shields = _projectors(frozen, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
-    young = _young(adapter, shields, moving, config.ridge)
+    young = _rank_deficient(adapter, shields, moving, config.ridge)
 
     # 2. Steps along the shielded gradient, each as long as the gap seems to need; shorter, and from the
     #    same point again, when the loss rose.
@@ -129,19 +129,19 @@ def update(
     most = growth
     factors = {path: "ab" if path in young else "a" for path in moving}
 
-    def learned(found: Found) -> bool:
-        return not any(gaps(with_start(items, found), found, config.likely))
+    def learned(found: StepStats) -> bool:
+        return not any(gaps(add_start(items, found), found, config.likely))
 
     with adapter.training(factors) as grads:
         while True:
             found = yield from pool.gradient(adapter, start, items, grads, gradient, passes, learned)
-            items = with_start(items, found)
+            items = add_start(items, found)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
                 length, most, growth = length * SHORTER, 1.0, max(CALM, math.sqrt(growth))
             else:
                 losses.append(found.loss)
                 apart, left = left, gaps(items, found, config.likely)
-                _shield(adapter, gradient, shields, young)
+                _projector(adapter, gradient, shields, young)
                 norm = float(gradient.norm())
                 require_finite(found.loss, norm, len(losses))
                 point.copy_(master)
@@ -198,24 +198,24 @@ def _conjugate(
     return found if float(found @ gradient) > 0 else gradient.clone()
 
 
-def _shields(
-    frozen: FrozenModel,
+def _projectors(
+    frozen: BaseRuntime,
     adapter: BankedAdapter,
     protect: Sequence[TrainingExample],
     ridge: float,
     moving: Collection[str],
-) -> dict[str, Shield]:
+) -> dict[str, NullSpaceProjector]:
     """One shield per layer that moves; layers that see the same input share theirs."""
     sequences = [frozen.codec.sequence(e.input, e.output) for e in protect]
-    acted = [len(s) - adapter.acts_from(len(s.prompt)) for s in sequences]
-    run = next(cut(acted, SHIELD_TOKENS), [])
+    acted = [len(s) - adapter.first_adapted_token(len(s.prompt)) for s in sequences]
+    run = next(split_by_tokens(acted, SHIELD_TOKENS), [])
     if not run:
         return {}
-    made: dict[int, Shield] = {}
-    inputs = seen(frozen, [sequences[i] for i in run], adapter)
+    made: dict[int, NullSpaceProjector] = {}
+    inputs = adapted_layer_inputs(frozen, [sequences[i] for i in run], adapter)
     for x in (inputs[path] for path in moving):
         if id(x) not in made:
-            made[id(x)] = Shield.against(x.reshape(-1, x.shape[-1]).float(), ridge)
+            made[id(x)] = NullSpaceProjector.against(x.reshape(-1, x.shape[-1]).float(), ridge)
     return {path: made[id(inputs[path])] for path in moving}
 
 
@@ -224,21 +224,24 @@ def _length(adapter: BankedAdapter) -> float:
     return math.sqrt(sum(float(a.square().sum()) for a, _ in adapter.views(adapter.master).values()))
 
 
-def _young(
-    adapter: BankedAdapter, shields: Mapping[str, Shield], moving: Collection[str], ridge: float
-) -> dict[str, Shield | None]:
+def _rank_deficient(
+    adapter: BankedAdapter,
+    shields: Mapping[str, NullSpaceProjector],
+    moving: Collection[str],
+    ridge: float,
+) -> dict[str, NullSpaceProjector | None]:
     """Layers whose B leads nowhere yet, or not everywhere it could: there B moves as well.
 
     Where it is zero, A is shielded at its old length, which changes no output. Elsewhere B is kept off
     what A makes of the protected inputs, A x, as A is off the inputs.
     """
-    young: dict[str, Shield | None] = {}
+    young: dict[str, NullSpaceProjector | None] = {}
     for path, (a, b) in adapter.views(adapter.master).items():
         if path not in moving or _full(b):
             continue
         young[path] = None
         if path in shields and b.any():
-            young[path] = Shield.against(shields[path].x @ a.T, ridge)
+            young[path] = NullSpaceProjector.against(shields[path].x @ a.T, ridge)
         elif path in shields:
             kept = shields[path](a)
             a.copy_(kept * (a.norm() / kept.norm().clamp(min=1e-12)))
@@ -251,11 +254,11 @@ def _full(b: Float[Tensor, "R O"]) -> bool:
     return int(torch.linalg.matrix_rank(b.float(), rtol=SMALL)) == min(b.shape)
 
 
-def _shield(
+def _projector(
     adapter: BankedAdapter,
     gradient: Float[Tensor, "P"],
-    shields: Mapping[str, Shield],
-    young: Mapping[str, Shield | None],
+    shields: Mapping[str, NullSpaceProjector],
+    young: Mapping[str, NullSpaceProjector | None],
 ) -> None:
     """Keep of a gradient what may move: A off the protected inputs, B off what A makes of them."""
     for path, (a, b) in adapter.views(gradient).items():

@@ -8,24 +8,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.forward.packing import output_logprobs, token_logprobs
-from ouroboros.backend.local.forward.prefix_reuse import costs, cut, pass_tokens
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.memory_plan import Plan, plan
-from ouroboros.backend.local.model.tokenizer import Encoded
+from ouroboros.backend.local.forward.prefix_reuse import pass_tokens, split_by_tokens, tokens_to_run
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.memory_plan import MemoryPlan, plan_memory
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.distillation import Teacher, taught
+from ouroboros.backend.local.training.distillation import Teacher, teacher_topk
 from ouroboros.backend.local.training.losses import (
     kl_estimate,
     totals,
 )
 from ouroboros.domain.data import Row
-from ouroboros.domain.losses import Distil, Loss, Supervised
+from ouroboros.domain.losses import Distillation, Loss, Supervised
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
 
 
 @dataclass(frozen=True)
-class Item:
+class TokenizedRow:
     """A row in token ids, one sequence per output, with their log-probabilities at the start; none where
     the next pass is the start's own.
 
@@ -34,7 +34,7 @@ class Item:
     """
 
     row: Row
-    sequences: tuple[Encoded, ...]
+    sequences: tuple[TokenizedPair, ...]
     reference: tuple[float, ...] = ()
     teacher: Teacher | None = None
 
@@ -43,7 +43,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Found:
+class StepStats:
     """What a step's forward passes found out before the weights moved.
 
     totals  log-probability of every item's outputs; least  of the least likely token of its first one.
@@ -54,19 +54,22 @@ class Found:
     least: list[float]
 
 
-def encode(frozen: FrozenModel, rows: Sequence[Row]) -> list[Item]:
+def tokenize_rows(frozen: BaseRuntime, rows: Sequence[Row]) -> list[TokenizedRow]:
     """Rows as token ids. Raises `TooLong` for one that does not fit, `InvalidExample` for its form."""
     items = []
     for i, row in enumerate(rows, start=1):
         row.check()
         outputs = (frozen.codec.sequence(row.prompt, o, f"Row {i}") for o in row.outputs)
-        items.append(Item(row, tuple(outputs)))
+        items.append(TokenizedRow(row, tuple(outputs)))
     return items
 
 
-def planned(
-    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item], steps: Sequence[Sequence[int]]
-) -> Plan:
+def plan_token_budget(
+    frozen: BaseRuntime,
+    adapter: BankedAdapter,
+    items: Sequence[TokenizedRow],
+    steps: Sequence[Sequence[int]],
+) -> MemoryPlan:
     """How passes over items are cut so that they fit; `steps` are the items of each step."""
     tokens = [pass_tokens(frozen, i.sequences, adapter) for i in items]
     rows = [
@@ -74,42 +77,47 @@ def planned(
         for n, i in zip(tokens, items, strict=True)
     ]
     step = max(sum(tokens[i] for i in step) for step in steps)
-    found = plan(frozen.costs, rows, adapter.master.numel(), step, frozen.wanted_tokens, frozen.free)
+    found = plan_memory(
+        frozen.costs, rows, adapter.master.numel(), step, frozen.wanted_tokens, frozen.free
+    )
     return replace(found, start=_start(frozen, adapter, items, steps))
 
 
 def _start(
-    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item], steps: Sequence[Sequence[int]]
+    frozen: BaseRuntime,
+    adapter: BankedAdapter,
+    items: Sequence[TokenizedRow],
+    steps: Sequence[Sequence[int]],
 ) -> int:
     """The first layer that is adapted, where rows come twice and what it is given of all can be kept."""
     if frozen.decoder is None or sum(map(len, steps)) < 2 * len({i for step in steps for i in step}):
         return 0
     taken = sum(map(len, items)) * frozen.base.width * frozen.dtype.itemsize
-    return frozen.decoder.first(adapter.paths) if taken <= frozen.prompts.limit // 2 else 0
+    return frozen.decoder.first_layer(adapter.paths) if taken <= frozen.prompts.limit // 2 else 0
 
 
-def with_references(
-    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
-) -> Steps[TrainingProgress, list[Item]]:
+def add_references(
+    frozen: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
+) -> Steps[TrainingProgress, list[TokenizedRow]]:
     """Items with what is asked once, before the first step: of the start adapter, and of teachers."""
     asking = [i for i in items if i.row.loss.uses_reference]
     sequences = [s for item in asking for s in item.sequences]
     found = yield from output_logprobs(frozen, sequences, [adapter] * len(sequences))
     sums = iter([float(row.sum()) for row in found])
-    return (yield from with_teachers(frozen, adapter, [_compared(i, sums) for i in items]))
+    return (yield from add_teachers(frozen, adapter, [_compared(i, sums) for i in items]))
 
 
-def with_teachers(
-    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
-) -> Steps[TrainingProgress, list[Item]]:
+def add_teachers(
+    frozen: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
+) -> Steps[TrainingProgress, list[TokenizedRow]]:
     """Items that have a teacher, with what it says."""
     having = [i for i in items if _has_teacher(i.row.loss)]
     teachers = iter(
         (
-            yield from taught(
+            yield from teacher_topk(
                 frozen,
                 [i.sequences[0] for i in having],
-                [None if i.row.loss == Distil("base") else adapter for i in having],
+                [None if i.row.loss == Distillation("base") else adapter for i in having],
                 [isinstance(i.row.loss, Supervised) for i in having],
             )
         )
@@ -117,24 +125,24 @@ def with_teachers(
     return [replace(i, teacher=next(teachers)) if _has_teacher(i.row.loss) else i for i in items]
 
 
-def with_start(items: Sequence[Item], found: Found) -> list[Item]:
-    """Items as `with_references` has them, by what the first pass over the start adapter has found."""
+def add_start(items: Sequence[TokenizedRow], found: StepStats) -> list[TokenizedRow]:
+    """Items as `add_references` has them, by what the first pass over the start adapter has found."""
     pairs = zip(items, found.totals, strict=True)
     return [i if i.reference else _compared(i, iter(own)) for i, own in pairs]
 
 
-def _compared(item: Item, start: Iterator[float]) -> Item:
+def _compared(item: TokenizedRow, start: Iterator[float]) -> TokenizedRow:
     """With its outputs' log-probabilities, the next of the start's, if its loss asks for them."""
     asks = item.row.loss.uses_reference
     return replace(item, reference=tuple(next(start) if asks else 0.0 for _ in item.sequences))
 
 
 def _has_teacher(loss: Loss) -> bool:
-    return isinstance(loss, Distil) or (isinstance(loss, Supervised) and loss.hold > 0)
+    return isinstance(loss, Distillation) or (isinstance(loss, Supervised) and loss.hold > 0)
 
 
 def start_copy(
-    frozen: FrozenModel, adapter: BankedAdapter, items: Sequence[Item]
+    frozen: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
 ) -> BankedAdapter | None:
     """The adapter as it is before training, kept if a loss compares with it at every step."""
     if not any(item.row.loss.uses_baseline for item in items):
@@ -143,12 +151,12 @@ def start_copy(
 
 
 def kl_to_start(
-    frozen: FrozenModel, adapter: BankedAdapter, start: BankedAdapter, items: Sequence[Item]
+    frozen: BaseRuntime, adapter: BankedAdapter, start: BankedAdapter, items: Sequence[TokenizedRow]
 ) -> float:
     """KL to the start, from each row's prompt followed by the output of the row before it."""
     asking = [i.sequences[0] for i in items if i.row.loss.uses_baseline]
     rotated = [
-        Encoded(here.prompt, before.output)
+        TokenizedPair(here.prompt, before.output)
         for here, before in zip(asking, [*asking[-1:], *asking[:-1]], strict=True)
         if len(here.prompt) + len(before.output) <= frozen.base.context
     ]
@@ -159,11 +167,13 @@ def kl_to_start(
 
 
 def _totals(
-    frozen: FrozenModel, adapter: BankedAdapter, sequences: Sequence[Encoded]
+    frozen: BaseRuntime, adapter: BankedAdapter, sequences: Sequence[TokenizedPair]
 ) -> Float[Tensor, "Q"]:
     parts = []
     with torch.no_grad():
-        for run in cut(costs(frozen, sequences, [adapter] * len(sequences)), frozen.token_budget):
+        for run in split_by_tokens(
+            tokens_to_run(frozen, sequences, [adapter] * len(sequences)), frozen.token_budget
+        ):
             logprobs, owner = token_logprobs(frozen, [sequences[i] for i in run], [adapter] * len(run))
             parts.append(totals(logprobs, owner, len(run)))
     return torch.cat(parts)

@@ -1,7 +1,7 @@
-"""Gradients of optimizer steps, found in shared passes.
+"""Shared gradients: optimizer steps of several trainings ask for gradients, and one pass serves them all.
 
-Whoever trains asks the `Pool` for a gradient. A pass over the base takes rows of everyone who is asking,
-as many as the token budget holds, each under its own adapter: so adapters that learn at the same time
+A trainer asks the `GradientBatcher` for a gradient. A pass over the base takes rows of every training that
+waits, as many as the token budget holds, each under its own adapter. Adapters that learn at the same time
 share the passes, whatever their data, rank, loss or pace, and none waits for another's job to end.
 """
 
@@ -16,16 +16,16 @@ from torch import Tensor
 
 from ouroboros.backend.local.forward.packing import labelled_logits
 from ouroboros.backend.local.forward.prefix_reuse import pass_tokens
-from ouroboros.backend.local.model.load import FrozenModel
-from ouroboros.backend.local.model.memory_plan import Plan
-from ouroboros.backend.local.runtime.memory import explained
+from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.memory_plan import MemoryPlan
+from ouroboros.backend.local.runtime.memory import oom_as_error
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.distillation import heard
+from ouroboros.backend.local.training.distillation import logprobs_and_kl
 from ouroboros.backend.local.training.losses import SequenceBatch, coefficients, step_loss, totals
-from ouroboros.backend.local.training.rows import Found, Item, kl_to_start
+from ouroboros.backend.local.training.rows import StepStats, TokenizedRow, kl_to_start
 from ouroboros.domain.errors import OutOfMemory
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.transfer import sent
+from ouroboros.lora.transfer import to_device
 
 WATCHED_TOKENS = 256
 """Tokens per pass while someone reads an answer being written: so short is the wait for a pass."""
@@ -33,27 +33,27 @@ WATCHED_TOKENS = 256
 _SMALLER = "Shorten the longest rows, close other programs, or take a smaller model."
 
 
-class Pool:
+class GradientBatcher:
     """Gradients that are being asked for, to be found together.
 
     `watched` tells whether answers are being written meanwhile.
     """
 
-    def __init__(self, frozen: FrozenModel, watched: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, frozen: BaseRuntime, watched: Callable[[], bool] = lambda: False) -> None:
         self.frozen = frozen
         self._watched = watched
-        self._asked: list[_Asked] = []
+        self._asked: list[GradientRequest] = []
 
     def gradient(
         self,
         adapter: BankedAdapter,
         start: BankedAdapter | None,
-        items: Sequence[Item],
+        items: Sequence[TokenizedRow],
         grads: Float[Tensor, "P"],
         into: Float[Tensor, "P"],
-        plan: Plan,
-        enough: Callable[[Found], bool] | None = None,
-    ) -> Steps[Any, Found]:
+        plan: MemoryPlan,
+        enough: Callable[[StepStats], bool] | None = None,
+    ) -> Steps[Any, StepStats]:
         """Add the gradient of one optimizer step's loss to `into`, in float32.
 
         `grads` is what the adapter's `training` yields. Each step is at most one forward and backward
@@ -63,7 +63,7 @@ class Pool:
         shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
         kl = kl_to_start(self.frozen, adapter, start, items) if start is not None else 0.0
         tokens = [pass_tokens(self.frozen, i.sequences, adapter) for i in items]
-        asked = _Asked(adapter, items, tokens, shares, kl, grads, into, plan, enough)
+        asked = GradientRequest(adapter, items, tokens, shares, kl, grads, into, plan, enough)
         self._asked.append(asked)
         try:
             while asked.next < len(items):
@@ -74,7 +74,7 @@ class Pool:
             self._asked.remove(asked)
         return asked.found
 
-    def _choose(self, first: "_Asked") -> "list[tuple[_Asked, int]]":
+    def _choose(self, first: "GradientRequest") -> "list[tuple[GradientRequest, int]]":
         """Who takes part in the next pass, each with how many of its rows: taken in turn, a row each.
 
         A row takes the share of the pass that its plan has for it, so that all together fit.
@@ -93,11 +93,11 @@ class Pool:
                 waiting.append(asked)
         return list(taking.items())
 
-    def _pass(self, taking: "Sequence[tuple[_Asked, int]]") -> None:
+    def _pass(self, taking: "Sequence[tuple[GradientRequest, int]]") -> None:
         """One forward and backward pass. Should the memory not hold it, the first one runs alone."""
         predicted = max(asked.plan.predicted for asked, _ in taking)
         try:
-            with explained(self.frozen.device, predicted, _SMALLER):
+            with oom_as_error(self.frozen.device, predicted, _SMALLER):
                 self._run(taking)
         except OutOfMemory:
             for asked, _ in taking:
@@ -106,7 +106,7 @@ class Pool:
                 raise
             self._pass(taking[:1])
 
-    def _run(self, taking: "Sequence[tuple[_Asked, int]]") -> None:
+    def _run(self, taking: "Sequence[tuple[GradientRequest, int]]") -> None:
         """The pass itself. Should one adapter's loss not be finite, each runs alone."""
         chosen = [(asked, asked.items[asked.next : asked.next + n]) for asked, n in taking]
         sequences = [s for _, items in chosen for item in items for s in item.sequences]
@@ -115,7 +115,7 @@ class Pool:
         start = min(asked.plan.start for asked, _ in taking)
         logits, batch = labelled_logits(self.frozen, sequences, adapters, again=again, start=start)
         every = [item for _, items in chosen for item in items]
-        logprobs, apart = heard(
+        logprobs, apart = logprobs_and_kl(
             logits, batch.targets, list(map(_labels, every)), [item.teacher for item in every]
         )
         lengths = [sum(map(_labels, items)) for _, items in chosen]
@@ -151,20 +151,20 @@ class Pool:
 
 
 @dataclass(eq=False)
-class _Asked:
+class GradientRequest:
     """A gradient that someone waits for, and how far it is: items from `next` on are still to run."""
 
     adapter: BankedAdapter
-    items: Sequence[Item]
+    items: Sequence[TokenizedRow]
     tokens: Sequence[int]
     shares: Sequence[float]
     kl: float
     grads: Float[Tensor, "P"]
     into: Float[Tensor, "P"]
-    plan: Plan
-    enough: Callable[[Found], bool] | None
+    plan: MemoryPlan
+    enough: Callable[[StepStats], bool] | None
     next: int = 0
-    found: Found = field(default_factory=lambda: Found(0.0, [], []))
+    found: StepStats = field(default_factory=lambda: StepStats(0.0, [], []))
 
     def share(self, item: int, watched: bool) -> float:
         """What part of a pass an item takes; `watched` ones are short, what is read before included."""
@@ -174,7 +174,7 @@ class _Asked:
 
     def loss_of(
         self,
-        items: Sequence[Item],
+        items: Sequence[TokenizedRow],
         logprobs: Float[Tensor, "L"],
         owner: Int[Tensor, "L"],
         apart: Float[Tensor, "L"],
@@ -188,7 +188,7 @@ class _Asked:
                 coefficients=self.shares[self.next : self.next + len(items)],
                 logprobs=logprobs,
                 owner=owner,
-                reference=sent(torch.tensor(known), logprobs.device)
+                reference=to_device(torch.tensor(known), logprobs.device)
                 if known
                 else totals(logprobs.detach(), owner, sequences),
                 kl=self.kl,
@@ -196,30 +196,32 @@ class _Asked:
             )
         )
 
-    def found_with(self, items: Sequence[Item], logprobs: Float[Tensor, "L"], loss: float) -> Found:
+    def found_with(
+        self, items: Sequence[TokenizedRow], logprobs: Float[Tensor, "L"], loss: float
+    ) -> StepStats:
         """What has been found once a pass over the next items is counted."""
         totals, least = _sums(items, logprobs)
         before = self.found
-        return Found(before.loss + loss, before.totals + totals, before.least + least)
+        return StepStats(before.loss + loss, before.totals + totals, before.least + least)
 
-    def content_with(self, found: Found) -> bool:
+    def content_with(self, found: StepStats) -> bool:
         """Whether what one pass over all items has found is enough, without its gradient."""
         whole = self.next == 0 and len(found.totals) == len(self.items)
         return whole and self.enough is not None and self.enough(found)
 
-    def take(self, found: Found) -> None:
+    def take(self, found: StepStats) -> None:
         """Put down what a pass has found, and its gradient."""
         self.into.add_(self.grads)
         self.grads.zero_()
         self.found, self.next = found, len(found.totals)
 
 
-def _labels(item: Item) -> int:
+def _labels(item: TokenizedRow) -> int:
     return sum(len(s.output) for s in item.sequences)
 
 
 def _sums(
-    items: Sequence[Item], logprobs: Float[Tensor, "L"]
+    items: Sequence[TokenizedRow], logprobs: Float[Tensor, "L"]
 ) -> tuple[list[tuple[float, ...]], list[float]]:
     """Of each item the log-probability of its outputs, and of the least likely token of its first."""
     outputs = iter(logprobs.split([len(s.output) for item in items for s in item.sequences]))

@@ -14,17 +14,17 @@ import torch
 
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.checkpoint import Progress, pack, unpack
+from ouroboros.backend.local.training.checkpoint import TrainingState, pack_state, unpack_state
 from ouroboros.backend.local.training.convergence import advice, gaps
 from ouroboros.backend.local.training.rows import (
-    Found,
-    Item,
-    encode,
-    planned,
+    StepStats,
+    TokenizedRow,
+    add_references,
+    plan_token_budget,
     start_copy,
-    with_references,
+    tokenize_rows,
 )
-from ouroboros.backend.local.training.shared_gradients import Pool
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import TrainingFailed
@@ -33,14 +33,14 @@ from ouroboros.lora.bank import BankedAdapter
 
 
 def train(
-    pool: Pool,
+    pool: GradientBatcher,
     adapter: BankedAdapter,
     rows: Sequence[Row],
     config: AdapterConfig,
     training: TrainingConfig,
     replay: Sequence[Row] = (),
     checkpoints: Checkpoints = NO_CHECKPOINTS,
-    anchors: Sequence[Item] = (),
+    anchors: Sequence[TokenizedRow] = (),
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
@@ -58,21 +58,21 @@ def train(
     frozen = pool.frozen
 
     # 1. Rows become token ids; all are checked before anything runs.
-    every = [*encode(frozen, (*rows, *replay)), *anchors]
+    every = [*tokenize_rows(frozen, (*rows, *replay)), *anchors]
 
     # 2. The plan: which rows make up each step, at what rate, and how its passes fit the memory.
-    new = list(order(len(rows), training, config.max_steps))
+    new = list(shuffle_rows(len(rows), training, config.max_steps))
     known = range(len(rows), len(rows) + len(replay))
     plain = range(len(rows) + len(replay), len(every))
-    replayed = list(beside(new, known, training.replay, training.seed + 1))
-    anchored = beside(new, plain, training.anchors, training.seed + 2)
+    replayed = list(interleave_replay(new, known, training.replay, training.seed + 1))
+    anchored = interleave_replay(new, plain, training.anchors, training.seed + 2)
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
     peak = config.learning_rate * (training.caution if replay else 1.0)
     rates = list(schedule(len(plan), training, peak))
-    passes = planned(frozen, adapter, every, plan)
+    passes = plan_token_budget(frozen, adapter, every, plan)
 
     # 3. What the start makes of the rows; the optimizer sees one tensor.
-    taught = yield from with_references(frozen, adapter, every[: len(rows) + len(replay)])
+    taught = yield from add_references(frozen, adapter, every[: len(rows) + len(replay)])
     items = [*taught, *anchors]
     start = start_copy(frozen, adapter, items)
     master = adapter.master
@@ -80,11 +80,11 @@ def train(
     optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
 
     # 4. Where a former run had come to, if there was one.
-    done = Progress([], 0)
+    done = TrainingState([], 0)
     if checkpoints.resume:
-        done = unpack(checkpoints.resume, master, optimizer, plan)
+        done = unpack_state(checkpoints.resume, master, optimizer, plan)
         adapter.publish()
-    saved, found, waiting = started, Found(0.0, [], []), 0
+    saved, found, waiting = started, StepStats(0.0, [], []), 0
 
     # 5. Steps.
     with adapter.training() as grads:
@@ -108,7 +108,7 @@ def train(
             done.tokens += sum(map(len, batch))
             now, state = time.perf_counter(), None
             if checkpoints.seconds is not None and now - saved >= checkpoints.seconds:
-                saved, state = now, pack(master, optimizer, done)
+                saved, state = now, pack_state(master, optimizer, done)
             yield TrainingProgress(
                 step, len(plan), found.loss, rate, norm, done.tokens, now - started, state, passes.note
             )
@@ -118,7 +118,7 @@ def train(
     return TrainingReport(len(rows), steps, done.tokens, first, final, seconds, word)
 
 
-def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
+def shuffle_rows(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
     """The rows of each optimizer step: every epoch a fresh order, drawn from the seed."""
     chance = random.Random(training.seed)
     steps = training.steps(rows, max_steps)
@@ -132,7 +132,7 @@ def order(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[
             yield epoch[start : start + training.batch_size]
 
 
-def beside(
+def interleave_replay(
     plan: Sequence[Sequence[int]], rows: Sequence[int], share: float, seed: int
 ) -> Iterator[list[int]]:
     """What joins each step of a plan: `share` rows for each of its own, all in turn, shuffled anew."""
