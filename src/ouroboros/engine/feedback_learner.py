@@ -1,6 +1,6 @@
-"""`FeedbackLearner`: from an adapter's journal to its next version, each event exactly once and in order.
+"""`FeedbackLearner`: from an adapter's journal to its next version, each event once and in order.
 
-Acknowledging and learning are separate. `submit` makes an event durable; `learn` takes the pending events
+Acknowledging and learning are separate. `submit` makes an event durable; `learn` takes pending events
 from the journal, plans one update from them, and commits the result. The head and the applied journal
 position move in one compare-and-set, so a crash before it loses no event and one after it applies none
 twice; when another process drains the same journal, one of the two starts over.

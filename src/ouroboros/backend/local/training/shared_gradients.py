@@ -1,8 +1,8 @@
-"""Shared gradients: optimizer steps of several trainings ask for gradients, and one pass serves them all.
+"""Shared gradients: trainings ask for the gradients of their steps, and one pass serves them all.
 
-A trainer asks the `GradientBatcher` for a gradient. A pass over the base takes rows of every training that
-waits, as many as the token budget holds, each under its own adapter. Adapters that learn at the same time
-share the passes, whatever their data, rank, loss or pace, and none waits for another's job to end.
+A trainer asks the `GradientBatcher` for a gradient. A pass over the base takes rows of every training
+that waits, as many as the token budget holds, each under its own adapter. Adapters that learn together
+share the passes, whatever their data, rank, loss or pace, and none waits for another job to end.
 """
 
 from collections import deque
