@@ -75,7 +75,7 @@ _LATER = {
     "AdapterLearningEngine": "ouroboros.engine",
     "Settings": "ouroboros.settings",
     "SyncEngine": "ouroboros.sync",
-    "fit": "ouroboros.lora.planning",
+    "shrink_to_limit": "ouroboros.lora.planning",
     "open_engine": "ouroboros.build",
     "open_sync_engine": "ouroboros.build",
 }

@@ -212,7 +212,7 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.training import train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
-from ouroboros.backend.local.training.rows import planned
+from ouroboros.backend.local.training.rows import plan_token_budget
 
 def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -220,7 +220,7 @@ def status(name):
 async def main():
     backend = LocalBackend.open("starter", dtype="float32")
     plans = []
-    train.planned = lambda *a: plans.append(planned(*a)) or plans[-1]
+    train.plan_token_budget = lambda *a: plans.append(plan_token_budget(*a)) or plans[-1]
     adapter = AdapterConfig(8, 1e-3)
     start = await backend.initialize(adapter, 0)
     work = TrainJob(start, adapter, TrainingConfig(1, 1), (Row("a", "b"),))

@@ -299,8 +299,10 @@ class DecoderLayer:
 
 
 class _AttentionFunction(torch.autograd.Function):
-    """`Layer.mix` with its derivative. `trained` is there so that autograd asks for it; it is written
-    into the factors themselves."""
+    """`DecoderLayer.attention_forward` with its derivative.
+
+    `trained` makes autograd ask for the derivative; the gradient itself is written into the factors.
+    """
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, trained: Tensor | None, layer: "DecoderLayer", frame: Frame) -> Any:
@@ -311,13 +313,13 @@ class _AttentionFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        kept = ctx.kept or ctx.layer.mix(*ctx.inputs)[1]
-        dh = ctx.layer.mix_back(*grad_outputs, kept, ctx.inputs[1], ctx.needs_input_grad[0])
+        kept = ctx.kept or ctx.layer.attention_forward(*ctx.inputs)[1]
+        dh = ctx.layer.attention_backward(*grad_outputs, kept, ctx.inputs[1], ctx.needs_input_grad[0])
         return dh, None, None, None
 
 
 class _MlpFunction(torch.autograd.Function):
-    """`Layer.think` with its derivative, likewise."""
+    """`DecoderLayer.mlp_forward` with its derivative, likewise."""
 
     @staticmethod
     def forward(
@@ -336,8 +338,8 @@ class _MlpFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        kept = ctx.kept or ctx.layer.think(*ctx.inputs)[1]
-        return *ctx.layer.think_back(*grad_outputs, kept), None, None, None, None
+        kept = ctx.kept or ctx.layer.mlp_forward(*ctx.inputs)[1]
+        return *ctx.layer.mlp_backward(*grad_outputs, kept), None, None, None, None
 
 
 _mix: Callable[..., Any] = _AttentionFunction.apply
