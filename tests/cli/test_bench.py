@@ -3,11 +3,13 @@
 import json
 
 from ouroboros.cli.main import main
+from tests.cli.shapes import FROZEN, fits
 
 
 def test_every_figure_is_measured(tiny, capsys):
     assert main(["bench", "--model", str(tiny), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert fits(found, FROZEN["bench"])
     figures = {f["what"]: f["value"] for f in found["figures"]}
     assert len(figures) == 8
     assert all(value > 0 for value in figures.values())

@@ -1,6 +1,7 @@
 """The demo's words, on a tiny model; what it shows of learning is tested on the starter."""
 
 from ouroboros.cli.demo import TASK
+from tests.cli.shapes import FROZEN, fits
 
 
 def test_the_demo_trains_once_and_says_what_to_type_next(cli, tiny):
@@ -18,6 +19,7 @@ def test_the_demo_trains_once_and_says_what_to_type_next(cli, tiny):
     assert "trained by an earlier demo" in again.err
     assert "step " not in again.err
     assert again.json["version"]["number"] == 2
+    assert fits(again.json, FROZEN["demo"])
 
 
 def test_the_demo_leaves_somebody_elses_adapter_alone(cli, rows):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from ouroboros.domain.data import Prompt, Row
+from ouroboros.domain.data import Message, Prompt, Row
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
 from ouroboros.domain.generation import Generation
@@ -52,16 +52,70 @@ def feedback_event(
     """The event to journal. Without a key, equal judgements of one version's answer are one event."""
     text = generation if isinstance(generation, str) else generation.text
     logprobs = () if isinstance(generation, str) else generation.logprobs
-    said = repr((prompt, text, signal, user, str(answered)))
     return FeedbackGiven(
         prompt=prompt,
         generation=text,
         signal=signal,
-        key=key or f"said:{sha256(said.encode(errors='replace')).hexdigest()}",
+        key=key or event_key(prompt, text, signal, user, str(answered)),
         at=datetime.now(UTC),
         user=user,
         answered=str(answered),
         logprobs=logprobs,
+    )
+
+
+def event_key(
+    prompt: Prompt | Sequence[Message],
+    answer: str,
+    signal: FeedbackSignal,
+    user: str | None,
+    answered: str,
+) -> str:
+    """The key of an event that was given none: equal judgements of one version's answer share it.
+
+    Stores hold such keys, so the encoding below never changes, whatever classes and fields are called
+    in the code. The digest is of this text, where each value is written as a Python literal:
+
+        ('hi', 'hello', FeedbackSignal(kind=<FeedbackKind.SUCCESS: 'success'>, score=1.0, text=None,
+        rejected=None), 'ann', 'tickets@1')
+
+    in one line. A conversation is `(Message(role='user', content='hi'),)` instead of `'hi'`.
+    """
+    values = (
+        _encode_prompt(prompt),
+        repr(answer),
+        _encode_signal(signal),
+        repr(user),
+        repr(answered),
+    )
+    text = f"({', '.join(values)})"
+    return f"said:{sha256(text.encode(errors='replace')).hexdigest()}"
+
+
+def _encode_prompt(prompt: Prompt | Sequence[Message]) -> str:
+    """A conversation is written as the tuple or list that it is; a tuple of one keeps its comma."""
+    if isinstance(prompt, tuple):
+        turns = [_encode_message(message) for message in prompt]
+        return f"({turns[0]},)" if len(turns) == 1 else f"({', '.join(turns)})"
+    if isinstance(prompt, list):
+        return f"[{', '.join(_encode_message(message) for message in prompt)}]"
+    return repr(prompt)
+
+
+def _encode_message(message: Message) -> str:
+    """What is no message is encoded, too: refusing it is the work of `check_prompt`."""
+    if not isinstance(message, Message):
+        return repr(message)
+    return f"Message(role={message.role!r}, content={message.content!r})"
+
+
+def _encode_signal(signal: FeedbackSignal) -> str:
+    kind = repr(signal.kind)
+    if isinstance(signal.kind, FeedbackKind):
+        kind = f"<FeedbackKind.{signal.kind.value.upper()}: {signal.kind.value!r}>"
+    return (
+        f"FeedbackSignal(kind={kind}, score={signal.score!r}, text={signal.text!r}, "
+        f"rejected={signal.rejected!r})"
     )
 
 

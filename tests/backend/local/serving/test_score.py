@@ -67,7 +67,7 @@ async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
     assert [s.drift for half in halves for s in half] == pytest.approx(
         [s.drift for s in again], abs=1e-4
     )
-    assert len(backend._frozen.said) <= KEPT
+    assert len(backend._frozen.base_logits_cache) <= KEPT
 
 
 async def test_drift_bounds_what_any_output_lost(backend):
