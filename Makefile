@@ -17,11 +17,12 @@ demo: $(STAMPS)/run  ## the main job with the bundled model: create, train, meas
 test: $(STAMPS)/dev $(STAMPS)/servers  ## the whole test suite
 	PATH="$$PATH:$(CURDIR)/$(STAMPS)/npm/node_modules/.bin" $(BIN)/python -m pytest $(ARGS)
 
-check: $(STAMPS)/dev  ## style, types and the direction of imports
+check: $(STAMPS)/dev  ## style, names, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_language.py
 
 bench: $(STAMPS)/dev  ## list the benchmarks, or run one: make bench NAME=w2
 	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
