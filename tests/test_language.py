@@ -16,7 +16,8 @@ ALLOW_LIST = Path(__file__).with_name("language_allow_list.txt")
 FOLDERS = ("src", "tests", "benchmarks", "examples")
 
 VAGUE = set(
-    "again asked begun found given gone got heard held kept left made own said taken taught there told".split()
+    """again asked begun found given gone got heard held kept left made own said taken taught there
+    told""".split()
 )
 """Words that never name a value or a function: they say that something happened, not what it is."""
 
@@ -25,7 +26,7 @@ PARTICIPLES = VAGUE | set(
     met near seen sent shown spoken spread stood thought together went whole within
     without worn written""".split()
 )
-"""Irregular participles and adverbs that do not name a function, beside all that end in -ed, -en, -ly."""
+"""Irregular participles and adverbs that do not name a function, beside all in -ed, -en and -ly."""
 
 VERBS_AND_NOUNS = set(
     "apply assembly embed feed listen multiply need open reply seed supply token".split()
@@ -33,7 +34,7 @@ VERBS_AND_NOUNS = set(
 """Words with such an ending that are verbs or nouns."""
 
 NAMED_FOR_A_VALUE = {"property", "cached_property", "fixture"}
-"""Decorators of functions that are used as values, so that `task.finished` and `trained` are good names."""
+"""Decorators of functions that are used as values: `task.finished` and the fixture `trained` are good."""
 
 
 def assigned_names(tree: ast.AST) -> Iterator[str]:

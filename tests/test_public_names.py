@@ -10,7 +10,8 @@ PUBLIC = """
     Adapter AdapterConfig AdapterFiles AdapterId AdapterLearningEngine CancellationToken Err
     Evaluation ExportForm FeedbackSignal Generation GenerationConfig Lesson MergeRecipe MergeReport
     MergeSpace MergeStrategy Message Ok OuroborosError Result Settings SyncEngine Ticket TrainingConfig
-    TrainingExample TrainingProgress TrainingReport Version VersionRef shrink_to_limit open_engine open_sync_engine
+    TrainingExample TrainingProgress TrainingReport Version VersionRef shrink_to_limit open_engine
+    open_sync_engine
 """
 
 
