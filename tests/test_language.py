@@ -34,7 +34,7 @@ VERBS_AND_NOUNS = set(
 """Words with such an ending that are verbs or nouns."""
 
 NAMED_FOR_A_VALUE = {"property", "cached_property", "fixture"}
-"""Decorators of functions that are used as values: `task.finished` and the fixture `trained` are good."""
+"""Decorators of functions that are used as values: `task.finished`, the fixture `trained`."""
 
 
 def assigned_names(tree: ast.AST) -> Iterator[str]:
