@@ -144,7 +144,7 @@ async def test_examples_are_journalled_even_when_training_is_cancelled(engine):
         "tickets", EXAMPLES, TRAINING, on_progress=lambda _: token.cancel(), cancel=token
     )
     assert isinstance(error_of(result), Cancelled)
-    (entry,) = engine._registry.journal.read(AdapterId("tickets"))
+    (entry,) = engine._registry.blocking.journal.read(AdapterId("tickets"))
     assert entry.event.examples == EXAMPLES
 
 
@@ -293,7 +293,7 @@ async def test_an_example_longer_than_the_context_is_named(engine):
     error = error_of(await engine.train_adapter("tickets", [EXAMPLES[0], long]))
     assert isinstance(error, TooLong)
     assert "2" in str(error)
-    assert engine._registry.journal.read(AdapterId("tickets")) == []
+    assert engine._registry.blocking.journal.read(AdapterId("tickets")) == []
 
 
 async def test_an_adapter_of_another_base_is_refused_in_plain_words(open_engine, tmp_path):

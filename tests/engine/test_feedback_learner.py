@@ -111,7 +111,7 @@ async def test_blame_makes_an_answer_less_likely_and_praise_more(engine, signal,
 async def test_the_journal_keeps_who_when_and_what_answered(engine):
     answer = (await engine.generate_with_adapter("hello", "tickets", SHORT)).unwrap()
     await engine.learn_from_feedback("hello", answer, FIX("hi"), "tickets", user="ann", key="k1")
-    (entry,) = engine._registry.journal.read(AdapterId("tickets"))
+    (entry,) = engine._registry.blocking.journal.read(AdapterId("tickets"))
     event = entry.event
     assert (event.user, event.key, event.answered) == ("ann", "k1", "tickets@1")
     assert event.logprobs == answer.logprobs
@@ -154,7 +154,7 @@ async def test_the_same_key_is_learned_once(engine):
     again = await teach(engine, FIX("red"), key="once")
     assert again.event == first.event
     assert made(again).number == made(first).number == 2
-    assert len(engine._registry.journal.read(AdapterId("tickets"))) == 1
+    assert len(engine._registry.blocking.journal.read(AdapterId("tickets"))) == 1
 
 
 async def test_the_same_click_twice_is_one_event_but_a_new_answer_is_judged_anew(engine):
@@ -188,7 +188,7 @@ async def test_a_limit_is_said_and_loses_nothing(open_engine):
         assert "limit for one person" in words(held)
         assert made(held).number == 2
         assert made(other).number == 3
-        assert len(engine._registry.journal.read(AdapterId("tickets"))) == 3
+        assert len(engine._registry.blocking.journal.read(AdapterId("tickets"))) == 3
 
 
 async def test_outcomes_are_found_again_after_a_restart(open_engine, engine):
@@ -259,13 +259,13 @@ async def test_two_engines_on_one_store_apply_every_event_once(open_engine, engi
 async def test_bad_input_is_refused_before_anything_is_written(engine, prompt, answer, signal):
     result = await engine.learn_from_feedback(prompt, answer, signal, "tickets")
     assert isinstance(error_of(result), InvalidExample)
-    assert engine._registry.journal.read(AdapterId("tickets")) == []
+    assert engine._registry.blocking.journal.read(AdapterId("tickets")) == []
 
 
 async def test_text_longer_than_the_context_is_refused(engine):
     result = await engine.learn_from_feedback("p", "a", FIX("word " * 2000), "tickets")
     assert isinstance(error_of(result), TooLong)
-    assert engine._registry.journal.read(AdapterId("tickets")) == []
+    assert engine._registry.blocking.journal.read(AdapterId("tickets")) == []
 
 
 async def test_answers_of_others_and_deleted_adapters_are_refused(engine):
@@ -362,7 +362,7 @@ async def test_an_answer_of_a_version_that_never_was_is_refused(engine):
     unknown = replace(answer, version="tickets@99")
     result = await engine.learn_from_feedback("hello", unknown, GOOD, "tickets")
     assert isinstance(error_of(result), NotFound)
-    assert engine._registry.journal.read(AdapterId("tickets")) == []
+    assert engine._registry.blocking.journal.read(AdapterId("tickets")) == []
 
 
 class Watched(FakeBackend):

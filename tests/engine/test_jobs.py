@@ -72,7 +72,7 @@ async def test_a_killed_training_comes_to_the_same_bits(tiny: Path, tmp_path: Pa
     assert resumed.report.final_loss == uninterrupted.report.final_loss
     assert resumed.report.tokens == uninterrupted.report.tokens
     assert (await engine.list_jobs()).unwrap() == []
-    assert list(engine._registry.stores[1].list("checkpoints/")) == []
+    assert list(engine._registry.blocking.stores[1].list("checkpoints/")) == []
     assert (await engine.rebuild_version(resumed.ref)).unwrap().identical
     await engine.close()
     await whole.close()

@@ -47,12 +47,12 @@ async def engine(backend: LocalBackend, tmp_path: Path) -> AsyncIterator[Adapter
     for name in ("a", "b"):
         (await engine.create_adapter(name, CONFIG)).unwrap()
     yield engine
-    engine._registry.close()
+    engine._registry.blocking.close()
 
 
 def contents(engine: AdapterLearningEngine, folder: Path) -> dict[str, Any]:
     """All that a store holds: every record, every log, every file of weights."""
-    metadata, _ = engine._registry.stores
+    metadata, _ = engine._registry.blocking.stores
     records = {c: metadata.scan(c) for c in metadata.collections()}
     logs = {log: (metadata.last(log), metadata.read(log)) for log in metadata.logs()}
     files = {
@@ -117,12 +117,12 @@ async def test_adapters_of_another_base_are_refused(engine, backend: LocalBacken
     before = contents(other, tmp_path)
     assert code(await other.merge_adapters(["a", "b"], name="new")) == "base_mismatch"
     assert contents(other, tmp_path) == before
-    other._registry.close()
+    other._registry.blocking.close()
 
 
 async def exported(engine: AdapterLearningEngine) -> AdapterFiles:
     version = (await engine.get_version("a")).unwrap()
-    return engine._registry.files(version)
+    return engine._registry.blocking.files(version)
 
 
 def poisoned(files: AdapterFiles, value: float) -> AdapterFiles:
@@ -137,7 +137,7 @@ async def test_a_version_that_holds_nan_is_not_merged(engine, tmp_path: Path, va
     """It cannot come in through the engine; here it is planted in the store."""
     files = poisoned(await exported(engine), value)
     base = (await engine.base()).unwrap()
-    engine._registry.create(AdapterId("sick"), CONFIG, base, files)
+    engine._registry.blocking.create(AdapterId("sick"), CONFIG, base, files)
     before = contents(engine, tmp_path)
     assert code(await engine.merge_adapters(["a", "sick"], name="new")) == "invalid_adapter"
     assert contents(engine, tmp_path) == before

@@ -129,7 +129,7 @@ async def test_a_difference_is_measured(
 
 
 async def test_what_was_imported_cannot_be_rebuilt(taught: AdapterLearningEngine) -> None:
-    files = taught._registry.files((await taught.get_version("a@2")).unwrap())
+    files = taught._registry.blocking.files((await taught.get_version("a@2")).unwrap())
     await taught.import_adapter("c", files)
     error = (await taught.rebuild_version("c")).error  # type: ignore[union-attr]
     assert "was imported" in str(error)
@@ -158,7 +158,7 @@ async def test_a_forgotten_users_words_are_nowhere_in_the_store(
     for _, digest in before - after:
         assert digest.encode() not in found
         assert not (store / "blobs/adapters" / digest).exists()
-    assert check(taught._registry).damages == check(taught._registry).unused == ()
+    assert check(taught._registry.blocking).damages == check(taught._registry.blocking).unused == ()
 
 
 async def test_what_was_served_is_made_again_from_the_last_clean_version(
@@ -204,7 +204,7 @@ async def test_an_interrupted_forgetting_is_gone_on_with(
     taught: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(taught._registry, "store_unserved", lambda *_, **__: 1 / 0)
+        broken.setattr(taught._registry.blocking, "store_unserved", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await taught.forget_events("a", 3)
     registry = open_store(tmp_path / "store")
@@ -223,7 +223,7 @@ async def test_what_is_not_there_changes_nothing(taught: AdapterLearningEngine) 
         assert isinstance(error, kind)
     assert (await taught.forget_user("nobody")).unwrap().events == {}
     assert len((await taught.get_versions("a")).unwrap()) == 5
-    journal = taught._registry.journal.all((await taught.get_adapter("a")).unwrap().id)
+    journal = taught._registry.blocking.journal.all((await taught.get_adapter("a")).unwrap().id)
     assert [e.seq for e in journal] == [1, 2, 3, 4]
 
 

@@ -22,8 +22,8 @@ from ouroboros.learning.gate.performance import PerformanceTracker
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.replay.reservoir import ROWS
 from ouroboros.registry.adapter_lock import AdapterLocks
+from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.registry import Registry
-from ouroboros.registry.threads import in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,17 +63,17 @@ class Core:
         embedder: Embedder | None = None,
     ) -> None:
         self._backend = backend
-        self._registry = registry
+        self._registry = AsyncRegistry(registry)
         self._writing = AdapterLocks(registry.leases)
         self._entering: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checkpoint_seconds = checkpoint_seconds
         self._auto_rollback = auto_rollback
         self._trackers: dict[tuple[AdapterId, int], PerformanceTracker] = {}
-        self._gate = PromotionGate(backend, registry, gate, replay_rows)
+        self._gate = PromotionGate(backend, self._registry, gate, replay_rows)
         embedder = embedder or BaseEmbedder(backend)
-        self._router = AdapterRouter(embedder, backend, registry, self._gate)
+        self._router = AdapterRouter(embedder, backend, self._registry, self._gate)
         self._feedback_learner = FeedbackLearner(
-            backend, registry, self._gate, self._writing, feedback_limit or UserLimit()
+            backend, self._registry, self._gate, self._writing, feedback_limit or UserLimit()
         )
 
     async def __aenter__(self) -> Self:
@@ -86,7 +86,7 @@ class Core:
         """Release the model, threads and stores. Feedback not learned yet stays in the journal."""
         await self._feedback_learner.close()
         await self._backend.close()
-        await asyncio.to_thread(self._registry.close)
+        await asyncio.to_thread(self._registry.blocking.close)
 
     @verb
     async def base(self) -> BaseModel:
@@ -95,14 +95,14 @@ class Core:
 
     async def _adapter(self, adapter_id: AdapterId) -> Adapter:
         """The adapter, if it was made for this base."""
-        adapter = await in_thread(self._registry.get, adapter_id)
+        adapter = await self._registry.get(adapter_id)
         base = await self._backend.base()
         base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
         return adapter
 
     async def _adapters(self, adapter_id: str | AdapterId | None) -> list[Adapter]:
         if adapter_id is None:
-            return await in_thread(self._registry.adapters)
+            return await self._registry.adapters()
         return [await self._adapter(VersionRef.parse(adapter_id).adapter)]
 
 

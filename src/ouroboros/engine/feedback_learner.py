@@ -41,9 +41,8 @@ from ouroboros.learning.feedback.rehearsal import (
 from ouroboros.learning.feedback.signals import teach, unpaired_loss
 from ouroboros.learning.replay.anchors import anchor_rows, select_protected
 from ouroboros.registry.adapter_lock import Locks
+from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.journal import JournalEntry
-from ouroboros.registry.registry import Registry
-from ouroboros.registry.threads import in_thread
 from ouroboros.registry.version_draft import AppliedFeedback
 
 BATCH = 32
@@ -66,7 +65,7 @@ class FeedbackLearner:
     def __init__(
         self,
         backend: Backend,
-        registry: Registry,
+        registry: AsyncRegistry,
         gate: PromotionGate,
         writing: Locks,
         limit: UserLimit,
@@ -97,7 +96,7 @@ class FeedbackLearner:
             memory = await self._read(adapter)
             known = memory.keys.get(event.key)
             if known is None:
-                known = await in_thread(self._registry.journal.append, adapter.id, event)
+                known = await self._registry.journal.append(adapter.id, event)
                 await self._read(adapter)
         return Ticket(adapter.id, known)
 
@@ -117,9 +116,7 @@ class FeedbackLearner:
         Nothing is stored; None if they teach nothing. Depends on its arguments and the journal alone.
         """
         limit = to - adapter.applied
-        read = in_thread(
-            self._registry.journal.read, adapter.id, after=adapter.applied, limit=max(limit, 1)
-        )
+        read = self._registry.journal.read(adapter.id, after=adapter.applied, limit=max(limit, 1))
         entries = [entry for entry in await read if entry.seq <= to]
         memory = await self._settled(adapter)
         made = plan_update(_judgements(entries), memory.judged(adapter.applied), self._limit)
@@ -156,7 +153,7 @@ class FeedbackLearner:
 
     async def outcome(self, ticket: Ticket) -> Ticket:
         """The ticket with its lesson and version, if its event has been applied; else as it is."""
-        adapter = await in_thread(self._registry.get, ticket.adapter)
+        adapter = await self._registry.get(ticket.adapter)
         if adapter.applied < ticket.event:
             return ticket
         done = self._done.get((ticket.adapter, ticket.event))
@@ -172,12 +169,10 @@ class FeedbackLearner:
         self, adapter_id: AdapterId, size: int, cancel: CancellationToken | None
     ) -> bool:
         """Learn the next `size` pending events; False if there are none."""
-        adapter = await in_thread(self._registry.get, adapter_id)
+        adapter = await self._registry.get(adapter_id)
         base = await self._backend.base()
         base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
-        entries = await in_thread(
-            self._registry.journal.read, adapter_id, after=adapter.applied, limit=size
-        )
+        entries = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=size)
         if not entries:
             return False
         memory = await self._settled(adapter)
@@ -198,18 +193,17 @@ class FeedbackLearner:
         If the gate refuses the result, `Refused`: the events are to be tried one by one. That of an
         event `alone` is kept instead, unserved, with the reason as the event's lesson.
         """
-        head = await in_thread(self._registry.version, VersionRef(adapter.id))
+        head = await self._registry.version(VersionRef(adapter.id))
         if not made.rows:
-            await in_thread(self._registry.mark_applied, adapter.id, since=adapter.applied, to=to)
+            await self._registry.mark_applied(adapter.id, since=adapter.applied, to=to)
             return self._remember(adapter.id, made.lessons, head)
-        start = await in_thread(self._registry.files, head)
+        start = await self._registry.files(head)
         update = UpdateConfig()
         judged = await self._update(adapter, start, made, update, cancel)
         if not judged.verdict.promoted and not alone:
             raise Refused("Together these events would make the adapter worse.")
         lessons = _lessons(made, judged.verdict)
-        version = await in_thread(
-            self._registry.commit,
+        version = await self._registry.commit(
             adapter.id,
             judged.outcome.files,
             parent=head.number,
@@ -249,12 +243,10 @@ class FeedbackLearner:
         return await self._gate.judge(adapter.id, candidate, cancel=cancel)
 
     async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:
-        adapter = await in_thread(self._registry.get, adapter_id)
-        (entry,) = await in_thread(
-            self._registry.journal.read, adapter_id, after=adapter.applied, limit=1
-        )
-        head = await in_thread(self._registry.version, VersionRef(adapter_id))
-        await in_thread(self._registry.mark_applied, adapter_id, since=adapter.applied, to=entry.seq)
+        adapter = await self._registry.get(adapter_id)
+        (entry,) = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=1)
+        head = await self._registry.version(VersionRef(adapter_id))
+        await self._registry.mark_applied(adapter_id, since=adapter.applied, to=entry.seq)
         self._remember(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
 
     def _remember(self, adapter: AdapterId, lessons: tuple[Lesson, ...], version: Version) -> None:
@@ -265,8 +257,8 @@ class FeedbackLearner:
 
     async def _look_up(self, adapter: Adapter, event: int) -> Ticket:
         """An outcome from what is durable: a version's lessons, or the journal."""
-        head = await in_thread(self._registry.version, VersionRef(adapter.id))
-        for version in reversed(await in_thread(self._registry.versions, adapter.id)):
+        head = await self._registry.version(VersionRef(adapter.id))
+        for version in reversed(await self._registry.versions(adapter.id)):
             for lesson in version.lessons:
                 if lesson.event == event:
                     return Ticket(adapter.id, event, lesson, head if version.refused else version)
@@ -283,7 +275,7 @@ class FeedbackLearner:
         if memory is None or memory.read_to > adapter.applied:
             memory = FeedbackLog(adapter.born)
         while memory.read_to < adapter.applied:
-            entries = await in_thread(self._registry.journal.read, adapter.id, after=memory.read_to)
+            entries = await self._registry.journal.read(adapter.id, after=memory.read_to)
             for entry in entries:
                 if entry.seq <= adapter.applied:
                     memory.take(entry.seq, entry.event)
@@ -295,7 +287,7 @@ class FeedbackLearner:
     async def _read(self, adapter: Adapter) -> FeedbackLog:
         """The adapter's memory, up to the journal's end."""
         memory = self._memories.setdefault((adapter.id, adapter.born), FeedbackLog(adapter.born))
-        while entries := await in_thread(self._registry.journal.read, adapter.id, after=memory.read_to):
+        while entries := await self._registry.journal.read(adapter.id, after=memory.read_to):
             for entry in entries:
                 memory.take(entry.seq, entry.event)
         return memory

@@ -72,7 +72,7 @@ async def test_replay_keeps_what_was_known(engine):
 async def test_held_out_rows_count_from_when_they_were_learned_and_not_from_before(engine):
     many = [TrainingExample(f"tell {i} of {word}", word) for word in COLOURS for i in range(16)]
     head = (await engine.train_adapter("tickets", many, replace(TRAINING, epochs=3))).unwrap()
-    standing = engine._registry.scores.get(head.adapter, head.digest)
+    standing = engine._registry.blocking.scores.get(head.adapter, head.digest)
     assert len(standing.known()) == 5
     assert standing.first() == standing.known()
 
@@ -149,4 +149,4 @@ async def test_a_poor_stream_costs_nothing_of_what_was_known(engine, stream):
 
 async def test_nothing_to_learn_changes_nothing(engine):
     assert isinstance(await engine.train_adapter("tickets", []), Err)
-    assert not engine._registry.journal.read(AdapterId("tickets"))
+    assert not engine._registry.blocking.journal.read(AdapterId("tickets"))

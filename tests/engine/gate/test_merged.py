@@ -237,7 +237,7 @@ async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engi
         False,
     ]
     (await engine.delete_adapter("red")).unwrap()
-    async with AdapterLearningEngine(engine._backend, engine._registry) as again:
+    async with AdapterLearningEngine(engine._backend, engine._registry.blocking) as again:
         adapter = (await again.get_adapter("both")).unwrap()
         assert not (await again._gate.knowledge(adapter)).whole, "a parent's journal is gone"
 

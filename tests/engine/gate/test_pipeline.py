@@ -252,7 +252,7 @@ async def test_answers_are_compared_with_how_they_were_when_learned(engine, open
         await trained(engine, TrainingExample(f"play {i}", "media"))
     async with open_engine() as again:
         head = (await versions(again))[-1]
-        standing = again._registry.scores.get(head.adapter, head.digest)
+        standing = again._registry.blocking.scores.get(head.adapter, head.digest)
     assert set(standing.first()) >= set(standing.known())
     assert len(standing.first()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
     assert all(answer.said for answer in standing.first().values())
@@ -288,7 +288,7 @@ async def test_what_was_erased_is_explained_without_its_text(engine):
     await trained(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
     await corrected(engine, "where is it?", "lost")
-    engine._registry.journal.erase((await engine.get_adapter("tickets")).unwrap().id, 2, 2)
+    engine._registry.blocking.journal.erase((await engine.get_adapter("tickets")).unwrap().id, 2, 2)
     lines = "\n".join((await engine.explain_version("tickets@3")).unwrap().lines)
     assert "lost: row 1 of event 2, which was erased" in lines
     assert "shipping" not in lines
@@ -298,6 +298,6 @@ async def test_a_deleted_adapter_leaves_no_scores(engine):
     await trained(engine, *FIRST)
     adapter = (await engine.get_adapter("tickets")).unwrap().id
     head = (await versions(engine))[-1]
-    assert engine._registry.scores.get(adapter, head.digest).drift is not None
+    assert engine._registry.blocking.scores.get(adapter, head.digest).drift is not None
     (await engine.delete_adapter("tickets")).unwrap()
-    assert engine._registry.scores.get(adapter, head.digest).drift is None
+    assert engine._registry.blocking.scores.get(adapter, head.digest).drift is None

@@ -51,7 +51,7 @@ async def found(engine, text, k=5):
 
 
 def portraits(engine: AdapterLearningEngine) -> list[str]:
-    store, gallery = engine._registry.vectors, engine._router._gallery
+    store, gallery = engine._registry.blocking.vectors, engine._router._gallery
     assert store is not None
     assert isinstance(gallery, StoredCentroidIndex)
     return sorted(store.values(gallery._space))
@@ -91,7 +91,7 @@ async def test_what_is_deleted_or_forgotten_leaves_no_portrait(engine):
 async def test_a_portrait_of_a_former_head_is_not_taken_for_todays(engine):
     await found(engine, "parcel")
     gallery = engine._router._gallery
-    store: VectorStore = engine._registry.vectors
+    store: VectorStore = engine._registry.blocking.vectors
     value = store.values(gallery._space)["tickets"]
     store.put(gallery._space, "tickets", {**value, "of": "1 of another"}, [[1.0] * 256])
     assert "tickets" not in [name for name, *_ in await found(engine, "parcel")]

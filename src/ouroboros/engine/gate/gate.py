@@ -19,7 +19,7 @@ from ouroboros.learning.gate.repair import far_enough
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe
 from ouroboros.learning.replay.reservoir import ROWS
-from ouroboros.registry.registry import Registry
+from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.threads import in_thread
 
 Retry = Callable[[], Awaitable[TrainOutcome]]
@@ -32,14 +32,14 @@ class PromotionGate:
     def __init__(
         self,
         backend: Backend,
-        registry: Registry,
+        registry: AsyncRegistry,
         policy: GatePolicy | None = None,
         replay_rows: int = ROWS,
     ) -> None:
         self._backend = backend
         self._registry = registry
         self._policy = policy or GatePolicy()
-        self._lines = HistoryReader(registry, replay_rows)
+        self._lines = HistoryReader(registry.blocking, replay_rows)
         self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def knowledge(self, adapter: Adapter) -> Knowledge:
@@ -63,7 +63,7 @@ class PromotionGate:
         Repairs, one after the other until one keeps most of what was learned: less of the candidate, the
         same rows trained more gently (`retry`), less of that. If none does, the one that keeps most.
         """
-        parent = await in_thread(self._registry.scores.get, adapter, candidate.start.digest)
+        parent = await self._registry.scores.get(adapter, candidate.start.digest)
         trial = CandidateEvaluation(self._backend, self._policy, candidate, parent, cancel)
         judged = await trial.judge(candidate.outcome, "as trained")
         if judged.verdict.promoted:
@@ -91,7 +91,7 @@ class PromotionGate:
 
     async def record_promotion(self, adapter: AdapterId, standing: ProbeScores) -> None:
         """Keep how a version does that has become the head."""
-        await in_thread(self._registry.scores.put, adapter, standing)
+        await self._registry.scores.put(adapter, standing)
 
 
 def further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCandidate:

@@ -25,6 +25,7 @@ from ouroboros.engine.routing.index_store import (
 from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
 from ouroboros.learning.replay.reservoir import class_of
 from ouroboros.learning.routing.centroids import DRAWN, TaskCentroids, compute_centroids, described
+from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.heads import heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
@@ -51,13 +52,13 @@ class AdapterRouter:
     """Draws each adapter's portrait once for each of its heads, from what that one was taught."""
 
     def __init__(
-        self, embedder: Embedder, backend: Backend, registry: Registry, gate: PromotionGate
+        self, embedder: Embedder, backend: Backend, registry: AsyncRegistry, gate: PromotionGate
     ) -> None:
         self._embedder = embedder
         self._backend = backend
         self._registry = registry
         self._gate = gate
-        self._gallery = _gallery(registry)
+        self._gallery = _gallery(registry.blocking)
         self._strangers: Float[ndarray, "S D"] | None = None
         self._looking = asyncio.Lock()
         self._look_at = 0.0
@@ -66,23 +67,23 @@ class AdapterRouter:
     async def find(self, prompt: Prompt, k: int) -> list[RouteMatch]:
         """The `k` adapters that are nearest to a prompt, the nearest first."""
         async with self._looking:
-            if self._registry.changes != self._changes or time.perf_counter() >= self._look_at:
+            if self._registry.blocking.changes != self._changes or time.perf_counter() >= self._look_at:
                 await self._look()
         (vector,) = await self._embed([_text(prompt)])
         return await in_thread(self._gallery.search, vector, k)
 
     async def _look(self) -> None:
         """Take in the heads that moved, and let go of the adapters that went."""
-        self._changes = self._registry.changes
+        self._changes = self._registry.blocking.changes
         base = (await self._backend.base()).fingerprint
         began = time.perf_counter()
-        now = await in_thread(heads, self._registry.stores[0], base)
+        now = await in_thread(heads, self._registry.blocking.stores[0], base)
         took = time.perf_counter() - began
         space = f"{await self._embedder.name()} {_short(base)}"
         wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in now.items()}
         for adapter in await in_thread(self._gallery.sync, space, wanted):
             with suppress(NotFound):  # deleted since
-                await self._add(await in_thread(self._registry.get, adapter), wanted[adapter])
+                await self._add(await self._registry.get(adapter), wanted[adapter])
         self._look_at = time.perf_counter() + PATIENCE * took
 
     async def _add(self, adapter: Adapter, of: str) -> None:
@@ -93,9 +94,9 @@ class AdapterRouter:
     def _drop_unless_served(self, drawn: Adapter) -> None:
         """A head that went while its portrait was drawn was perhaps to be forgotten."""
         with suppress(NotFound):
-            if self._registry.get(drawn.id).head == drawn.head:
+            if self._registry.blocking.get(drawn.id).head == drawn.head:
                 return
-        self._registry.sketches.drop(drawn.id)
+        self._registry.blocking.sketches.drop(drawn.id)
 
     async def _draw(self, adapter: Adapter) -> TaskCentroids:
         if self._strangers is None:

@@ -1,6 +1,5 @@
 """Making adapters, from nothing or from files, finding them in the registry, and letting them go."""
 
-import functools
 from dataclasses import replace
 
 from ouroboros.domain.cancel import CancellationToken
@@ -12,7 +11,6 @@ from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 from ouroboros.engine.core import Core, raise_if_cancelled, verb
 from ouroboros.lora.planning import resolve_config
-from ouroboros.registry.threads import in_thread
 
 
 class AdapterVerbs(Core):
@@ -39,13 +37,14 @@ class AdapterVerbs(Core):
             config.check()
         if description:
             check_text("description", description)
-        await in_thread(self._registry.require_free, adapter_id)
+        await self._registry.require_free(adapter_id)
         base = await self._backend.base()
         config = resolve_config(base, config or AdapterConfig.auto(base))
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
-        create = functools.partial(self._registry.create, seed=seed, description=description)
-        return await in_thread(create, adapter_id, config, base, files)
+        return await self._registry.create(
+            adapter_id, config, base, files, seed=seed, description=description
+        )
 
     @verb
     async def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Adapter:
@@ -55,11 +54,11 @@ class AdapterVerbs(Core):
         """
         adapter_id = AdapterId(str(name))
         adapter_id.check()
-        await in_thread(self._registry.require_free, adapter_id)
+        await self._registry.require_free(adapter_id)
         shape = await self._backend.validate(files)
         base = await self._backend.base()
         config = replace(shape, learning_rate=AdapterConfig.auto(base).learning_rate)
-        return await in_thread(self._registry.create, adapter_id, config, base, files, "imported")
+        return await self._registry.create(adapter_id, config, base, files, "imported")
 
     @verb
     async def export_adapter(
@@ -68,19 +67,19 @@ class AdapterVerbs(Core):
         """A version as files, by name, for other programs."""
         ref = VersionRef.parse(adapter_id)
         await self._adapter(ref.adapter)
-        version = await in_thread(self._registry.version, ref)
-        return await self._backend.export(await in_thread(self._registry.files, version), form)
+        version = await self._registry.version(ref)
+        return await self._backend.export(await self._registry.files(version), form)
 
     @verb
     async def list_adapters(self, *, after: str = "", limit: int | None = None) -> list[Adapter]:
         """All adapters, by name; or the next `limit` whose names sort behind `after`."""
         if limit is not None:
             check_int("limit", limit, 1, 1_000_000)
-        return await in_thread(self._registry.adapters, after, limit)
+        return await self._registry.adapters(after, limit)
 
     @verb
     async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:
-        return await in_thread(self._registry.get, VersionRef.parse(adapter_id).adapter)
+        return await self._registry.get(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
@@ -89,5 +88,5 @@ class AdapterVerbs(Core):
         Its version numbers are never used again.
         """
         adapter = VersionRef.parse(adapter_id).adapter
-        await in_thread(self._registry.delete, adapter)
+        await self._registry.delete(adapter)
         self._gate.drop_cached(adapter)

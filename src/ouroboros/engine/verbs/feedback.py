@@ -10,7 +10,6 @@ from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.core import raise_if_cancelled, verb
 from ouroboros.engine.verbs.performance import PerformanceVerbs
 from ouroboros.learning.feedback.signals import feedback_event
-from ouroboros.registry.threads import in_thread
 
 
 class FeedbackVerbs(PerformanceVerbs):
@@ -64,7 +63,7 @@ class FeedbackVerbs(PerformanceVerbs):
         moved = []
         for adapter in await self._adapters(adapter_id):
             await self._feedback_learner.learn(adapter.id, cancel)
-            now = await in_thread(self._registry.get, adapter.id)
+            now = await self._registry.get(adapter.id)
             if now.applied > adapter.applied:
                 moved.append(now)
         return moved
@@ -79,4 +78,4 @@ class FeedbackVerbs(PerformanceVerbs):
                 f"The answer came from {ref}, not from {adapter.id}.",
                 hint=f"Give the feedback to {ref.adapter}.",
             )
-        return (await in_thread(self._registry.version, ref)).ref
+        return (await self._registry.version(ref)).ref

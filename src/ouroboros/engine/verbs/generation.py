@@ -14,7 +14,6 @@ from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import RouteMatch
 from ouroboros.engine.core import check_examples, verb
 from ouroboros.engine.verbs.routing import RoutingVerbs
-from ouroboros.registry.threads import in_thread
 
 EVALUATION_BATCH = 32
 
@@ -105,7 +104,7 @@ class GenerationVerbs(RoutingVerbs):
             return None, None
         ref = VersionRef.parse(adapter_id)
         await self._adapter(ref.adapter)
-        version = await in_thread(self._registry.version, ref)
+        version = await self._registry.version(ref)
         if not await self._backend.loaded(version.digest):
-            await self._backend.load(await in_thread(self._registry.files, version))
+            await self._backend.load(await self._registry.files(version))
         return version.digest, str(version.ref)

@@ -14,24 +14,24 @@ class MaintenanceVerbs(Core):
     @verb
     async def check_store(self) -> StoreReport:
         """Read every version, verify its digest, and look for what dangles or is used by nobody."""
-        return await in_thread(check, self._registry)
+        return await self._registry.run(check)
 
     @verb
     async def repair_store(self, checkup: StoreReport) -> list[Adapter]:
         """Serve a sound version where the head is damaged; returns the adapters that were moved."""
-        return await in_thread(repair, self._registry, checkup)
+        return await self._registry.run(repair, checkup)
 
     @verb
     async def collect_garbage(self, grace: timedelta = GRACE) -> list[str]:
         """Remove weights that no version has used for `grace`; returns their digests."""
-        return await in_thread(collect, self._registry, grace)
+        return await self._registry.run(collect, grace)
 
     @verb
     async def backup_store(self, file: Path) -> Contents:
         """Write the whole store into one new file, which appears whole or not at all."""
-        return await in_thread(backup, *self._registry.stores, file)
+        return await in_thread(backup, *self._registry.blocking.stores, file)
 
     @verb
     async def restore_store(self, file: Path) -> Contents:
         """Fill this store, which must be empty, from a backup."""
-        return await in_thread(restore, file, *self._registry.stores)
+        return await in_thread(restore, file, *self._registry.blocking.stores)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from statistics import fmean
 
 from ouroboros.backend.base import Merged, MergeJob
@@ -26,7 +25,6 @@ from ouroboros.learning.merging.checks import (
 )
 from ouroboros.learning.merging.weight_search import TUNED, search_weights
 from ouroboros.learning.replay.probes import Probe
-from ouroboros.registry.threads import in_thread
 
 
 class MergingVerbs(GenerationVerbs, PerformanceVerbs):
@@ -62,11 +60,11 @@ class MergingVerbs(GenerationVerbs, PerformanceVerbs):
         merged_id.check()
         if probes:
             check_examples(probes)
-        await in_thread(self._registry.require_free, merged_id)
+        await self._registry.require_free(merged_id)
         adapters = [await self._adapter(r.adapter) for r in refs]
-        versions = [await in_thread(self._registry.version, r) for r in refs]
+        versions = [await self._registry.version(r) for r in refs]
         check_distinct(versions)
-        files = tuple([await in_thread(self._registry.files, v) for v in versions])
+        files = tuple([await self._registry.files(v) for v in versions])
         origin = await self._origin(versions, recipe, rank)
         own = (await self._gate.merged_knowledge(origin)).probes()
         wanted = given(probes)
@@ -106,7 +104,7 @@ class MergingVerbs(GenerationVerbs, PerformanceVerbs):
         self, versions: Sequence[Version], recipe: MergeRecipe, rank: int | None
     ) -> MergedFrom:
         """What the merge is made from. Parents that pin different answers cannot become one."""
-        ends = [await in_thread(self._registry.journal.end, v.adapter) for v in versions]
+        ends = [await self._registry.journal.end(v.adapter) for v in versions]
         origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank, tuple(ends))
         check_pins_agree(await self._gate.parent_knowledge(origin))
         return origin
@@ -116,8 +114,15 @@ class MergingVerbs(GenerationVerbs, PerformanceVerbs):
     ) -> None:
         cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
         base = await self._backend.base()
-        create = partial(self._registry.create, cause=cause, merged=origin, verdict=compared.verdict)
-        await in_thread(create, name, merged.config, base, merged.files)
+        await self._registry.create(
+            name,
+            merged.config,
+            base,
+            merged.files,
+            cause=cause,
+            merged=origin,
+            verdict=compared.verdict,
+        )
         await self._gate.record_promotion(name, compared.standing)
 
     async def _judged(self, versions: Sequence[Version]) -> list[float]:

@@ -41,20 +41,20 @@ class PinVerbs(Core):
     @verb
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
-        adapter = await in_thread(self._registry.get, VersionRef.parse(adapter_id).adapter)
+        adapter = await self._registry.get(VersionRef.parse(adapter_id).adapter)
         return (await self._gate.knowledge(adapter)).probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
         """Why a version was promoted or refused, in words."""
-        found = await in_thread(self._registry.version, VersionRef.parse(version))
+        found = await self._registry.version(VersionRef.parse(version))
         return Explanation(found, explain_verdict(found, await in_thread(self._texts, found)))
 
     async def _pin(self, adapter_id: str | AdapterId, event: Pinned | Unpinned) -> list[TrainingExample]:
         adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
         knowledge = await self._gate.knowledge(adapter)
         check_pins(knowledge.pins, event)
-        await in_thread(self._registry.journal.append, adapter.id, event)
+        await self._registry.journal.append(adapter.id, event)
         return (await self._gate.knowledge(adapter)).pins
 
     def _texts(self, version: Version) -> dict[ExampleRef, TrainingExample]:
@@ -64,7 +64,7 @@ class PinVerbs(Core):
         found: dict[ExampleRef, TrainingExample] = {}
         for name, number in {(place.adapter, place.event) for place in places if place.event}:
             adapter = AdapterId(name) if name else version.adapter
-            for entry in self._registry.journal.read(adapter, after=number - 1, limit=1):
+            for entry in self._registry.blocking.journal.read(adapter, after=number - 1, limit=1):
                 if entry.seq == number:
                     rows = _rows(entry.event)
                     here = [p for p in places if (p.adapter, p.event) == (name, number)]

@@ -57,7 +57,7 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
         """
         ref = VersionRef.parse(version)
         adapter = await self._adapter(ref.adapter)
-        stored = await in_thread(self._registry.version, ref)
+        stored = await self._registry.version(ref)
         remade = await self._remake(adapter, stored, stored.parents, cancel)
         if remade is None:
             raise NotFound(
@@ -87,13 +87,14 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
     @verb
     async def forget_user(self, user: str, *, cancel: CancellationToken | None = None) -> Erasure:
         """Forget whatever a user said, to any adapter."""
-        return await self._forget(await in_thread(events_of, self._registry, user), cancel)
+        return await self._forget(await self._registry.run(events_of, user), cancel)
 
     def _check_events(self, adapter: AdapterId, events: Collection[int]) -> None:
-        self._registry.get(adapter)
-        noted = {n for note in notes(self._registry) if note.adapter == adapter for n in note.events}
+        registry = self._registry.blocking
+        registry.get(adapter)
+        noted = {n for note in notes(registry) if note.adapter == adapter for n in note.events}
         for number in events:
-            found = self._registry.journal.read(adapter, after=number - 1, limit=1)
+            found = registry.journal.read(adapter, after=number - 1, limit=1)
             if number not in noted and not (found and found[0].seq == number):
                 raise NotFound(
                     f"Adapter {adapter.name!r} has no event {number}.",
@@ -104,14 +105,14 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
         self, events: Mapping[AdapterId, Collection[int]], cancel: CancellationToken | None
     ) -> Erasure:
         async with AsyncExitStack() as stack:
-            for adapter in await in_thread(self._registry.adapters):
+            for adapter in await self._registry.adapters():
                 await stack.enter_async_context(self._writing[adapter.id])
             await self._require_mergeable(events)
-            noted = await in_thread(begin, self._registry, events)
+            noted = await self._registry.run(begin, events)
             self._drop_memories(note.adapter for note in noted)
-            versions = await in_thread(tainted, self._registry, noted)
+            versions = await self._registry.run(tainted, noted)
             remade = await self._replace(versions, cancel) if versions else {}
-            await in_thread(finish, self._registry, noted, versions)
+            await self._registry.run(finish, noted, versions)
             self._drop_memories({v.adapter for v in versions})
         return Erasure(
             events={note.adapter: note.events for note in noted},
@@ -129,10 +130,10 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
     async def _require_mergeable(self, events: Mapping[AdapterId, Collection[int]]) -> None:
         """Raise, before anything is erased, if a merge that has to be made again cannot be."""
         asked = [ErasureNote(a, tuple(numbers), 2**62) for a, numbers in events.items()]
-        for version in await in_thread(tainted, self._registry, asked):
+        for version in await self._registry.run(tainted, asked):
             for ref in version.merged.versions if version.merged else ():
                 try:
-                    await in_thread(self._registry.version, ref)
+                    await self._registry.version(ref)
                 except NotFound as error:
                     raise Conflict(
                         f"{version.ref} was merged from {ref}, which is not there any more.",
@@ -161,7 +162,7 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
         for head in heads:
             place = places.get(head)
             if head in places and place is not None:
-                await in_thread(self._registry.rollback, place, reason="without what was forgotten")
+                await self._registry.rollback(place, reason="without what was forgotten")
         return remade
 
     async def _again(
@@ -180,8 +181,7 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
         taught = None
         if version.update is not None and version.events is not None:
             taught = AppliedFeedback(_since(version), version.events, remade.lessons, version.update)
-        kept = await in_thread(
-            self._registry.store_unserved,
+        kept = await self._registry.store_unserved(
             adapter.id,
             remade.files,
             parent=None if version.merged else parents[0].number,
@@ -208,7 +208,7 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
             return await self._merge_again(version.merged, parents, cancel)
         if not parents:
             return await self._draw_again(adapter, version)
-        parent = await in_thread(self._registry.version, parents[0])
+        parent = await self._registry.version(parents[0])
         start = await self._files(parent)
         at = replace(adapter, head=parent.number)
         if version.training is not None:
@@ -229,7 +229,7 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
         parents: Sequence[VersionRef],
         cancel: CancellationToken | None,
     ) -> Remade:
-        versions = [await in_thread(self._registry.version, p) for p in parents]
+        versions = [await self._registry.version(p) for p in parents]
         files = {str(v.ref): await self._files(v) for v in versions}
         job = MergeJob(tuple(files.values()), merged.recipe, merged.rank)
         made = (await self._backend.merge(job, cancel)).files
@@ -246,7 +246,7 @@ class RebuildVerbs(TrainingVerbs, VersionVerbs):
         cancel: CancellationToken | None,
     ) -> Remade | None:
         event = version.events or 0
-        found = await in_thread(self._registry.journal.read, at.id, after=event - 1, limit=1)
+        found = await self._registry.journal.read(at.id, after=event - 1, limit=1)
         if not found or found[0].seq != event or not isinstance(found[0].event, ExamplesGiven):
             return None
         assert version.training is not None

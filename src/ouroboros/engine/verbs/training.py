@@ -23,7 +23,6 @@ from ouroboros.engine.job_progress import JobProgress
 from ouroboros.learning.gate.repair import retry_job
 from ouroboros.learning.replay.class_weights import balance_classes
 from ouroboros.learning.replay.probes import Probe, ProbeKind
-from ouroboros.registry.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,16 @@ class TrainingVerbs(Core):
         async with self._entering[ref.adapter]:  # they are journalled, and wait, in the order they came
             await self._backend.check(tuple(map(Row.of, examples)))
             await self._adapter(ref.adapter)
-            event = await in_thread(self._registry.journal.examples, ref.adapter, examples)
+            event = await self._registry.journal.examples(ref.adapter, examples)
             job = Job(ref.adapter, event, training, datetime.now(UTC))
-            await in_thread(self._registry.jobs.open, job)
+            await self._registry.jobs.open(job)
         return await self._run(job, tuple(examples), on_progress, cancel)
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
         """Trainings that are queued, running, interrupted or failed."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
-        return await in_thread(self._registry.unfinished, adapter)
+        return await self._registry.unfinished(adapter)
 
     @verb
     async def resume_job(
@@ -88,24 +87,22 @@ class TrainingVerbs(Core):
         From its last checkpoint it comes to the same version, to the last bit, as if it had never been
         interrupted. If the adapter has moved on since, it starts anew from the new head.
         """
-        job = await in_thread(self._registry.jobs.get, job_id)
+        job = await self._registry.jobs.get(job_id)
         await self._adapter(job.adapter)
-        found = await in_thread(self._registry.journal.read, job.adapter, after=job.event - 1, limit=1)
+        found = await self._registry.journal.read(job.adapter, after=job.event - 1, limit=1)
         if not found or found[0].seq != job.event or not isinstance(found[0].event, ExamplesGiven):
-            await in_thread(self._registry.jobs.close, job.id)
+            await self._registry.jobs.close(job.id)
             raise NotFound(f"The examples of {job.id} were erased.", hint="Train others.")
         return await self._run(job, found[0].event.examples, on_progress, cancel)
 
     @verb
     async def cancel_job(self, job_id: str) -> None:
         """Give a training up. One that is running, in any program, stops within a second or a step."""
-        job = await in_thread(self._registry.jobs.get, job_id)
-        if job.state is JobState.RUNNING and await in_thread(self._registry.leases.held, job.adapter):
-            await in_thread(
-                self._registry.jobs.change, job.id, lambda j: replace(j, state=JobState.CANCELLING)
-            )
+        job = await self._registry.jobs.get(job_id)
+        if job.state is JobState.RUNNING and await self._registry.leases.held(job.adapter):
+            await self._registry.jobs.change(job.id, lambda j: replace(j, state=JobState.CANCELLING))
         else:
-            await in_thread(self._registry.jobs.close, job.id)
+            await self._registry.jobs.close(job.id)
 
     async def _run(
         self,
@@ -121,16 +118,16 @@ class TrainingVerbs(Core):
                 raise_if_cancelled(token)
                 version = await self._learned(job.id, examples, on_progress, token)
         except (Cancelled, asyncio.CancelledError, Refused):
-            await in_thread(self._registry.jobs.close, job.id)
+            await self._registry.jobs.close(job.id)
             raise
         except OuroborosError as error:
             failed, reason = JobState.FAILED, str(error)
             with suppress(OuroborosError):
-                await in_thread(
-                    self._registry.jobs.change, job.id, lambda j: replace(j, state=failed, reason=reason)
+                await self._registry.jobs.change(
+                    job.id, lambda j: replace(j, state=failed, reason=reason)
                 )
             raise
-        await in_thread(self._registry.jobs.close, job.id)
+        await self._registry.jobs.close(job.id)
         return version
 
     async def _learned(
@@ -142,29 +139,27 @@ class TrainingVerbs(Core):
     ) -> Version:
         """The version that a job comes to, committed."""
         try:
-            job = await in_thread(self._registry.jobs.get, job_id)
+            job = await self._registry.jobs.get(job_id)
         except NotFound:
             raise Cancelled("The training was given up while it waited for its turn.") from None
         adapter = await self._adapter(job.adapter)
-        head = await in_thread(self._registry.version, VersionRef(adapter.id))
-        start = await in_thread(self._registry.files, head)
+        head = await self._registry.version(VersionRef(adapter.id))
+        start = await self._registry.files(head)
         state = b""
         if job.parent == head.number:
-            state = await in_thread(self._registry.jobs.state, job)
+            state = await self._registry.jobs.state(job)
         running = JobState.RUNNING
-        await in_thread(
-            self._registry.jobs.change,
+        await self._registry.jobs.change(
             job.id,
             lambda j: replace(j, state=running, parent=head.number, reason=""),
         )
         raise_if_cancelled(cancel)
-        watch = JobProgress(self._registry.jobs, job.id, on_progress, cancel)
+        watch = JobProgress(self._registry.jobs.blocking, job.id, on_progress, cancel)
         teaching = TrainingInputs(adapter, start, examples, job.event, job.training)
         checkpoints = Checkpoints(state, self._checkpoint_seconds)
         judged = await self._trained(teaching, watch, cancel, checkpoints)
         raise_if_cancelled(cancel)
-        version = await in_thread(
-            self._registry.commit,
+        version = await self._registry.commit(
             adapter.id,
             judged.outcome.files,
             parent=head.number,

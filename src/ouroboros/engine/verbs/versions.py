@@ -17,24 +17,23 @@ from ouroboros.engine.core import verb
 from ouroboros.engine.verbs.generation import GenerationVerbs
 from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.lineage import ancestors, events_between, in_order, learned
-from ouroboros.registry.threads import in_thread
 
 
 class VersionVerbs(GenerationVerbs):
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
-        return await in_thread(self._registry.versions, VersionRef.parse(adapter_id).adapter)
+        return await self._registry.versions(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def get_version(self, version: str | VersionRef) -> Version:
         """One version: "tickets@3", or the head of "tickets"."""
-        return await in_thread(self._registry.version, VersionRef.parse(version))
+        return await self._registry.version(VersionRef.parse(version))
 
     @verb
     async def get_moves(self, adapter_id: str | AdapterId) -> list[HeadMoved]:
         """The rollbacks of an adapter, oldest first."""
-        return await in_thread(self._registry.head_moves, VersionRef.parse(adapter_id).adapter)
+        return await self._registry.head_moves(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def rollback_adapter(self, version: str | VersionRef, *, replay: bool = False) -> Adapter:
@@ -48,7 +47,7 @@ class VersionVerbs(GenerationVerbs):
                 f"{ref} is served already.", hint=f"Name the version to serve: {ref.adapter}@1"
             )
         async with self._writing[ref.adapter]:
-            return await in_thread(self._registry.rollback, ref, replay=replay)
+            return await self._registry.rollback(ref, replay=replay)
 
     @verb
     async def get_lineage(self, version: str | AdapterId | VersionRef) -> list[Version]:
@@ -56,19 +55,19 @@ class VersionVerbs(GenerationVerbs):
         from ("tickets"); parents before children, merges' parents included."""
         ref = VersionRef.parse(version)
         if ref.number is not None:
-            return await in_thread(ancestors, self._registry, ref)
-        line = await in_thread(self._registry.versions, ref.adapter)
+            return await self._registry.run(ancestors, ref)
+        line = await self._registry.versions(ref.adapter)
         found = {v.ref: v for v in line}
         for one in line:
             if one.merged:
-                found |= {v.ref: v for v in await in_thread(ancestors, self._registry, one.ref)}
+                found |= {v.ref: v for v in await self._registry.run(ancestors, one.ref)}
         return in_order(found.values())
 
     @verb
     async def get_events(self, version: str | VersionRef) -> list[JournalEntry]:
         """The events of the journal that made a version from its parent."""
-        found = await in_thread(self._registry.version, VersionRef.parse(version))
-        return await in_thread(learned, self._registry, found)
+        found = await self._registry.version(VersionRef.parse(version))
+        return await self._registry.run(learned, found)
 
     @verb
     async def compare_versions(
@@ -83,8 +82,8 @@ class VersionVerbs(GenerationVerbs):
         refs = [VersionRef.parse(before), VersionRef.parse(after)]
         for ref in refs:
             await self._adapter(ref.adapter)
-        old, new = [await in_thread(self._registry.version, ref) for ref in refs]
-        lines = [await in_thread(ancestors, self._registry, v.ref) for v in (new, old)]
+        old, new = [await self._registry.version(ref) for ref in refs]
+        lines = [await self._registry.run(ancestors, v.ref) for v in (new, old)]
         here, there = await self._files(old), await self._files(new)
         strengths = (await self._backend.strength(here), await self._backend.strength(there))
         distance = await self._between(here, there, cancel)
@@ -96,7 +95,7 @@ class VersionVerbs(GenerationVerbs):
         return replace(comparison, answers=_answers(probes, first, then), scores=(first, then))
 
     async def _files(self, version: Version) -> AdapterFiles:
-        return await in_thread(self._registry.files, version)
+        return await self._registry.files(version)
 
     async def _between(
         self, old: AdapterFiles, new: AdapterFiles, cancel: CancellationToken | None
