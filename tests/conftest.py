@@ -47,13 +47,13 @@ def qdrant() -> Iterator["Server"]:
 @pytest.fixture
 def collection(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an empty collection: of the server that `QDRANT_URL` names, else of the stand-in."""
-    from ouroboros.stores.qdrant.server import Server
+    from ouroboros.stores.qdrant.server import QdrantServer
 
     name = f"ouroboros-test-{os.getpid()}-{next(_numbers)}"
     where = os.environ.get("QDRANT_URL", "").rstrip("/")
     where = where or f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant').port}"
     yield f"{where}/{name}"
-    with closing(Server(f"{where}/{name}")) as server:
-        made = server.ask(lambda q: q.get_collections()).collections
+    with closing(QdrantServer(f"{where}/{name}")) as server:
+        made = server.request(lambda q: q.get_collections()).collections
         for collection in (c.name for c in made if c.name.startswith(name)):
-            server.ask(lambda q, c=collection: q.delete_collection(c))
+            server.request(lambda q, c=collection: q.delete_collection(c))

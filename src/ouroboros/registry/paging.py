@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ouroboros.stores.metadata.base import Entry, MetadataStore, Record
+from ouroboros.stores.metadata.base import LogEntry, MetadataStore, Record
 
 PAGE = 1000
 
@@ -16,7 +16,7 @@ def read_records(
         after = found[-1].key
 
 
-def read_entries(metadata: MetadataStore, log: str) -> Iterator[Entry]:
+def read_entries(metadata: MetadataStore, log: str) -> Iterator[LogEntry]:
     """Every entry of a log, in order."""
     after = 0
     while page := metadata.read(log, after=after, limit=PAGE):

@@ -34,21 +34,21 @@ _REASONS = {
 }
 
 
-def store_error(what: str, folder: Path, error: OSError) -> StoreError:
-    """One clear error from any `OSError`; `what` was being done, like "store a/b"."""
-    known = _REASONS.get(error.errno or 0)
-    reason, hint = known or (error.strerror or str(error), "Check the folder and its disk.")
-    return StoreError(f"Could not {what} in {folder}: {reason}.", hint=hint)
+def store_error(action: str, folder: Path, error: OSError) -> StoreError:
+    """One clear error from any `OSError`; `action` was being done, like "store a/b"."""
+    explanation = _REASONS.get(error.errno or 0)
+    reason, hint = explanation or (error.strerror or str(error), "Check the folder and its disk.")
+    return StoreError(f"Could not {action} in {folder}: {reason}.", hint=hint)
 
 
-def retried(work: Callable[[], T], passing: Callable[[Exception], bool]) -> T:
-    """`work()`, repeated with growing pauses while it fails with an error that is `passing`."""
-    began = time.monotonic()
+def retry(operation: Callable[[], T], is_transient: Callable[[Exception], bool]) -> T:
+    """`operation()`, repeated with growing pauses while it fails with an error that is `is_transient`."""
+    started_at = time.monotonic()
     for pause in _PAUSES:
         try:
-            return work()
+            return operation()
         except Exception as error:
-            if not passing(error) or time.monotonic() - began > PATIENCE:
+            if not is_transient(error) or time.monotonic() - started_at > PATIENCE:
                 raise
         time.sleep(pause)
-    return work()
+    return operation()

@@ -8,8 +8,8 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents; each new name is synced into the folder above it."""
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        descriptor = os.open(made.parent, os.O_RDONLY)
+    for created in missing:
+        descriptor = os.open(created.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

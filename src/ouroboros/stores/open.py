@@ -34,24 +34,26 @@ def open_metadata(url: str) -> MetadataStore:
     if url.startswith(("postgresql://", "postgres://")):
         from ouroboros.stores.metadata.sql import SqlMetadata
 
-        return SqlMetadata(_postgresql(url))
+        return SqlMetadata(_parse_postgresql_url(url))
     if url.startswith(QDRANT):
-        from ouroboros.stores.qdrant.server import Server
+        from ouroboros.stores.qdrant.server import QdrantServer
 
-        server = Server(url)  # says so first if the library is missing
+        server = QdrantServer(url)  # says so first if the library is missing
         from ouroboros.stores.metadata.qdrant import QdrantMetadata
 
         return QdrantMetadata(server)
-    raise _unknown("metadata", url, "sqlite:///PATH, postgresql://HOST/DATABASE, qdrant://HOST")
+    raise _unknown_store_error(
+        "metadata", url, "sqlite:///PATH, postgresql://HOST/DATABASE, qdrant://HOST"
+    )
 
 
 def open_vectors(url: str) -> VectorStore | None:
     """Where the store of metadata at this URL searches vectors by itself; None if it does not."""
     if not url.startswith(QDRANT):
         return None
-    from ouroboros.stores.qdrant.server import Server
+    from ouroboros.stores.qdrant.server import QdrantServer
 
-    server = Server(url)
+    server = QdrantServer(url)
     from ouroboros.stores.vectors.qdrant import QdrantVectors
 
     return QdrantVectors(server)
@@ -71,7 +73,7 @@ def open_blobs(url: str) -> BlobStore:
         from ouroboros.stores.blobs.objects import ObjectBlobs
 
         return ObjectBlobs(url)
-    raise _unknown("blob", url, "file:///PATH, s3://BUCKET/PREFIX, gs://..., az://...")
+    raise _unknown_store_error("blob", url, "file:///PATH, s3://BUCKET/PREFIX, gs://..., az://...")
 
 
 def cached_blobs(blobs: BlobStore, url: str, limit: int) -> BlobStore:
@@ -82,12 +84,12 @@ def cached_blobs(blobs: BlobStore, url: str, limit: int) -> BlobStore:
     if limit == 0 or not url.startswith(_CLOUDS):
         return blobs
     from ouroboros.stores.blobs.cache import CachedBlobs
-    from ouroboros.stores.blobs.objects import endpoint
+    from ouroboros.stores.blobs.objects import custom_endpoint
 
-    return CachedBlobs(blobs, f"{endpoint(url)} {url}", cache_folder() / "blobs", limit)
+    return CachedBlobs(blobs, f"{custom_endpoint(url)} {url}", cache_folder() / "blobs", limit)
 
 
-def _postgresql(url: str) -> "URL":
+def _parse_postgresql_url(url: str) -> "URL":
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -103,10 +105,10 @@ def _postgresql(url: str) -> "URL":
     return parsed.set(drivername="postgresql")
 
 
-def _unknown(kind: str, url: str, known: str) -> InvalidInput:
+def _unknown_store_error(kind: str, url: str, url_forms: str) -> InvalidInput:
     """The URL itself stays out of the message: it may hold a password."""
     scheme = url.partition(":")[0] if ":" in url else ""
     return InvalidInput(
         f"No {kind} store is known for {scheme!r}." if scheme else f"{url!r} is not a store's URL.",
-        hint=f"Use one of {known}, {MEMORY}",
+        hint=f"Use one of {url_forms}, {MEMORY}",
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.stores.metadata.base import Entry, Json, MetadataStore, Record
+from ouroboros.stores.metadata.base import Json, LogEntry, MetadataStore, Record
 
 Pass = Callable[[str], None]
 """Called with a point's name, like "before put adapters"; may raise, or never return."""
@@ -42,7 +42,7 @@ class WatchedMetadata:
         self._watch(f"after append {kind}")
         return seq
 
-    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         return self._store.read(log, after=after, limit=limit)
 
     def erase(self, log: str, first: int, last: int) -> None:

@@ -212,7 +212,7 @@ def test_an_old_copy_is_not_used_and_goes_at_the_next_start(
     cached.get("a/one")
     stored.delete("a/one")  # by another machine
     assert cached.get("a/one") == b"a/one" * 100
-    monkeypatch.setattr(cache, "LASTS", 0)
+    monkeypatch.setattr(cache, "MAX_AGE_SECONDS", 0)
     with pytest.raises(NotFound):
         cached.get("a/one")
     CachedBlobs(stored, "s3://mine", folder, 2**20)

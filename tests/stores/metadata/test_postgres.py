@@ -58,8 +58,8 @@ def test_a_write_cut_off_is_one_clear_error_and_the_next_one_works(url: str) -> 
     store = SqlMetadata(url)
     admin = SqlMetadata(url)
     store.put("things", "a", {"n": 1}, expected=0)
-    with pytest.raises(StoreError) as caught, store._write() as connection:
-        with admin._read() as other:
+    with pytest.raises(StoreError) as caught, store._writing() as connection:
+        with admin._reading() as other:
             pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
             other.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
         connection.exec_driver_sql("UPDATE records SET value = '{}'")

@@ -21,7 +21,7 @@ from ouroboros.stores.metadata.qdrant import QdrantMetadata
 from ouroboros.stores.open import open_metadata
 from ouroboros.stores.qdrant import points as qdrant_points
 from ouroboros.stores.qdrant.points import Points
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.qdrant.server import QdrantServer
 from ouroboros.testing import servers
 from ouroboros.testing.processes import in_threads
 from ouroboros.testing.shared_metadata import SharedMetadataLaws
@@ -34,7 +34,7 @@ def url(collection: str) -> str:
 
 @pytest.fixture
 def store(url: str) -> Iterator[QdrantMetadata]:
-    opened = QdrantMetadata(Server(url))
+    opened = QdrantMetadata(QdrantServer(url))
     yield opened
     opened.close()
 
@@ -68,7 +68,7 @@ def overtaken(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
                 return replace(points, *arguments)
             if not first:
                 replace(points, *arguments)
-            with closing(QdrantMetadata(Server(url))) as other:
+            with closing(QdrantMetadata(QdrantServer(url))) as other:
                 for _ in range(times):
                     found = other.get("things", "a")
                     assert found is not None
@@ -108,7 +108,7 @@ def test_a_write_that_came_too_late_is_a_conflict(
 def test_what_cannot_be_told_is_said_and_not_guessed(
     store: QdrantMetadata, overtaken: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(laws, "PAST", 2)
+    monkeypatch.setattr(laws, "REMEMBERED_WRITES", 2)
     store.put("things", "a", {}, expected=0)
     overtaken(3)
     with pytest.raises(StoreError, match="cannot be told"):
@@ -154,8 +154,8 @@ def test_a_write_whose_answer_was_lost_is_done_once(store: QdrantMetadata) -> No
 
 
 def test_pages_of_any_size_give_the_same(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qdrant_points, "_VALUES", 3)
-    monkeypatch.setattr(qdrant_points, "_IDS", 4)
+    monkeypatch.setattr(qdrant_points, "_VALUES_PER_PAGE", 3)
+    monkeypatch.setattr(qdrant_points, "_IDS_PER_PAGE", 4)
     keys = [f"k{n:02d}" for n in range(11)]
     for key in reversed(keys):
         store.put("things", key, {"key": key}, expected=0)
@@ -177,7 +177,7 @@ def test_what_was_removed_has_no_value_on_the_server_and_its_place_goes_after_a_
     left = _payloads(url)
     assert len(left) == 6
     assert "secret" not in str(left)
-    monkeypatch.setattr(laws, "KEPT_SECONDS", -2)
+    monkeypatch.setattr(laws, "TOMBSTONE_SECONDS", -2)
     store.scrub()
     assert [p["seq"] for p in _payloads(url)] == [3]
     assert store.put("things", "0", {}, expected=0).revision == 1
@@ -192,7 +192,7 @@ def test_removing_clears_away_older_places(
     store.put("things", "a", {}, expected=0)
     store.delete("things", "a", expected=1)
     store.erase("log", 1, 2)
-    monkeypatch.setattr(laws, "KEPT_SECONDS", -2)
+    monkeypatch.setattr(laws, "TOMBSTONE_SECONDS", -2)
     store.erase("log", 3, 3)
     store.put("things", "b", {}, expected=0)
     store.delete("things", "b", expected=1)
@@ -219,6 +219,6 @@ def test_a_server_that_restarts_is_waited_for(qdrant: servers.Server) -> None:
 
 
 def _payloads(url: str) -> list[dict]:
-    with closing(Server(url)) as server:
-        points, _ = server.ask(lambda q: q.scroll(server.name, limit=100))
+    with closing(QdrantServer(url)) as server:
+        points, _ = server.request(lambda q: q.scroll(server.name, limit=100))
     return [point.payload or {} for point in points]

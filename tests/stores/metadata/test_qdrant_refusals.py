@@ -11,7 +11,7 @@ from ouroboros.stores.open import open_metadata
 from ouroboros.stores.qdrant import collections
 from ouroboros.stores.qdrant import server as server_module
 from ouroboros.stores.qdrant.points import METADATA
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.qdrant.server import QdrantServer
 from ouroboros.testing import servers
 
 
@@ -23,19 +23,19 @@ def url(collection: str) -> str:
 def test_a_collection_of_another_dimension_is_refused_and_left_alone(url: str) -> None:
     from qdrant_client import models
 
-    with closing(Server(url)) as server:
+    with closing(QdrantServer(url)) as server:
         vectors = models.VectorParams(size=384, distance=models.Distance.COSINE)
-        server.ask(lambda q: q.create_collection(server.name, vectors))
+        server.request(lambda q: q.create_collection(server.name, vectors))
         with pytest.raises(StoreError, match="are of 384 numbers by Cosine") as caught:
             open_metadata(url)
         assert "another" in caught.value.hint
-        assert server.ask(lambda q: q.get_collection(server.name)).payload_schema == {}
+        assert server.request(lambda q: q.get_collection(server.name)).payload_schema == {}
 
 
 def test_a_collection_of_somebody_else_is_refused(url: str) -> None:
-    with closing(Server(url)) as server:
+    with closing(QdrantServer(url)) as server:
         vectors = METADATA.vectors
-        server.ask(lambda q: q.create_collection(server.name, vectors, metadata={"owner": "me"}))
+        server.request(lambda q: q.create_collection(server.name, vectors, metadata={"owner": "me"}))
         with pytest.raises(StoreError, match="not made by ouroboros"):
             open_metadata(url)
 
@@ -52,7 +52,7 @@ def test_a_store_of_a_newer_schema_is_refused(url: str, monkeypatch: pytest.Monk
 def test_a_server_that_does_not_know_the_conditions_is_refused(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "OLDEST", (999, 1))
+    monkeypatch.setattr(server_module, "OLDEST_VERSION", (999, 1))
     with pytest.raises(StoreError, match="overwrites") as caught:
         open_metadata(url)
     assert "999.1 or newer" in caught.value.hint

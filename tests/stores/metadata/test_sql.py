@@ -24,7 +24,7 @@ class TestSqlite(SharedMetadataLaws):
 
 def test_every_commit_is_synced(url: str) -> None:
     store = SqlMetadata(url)
-    with store._read() as connection:
+    with store._reading() as connection:
         pragmas = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "secure_delete")
@@ -63,7 +63,7 @@ def test_a_folder_in_the_place_of_the_file_is_one_clear_error(tmp_path: Path) ->
 def test_a_full_disk_is_one_clear_error_and_changes_nothing(url: str) -> None:
     store = SqlMetadata(url)
     store.put("things", "a", {"n": 1}, expected=0)
-    with store._read() as connection:
+    with store._reading() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     with pytest.raises(StoreError, match="full") as caught:
@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_clear_error_and_changes_nothing(url: str) -> None:
 def test_a_store_that_may_only_be_read_is_read_and_not_written(url: str) -> None:
     store = SqlMetadata(url)
     store.put("things", "a", {"n": 1}, expected=0)
-    with store._read() as connection:
+    with store._reading() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")
     with pytest.raises(StoreError, match="readonly"):
         store.put("things", "b", {}, expected=0)
@@ -138,7 +138,7 @@ def test_scrubbing_while_somebody_reads_says_so(url: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("ouroboros.stores.metadata.connect.BUSY_SECONDS", 0.1)
     store = SqlMetadata(url)
     store.append("log", {})
-    with store._read() as reading:
+    with store._reading() as reading:
         reading.exec_driver_sql("SELECT * FROM entries").fetchone()
         store.append("log", {})
         with pytest.raises(StoreError, match="locked"):

@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from ouroboros.domain.errors import StoreError
 from ouroboros.stores.open import open_vectors
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.qdrant.server import QdrantServer
 from ouroboros.stores.vectors.base import VectorStore
 from ouroboros.stores.vectors.qdrant import QdrantVectors
 
@@ -43,10 +43,10 @@ def test_the_nearest_are_those_of_brute_force(vectors: VectorStore) -> None:
 
 def test_no_graph_is_built_that_would_miss_some(vectors: VectorStore, collection: str) -> None:
     vectors.put("space", "a", {}, [[1.0, 0.0]])
-    with closing(Server(collection)) as server:
-        there = server.ask(lambda q: q.get_collections()).collections
+    with closing(QdrantServer(collection)) as server:
+        there = server.request(lambda q: q.get_collections()).collections
         (name,) = (c.name for c in there if c.name.startswith(f"{server.name}-portraits-"))
-        params = server.ask(lambda q: q.get_collection(name)).config.params.vectors
+        params = server.request(lambda q: q.get_collection(name)).config.params.vectors
     assert isinstance(params, models.VectorParams)
     assert params.hnsw_config is not None
     assert params.hnsw_config.m == 0
@@ -65,7 +65,7 @@ def test_spaces_are_apart_and_a_key_goes_from_all_of_them(vectors: VectorStore, 
     vectors.put("two", "b", {}, [[1.0, 0.0, 0.0]])
     assert (list(vectors.values("one")), sorted(vectors.values("two"))) == (["a"], ["a", "b"])
     assert (vectors.values("three"), vectors.search("three", [1.0], 1)) == ({}, [])
-    with closing(QdrantVectors(Server(collection))) as another:
+    with closing(QdrantVectors(QdrantServer(collection))) as another:
         another.drop("a")
     assert (vectors.values("one"), list(vectors.values("two"))) == ({}, ["b"])
 
@@ -73,7 +73,7 @@ def test_spaces_are_apart_and_a_key_goes_from_all_of_them(vectors: VectorStore, 
 def test_a_collection_of_another_dimension_is_refused(vectors: VectorStore, collection: str) -> None:
     vectors.put("space", "a", {}, [[1.0, 0.0]])
     with (
-        closing(QdrantVectors(Server(collection))) as other,
+        closing(QdrantVectors(QdrantServer(collection))) as other,
         pytest.raises(StoreError, match="several of 2 numbers"),
     ):
         other.put("space", "b", {}, [[1.0, 0.0, 0.0]])

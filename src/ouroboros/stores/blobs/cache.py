@@ -17,12 +17,12 @@ from pathlib import Path
 from ouroboros.stores.blobs.base import BlobStore, check_key
 from ouroboros.stores.faults import store_error
 
-LASTS = 24 * 3600
+MAX_AGE_SECONDS = 24 * 3600
 """Seconds that an entry is used: then at the latest a blob deleted by another machine is missed here."""
 
-_DIGEST = 32
-_DRAFT = ".draft-"
-_LOCK = ".lock"
+_DIGEST_BYTES = 32
+_DRAFT_PREFIX = ".draft-"
+_LOCK_NAME = ".lock"
 
 
 class CachedBlobs:
@@ -33,7 +33,7 @@ class CachedBlobs:
     When the copies have more than `limit` bytes, those go that were not used for the longest time. The
     folder may be deleted at any time.
 
-    What another machine deletes may still be read here until its copy is `LASTS` seconds old: blobs are
+    What another machine deletes may still be read here until its copy is `MAX_AGE_SECONDS` seconds old: blobs are
     immutable, so it is the right one all the same.
     """
 
@@ -42,20 +42,22 @@ class CachedBlobs:
         self._name = name
         self._root = folder.absolute()
         self._limit = limit
-        self._make_room()
+        self._evict()
 
     def put(self, key: str, data: bytes) -> bool:
         return self._blobs.put(key, data)
 
     def get(self, key: str) -> bytes:
         check_key(key)
-        entry = self._entry(key)
-        kept = _read(entry)
-        if kept is not None:
-            return kept
-        with self._locked(entry, fcntl.LOCK_SH):  # no copy may come into being while its blob is deleted
+        entry = self._entry_path(key)
+        cached = _read_entry(entry)
+        if cached is not None:
+            return cached
+        with self._lock_entries(
+            entry, fcntl.LOCK_SH
+        ):  # no copy may come into being while its blob is deleted
             data = self._blobs.get(key)
-            self._keep(entry, data)
+            self._store_copy(entry, data)
         return data
 
     def list(self, prefix: str = "") -> Iterator[str]:
@@ -64,8 +66,8 @@ class CachedBlobs:
     def delete(self, key: str) -> None:
         """The copy goes first: were we killed in between, the blob would be there to delete again."""
         check_key(key)
-        entry = self._entry(key)
-        with self._locked(entry, fcntl.LOCK_EX):
+        entry = self._entry_path(key)
+        with self._lock_entries(entry, fcntl.LOCK_EX):
             try:
                 with suppress(NotADirectoryError):  # then nothing is kept at all
                     entry.unlink(missing_ok=True)
@@ -76,32 +78,34 @@ class CachedBlobs:
     def close(self) -> None:
         self._blobs.close()
 
-    def _entry(self, key: str) -> Path:
+    def _entry_path(self, key: str) -> Path:
         name = hashlib.sha256(f"{self._name}\n{key}".encode()).hexdigest()
         return self._root / name[:2] / name
 
-    def _keep(self, entry: Path, data: bytes) -> None:
-        if _DIGEST + len(data) <= self._limit:
+    def _store_copy(self, entry: Path, data: bytes) -> None:
+        if _DIGEST_BYTES + len(data) <= self._limit:
             with suppress(OSError):
-                _write(entry, data)
-                self._make_room()
+                _write_entry(entry, data)
+                self._evict()
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         """Remove what is too old, and of the rest what was used longest ago, down to the limit."""
         total = 0
-        for file, found in sorted(_files(self._root), key=lambda f: f[1].st_atime_ns, reverse=True):
-            total += found.st_size
-            if total > self._limit or not _is_fresh(found):
+        for file, status in sorted(
+            _list_entries(self._root), key=lambda f: f[1].st_atime_ns, reverse=True
+        ):
+            total += status.st_size
+            if total > self._limit or not _is_fresh(status):
                 with suppress(OSError):
                     file.unlink()
 
     @contextmanager
-    def _locked(self, entry: Path, how: int) -> Iterator[None]:
+    def _lock_entries(self, entry: Path, operation: int) -> Iterator[None]:
         """Entries of one folder share a lock; where there can be no lock, there can be no new entry."""
         lock = _open_lock(entry.parent)
         try:
             if lock is not None:
-                fcntl.flock(lock, how)
+                fcntl.flock(lock, operation)
             yield
         finally:
             if lock is not None:
@@ -111,28 +115,28 @@ class CachedBlobs:
 def _open_lock(folder: Path) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return None
 
 
-def _read(entry: Path) -> bytes | None:
+def _read_entry(entry: Path) -> bytes | None:
     """The blob of an entry, which counts as used now; None unless it is there, whole and fresh."""
     try:
         with entry.open("rb") as opened:
-            found = os.fstat(opened.fileno())
-            digest, data = opened.read(_DIGEST), opened.read()
-            if not _is_fresh(found) or hashlib.sha256(data).digest() != digest:
+            status = os.fstat(opened.fileno())
+            digest, data = opened.read(_DIGEST_BYTES), opened.read()
+            if not _is_fresh(status) or hashlib.sha256(data).digest() != digest:
                 return None
             with suppress(OSError):
-                os.utime(opened.fileno(), ns=(time.time_ns(), found.st_mtime_ns))
+                os.utime(opened.fileno(), ns=(time.time_ns(), status.st_mtime_ns))
             return data
     except OSError:
         return None
 
 
-def _write(entry: Path, data: bytes) -> None:
-    draft = entry.parent / f"{_DRAFT}{uuid.uuid4().hex}"
+def _write_entry(entry: Path, data: bytes) -> None:
+    draft = entry.parent / f"{_DRAFT_PREFIX}{uuid.uuid4().hex}"
     try:
         file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "wb") as opened:
@@ -143,14 +147,14 @@ def _write(entry: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _list_entries(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Entries, and drafts that killed writers left or others are writing."""
     for file in root.glob("*/*"):
-        if file.name != _LOCK:
+        if file.name != _LOCK_NAME:
             with suppress(OSError):
                 yield file, file.stat(follow_symlinks=False)
 
 
-def _is_fresh(found: os.stat_result) -> bool:
+def _is_fresh(status: os.stat_result) -> bool:
     """A file's time of change is when its blob was fetched, that of access when it was used."""
-    return 0 <= time.time() - found.st_mtime < LASTS
+    return 0 <= time.time() - status.st_mtime < MAX_AGE_SECONDS

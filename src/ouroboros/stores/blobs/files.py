@@ -14,10 +14,10 @@ from ouroboros.stores.blobs.base import check_key
 from ouroboros.stores.faults import store_error
 from ouroboros.stores.folders import make_folder
 
-_TEMPORARY = ".tmp"
+_DRAFTS_NAME = ".tmp"
 _STALE_SECONDS = 24 * 3600
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_TRIES = 8
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_PUT_ATTEMPTS = 8
 
 
 class FileBlobs:
@@ -30,23 +30,23 @@ class FileBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._root = folder.absolute()
-        with self._errors("open the blob store"):
-            make_folder(self._root / _TEMPORARY)
-            self._sweep()
+        with self._convert_errors("open the blob store"):
+            make_folder(self._root / _DRAFTS_NAME)
+            self._remove_stale_drafts()
 
     def put(self, key: str, data: bytes) -> bool:
-        *folders, name = _parts(key)
-        with self._errors(f"store {key}"):
-            for _ in range(_TRIES - 1):
+        *folders, name = _split_key(key)
+        with self._convert_errors(f"store {key}"):
+            for _ in range(_PUT_ATTEMPTS - 1):
                 with suppress(FileNotFoundError):  # `delete` removed the emptied folder under us
-                    return self._put(folders, name, data)
-            return self._put(folders, name, data)
+                    return self._put_once(folders, name, data)
+            return self._put_once(folders, name, data)
 
     def get(self, key: str) -> bytes:
-        *folders, name = _parts(key)
-        with self._errors(f"read {key}"), ExitStack() as stack:
+        *folders, name = _split_key(key)
+        with self._convert_errors(f"read {key}"), ExitStack() as stack:
             try:
-                folder = self._descend(stack, folders)[-1]
+                folder = self._open_folders(stack, folders)[-1]
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
             except FileNotFoundError:
                 raise NotFound(
@@ -59,48 +59,48 @@ class FileBlobs:
         folder, slash, _ = prefix.rpartition("/")
         if folder:
             check_key(folder)
-        with self._errors("list the blobs"):
-            yield from _walk(self._root / folder, folder + slash, prefix)
+        with self._convert_errors("list the blobs"):
+            yield from _walk_keys(self._root / folder, folder + slash, prefix)
 
     def delete(self, key: str) -> None:
-        *folders, name = _parts(key)
-        with self._errors(f"delete {key}"), ExitStack() as stack:
+        *folders, name = _split_key(key)
+        with self._convert_errors(f"delete {key}"), ExitStack() as stack:
             try:
-                chain = self._descend(stack, folders)
+                chain = self._open_folders(stack, folders)
                 os.unlink(name, dir_fd=chain[-1])
             except FileNotFoundError:
                 return
             if folders:
                 with suppress(OSError):  # others are left in it
                     os.rmdir(folders[-1], dir_fd=chain[-2])
-            _sync(chain)
+            _sync_folders(chain)
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _put(self, folders: Sequence[str], name: str, data: bytes) -> bool:
+    def _put_once(self, folders: Sequence[str], name: str, data: bytes) -> bool:
         with ExitStack() as stack:
-            chain = self._descend(stack, folders, create=True)
+            chain = self._open_folders(stack, folders, create=True)
             stored = not _is_file(name, chain[-1]) and self._link_new(name, chain[-1], data)
-            _sync(chain)
+            _sync_folders(chain)
             return stored
 
     def _link_new(self, name: str, folder: int, data: bytes) -> bool:
         """Write a temporary file and give it its name, unless that is taken."""
-        temporary = uuid.uuid4().hex
+        draft = uuid.uuid4().hex
         with ExitStack() as stack:
-            drafts = self._descend(stack, [_TEMPORARY], create=True)[-1]
+            drafts = self._open_folders(stack, [_DRAFTS_NAME], create=True)[-1]
             try:
-                _write_synced(temporary, drafts, data)
-                os.link(temporary, name, src_dir_fd=drafts, dst_dir_fd=folder)
+                _write_synced(draft, drafts, data)
+                os.link(draft, name, src_dir_fd=drafts, dst_dir_fd=folder)
             except FileExistsError:
                 return False
             finally:
                 with suppress(OSError):
-                    os.unlink(temporary, dir_fd=drafts)
+                    os.unlink(draft, dir_fd=drafts)
         return True
 
-    def _descend(
+    def _open_folders(
         self, stack: ExitStack, folders: Sequence[str], *, create: bool = False
     ) -> Sequence[int]:
         """Open the root and each folder below it in turn; descriptors are closed by `stack`."""
@@ -110,26 +110,26 @@ class FileBlobs:
             if create:
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=chain[-1])
-            chain.append(os.open(name, _FOLDER, dir_fd=chain[-1]))
+            chain.append(os.open(name, _FOLDER_FLAGS, dir_fd=chain[-1]))
             stack.callback(os.close, chain[-1])
         return chain
 
-    def _sweep(self) -> None:
+    def _remove_stale_drafts(self) -> None:
         """Remove what writers left behind when they were killed."""
-        for file in (self._root / _TEMPORARY).iterdir():
+        for file in (self._root / _DRAFTS_NAME).iterdir():
             with suppress(OSError):
                 if time.time() - file.lstat().st_mtime > _STALE_SECONDS:
                     file.unlink()
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _convert_errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise store_error(what, self._root, error) from error
+            raise store_error(action, self._root, error) from error
 
 
-def _parts(key: str) -> list[str]:
+def _split_key(key: str) -> list[str]:
     check_key(key)
     return key.split("/")
 
@@ -148,20 +148,20 @@ def _is_file(name: str, folder: int) -> bool:
 def _write_synced(name: str, folder: int, data: bytes) -> None:
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(file, remaining) :]
         os.fsync(file)
     finally:
         os.close(file)
 
 
-def _sync(chain: Sequence[int]) -> None:
+def _sync_folders(chain: Sequence[int]) -> None:
     for folder in reversed(chain):
         os.fsync(folder)
 
 
-def _walk(folder: Path, base: str, prefix: str) -> Iterator[str]:
+def _walk_keys(folder: Path, base: str, prefix: str) -> Iterator[str]:
     """Keys below `folder`, whose own key is `base`, in order: a folder sorts as its name and a slash."""
     try:
         entries = [(e.name + "/" * e.is_dir(follow_symlinks=False), e) for e in os.scandir(folder)]
@@ -172,6 +172,6 @@ def _walk(folder: Path, base: str, prefix: str) -> Iterator[str]:
         if name.startswith("."):
             continue
         if name.endswith("/") and (key.startswith(prefix) or prefix.startswith(key)):
-            yield from _walk(Path(entry.path), key, prefix)
+            yield from _walk_keys(Path(entry.path), key, prefix)
         elif key.startswith(prefix) and entry.is_file(follow_symlinks=False):
             yield key

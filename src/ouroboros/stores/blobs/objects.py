@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ouroboros.domain.errors import InvalidInput, MissingExtra, NotFound, StoreError
 from ouroboros.stores.blobs.base import check_key
-from ouroboros.stores.faults import retried
+from ouroboros.stores.faults import retry
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -27,17 +27,17 @@ _TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta
 """For a connection, and for one request with its answer: ten MiB at less than a Mbit a second."""
 
 
-class Cloud(NamedTuple):
+class CloudScheme(NamedTuple):
     """A scheme: what its URL looks like, and the variable that points it at another server."""
 
-    form: str
+    url_form: str
     endpoint: str
 
 
 CLOUDS = {
-    "s3": Cloud("s3://BUCKET/PREFIX", "AWS_ENDPOINT_URL"),
-    "gs": Cloud("gs://BUCKET/PREFIX", "GOOGLE_BASE_URL"),
-    "az": Cloud("az://CONTAINER/PREFIX", "AZURE_STORAGE_ENDPOINT"),
+    "s3": CloudScheme("s3://BUCKET/PREFIX", "AWS_ENDPOINT_URL"),
+    "gs": CloudScheme("gs://BUCKET/PREFIX", "GOOGLE_BASE_URL"),
+    "az": CloudScheme("az://CONTAINER/PREFIX", "AZURE_STORAGE_ENDPOINT"),
 }
 
 
@@ -50,27 +50,27 @@ class ObjectBlobs:
     """
 
     def __init__(self, url: str) -> None:
-        self._where = url
-        self._store = _connect(url)
-        with self._errors("reach the bucket of"):
+        self._url = url
+        self._store = _open_store(url)
+        with self._convert_errors("reach the bucket of"):
             next(iter(self._store.list()), None)
 
     def put(self, key: str, data: bytes) -> bool:
         from obstore.exceptions import AlreadyExistsError
 
         check_key(key)
-        with self._errors(f"store {key} in"):
+        with self._convert_errors(f"store {key} in"):
             try:
-                retried(lambda: self._store.put(key, data, mode="create"), _broke_off)
+                retry(lambda: self._store.put(key, data, mode="create"), _is_connection_error)
             except AlreadyExistsError:
                 return False
         return True
 
     def get(self, key: str) -> bytes:
         check_key(key)
-        with self._errors(f"read {key} from"):
+        with self._convert_errors(f"read {key} from"):
             try:
-                return retried(lambda: bytes(self._store.get(key).bytes()), _broke_off)
+                return retry(lambda: bytes(self._store.get(key).bytes()), _is_connection_error)
             except FileNotFoundError:
                 raise NotFound(
                     f"There is no blob {key}.", hint="It was deleted, or never stored."
@@ -81,15 +81,15 @@ class ObjectBlobs:
         folder = prefix.rpartition("/")[0]
         if folder:
             check_key(folder)
-        with self._errors("list"):
-            listed = retried(lambda: _paths(self._store, folder), _broke_off)
-        yield from sorted(path for path in listed if path.startswith(prefix))
+        with self._convert_errors("list"):
+            paths = retry(lambda: _list_paths(self._store, folder), _is_connection_error)
+        yield from sorted(path for path in paths if path.startswith(prefix))
 
     def delete(self, key: str) -> None:
         check_key(key)
-        with self._errors(f"delete {key} from"):
+        with self._convert_errors(f"delete {key} from"):
             try:
-                retried(lambda: self._store.delete(key), _broke_off)
+                retry(lambda: self._store.delete(key), _is_connection_error)
             except FileNotFoundError:
                 return
 
@@ -97,7 +97,7 @@ class ObjectBlobs:
         """Connections close by themselves."""
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _convert_errors(self, action: str) -> Iterator[None]:
         from obstore.exceptions import AlreadyExistsError, BaseError
 
         try:
@@ -105,20 +105,20 @@ class ObjectBlobs:
         except AlreadyExistsError:
             raise
         except (BaseError, OSError) as error:
-            reason, hint = _explain(error)
-            raise StoreError(f"Could not {what} {self._where}: {reason}.", hint=hint) from None
+            reason, hint = _explain_error(error)
+            raise StoreError(f"Could not {action} {self._url}: {reason}.", hint=hint) from None
 
 
-def endpoint(url: str) -> str:
+def custom_endpoint(url: str) -> str:
     """The server that is named instead of the cloud's own; empty if none is."""
     return os.environ.get(CLOUDS[url.partition("://")[0]].endpoint, "")
 
 
-def _paths(store: "ObjectStore", folder: str) -> list[str]:
-    return [found["path"] for page in store.list(folder or None) for found in page]
+def _list_paths(store: "ObjectStore", folder: str) -> list[str]:
+    return [item["path"] for page in store.list(folder or None) for item in page]
 
 
-def _connect(url: str) -> "ObjectStore":
+def _open_store(url: str) -> "ObjectStore":
     if importlib.util.find_spec("obstore") is None:
         raise MissingExtra(
             "A store in a cloud needs obstore, which is not installed here.",
@@ -127,30 +127,30 @@ def _connect(url: str) -> "ObjectStore":
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
-    scheme, _, place = url.partition("://")
+    scheme, _, location = url.partition("://")
     cloud = CLOUDS[scheme]
-    bucket = place.partition("/")[0]
-    if not bucket or any(c in place for c in "@?#"):
+    bucket = location.partition("/")[0]
+    if not bucket or any(c in location for c in "@?#"):
         raise InvalidInput(
             "The URL of the blob store cannot be read; it holds a bucket and a prefix, and no secret.",
-            hint=f"It looks like: {cloud.form}",
+            hint=f"It looks like: {cloud.url_form}",
         )
-    http = endpoint(url).startswith("http://")
-    client = _TIMEOUTS | ({"allow_http": True} if http else {})
-    named: dict[str, Any] = {"retry_config": _RETRIES, "client_options": client}
-    named |= {"credential_provider": provider} if (provider := _profile(scheme)) else {}
+    uses_http = custom_endpoint(url).startswith("http://")
+    client_options = _TIMEOUTS | ({"allow_http": True} if uses_http else {})
+    options: dict[str, Any] = {"retry_config": _RETRIES, "client_options": client_options}
+    options |= {"credential_provider": provider} if (provider := _load_aws_profile(scheme)) else {}
     try:
-        return from_url(url, **named)
+        return from_url(url, **options)
     except (BaseError, ValueError, OSError) as error:
-        reason, hint = _explain(error)
+        reason, hint = _explain_error(error)
         raise StoreError(f"Could not open {url}: {reason}.", hint=hint) from None
 
 
-def _profile(scheme: str) -> Any:
+def _load_aws_profile(scheme: str) -> Any:
     """Amazon's profiles and single sign-on, as boto3 reads them, where no key is in the environment."""
-    given = os.environ.get("AWS_ACCESS_KEY_ID")
+    access_key = os.environ.get("AWS_ACCESS_KEY_ID")
     files = (Path("~/.aws") / name for name in ("credentials", "config"))
-    if scheme != "s3" or given or not any(f.expanduser().is_file() for f in files):
+    if scheme != "s3" or access_key or not any(f.expanduser().is_file() for f in files):
         return None
     if importlib.util.find_spec("boto3") is None:
         return None
@@ -159,15 +159,15 @@ def _profile(scheme: str) -> Any:
     return Boto3CredentialProvider()
 
 
-def _broke_off(error: Exception) -> bool:
+def _is_connection_error(error: Exception) -> bool:
     """Whether the other side was not heard to the end; what it did say is final."""
-    words = ("error sending request", "connection", "timed out", "error decoding response body")
-    return type(error).__name__ == "GenericError" and any(w in str(error).lower() for w in words)
+    phrases = ("error sending request", "connection", "timed out", "error decoding response body")
+    return type(error).__name__ == "GenericError" and any(w in str(error).lower() for w in phrases)
 
 
 _EXPIRED = ("the credentials have expired", "Renew them, then try again.")
-_SILENT = ("it does not answer", "Check the connection, then try again.")
-_HINTS = {
+_NO_ANSWER = ("it does not answer", "Check the connection, then try again.")
+_EXPLANATIONS = {
     "NoSuchBucket": ("there is no such bucket", "Create it first, or correct its name."),
     "bucket does not exist": ("there is no such bucket", "Create it first, or correct its name."),
     "ContainerNotFound": ("there is no such container", "Create it first, or correct its name."),
@@ -186,8 +186,8 @@ _HINTS = {
     "169.254.169.254": ("no credentials were found", "Set this cloud's variables, or a profile."),
     "metadata.google": ("no credentials were found", "Set this cloud's variables, or a profile."),
     "credential": ("the credentials cannot be used", "Check this cloud's variables or profile."),
-    "timed out": _SILENT,
-    "kind: Timeout": _SILENT,
+    "timed out": _NO_ANSWER,
+    "kind: Timeout": _NO_ANSWER,
     "error sending request": (
         "it cannot be reached",
         "Check the connection and the region, then try again.",
@@ -196,10 +196,10 @@ _HINTS = {
 }
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain_error(error: Exception) -> tuple[str, str]:
     """In our own words: a library's may repeat what it was given, keys included."""
     text = str(error)
-    for words, said in _HINTS.items():
-        if words in text:
-            return said
+    for phrase, explanation in _EXPLANATIONS.items():
+        if phrase in text:
+            return explanation
     return "the cloud refused it", f"It said {type(error).__name__}. Check the bucket and its rights."

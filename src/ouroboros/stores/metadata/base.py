@@ -14,12 +14,12 @@ MAX_KEY = 512
 
 def check_key(key: str) -> None:
     """Refuse a name that some store could not keep: empty, too long, with NUL, or not Unicode."""
-    unicode = not any("\ud800" <= c <= "\udfff" for c in key)
-    if not unicode or not 0 < len(key) <= MAX_KEY or "\0" in key:
+    is_unicode = not any("\ud800" <= c <= "\udfff" for c in key)
+    if not is_unicode or not 0 < len(key) <= MAX_KEY or "\0" in key:
         raise StoreError(f"{key[:100]!r} is not a key.", hint="Keys are made by the registry only.")
 
 
-def dump(value: Json) -> str:
+def dump_json(value: Json) -> str:
     """A value as the JSON text that stores keep; refuses what JSON does not have, such as NaN."""
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -41,7 +41,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One item of a log. Sequence numbers start at 1, only grow, and are never reused."""
 
     seq: int
@@ -77,7 +77,7 @@ class MetadataStore(Protocol):
         """Add to the end of a log; returns the entry's sequence number."""
         ...
 
-    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         """Entries with a sequence number above `after`, in order."""
         ...
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine import Engine
 
 from ouroboros.domain.errors import MissingExtra
-from ouroboros.stores.faults import retried
+from ouroboros.stores.faults import retry
 from ouroboros.stores.folders import make_folder
 
 BUSY_SECONDS = 30
@@ -19,12 +19,16 @@ WRITES = "ouroboros_writes"
 """The execution option of connections whose transaction will write."""
 
 
-def connect(url: URL) -> Engine:
+def create_sql_engine(url: URL) -> Engine:
     """An engine for `url`; SQLite's folder is created."""
-    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    return (
+        _create_sqlite_engine(url)
+        if url.get_backend_name() == "sqlite"
+        else _create_postgresql_engine(url)
+    )
 
 
-def _postgresql(url: URL) -> Engine:
+def _create_postgresql_engine(url: URL) -> Engine:
     """PostgreSQL, durable at each commit; a server that restarts is waited for a few seconds.
 
     Only connecting is repeated, where nothing can have happened yet: a connection that breaks within a
@@ -40,7 +44,7 @@ def _postgresql(url: URL) -> Engine:
     @event.listens_for(engine, "do_connect")
     def connect_patiently(dialect: Any, _: object, arguments: Any, named: Any) -> Any:
         named = {"connect_timeout": 10} | named
-        return retried(lambda: dialect.connect(*arguments, **named), _restarting)
+        return retry(lambda: dialect.connect(*arguments, **named), _is_restarting)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
@@ -50,12 +54,12 @@ def _postgresql(url: URL) -> Engine:
     return engine
 
 
-def _restarting(error: Exception) -> bool:
-    words = ("refused", "starting up", "shutting down", "closed the connection", "reset by peer")
-    return any(word in str(error) for word in words)
+def _is_restarting(error: Exception) -> bool:
+    phrases = ("refused", "starting up", "shutting down", "closed the connection", "reset by peer")
+    return any(word in str(error) for word in phrases)
 
 
-def _sqlite(url: URL) -> Engine:
+def _create_sqlite_engine(url: URL) -> Engine:
     """SQLite with a write-ahead log, synced at each commit; writers queue instead of failing halfway."""
     if url.database:
         make_folder(Path(url.database).absolute().parent)
@@ -77,7 +81,7 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def scrub(engine: Engine) -> None:
+def scrub_database(engine: Engine) -> None:
     """Rewrite the database without what was removed from it; SQLite's write-ahead log included.
 
     PostgreSQL's log and its backups are kept by the server, for as long as its owner has it do so.

@@ -5,7 +5,7 @@ import threading
 from collections import defaultdict
 
 from ouroboros.domain.errors import Conflict
-from ouroboros.stores.metadata.base import Entry, Json, Record, check_key, dump
+from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, dump_json
 
 
 class MemoryMetadata:
@@ -19,21 +19,21 @@ class MemoryMetadata:
 
     def get(self, collection: str, key: str) -> Record | None:
         with self._lock:
-            found = self._records[collection].get(key)
-        return _record(key, *found) if found else None
+            stored = self._records[collection].get(key)
+        return _to_record(key, *stored) if stored else None
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
         check_key(collection)
         check_key(key)
-        text = dump(value)
+        text = dump_json(value)
         with self._lock:
-            self._require(collection, key, expected)
+            self._check_revision(collection, key, expected)
             self._records[collection][key] = (text, expected + 1)
-        return _record(key, text, expected + 1)
+        return _to_record(key, text, expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         with self._lock:
-            self._require(collection, key, expected or -1)  # there is nothing to remove at 0
+            self._check_revision(collection, key, expected or -1)  # there is nothing to remove at 0
             del self._records[collection][key]
 
     def scan(
@@ -42,25 +42,25 @@ class MemoryMetadata:
         with self._lock:
             records = self._records[collection]
             keys = sorted(k for k in records if k.startswith(prefix) and k > after)
-            return [_record(k, *records[k]) for k in keys[:limit]]
+            return [_to_record(k, *records[k]) for k in keys[:limit]]
 
     def append(self, log: str, value: Json) -> int:
         check_key(log)
-        text = dump(value)
+        text = dump_json(value)
         with self._lock:
             self._last[log] += 1
             self._logs[log][self._last[log]] = text
             return self._last[log]
 
-    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         with self._lock:
             entries = [(seq, text) for seq, text in self._logs[log].items() if seq > after][:limit]
-        return [Entry(seq, json.loads(text)) for seq, text in entries]
+        return [LogEntry(seq, json.loads(text)) for seq, text in entries]
 
     def erase(self, log: str, first: int, last: int) -> None:
         with self._lock:
-            kept = {s: t for s, t in self._logs[log].items() if not first <= s <= last}
-            self._logs[log] = kept
+            remaining = {s: t for s, t in self._logs[log].items() if not first <= s <= last}
+            self._logs[log] = remaining
 
     def scrub(self) -> None:
         """Nothing is kept."""
@@ -80,14 +80,14 @@ class MemoryMetadata:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _require(self, collection: str, key: str, expected: int) -> None:
-        _, found = self._records[collection].get(key, ("", 0))
-        if found != expected:
+    def _check_revision(self, collection: str, key: str, expected: int) -> None:
+        _, revision = self._records[collection].get(key, ("", 0))
+        if revision != expected:
             raise Conflict(
-                f"{collection} {key!r} is at revision {found}, not {expected}: somebody else wrote it.",
+                f"{collection} {key!r} is at revision {revision}, not {expected}: somebody else wrote it.",
                 hint="Read it again and decide anew.",
             )
 
 
-def _record(key: str, text: str, revision: int) -> Record:
+def _to_record(key: str, text: str, revision: int) -> Record:
     return Record(key, json.loads(text), revision)

@@ -12,19 +12,19 @@ from secrets import token_hex
 from typing import Any
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Entry, Json, Record, check_key, dump
-from ouroboros.stores.qdrant.points import FREED, Payload, Points
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.qdrant.points import FREED_AT, Payload, Points
+from ouroboros.stores.qdrant.server import QdrantServer
 
-PAST = 64
+REMEMBERED_WRITES = 64
 """Writes before the last one that a record remembers."""
 
-KEPT_SECONDS = 86_400
+TOMBSTONE_SECONDS = 86_400
 """A place that was emptied stays for a day, so that whoever is about to write to it finds it taken."""
 
-_NAMES = uuid.UUID("3f0c6c0e-7a5e-4c57-9d0c-6f75726f626f")
+_ID_NAMESPACE = uuid.UUID("3f0c6c0e-7a5e-4c57-9d0c-6f75726f626f")
 _RECORDS, _LOGS = "records/", "logs/"
-_CHAIN = ("nonce", "past", "revision", FREED)
+_REVISION_FIELDS = ("nonce", "past", "revision", FREED_AT)
 
 
 class QdrantMetadata:
@@ -34,7 +34,7 @@ class QdrantMetadata:
     mistaken for it; the next deletion after a day removes it, or `scrub`. The end of a log always stays.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: QdrantServer) -> None:
         self._server = server
         try:
             self._points = Points(server)
@@ -43,60 +43,64 @@ class QdrantMetadata:
             raise
 
     def get(self, collection: str, key: str) -> Record | None:
-        id = _id(_RECORDS + collection, key)
-        found = self._points.get([id]).get(id)
-        return _record(key, found) if found and FREED not in found else None
+        id = _point_id(_RECORDS + collection, key)
+        payload = self._points.get([id]).get(id)
+        return _to_record(key, payload) if payload and FREED_AT not in payload else None
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
         check_key(collection)
         check_key(key)
-        text = dump(value)
-        self._swap(collection, key, expected, {"value": text})
+        text = dump_json(value)
+        self._compare_and_set(collection, key, expected, {"value": text})
         return Record(key, json.loads(text), expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         if expected < 1:
-            raise _moved(collection, key, expected)
-        self._swap(collection, key, expected, {FREED: _now()})
-        self._points.remove_freed(_RECORDS + collection, _now() - KEPT_SECONDS)
+            raise _conflict_error(collection, key, expected)
+        self._compare_and_set(collection, key, expected, {FREED_AT: _now_seconds()})
+        self._points.delete_freed(_RECORDS + collection, _now_seconds() - TOMBSTONE_SECONDS)
 
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
         """All keys are read, which are small, then the values of as many as are wanted."""
-        keys = sorted(k for k in self._points.keys(_RECORDS + collection, prefix) if k[0] > after)
-        found: list[Record] = []
-        while keys and len(found) < limit:  # again, if some were deleted in between
-            chosen, keys = keys[: limit - len(found)], keys[limit - len(found) :]
-            values = self._points.get([id for _, id in chosen])
-            here = ((key, values.get(id)) for key, id in chosen)
-            found += [_record(key, value) for key, value in here if value and FREED not in value]
-        return found
+        keys = sorted(k for k in self._points.list_keys(_RECORDS + collection, prefix) if k[0] > after)
+        records: list[Record] = []
+        while keys and len(records) < limit:  # again, if some were deleted in between
+            page, keys = keys[: limit - len(records)], keys[limit - len(records) :]
+            values = self._points.get([id for _, id in page])
+            payloads = ((key, values.get(id)) for key, id in page)
+            records += [
+                _to_record(key, value) for key, value in payloads if value and FREED_AT not in value
+            ]
+        return records
 
     def append(self, log: str, value: Json) -> int:
         """The place after the last is taken by whoever is first; the others go on to the next."""
         check_key(log)
-        text, nonce, group = dump(value), token_hex(8), _LOGS + log
-        seq = self._points.last(group)
+        text, nonce, group = dump_json(value), token_hex(8), _LOGS + log
+        seq = self._points.last_seq(group)
         while True:
             seq += 1
-            id = _id(group, str(seq))
+            id = _point_id(group, str(seq))
             entry = {"group": group, "seq": seq, "nonce": nonce, "value": text}
             self._points.insert(id, entry)
-            found = self._points.get([id], ["nonce"]).get(id)
-            if found is None:
-                raise _unknown(f"Entry {seq} of {log!r} is not there after it was written")
-            if found["nonce"] == nonce:
+            winner = self._points.get([id], ["nonce"]).get(id)
+            if winner is None:
+                raise _unknown_outcome_error(f"Entry {seq} of {log!r} is not there after it was written")
+            if winner["nonce"] == nonce:
                 return seq
 
-    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
-        found = self._points.log(_LOGS + log, after, limit)
-        return [Entry(p["seq"], json.loads(p["value"])) for p in found]
+    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
+        payloads = self._points.read_log(_LOGS + log, after, limit)
+        return [LogEntry(p["seq"], json.loads(p["value"])) for p in payloads]
 
     def erase(self, log: str, first: int, last: int) -> None:
         group = _LOGS + log
-        self._points.empty(group, first, last, _now())
-        self._points.remove_freed(group, _now() - KEPT_SECONDS, below=self._points.last(group))
+        self._points.clear_values(group, first, last, _now_seconds())
+        self._points.delete_freed(
+            group, _now_seconds() - TOMBSTONE_SECONDS, below=self._points.last_seq(group)
+        )
 
     def scrub(self) -> None:
         """Remove the places that have been empty for a day; the ends of logs stay.
@@ -104,76 +108,82 @@ class QdrantMetadata:
         Qdrant's own files keep what was overwritten until its optimizers rewrite them, and its log for
         as long again; nobody can ask it to. This is the law that this store does not hold.
         """
-        before = _now() - KEPT_SECONDS
-        for group in self._points.groups(_RECORDS, valued=False):
-            self._points.remove_freed(group, before)
-        for group in self._points.groups(_LOGS, valued=False):
-            self._points.remove_freed(group, before, below=self._points.last(group))
+        cutoff = _now_seconds() - TOMBSTONE_SECONDS
+        for group in self._points.list_groups(_RECORDS, with_values=False):
+            self._points.delete_freed(group, cutoff)
+        for group in self._points.list_groups(_LOGS, with_values=False):
+            self._points.delete_freed(group, cutoff, below=self._points.last_seq(group))
 
     def collections(self) -> list[str]:
-        found = self._points.groups(_RECORDS, valued=True)
-        return sorted(group.removeprefix(_RECORDS) for group in found)
+        groups = self._points.list_groups(_RECORDS, with_values=True)
+        return sorted(group.removeprefix(_RECORDS) for group in groups)
 
     def logs(self) -> list[str]:
-        return sorted(g.removeprefix(_LOGS) for g in self._points.groups(_LOGS, valued=False))
+        return sorted(g.removeprefix(_LOGS) for g in self._points.list_groups(_LOGS, with_values=False))
 
     def last(self, log: str) -> int:
-        return self._points.last(_LOGS + log)
+        return self._points.last_seq(_LOGS + log)
 
     def close(self) -> None:
         self._server.close()
 
-    def _swap(self, collection: str, key: str, expected: int, content: dict[str, Any]) -> None:
+    def _compare_and_set(
+        self, collection: str, key: str, expected: int, content: dict[str, Any]
+    ) -> None:
         """Write if the record is at `expected`, else `Conflict`. An empty place is at 0."""
         group = _RECORDS + collection
-        id = _id(group, key)
-        before = self._points.get([id], _CHAIN).get(id)
-        if _revision(before) != expected:
-            raise _moved(collection, key, expected)
-        nonce, stood_on = token_hex(8), before["nonce"] if before else ""
-        past = [stood_on, *(before["past"] if before else ())][:PAST]
-        chain = {"revision": expected + 1, "nonce": nonce, "past": past}
-        payload = {"group": group, "key": key, **chain, **content}
-        if before is None:
+        id = _point_id(group, key)
+        previous = self._points.get([id], _REVISION_FIELDS).get(id)
+        if _revision_of(previous) != expected:
+            raise _conflict_error(collection, key, expected)
+        nonce, previous_nonce = token_hex(8), previous["nonce"] if previous else ""
+        past_nonces = [previous_nonce, *(previous["past"] if previous else ())][:REMEMBERED_WRITES]
+        revision_fields = {"revision": expected + 1, "nonce": nonce, "past": past_nonces}
+        payload = {"group": group, "key": key, **revision_fields, **content}
+        if previous is None:
             self._points.insert(id, payload)
         else:
-            self._points.replace(id, payload, stood_on)
-        after = self._points.get([id], _CHAIN).get(id)
-        if after is None and before is not None and FREED in before:
-            return self._swap(collection, key, expected, content)  # its place was removed just now
-        written = (after["nonce"], *after["past"]) if after else ()
-        if nonce in written:
+            self._points.replace(id, payload, previous_nonce)
+        current = self._points.get([id], _REVISION_FIELDS).get(id)
+        if current is None and previous is not None and FREED_AT in previous:
+            return self._compare_and_set(
+                collection, key, expected, content
+            )  # its place was removed just now
+        known_nonces = (current["nonce"], *current["past"]) if current else ()
+        if nonce in known_nonces:
             return None
-        if stood_on in written:
-            raise _moved(collection, key, expected)
-        raise _unknown(f"{collection} {key!r} was written over {PAST} times since, or is gone")
+        if previous_nonce in known_nonces:
+            raise _conflict_error(collection, key, expected)
+        raise _unknown_outcome_error(
+            f"{collection} {key!r} was written over {REMEMBERED_WRITES} times since, or is gone"
+        )
 
 
-def _id(group: str, key: str) -> str:
+def _point_id(group: str, key: str) -> str:
     """Where a key's point lies; neither name holds a NUL."""
-    return str(uuid.uuid5(_NAMES, f"{group}\0{key}"))
+    return str(uuid.uuid5(_ID_NAMESPACE, f"{group}\0{key}"))
 
 
-def _record(key: str, payload: Payload) -> Record:
+def _to_record(key: str, payload: Payload) -> Record:
     return Record(key, json.loads(payload["value"]), payload["revision"])
 
 
-def _revision(payload: Payload | None) -> int:
-    return 0 if payload is None or FREED in payload else payload["revision"]
+def _revision_of(payload: Payload | None) -> int:
+    return 0 if payload is None or FREED_AT in payload else payload["revision"]
 
 
-def _now() -> int:
+def _now_seconds() -> int:
     return int(time.time())
 
 
-def _moved(collection: str, key: str, expected: int) -> Conflict:
+def _conflict_error(collection: str, key: str, expected: int) -> Conflict:
     return Conflict(
         f"{collection} {key!r} is not at revision {expected}: somebody else wrote it.",
         hint="Read it again and decide anew.",
     )
 
 
-def _unknown(why: str) -> StoreError:
+def _unknown_outcome_error(reason: str) -> StoreError:
     return StoreError(
-        f"{why}: whether this write took place cannot be told.", hint="Read it again and decide anew."
+        f"{reason}: whether this write took place cannot be told.", hint="Read it again and decide anew."
     )

@@ -31,75 +31,75 @@ if TYPE_CHECKING:
 UPGRADES: tuple[Callable[["Operations"], None], ...] = ()
 """None so far: schema 1 is the first released one, and today's."""
 
-_LOCK = 0x6F75726F
+_ADVISORY_LOCK = 0x6F75726F
 """Names the lock of PostgreSQL under which tables are made; SQLite's writers queue anyway."""
 
-_KEY = String(MAX_KEY).with_variant(String(MAX_KEY, collation="C"), "postgresql")
+_KEY_TYPE = String(MAX_KEY).with_variant(String(MAX_KEY, collation="C"), "postgresql")
 """Sorts by code point everywhere."""
 
-_meta = MetaData()
-SCHEMA_TABLE = Table("ouroboros_schema", _meta, Column("version", Integer, primary_key=True))
+_metadata = MetaData()
+SCHEMA_TABLE = Table("ouroboros_schema", _metadata, Column("version", Integer, primary_key=True))
 RECORDS = Table(
     "records",
-    _meta,
-    Column("collection", _KEY, primary_key=True),
-    Column("key", _KEY, primary_key=True),
+    _metadata,
+    Column("collection", _KEY_TYPE, primary_key=True),
+    Column("key", _KEY_TYPE, primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("value", Text, nullable=False),
 )
 LOGS = Table(
     "logs",
-    _meta,
-    Column("log", _KEY, primary_key=True),
+    _metadata,
+    Column("log", _KEY_TYPE, primary_key=True),
     Column("last", Integer, nullable=False),
 )
 ENTRIES = Table(
     "entries",
-    _meta,
-    Column("log", _KEY, primary_key=True),
+    _metadata,
+    Column("log", _KEY_TYPE, primary_key=True),
     Column("seq", Integer, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
 
-def require_known(connection: Connection, where: str) -> bool:
+def is_current(connection: Connection, location: str) -> bool:
     """Whether the tables are today's; `StoreError` if a newer program made them."""
-    return _version(connection, where) == _today()
+    return _read_version(connection, location) == _current_version()
 
 
-def prepare(connection: Connection, where: str) -> None:
+def create_or_upgrade(connection: Connection, location: str) -> None:
     """Create the tables, or upgrade older ones, as part of the connection's transaction."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    found = _version(connection, where)
-    if found is None:
-        _meta.create_all(connection)
-        connection.execute(insert(SCHEMA_TABLE).values(version=_today()))
-    elif found < _today():
-        _upgrade(connection, found)
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+    version = _read_version(connection, location)
+    if version is None:
+        _metadata.create_all(connection)
+        connection.execute(insert(SCHEMA_TABLE).values(version=_current_version()))
+    elif version < _current_version():
+        _upgrade(connection, version)
 
 
-def _upgrade(connection: Connection, found: int) -> None:
+def _upgrade(connection: Connection, version: int) -> None:
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
     operations = Operations(MigrationContext.configure(connection))
-    for step in UPGRADES[found - 1 :]:
+    for step in UPGRADES[version - 1 :]:
         step(operations)
-    connection.execute(update(SCHEMA_TABLE).values(version=_today()))
+    connection.execute(update(SCHEMA_TABLE).values(version=_current_version()))
 
 
-def _version(connection: Connection, where: str) -> int | None:
+def _read_version(connection: Connection, location: str) -> int | None:
     if not inspect(connection).has_table(SCHEMA_TABLE.name):
         return None
-    found = connection.execute(select(SCHEMA_TABLE.c.version)).scalar_one_or_none()
-    if found is not None and found > _today():
+    version = connection.execute(select(SCHEMA_TABLE.c.version)).scalar_one_or_none()
+    if version is not None and version > _current_version():
         raise StoreError(
-            f"The store at {where} has schema {found}; this program knows up to {_today()}.",
+            f"The store at {location} has schema {version}; this program knows up to {_current_version()}.",
             hint="Use the version of ouroboros that wrote it, or a newer one.",
         )
-    return found
+    return version
 
 
-def _today() -> int:
+def _current_version() -> int:
     return len(UPGRADES) + 1

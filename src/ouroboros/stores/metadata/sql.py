@@ -10,9 +10,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Entry, Json, Record, check_key, dump
-from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, connect, scrub
-from ouroboros.stores.metadata.schema import ENTRIES, LOGS, RECORDS, prepare, require_known
+from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, create_sql_engine, scrub_database
+from ouroboros.stores.metadata.schema import ENTRIES, LOGS, RECORDS, create_or_upgrade, is_current
 
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """Both can insert unless the key is taken."""
@@ -26,124 +26,128 @@ class SqlMetadata:
 
     def __init__(self, url: str | URL) -> None:
         parsed = make_url(url)
-        self._where = _place(parsed)
-        with self._errors():
-            self._engine = connect(parsed)
-            self._insert = _INSERTS[self._engine.dialect.name]
+        self._location = _describe_location(parsed)
+        with self._convert_errors():
+            self._engine = create_sql_engine(parsed)
+            self._insert_statement = _INSERTS[self._engine.dialect.name]
         try:
-            self._prepare()
+            self._prepare_tables()
         except BaseException:
             self.close()
             raise
 
     def get(self, collection: str, key: str) -> Record | None:
-        chosen = select(RECORDS).where(RECORDS.c.collection == collection, RECORDS.c.key == key)
-        with self._read() as connection:
-            row = connection.execute(chosen).one_or_none()
-        return _record(row) if row else None
+        query = select(RECORDS).where(RECORDS.c.collection == collection, RECORDS.c.key == key)
+        with self._reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return _to_record(row) if row else None
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
         check_key(collection)
         check_key(key)
-        text = dump(value)
-        with self._write() as connection:
+        text = dump_json(value)
+        with self._writing() as connection:
             if expected == 0:
                 row = {"collection": collection, "key": key, "revision": 1, "value": text}
-                new = self._insert(RECORDS).values(row).on_conflict_do_nothing()
-                written = connection.execute(new.returning(RECORDS.c.revision)).all()
+                insertion = self._insert_statement(RECORDS).values(row).on_conflict_do_nothing()
+                written = connection.execute(insertion.returning(RECORDS.c.revision)).all()
             else:
-                change = update(RECORDS).where(*_at(collection, key, expected))
+                change = update(RECORDS).where(*_matches_revision(collection, key, expected))
                 written = connection.execute(change.values(value=text, revision=expected + 1)).rowcount
             if not written:
-                raise _moved(collection, key, expected)
+                raise _conflict_error(collection, key, expected)
         return Record(key, json.loads(text), expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
-        with self._write() as connection:
-            gone = connection.execute(delete(RECORDS).where(*_at(collection, key, expected))).rowcount
-            if not gone:
-                raise _moved(collection, key, expected)
+        with self._writing() as connection:
+            deleted = connection.execute(
+                delete(RECORDS).where(*_matches_revision(collection, key, expected))
+            ).rowcount
+            if not deleted:
+                raise _conflict_error(collection, key, expected)
 
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
         key = RECORDS.c.key
-        chosen = select(RECORDS).where(RECORDS.c.collection == collection, key > after)
+        query = select(RECORDS).where(RECORDS.c.collection == collection, key > after)
         if prefix:
-            chosen = chosen.where(key >= prefix, func.substr(key, 1, len(prefix)) == prefix)
-            end = _end_of(prefix)
-            chosen = chosen.where(key < end) if end else chosen
-        with self._read() as connection:
-            return [_record(row) for row in connection.execute(chosen.order_by(key).limit(limit)).all()]
+            query = query.where(key >= prefix, func.substr(key, 1, len(prefix)) == prefix)
+            end = _first_key_after(prefix)
+            query = query.where(key < end) if end else query
+        with self._reading() as connection:
+            return [
+                _to_record(row) for row in connection.execute(query.order_by(key).limit(limit)).all()
+            ]
 
     def append(self, log: str, value: Json) -> int:
         check_key(log)
-        text = dump(value)
-        first = self._insert(LOGS).values(log=log, last=1)
-        counted = first.on_conflict_do_update(
+        text = dump_json(value)
+        insertion = self._insert_statement(LOGS).values(log=log, last=1)
+        next_seq = insertion.on_conflict_do_update(
             index_elements=[LOGS.c.log], set_={"last": LOGS.c.last + 1}
         ).returning(LOGS.c.last)
-        with self._write() as connection:
-            seq = connection.execute(counted).scalar_one()
+        with self._writing() as connection:
+            seq = connection.execute(next_seq).scalar_one()
             connection.execute(insert(ENTRIES).values(log=log, seq=seq, value=text))
         return seq
 
-    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[Entry]:
-        chosen = select(ENTRIES).where(ENTRIES.c.log == log, ENTRIES.c.seq > after)
-        with self._read() as connection:
-            rows = connection.execute(chosen.order_by(ENTRIES.c.seq).limit(limit)).all()
-        return [Entry(row.seq, json.loads(row.value)) for row in rows]
+    def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
+        query = select(ENTRIES).where(ENTRIES.c.log == log, ENTRIES.c.seq > after)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(ENTRIES.c.seq).limit(limit)).all()
+        return [LogEntry(row.seq, json.loads(row.value)) for row in rows]
 
     def erase(self, log: str, first: int, last: int) -> None:
         between = ENTRIES.c.seq.between(first, last)
-        with self._write() as connection:
+        with self._writing() as connection:
             connection.execute(delete(ENTRIES).where(ENTRIES.c.log == log, between))
 
     def scrub(self) -> None:
-        with self._errors():
-            scrub(self._engine)
+        with self._convert_errors():
+            scrub_database(self._engine)
 
     def collections(self) -> list[str]:
-        with self._read() as connection:
+        with self._reading() as connection:
             return sorted(connection.execute(select(RECORDS.c.collection).distinct()).scalars())
 
     def logs(self) -> list[str]:
-        with self._read() as connection:
+        with self._reading() as connection:
             return sorted(connection.execute(select(LOGS.c.log)).scalars())
 
     def last(self, log: str) -> int:
-        with self._read() as connection:
+        with self._reading() as connection:
             return connection.execute(select(LOGS.c.last).where(LOGS.c.log == log)).scalar() or 0
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _prepare(self) -> None:
+    def _prepare_tables(self) -> None:
         """Create or upgrade the tables; refuse those of a newer program."""
-        with self._read() as connection:
-            ready = require_known(connection, self._where)
-        if not ready:
-            with self._write() as connection:
-                prepare(connection, self._where)
+        with self._reading() as connection:
+            is_ready = is_current(connection, self._location)
+        if not is_ready:
+            with self._writing() as connection:
+                create_or_upgrade(connection, self._location)
 
     @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._errors(), self._engine.connect() as connection:
+    def _reading(self) -> Iterator[Connection]:
+        with self._convert_errors(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def _writing(self) -> Iterator[Connection]:
         writer = self._engine.execution_options(**{WRITES: True})
-        with self._errors(), writer.begin() as connection:
+        with self._convert_errors(), writer.begin() as connection:
             yield connection
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            reason, hint = _explain(str(getattr(error, "orig", None) or error))
-            message = f"The metadata store at {self._where} failed: {reason}."
+            reason, hint = _explain_error(str(getattr(error, "orig", None) or error))
+            message = f"The metadata store at {self._location} failed: {reason}."
             raise StoreError(message, hint=hint) from error
 
 
@@ -165,7 +169,7 @@ _HINTS = {
 }
 
 
-def _place(url: URL) -> str:
+def _describe_location(url: URL) -> str:
     """Where a store lies, for people: a file, or host and database. Never a user or a password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
@@ -173,16 +177,16 @@ def _place(url: URL) -> str:
     return f"{url.host or 'localhost'}{port}/{url.database or ''}"
 
 
-def _explain(reason: str) -> tuple[str, str]:
+def _explain_error(reason: str) -> tuple[str, str]:
     hints = (hint for words, hint in _HINTS.items() if words.lower() in reason.lower())
     return reason, next(hints, "Check that its disk has room and that you may write there.")
 
 
-def _record(row: Row) -> Record:
+def _to_record(row: Row) -> Record:
     return Record(row.key, json.loads(row.value), row.revision)
 
 
-def _at(collection: str, key: str, revision: int) -> tuple:
+def _matches_revision(collection: str, key: str, revision: int) -> tuple:
     return (
         RECORDS.c.collection == collection,
         RECORDS.c.key == key,
@@ -190,16 +194,16 @@ def _at(collection: str, key: str, revision: int) -> tuple:
     )
 
 
-def _end_of(prefix: str) -> str | None:
+def _first_key_after(prefix: str) -> str | None:
     """The first text, by code point, after all that start with `prefix`; None if there is none."""
     stem = prefix.rstrip("\U0010ffff")
     if not stem:
         return None
-    following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
+    next_code_point = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if next_code_point == 0xD800 else next_code_point)
 
 
-def _moved(collection: str, key: str, expected: int) -> Conflict:
+def _conflict_error(collection: str, key: str, expected: int) -> Conflict:
     return Conflict(
         f"{collection} {key!r} is no longer at revision {expected}: somebody else wrote it.",
         hint="Read it again and decide anew.",

@@ -8,11 +8,11 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from ouroboros.domain.errors import StoreError
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.qdrant.server import QdrantServer
 
 SCHEMA = 1
 
-_MARK = "ouroboros"
+_MARK_KEY = "ouroboros"
 """The key under which a collection of ours says which schema it has."""
 
 Index: TypeAlias = models.KeywordIndexParams | models.PayloadSchemaType
@@ -22,7 +22,7 @@ INTEGER = models.PayloadSchemaType.INTEGER
 
 
 @dataclass(frozen=True)
-class Collection:
+class CollectionSpec:
     """What a collection of ours is like: what it is for, its vectors, the indexes of its payloads."""
 
     purpose: str
@@ -30,42 +30,42 @@ class Collection:
     indexes: Mapping[str, Index]
 
 
-def open_collection(server: Server, name: str, wanted: Collection) -> None:
+def open_collection(server: QdrantServer, name: str, spec: CollectionSpec) -> None:
     """Make the collection and its indexes if they are missing; `StoreError` if it is not one of ours."""
-    if not server.ask(lambda q: q.collection_exists(name)):
-        server.ask(lambda q: _create(q, name, wanted))
-    info = server.ask(lambda q: q.get_collection(name))
-    mark = (info.config.metadata or {}).get(_MARK)
+    if not server.request(lambda q: q.collection_exists(name)):
+        server.request(lambda q: _create_collection(q, name, spec))
+    info = server.request(lambda q: q.get_collection(name))
+    mark = (info.config.metadata or {}).get(_MARK_KEY)
     schema = mark.get("schema") if isinstance(mark, dict) else None
     vectors = info.config.params.vectors
-    if not isinstance(schema, int) or _said(vectors) != _said(wanted.vectors):
+    if not isinstance(schema, int) or _describe_vectors(vectors) != _describe_vectors(spec.vectors):
         raise StoreError(
-            f"The collection {name} at {server.where} was not made by ouroboros for {wanted.purpose}:"
-            f" its vectors are {_said(vectors)}.",
+            f"The collection {name} at {server.location} was not made by ouroboros for {spec.purpose}:"
+            f" its vectors are {_describe_vectors(vectors)}.",
             hint="Name another one, which is made at the first use: qdrant://HOST:PORT/NAME",
         )
     if schema > SCHEMA:
         raise StoreError(
-            f"The store at {server.where} has schema {schema}; this program knows up to {SCHEMA}.",
+            f"The store at {server.location} has schema {schema}; this program knows up to {SCHEMA}.",
             hint="Use the version of ouroboros that wrote it, or a newer one.",
         )
-    for field in wanted.indexes.keys() - set(info.payload_schema):
-        index = wanted.indexes[field]
+    for field in spec.indexes.keys() - set(info.payload_schema):
+        index = spec.indexes[field]
         server.write(lambda q, f=field, i=index: q.create_payload_index(name, f, i, wait=True))
 
 
-def _create(client: QdrantClient, name: str, wanted: Collection) -> None:
+def _create_collection(client: QdrantClient, name: str, spec: CollectionSpec) -> None:
     """Of several programs that create it at once one does; the others find it."""
-    mark = {_MARK: {"schema": SCHEMA}}
+    mark = {_MARK_KEY: {"schema": SCHEMA}}
     try:
-        client.create_collection(name, vectors_config=wanted.vectors, metadata=mark)
+        client.create_collection(name, vectors_config=spec.vectors, metadata=mark)
     except UnexpectedResponse as error:
         if error.status_code not in (400, 409) or not client.collection_exists(name):
             raise
 
 
-def _said(vectors: Any) -> str:
+def _describe_vectors(vectors: Any) -> str:
     """What matters of a collection's vectors, for people."""
     size, distance = getattr(vectors, "size", None), getattr(vectors, "distance", None)
-    several = "several of " if getattr(vectors, "multivector_config", None) else "of "
-    return f"{several}{size} numbers by {distance}" if size else "others"
+    prefix = "several of " if getattr(vectors, "multivector_config", None) else "of "
+    return f"{prefix}{size} numbers by {distance}" if size else "others"

@@ -6,23 +6,23 @@ from typing import Any, TypeAlias
 from qdrant_client import models
 from qdrant_client.models import Condition, Filter
 
-from ouroboros.stores.qdrant.collections import INTEGER, KEYWORD, Collection, open_collection
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.qdrant.collections import INTEGER, KEYWORD, CollectionSpec, open_collection
+from ouroboros.stores.qdrant.server import QdrantServer
 
-FREED = "freed"
+FREED_AT = "freed"
 """When a point was emptied, in seconds since 1970; absent while it holds a value."""
 
-METADATA = Collection(
+METADATA = CollectionSpec(
     "metadata",
     models.VectorParams(size=1, distance=models.Distance.DOT),
-    {"group": KEYWORD, "key": KEYWORD, "seq": INTEGER, FREED: INTEGER},
+    {"group": KEYWORD, "key": KEYWORD, "seq": INTEGER, FREED_AT: INTEGER},
 )
 """Every point of a Qdrant collection has a vector; these are of one number, and mean nothing."""
 
-_VALUES, _IDS = 100, 5000
+_VALUES_PER_PAGE, _IDS_PER_PAGE = 100, 5000
 """Points per request: with their values, which may be large, and without."""
 
-_ALL = 1_000_000
+_MAX_GROUPS = 1_000_000
 
 Payload: TypeAlias = Mapping[str, Any]
 
@@ -34,21 +34,21 @@ class Points:
     is in its log on disk before it is answered (`wait`).
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: QdrantServer) -> None:
         self._server = server
         self._name = server.name
         open_collection(server, server.name, METADATA)
 
     def get(self, ids: Sequence[str], fields: Sequence[str] | bool = True) -> dict[str, Payload]:
         """Those of the points that are there, by their ids."""
-        found = {}
-        for start in range(0, len(ids), _VALUES):
-            page = list(ids[start : start + _VALUES])
-            points = self._server.ask(
-                lambda q, p=page: q.retrieve(self._name, p, with_payload=_of(fields))
+        payloads = {}
+        for start in range(0, len(ids), _VALUES_PER_PAGE):
+            page = list(ids[start : start + _VALUES_PER_PAGE])
+            points = self._server.request(
+                lambda q, p=page: q.retrieve(self._name, p, with_payload=_payload_selector(fields))
             )
-            found |= {str(point.id): point.payload or {} for point in points}
-        return found
+            payloads |= {str(point.id): point.payload or {} for point in points}
+        return payloads
 
     def insert(self, id: str, payload: Payload) -> None:
         """Add a point, unless one is there: then nothing happens, and nothing says so."""
@@ -56,70 +56,70 @@ class Points:
 
     def replace(self, id: str, payload: Payload, nonce: str) -> None:
         """Give a point another payload, unless its nonce is not this: then as above."""
-        self._upsert(id, payload, models.Filter(must=[_is("nonce", nonce)]))
+        self._upsert(id, payload, models.Filter(must=[_equals("nonce", nonce)]))
 
-    def empty(self, group: str, first: int, last: int, now: int) -> None:
+    def clear_values(self, group: str, first: int, last: int, now: int) -> None:
         """Take the values of a log's points away: first they are hidden, then they are gone."""
-        chosen = _filter(_is("group", group), _range("seq", first, last))
-        where = models.FilterSelector(filter=chosen)
-        self._server.write(lambda q: q.set_payload(self._name, {FREED: now}, where, wait=True))
-        self._server.write(lambda q: q.delete_payload(self._name, ["value"], where, wait=True))
+        condition = _all_of(_equals("group", group), _in_range("seq", first, last))
+        selector = models.FilterSelector(filter=condition)
+        self._server.write(lambda q: q.set_payload(self._name, {FREED_AT: now}, selector, wait=True))
+        self._server.write(lambda q: q.delete_payload(self._name, ["value"], selector, wait=True))
 
-    def remove_freed(self, group: str, before: int, below: int | None = None) -> None:
+    def delete_freed(self, group: str, cutoff: int, below: int | None = None) -> None:
         """Delete a group's points that were emptied before a time; of a log, those below a number."""
-        conditions: list[Condition] = [_is("group", group), _range(FREED, 0, before - 1)]
-        conditions += [_range("seq", 0, below - 1)] if below is not None else []
-        where = models.FilterSelector(filter=_filter(*conditions))
-        self._server.write(lambda q: q.delete(self._name, where, wait=True))
+        conditions: list[Condition] = [_equals("group", group), _in_range(FREED_AT, 0, cutoff - 1)]
+        conditions += [_in_range("seq", 0, below - 1)] if below is not None else []
+        selector = models.FilterSelector(filter=_all_of(*conditions))
+        self._server.write(lambda q: q.delete(self._name, selector, wait=True))
 
-    def keys(self, group: str, prefix: str) -> Iterator[tuple[str, str]]:
+    def list_keys(self, group: str, prefix: str) -> Iterator[tuple[str, str]]:
         """Key and id of every point of a group that holds a value, in no order."""
-        conditions: list[Condition] = [_is("group", group), _holds_a_value()]
+        conditions: list[Condition] = [_equals("group", group), _has_value()]
         if prefix:
             match = models.MatchPrefix(prefix=prefix)
             conditions.append(models.FieldCondition(key="key", match=match))
         offset = None
         while True:
-            points, offset = self._server.ask(
+            points, offset = self._server.request(
                 lambda q, o=offset: q.scroll(
-                    self._name, _filter(*conditions), limit=_IDS, offset=o, with_payload=["key"]
+                    self._name, _all_of(*conditions), limit=_IDS_PER_PAGE, offset=o, with_payload=["key"]
                 )
             )
             yield from (((point.payload or {})["key"], str(point.id)) for point in points)
             if offset is None:
                 return
 
-    def log(self, group: str, after: int, limit: int) -> list[Payload]:
+    def read_log(self, group: str, after: int, limit: int) -> list[Payload]:
         """The first points of a log after a number that hold a value, in order."""
         order = models.OrderBy(key="seq", direction=models.Direction.ASC)
-        found: list[Payload] = []
-        while len(found) < limit:
-            chosen = _filter(_is("group", group), _range("seq", after + 1, None), _holds_a_value())
-            size = min(_VALUES, limit - len(found))
-            points, _ = self._server.ask(
-                lambda q, c=chosen, s=size: q.scroll(self._name, c, limit=s, order_by=order)
+        payloads: list[Payload] = []
+        while len(payloads) < limit:
+            condition = _all_of(_equals("group", group), _in_range("seq", after + 1, None), _has_value())
+            size = min(_VALUES_PER_PAGE, limit - len(payloads))
+            points, _ = self._server.request(
+                lambda q, c=condition, s=size: q.scroll(self._name, c, limit=s, order_by=order)
             )
-            found += [point.payload or {} for point in points]
+            payloads += [point.payload or {} for point in points]
             if len(points) < size:
                 break
-            after = found[-1]["seq"]
-        return found
+            after = payloads[-1]["seq"]
+        return payloads
 
-    def last(self, group: str) -> int:
+    def last_seq(self, group: str) -> int:
         """The highest number in a log, of points without a value too; 0 if there is none."""
         order = models.OrderBy(key="seq", direction=models.Direction.DESC)
-        chosen = _filter(_is("group", group))
-        points, _ = self._server.ask(
-            lambda q: q.scroll(self._name, chosen, limit=1, order_by=order, with_payload=["seq"])
+        condition = _all_of(_equals("group", group))
+        points, _ = self._server.request(
+            lambda q: q.scroll(self._name, condition, limit=1, order_by=order, with_payload=["seq"])
         )
         return (points[0].payload or {})["seq"] if points else 0
 
-    def groups(self, prefix: str, valued: bool) -> list[str]:
-        """Names of the groups that start so; with `valued`, of those where a point holds a value."""
-        starts = models.FieldCondition(key="group", match=models.MatchPrefix(prefix=prefix))
-        chosen = _filter(starts, *([_holds_a_value()] if valued else []))
-        answer = self._server.ask(
-            lambda q: q.facet(self._name, "group", facet_filter=chosen, limit=_ALL, exact=True)
+    def list_groups(self, prefix: str, with_values: bool) -> list[str]:
+        """Names of the groups that start so; with `with_values`, of those where a point holds a value."""
+        has_prefix = models.FieldCondition(key="group", match=models.MatchPrefix(prefix=prefix))
+        condition = _all_of(has_prefix, *([_has_value()] if with_values else []))
+        answer = self._server.request(
+            lambda q: q.facet(self._name, "group", facet_filter=condition, limit=_MAX_GROUPS, exact=True)
         )
         return sorted(str(hit.value) for hit in answer.hits if hit.count)
 
@@ -132,21 +132,21 @@ class Points:
         )
 
 
-def _of(fields: Sequence[str] | bool) -> list[str] | bool:
+def _payload_selector(fields: Sequence[str] | bool) -> list[str] | bool:
     return fields if isinstance(fields, bool) else list(fields)
 
 
-def _filter(*conditions: Condition) -> Filter:
+def _all_of(*conditions: Condition) -> Filter:
     return models.Filter(must=list(conditions))
 
 
-def _is(key: str, value: str) -> Condition:
+def _equals(key: str, value: str) -> Condition:
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))
 
 
-def _range(key: str, first: int, last: int | None) -> Condition:
+def _in_range(key: str, first: int, last: int | None) -> Condition:
     return models.FieldCondition(key=key, range=models.Range(gte=first, lte=last))
 
 
-def _holds_a_value() -> Condition:
-    return models.IsEmptyCondition(is_empty=models.PayloadField(key=FREED))
+def _has_value() -> Condition:
+    return models.IsEmptyCondition(is_empty=models.PayloadField(key=FREED_AT))

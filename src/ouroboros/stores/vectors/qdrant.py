@@ -12,84 +12,86 @@ from collections.abc import Sequence
 
 from qdrant_client import models
 
-from ouroboros.stores.metadata.base import Json, dump
-from ouroboros.stores.qdrant.collections import KEYWORD, Collection, open_collection
-from ouroboros.stores.qdrant.server import Server
+from ouroboros.stores.metadata.base import Json, dump_json
+from ouroboros.stores.qdrant.collections import KEYWORD, CollectionSpec, open_collection
+from ouroboros.stores.qdrant.server import QdrantServer
 from ouroboros.stores.vectors.base import Hit
 
-_PAGE = 1000
-_EXACTLY = models.SearchParams(exact=True)
+_PAGE_SIZE = 1000
+_EXACT_SEARCH = models.SearchParams(exact=True)
 _NO_GRAPH = models.HnswConfigDiff(m=0)
-_NAMES = uuid.UUID("d5b0f6e2-53f0-4b41-8a0a-6f75726f626f")
+_ID_NAMESPACE = uuid.UUID("d5b0f6e2-53f0-4b41-8a0a-6f75726f626f")
 
 
 class QdrantVectors:
     """One collection per space, beside that of the metadata: `NAME-portraits-` and a digest."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: QdrantServer) -> None:
         self._server = server
-        self._known: set[str] = set()
+        self._opened: set[str] = set()
 
     def put(self, space: str, key: str, value: Json, vectors: Sequence[Sequence[float]]) -> None:
-        name = self._collection(space)
-        if name not in self._known:
-            open_collection(self._server, name, _portraits(len(vectors[0])))
-            self._known.add(name)
+        name = self._collection_name(space)
+        if name not in self._opened:
+            open_collection(self._server, name, _centroid_collection(len(vectors[0])))
+            self._opened.add(name)
         rows = [[float(number) for number in row] for row in vectors]
-        point = models.PointStruct(id=_id(key), vector=rows, payload={"key": key, "value": dump(value)})
+        point = models.PointStruct(
+            id=_point_id(key), vector=rows, payload={"key": key, "value": dump_json(value)}
+        )
         self._server.write(lambda q: q.upsert(name, [point], wait=True))
 
     def values(self, space: str) -> dict[str, Json]:
-        name = self._collection(space)
-        found: dict[str, Json] = {}
+        name = self._collection_name(space)
+        values: dict[str, Json] = {}
         offset = None
-        while self._is_there(name):
-            points, offset = self._server.ask(
-                lambda q, o=offset: q.scroll(name, limit=_PAGE, offset=o, with_payload=True)
+        while self._exists(name):
+            points, offset = self._server.request(
+                lambda q, o=offset: q.scroll(name, limit=_PAGE_SIZE, offset=o, with_payload=True)
             )
-            found |= {p["key"]: json.loads(p["value"]) for p in (x.payload or {} for x in points)}
+            values |= {p["key"]: json.loads(p["value"]) for p in (x.payload or {} for x in points)}
             if offset is None:
                 break
-        return found
+        return values
 
     def search(self, space: str, vector: Sequence[float], k: int) -> list[Hit]:
-        name = self._collection(space)
-        if not self._is_there(name):
+        name = self._collection_name(space)
+        if not self._exists(name):
             return []
-        question = [[float(number) for number in vector]]
-        answer = self._server.ask(
-            lambda q: q.query_points(name, query=question, limit=k, search_params=_EXACTLY)
+        query = [[float(number) for number in vector]]
+        answer = self._server.request(
+            lambda q: q.query_points(name, query=query, limit=k, search_params=_EXACT_SEARCH)
         )
-        found = ((point.payload or {}, point.score) for point in answer.points)
-        return [Hit(p["key"], score, json.loads(p["value"])) for p, score in found]
+        hits = ((point.payload or {}, point.score) for point in answer.points)
+        return [Hit(p["key"], score, json.loads(p["value"])) for p, score in hits]
 
     def drop(self, key: str) -> None:
-        ours = re.compile(re.escape(self._server.name) + "-portraits-[0-9a-f]{16}")
-        there = self._server.ask(lambda q: q.get_collections()).collections
-        where = models.PointIdsList(points=[_id(key)])
-        for name in (c.name for c in there if ours.fullmatch(c.name)):
-            self._server.write(lambda q, n=name: q.delete(n, where, wait=True))
+        name_pattern = re.compile(re.escape(self._server.name) + "-portraits-[0-9a-f]{16}")
+        collections = self._server.request(lambda q: q.get_collections()).collections
+        selector = models.PointIdsList(points=[_point_id(key)])
+        for name in (c.name for c in collections if name_pattern.fullmatch(c.name)):
+            self._server.write(lambda q, n=name: q.delete(n, selector, wait=True))
 
     def close(self) -> None:
         self._server.close()
 
-    def _collection(self, space: str) -> str:
+    def _collection_name(self, space: str) -> str:
         return f"{self._server.name}-portraits-{hashlib.sha256(space.encode()).hexdigest()[:16]}"
 
-    def _is_there(self, name: str) -> bool:
-        return name in self._known or self._server.ask(lambda q: q.collection_exists(name))
+    def _exists(self, name: str) -> bool:
+        return name in self._opened or self._server.request(lambda q: q.collection_exists(name))
 
 
-def _portraits(size: int) -> Collection:
-    several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+def _centroid_collection(size: int) -> CollectionSpec:
+    multivector = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
     vectors = models.VectorParams(
         size=size,
         distance=models.Distance.COSINE,
-        multivector_config=several,
+        multivector_config=multivector,
         hnsw_config=_NO_GRAPH,
     )
-    return Collection("portraits", vectors, {"key": KEYWORD})
+    return CollectionSpec("portraits", vectors, {"key": KEYWORD})
 
 
-def _id(key: str) -> str:
-    return str(uuid.uuid5(_NAMES, key))
+def _point_id(key: str) -> str:
+    return str(uuid.uuid5(_ID_NAMESPACE, key))
