@@ -71,10 +71,10 @@ class _InQdrant:
     def __init__(self, servers: ExitStack) -> None:
         from ouroboros.engine.routing.index_store import StoredCentroidIndex
         from ouroboros.stores.open import open_vectors
-        from ouroboros.testing.servers import qdrant
+        from ouroboros.testing.servers import run_qdrant
 
         url = os.environ.get("QDRANT_URL")
-        url = url or f"qdrant://127.0.0.1:{servers.enter_context(qdrant()).port}"
+        url = url or f"qdrant://127.0.0.1:{servers.enter_context(run_qdrant()).port}"
         vectors = open_vectors(f"{url}/bench-{os.getpid()}")
         assert vectors is not None
         servers.callback(vectors.close)

@@ -13,7 +13,7 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
-from ouroboros.testing.servers import postgres
+from ouroboros.testing.servers import run_postgres
 
 NAME = AdapterId("tickets")
 BASE = BaseModel("none", Fingerprint("c", "t", "m", "w", 10), "llama", 8, 2, 64, 1000, ())
@@ -23,7 +23,7 @@ WEIGHTS = 845 * 1024
 
 def run(options: Namespace) -> list[Claim]:
     rounds, times = (1, 20) if options.quick else (5, 300)
-    with tempfile.TemporaryDirectory() as folder, postgres() as server:
+    with tempfile.TemporaryDirectory() as folder, run_postgres() as server:
         sqlite = f"sqlite:///{folder}/metadata.db"
         database = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
         blobs = f"file://{folder}/blobs"

@@ -14,7 +14,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
-    from ouroboros.testing.servers import Server
+    from ouroboros.testing.servers import ServerProcess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,11 +36,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def qdrant() -> Iterator["Server"]:
+def qdrant() -> Iterator["ServerProcess"]:
     """A stand-in for a Qdrant server."""
     from ouroboros.testing import servers
 
-    with servers.qdrant() as server:
+    with servers.run_qdrant() as server:
         yield server
 
 

@@ -31,7 +31,7 @@ from ouroboros.registry.fsck import check
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import FakeBackend
-from ouroboros.testing.watched import Pass, WatchedBlobs, WatchedMetadata
+from ouroboros.testing.watched import OnPoint, WatchedBlobs, WatchedMetadata
 
 ROUNDS_PER_STORE = 50
 KEPT, BRIEF = AdapterId("kept"), AdapterId("comes and goes")
@@ -119,7 +119,7 @@ def _listen(reading: int, child: int, lines: int | None, moment: float) -> list[
     return text.decode().split("\n")[:-1]
 
 
-def _killer(passes: int, say: int) -> Pass:
+def _killer(passes: int, say: int) -> OnPoint:
     """Kills this process at the given pass of any point."""
     left = [passes]
 
@@ -132,7 +132,7 @@ def _killer(passes: int, say: int) -> Pass:
     return watch
 
 
-def _live(store: Path, say: int, round: int, watch: Pass) -> None:
+def _live(store: Path, say: int, round: int, watch: OnPoint) -> None:
     registry = Registry(
         WatchedMetadata(open_metadata(f"sqlite:///{store}/metadata.db"), watch),
         WatchedBlobs(open_blobs(f"file://{store}/blobs"), watch),

@@ -8,7 +8,7 @@ from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.testing.backend import BASE
-from ouroboros.testing.processes import in_processes
+from ouroboros.testing.processes import run_in_processes
 
 TICKETS = AdapterId("tickets")
 
@@ -18,7 +18,7 @@ def lost_commits(folder: Path, processes: int, commits: int) -> tuple[int, int]:
     registry = open_at(folder)
     registry.create(TICKETS, AdapterConfig(), BASE, AdapterFiles(b"{}", b"0"))
     each = commits // processes
-    said = [n for mine in in_processes(processes, commit_often, str(folder), each) for n in mine]
+    said = [n for mine in run_in_processes(processes, commit_often, str(folder), each) for n in mine]
     line = {v.number for v in registry.lineage(VersionRef(TICKETS))}
     registry.close()
     return len(said), len(said) - len(set(said) & line)

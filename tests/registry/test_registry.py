@@ -14,7 +14,7 @@ from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.testing.processes import in_threads
+from ouroboros.testing.processes import run_in_threads
 
 TICKETS = AdapterId("tickets")
 MakeFiles = Callable[[object], AdapterFiles]
@@ -92,7 +92,7 @@ def test_of_writers_that_start_from_one_head_one_wins_and_the_others_leave_nothi
         except Conflict:
             return 0
 
-    won = [number for number in in_threads(6, commit) if number]
+    won = [number for number in run_in_threads(6, commit) if number]
     assert len(won) == 1
     assert [v.number for v in registry.versions(tickets)] == [1, *won]
     assert registry.get(tickets).head == won[0]
@@ -114,7 +114,7 @@ def test_of_writers_that_create_one_name_one_wins_and_its_adapter_is_whole(
         except AlreadyExists:
             return 0
 
-    won = [number for number in in_threads(6, create) if number]
+    won = [number for number in run_in_threads(6, create) if number]
     assert won == [registry.get(TICKETS).head]
     assert [v.number for v in registry.versions(TICKETS)] == won
     winner = registry.get(TICKETS).config.rank - 1

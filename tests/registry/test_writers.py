@@ -11,7 +11,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
-from ouroboros.testing.processes import in_processes
+from ouroboros.testing.processes import run_in_processes
 
 TICKETS = AdapterId("tickets")
 
@@ -39,7 +39,7 @@ def commit_often(writer: int, folder: Path, times: int) -> list[int]:
 def check_writers(folder: Path, base: BaseModel, processes: int, times: int) -> None:
     registry = open_at(folder)
     registry.create(TICKETS, AdapterConfig(), base, AdapterFiles(b"{}", b"0"))
-    acknowledged = [n for mine in in_processes(processes, commit_often, folder, times) for n in mine]
+    acknowledged = [n for mine in run_in_processes(processes, commit_often, folder, times) for n in mine]
     line = registry.lineage(VersionRef(TICKETS))
     assert sorted(acknowledged) == sorted(v.number for v in line[:-1])
     assert len(set(acknowledged)) == processes * times

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pytest
 
 from ouroboros.testing import servers
-from ouroboros.testing.servers import Server
+from ouroboros.testing.servers import ServerProcess
 
 BUCKET = "mine"
 AZURE_ACCOUNT = "devstoreaccount1"
@@ -24,13 +24,13 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    with servers.postgres() as server:
+def postgres() -> Iterator[ServerProcess]:
+    with servers.run_postgres() as server:
         yield server
 
 
 @pytest.fixture
-def database(postgres: Server) -> str:
+def database(postgres: ServerProcess) -> str:
     """The URL of a new, empty database."""
     import psycopg
 
@@ -42,14 +42,14 @@ def database(postgres: Server) -> str:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[Server]:
-    with servers.moto() as server:
+def moto() -> Iterator[ServerProcess]:
+    with servers.run_moto() as server:
         _send(server, f"/{BUCKET}")
         yield server
 
 
 @pytest.fixture
-def s3(moto: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(moto: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place in S3's stand-in."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto.port}")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
@@ -59,15 +59,15 @@ def s3(moto: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def azurite() -> Iterator[Server]:
-    with servers.azurite() as server:
+def azurite() -> Iterator[ServerProcess]:
+    with servers.run_azurite() as server:
         path, query = f"/{AZURE_ACCOUNT}/{BUCKET}", "restype=container"
         _send(server, f"{path}?{query}", _signed(path, query.replace("=", ":")))
         yield server
 
 
 @pytest.fixture
-def azure(azurite: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def azure(azurite: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place in Azure's stand-in."""
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:{azurite.port}/{AZURE_ACCOUNT}")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT)
@@ -76,20 +76,20 @@ def azure(azurite: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def google() -> Iterator[Server]:
-    with servers.google(BUCKET, GOOGLE_TOKEN) as server:
+def google() -> Iterator[ServerProcess]:
+    with servers.run_gcs(BUCKET, GOOGLE_TOKEN) as server:
         yield server
 
 
 @pytest.fixture
-def gcs(google: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def gcs(google: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty place in Google's stand-in."""
     monkeypatch.setenv("GOOGLE_BASE_URL", f"http://127.0.0.1:{google.port}")
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", GOOGLE_TOKEN)
     return f"gs://{BUCKET}/test{next(_numbers)}"
 
 
-def _send(server: Server, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+def _send(server: ServerProcess, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
     where = f"http://127.0.0.1:{server.port}{path}"
     request = urllib.request.Request(where, method="PUT", headers={"Content-Length": "0", **headers})
     urllib.request.urlopen(request).close()

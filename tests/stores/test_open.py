@@ -25,7 +25,7 @@ def test_each_scheme_opens_its_store(tmp_path: Path) -> None:
     assert (tmp_path / "blobs").is_dir()
 
 
-def test_a_path_with_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_path_with_special_characters_is_used_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "what? 50%25 & #1"
     open_metadata(f"sqlite:///{folder}/m.db").close()
     open_blobs(f"file://{folder}/blobs")
@@ -38,7 +38,7 @@ def test_a_path_with_odd_characters_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["redis://user:hunter2@host/0", "sqlite:///", "folder", "", "file:relative"]
 )
-def test_an_unknown_url_names_the_known_ones_and_no_password(url: str) -> None:
+def test_the_error_for_an_unknown_url_lists_the_known_forms_and_no_password(url: str) -> None:
     for opened, known in ((open_metadata, "sqlite:///PATH"), (open_blobs, "file:///PATH")):
         with pytest.raises(InvalidInput) as caught:
             opened(url)

@@ -33,13 +33,13 @@ async def engine() -> AsyncIterator[AdapterLearningEngine]:
         yield opened
 
 
-async def job(backend: FakeBackend, *rows: Row, epochs: int = 1, batch_size: int = 4) -> TrainJob:
+async def make_job(backend: FakeBackend, *rows: Row, epochs: int = 1, batch_size: int = 4) -> TrainJob:
     config = AdapterConfig()
     start = await backend.initialize(config, 0)
     return TrainJob(start, config, TrainingConfig(batch_size, epochs), rows or ROWS)
 
 
-async def test_an_engine_learns_serves_versions_and_refuses_strangers(
+async def test_an_engine_learns_serves_versions_and_refuses_unknown_adapters(
     engine: AdapterLearningEngine,
 ) -> None:
     await engine.create_adapter("tickets")
@@ -55,9 +55,9 @@ async def test_an_engine_learns_serves_versions_and_refuses_strangers(
     assert not stranger.ok
 
 
-async def test_training_leaves_its_start_as_it_was_and_reports_each_step() -> None:
+async def test_training_leaves_its_start_unchanged_and_reports_each_step() -> None:
     backend = FakeBackend()
-    made = await job(backend, batch_size=1, epochs=3)
+    made = await make_job(backend, batch_size=1, epochs=3)
     seen: list[TrainingProgress] = []
     outcome = await backend.train(made, seen.append)
     assert [(p.step, p.steps) for p in seen] == [(n, 6) for n in range(1, 7)]
@@ -80,23 +80,23 @@ async def test_cancelling_stops_at_the_next_step() -> None:
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        await backend.train(await job(backend, epochs=100), stop_at_two, cancel)
+        await backend.train(await make_job(backend, epochs=100), stop_at_two, cancel)
     assert seen == [1, 2]
 
 
-async def test_cancelling_the_task_stops_it_too() -> None:
+async def test_cancelling_the_asyncio_task_stops_training() -> None:
     backend = FakeBackend(step_seconds=0.001)
-    task = asyncio.create_task(backend.train(await job(backend, epochs=10_000)))
+    task = asyncio.create_task(backend.train(await make_job(backend, epochs=10_000)))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-async def test_an_answer_known_to_be_wrong_is_forgotten() -> None:
+async def test_a_rejected_output_is_forgotten() -> None:
     backend = FakeBackend()
     wrong = Row("charged twice", None, APOZero(), rejected="billing")
-    outcome = await backend.train(await job(backend, *ROWS, wrong))
+    outcome = await backend.train(await make_job(backend, *ROWS, wrong))
     digest = await backend.load(outcome.files)
     known, unknown = await backend.score(
         [
@@ -125,7 +125,7 @@ async def test_one_correction_is_learned() -> None:
     assert (said.text, outcome.report.steps) == ("shipping", 1)
 
 
-async def test_streaming_says_what_generating_says() -> None:
+async def test_streaming_returns_the_same_text_as_generating() -> None:
     backend = FakeBackend()
     request = GenerateRequest("one two  two three four", GenerationConfig(max_tokens=10, stop=("four",)))
     (whole,) = await backend.generate([request])
@@ -134,7 +134,7 @@ async def test_streaming_says_what_generating_says() -> None:
     assert pieces[-1].generation == whole
 
 
-async def test_what_a_real_backend_refuses_is_refused() -> None:
+async def test_invalid_requests_are_refused_as_by_a_real_backend() -> None:
     backend = FakeBackend()
     with pytest.raises(NotFound):
         await backend.generate([GenerateRequest("hi", adapter="0" * 64)])
@@ -144,7 +144,7 @@ async def test_what_a_real_backend_refuses_is_refused() -> None:
         await backend.load(AdapterFiles(b"{}", b"\x08\0\0\0\0\0\0\0{}"))
 
 
-def test_it_needs_no_torch() -> None:
+def test_importing_it_does_not_import_torch() -> None:
     code = "import sys, ouroboros.testing.backend; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,1 +1,1 @@
-"""Where things are kept: metadata in one store, blobs in another. One file per implementation."""
+"""Storage: metadata stores, blob stores and vector stores, with one file per implementation."""

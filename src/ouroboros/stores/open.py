@@ -1,4 +1,4 @@
-"""Opening a store by its URL; what a scheme needs is imported only when it is used."""
+"""Open a store by its URL. The libraries of a scheme are imported only when it is used."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,13 @@ _CLOUDS = ("s3://", "gs://", "az://")
 
 
 def open_metadata(url: str) -> MetadataStore:
-    """`sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://...`, `qdrant://...`,
-    `qdrant+https://...`, or `memory:`."""
+    """Open a metadata store.
+
+    `url` is `sqlite:///relative/file.db`, `sqlite:////absolute/file.db`, `postgresql://...`,
+    `qdrant://...`, `qdrant+https://...` or `memory:`. Raises `InvalidInput` for any other URL,
+    `MissingExtra` if the store's library is not installed, and `StoreError` if the store cannot be
+    opened.
+    """
     if url == MEMORY:
         from ouroboros.stores.metadata.memory import MemoryMetadata
 
@@ -38,7 +43,7 @@ def open_metadata(url: str) -> MetadataStore:
     if url.startswith(QDRANT):
         from ouroboros.stores.qdrant.server import QdrantServer
 
-        server = QdrantServer(url)  # says so first if the library is missing
+        server = QdrantServer(url)  # first: it raises `MissingExtra` if the library is missing
         from ouroboros.stores.metadata.qdrant import QdrantMetadata
 
         return QdrantMetadata(server)
@@ -48,7 +53,7 @@ def open_metadata(url: str) -> MetadataStore:
 
 
 def open_vectors(url: str) -> VectorStore | None:
-    """Where the store of metadata at this URL searches vectors by itself; None if it does not."""
+    """Open the vector store that belongs to a metadata store's URL; None if it has none."""
     if not url.startswith(QDRANT):
         return None
     from ouroboros.stores.qdrant.server import QdrantServer
@@ -60,7 +65,11 @@ def open_vectors(url: str) -> VectorStore | None:
 
 
 def open_blobs(url: str) -> BlobStore:
-    """`file:///absolute/folder`, `s3://...`, `gs://...`, `az://...`, or `memory:`."""
+    """Open a blob store.
+
+    `url` is `file:///absolute/folder`, `s3://...`, `gs://...`, `az://...` or `memory:`. Raises as
+    `open_metadata` does.
+    """
     if url == MEMORY:
         from ouroboros.stores.blobs.memory import MemoryBlobs
 
@@ -77,9 +86,10 @@ def open_blobs(url: str) -> BlobStore:
 
 
 def cached_blobs(blobs: BlobStore, url: str, limit: int) -> BlobStore:
-    """The store at `url` with up to `limit` bytes of it kept on this machine, if it lies in a cloud.
+    """Add a cache of up to `limit` bytes on this machine to a cloud's store; others stay as they are.
 
-    They are kept in `$XDG_CACHE_HOME/ouroboros/blobs`, or `~/.cache/ouroboros/blobs`.
+    The cache is in `$XDG_CACHE_HOME/ouroboros/blobs`, or `~/.cache/ouroboros/blobs`. A `limit` of 0
+    turns it off.
     """
     if limit == 0 or not url.startswith(_CLOUDS):
         return blobs
@@ -106,7 +116,7 @@ def _parse_postgresql_url(url: str) -> "URL":
 
 
 def _unknown_store_error(kind: str, url: str, url_forms: str) -> InvalidInput:
-    """The URL itself stays out of the message: it may hold a password."""
+    """The error for a URL of unknown form. It does not repeat the URL, which may contain a password."""
     scheme = url.partition(":")[0] if ":" in url else ""
     return InvalidInput(
         f"No {kind} store is known for {scheme!r}." if scheme else f"{url!r} is not a store's URL.",

@@ -38,7 +38,7 @@ BASE = BaseModel(
     parameters=0,
     linears=(LinearShape("q_proj", 1, 1), LinearShape("v_proj", 1, 1)),
 )
-_KNOWN, _UNKNOWN = math.log(0.9), math.log(0.001)
+_KNOWN_LOGPROB, _UNKNOWN_LOGPROB = math.log(0.9), math.log(0.001)
 Answers = dict[str, str]
 
 
@@ -63,11 +63,11 @@ class FakeBackend:
 
     async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
         config.check()
-        return _files(config.rank, {}, seed)
+        return _to_files(config.rank, {}, seed)
 
     async def load(self, files: AdapterFiles) -> str:
         await self.validate(files)
-        self._loaded[files.digest] = _answers(files)
+        self._loaded[files.digest] = _read_answers(files)
         return files.digest
 
     async def loaded(self, digest: str) -> bool:
@@ -76,7 +76,7 @@ class FakeBackend:
     async def check(self, rows: Sequence[Row]) -> None:
         for number, row in enumerate(rows, start=1):
             longest = max(len(output.split()) for output in row.outputs)
-            words = len(_text(row.prompt).split()) + longest
+            words = len(_prompt_text(row.prompt).split()) + longest
             if words > self._base.context:
                 raise TooLong(
                     f"Row {number} has {words} tokens; the model reads {self._base.context}.",
@@ -90,7 +90,7 @@ class FakeBackend:
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
         steps = job.training.steps(len(job.rows), job.adapter.max_steps)
-        return await self._learn(job.start, job.rows, steps, on_progress, cancel)
+        return await self._memorize(job.start, job.rows, steps, on_progress, cancel)
 
     async def update(
         self,
@@ -98,13 +98,16 @@ class FakeBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        return await self._learn(job.start, job.rows, 1, on_progress, cancel)
+        return await self._memorize(job.start, job.rows, 1, on_progress, cancel)
 
     async def generate(
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
     ) -> list[Generation]:
         _raise_if_cancelled(cancel)
-        return [_generation(r.prompt, self._answer(r.prompt, r.adapter), r.config) for r in requests]
+        return [
+            _to_generation(r.prompt, self._answer_prompt(r.prompt, r.adapter), r.config)
+            for r in requests
+        ]
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
@@ -119,10 +122,10 @@ class FakeBackend:
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
     ) -> list[Score]:
         _raise_if_cancelled(cancel)
-        said = [self._answer(r.prompt, r.adapter) == r.output for r in requests]
+        matches = [self._answer_prompt(r.prompt, r.adapter) == r.output for r in requests]
         return [
-            Score(_logprobs(r.output, known=known), known)
-            for r, known in zip(requests, said, strict=True)
+            Score(_fake_logprobs(r.output, known=known), known)
+            for r, known in zip(requests, matches, strict=True)
         ]
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
@@ -130,9 +133,11 @@ class FakeBackend:
         job.recipe.check()
         job.recipe.weights_for(len(job.parents))
         _raise_if_cancelled(cancel)
-        known = {prompt: answer for files in job.parents for prompt, answer in _answers(files).items()}
-        rank = job.rank or max(_rank(files) for files in job.parents)
-        return Merged(_files(rank, known, 0), AdapterConfig(rank=rank), 0.0, rank)
+        answers = {
+            prompt: answer for files in job.parents for prompt, answer in _read_answers(files).items()
+        }
+        rank = job.rank or max(_read_rank(files) for files in job.parents)
+        return Merged(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
 
     async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """Know what `end` does from half of the way on, and what `start` does before."""
@@ -140,11 +145,11 @@ class FakeBackend:
 
     async def strength(self, files: AdapterFiles) -> float:
         """A hundredth for each answer known by heart."""
-        return len(_answers(files)) / 100
+        return len(_read_answers(files)) / 100
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
-        _answers(files)
-        return AdapterConfig(rank=_rank(files))
+        _read_answers(files)
+        return AdapterConfig(rank=_read_rank(files))
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Words counted in 256 bins: texts are near if they share words."""
@@ -156,7 +161,7 @@ class FakeBackend:
     async def close(self) -> None:
         self._loaded.clear()
 
-    async def _learn(
+    async def _memorize(
         self,
         start: AdapterFiles,
         rows: Sequence[Row],
@@ -165,43 +170,43 @@ class FakeBackend:
         cancel: CancellationToken | None,
     ) -> TrainOutcome:
         await self.check(rows)
-        known = _answers(start)
+        answers = _read_answers(start)
         words = sum(len(output.split()) for row in rows for output in row.outputs)
         for step in range(1, steps + 1):
             _raise_if_cancelled(cancel)
             await asyncio.sleep(self._step_seconds)
             if on_progress is not None:
-                done = TrainingProgress(
+                progress = TrainingProgress(
                     step, steps, 1 / step, 0.0, 0.0, words, step * self._step_seconds
                 )
-                on_progress(done)
+                on_progress(progress)
         _raise_if_cancelled(cancel)
         for row in rows:
-            _learn_row(known, row)
+            _memorize_row(answers, row)
         report = TrainingReport(len(rows), steps, words, 1.0, 1 / steps, steps * self._step_seconds)
-        return TrainOutcome(_files(_rank(start), known, 0), report)
+        return TrainOutcome(_to_files(_read_rank(start), answers, 0), report)
 
-    def _answer(self, prompt: Prompt, adapter: str | None) -> str:
+    def _answer_prompt(self, prompt: Prompt, adapter: str | None) -> str:
         if adapter is None:
-            return _text(prompt)
+            return _prompt_text(prompt)
         if adapter not in self._loaded:
             raise NotFound(f"No adapter {adapter[:12]} is loaded.", hint="Load its files first.")
-        return self._loaded[adapter].get(_key(prompt), _text(prompt))
+        return self._loaded[adapter].get(_prompt_key(prompt), _prompt_text(prompt))
 
 
-def _learn_row(known: Answers, row: Row) -> None:
-    key = _key(row.prompt)
+def _memorize_row(answers: Answers, row: Row) -> None:
+    key = _prompt_key(row.prompt)
     if row.output is not None:
-        known[key] = row.output
-    elif known.get(key) == row.rejected:
-        del known[key]
+        answers[key] = row.output
+    elif answers.get(key) == row.rejected:
+        del answers[key]
 
 
-def _key(prompt: Prompt) -> str:
+def _prompt_key(prompt: Prompt) -> str:
     return json.dumps([[m.role, m.content] for m in messages_of(prompt)])
 
 
-def _text(prompt: Prompt) -> str:
+def _prompt_text(prompt: Prompt) -> str:
     return messages_of(prompt)[-1].content
 
 
@@ -213,7 +218,7 @@ def _bag_of_words(text: str) -> Vector:
     return tuple(count / length for count in bins)
 
 
-def _generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Generation:
+def _to_generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Generation:
     for stop in config.stop:
         answer = answer.partition(stop)[0]
     words = answer.split()
@@ -221,23 +226,23 @@ def _generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Genera
     return Generation(
         text=text,
         tokens=tuple(range(len(text.split()))),
-        logprobs=_logprobs(text, known=True),
+        logprobs=_fake_logprobs(text, known=True),
         finish="stop" if text == answer else "length",
-        prompt_tokens=len(_text(prompt).split()),
+        prompt_tokens=len(_prompt_text(prompt).split()),
     )
 
 
-def _logprobs(text: str, *, known: bool) -> tuple[float, ...]:
-    return (_KNOWN if known else _UNKNOWN,) * max(1, len(text.split()))
+def _fake_logprobs(text: str, *, known: bool) -> tuple[float, ...]:
+    return (_KNOWN_LOGPROB if known else _UNKNOWN_LOGPROB,) * max(1, len(text.split()))
 
 
-def _files(rank: int, known: Answers, seed: int) -> AdapterFiles:
+def _to_files(rank: int, answers: Answers, seed: int) -> AdapterFiles:
     config = {"peft_type": "FAKE", "r": rank}
-    weights = {"seed": seed, "answers": known}
+    weights = {"seed": seed, "answers": answers}
     return AdapterFiles(json.dumps(config).encode(), json.dumps(weights, sort_keys=True).encode())
 
 
-def _answers(files: AdapterFiles) -> Answers:
+def _read_answers(files: AdapterFiles) -> Answers:
     try:
         return dict(json.loads(files.weights)["answers"])
     except (ValueError, KeyError, TypeError):
@@ -246,7 +251,7 @@ def _answers(files: AdapterFiles) -> Answers:
         ) from None
 
 
-def _rank(files: AdapterFiles) -> int:
+def _read_rank(files: AdapterFiles) -> int:
     return int(json.loads(files.config)["r"])
 
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-_PAGE = 50
+_PAGE_SIZE = 50
 """Keys in one page of a listing: few, so that tests meet a second page."""
 
 
-class Stored(NamedTuple):
+class StoredObject(NamedTuple):
     """One object; `generation` is never used again, also not for the same name."""
 
     data: bytes
@@ -40,37 +40,41 @@ class Bucket:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._objects: dict[str, Stored] = {}
+        self._objects: dict[str, StoredObject] = {}
         self._generations = count(1)
         self._lock = threading.Lock()
 
-    def put(self, name: str, data: bytes, match: str | None) -> Stored | None:
-        """Store if the object's generation is `match` (0: there is none); None if it is another."""
+    def put(self, name: str, data: bytes, expected_generation: str | None) -> StoredObject | None:
+        """Store if the object's generation is `expected_generation` (0: there is none); None if it is
+        another.
+        """
         with self._lock:
-            before = self._objects.get(name)
-            if match is not None and int(match) != (before.generation if before else 0):
+            previous = self._objects.get(name)
+            if expected_generation is not None and int(expected_generation) != (
+                previous.generation if previous else 0
+            ):
                 return None
-            stored = Stored(data, next(self._generations), formatdate(usegmt=True))
+            stored = StoredObject(data, next(self._generations), formatdate(usegmt=True))
             self._objects[name] = stored
             return stored
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StoredObject | None:
         return self._objects.get(name)
 
     def delete(self, name: str) -> bool:
         with self._lock:
             return self._objects.pop(name, None) is not None
 
-    def page(self, prefix: str, after: str) -> list[tuple[str, Stored]]:
+    def list_page(self, prefix: str, after: str) -> list[tuple[str, StoredObject]]:
         """The first objects that sort after a name, in order, one more than a page holds."""
         with self._lock:
-            found = sorted(
+            objects = sorted(
                 (n, o) for n, o in self._objects.items() if n.startswith(prefix) and n > after
             )
-        return found[: _PAGE + 1]
+        return objects[: _PAGE_SIZE + 1]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _GcsHandler(BaseHTTPRequestHandler):
     """Requests on /BUCKET and /BUCKET/NAME, the name with its slashes quoted."""
 
     protocol_version = "HTTP/1.1"
@@ -81,76 +85,84 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.rfile.read(length := int(self.headers["Content-Length"]))
         if len(data) < length:  # the connection broke within the upload: nothing was stored
             self.close_connection = True
-        elif name := self._name():
+        elif name := self._object_name():
             stored = self.bucket.put(name, data, self.headers.get("x-goog-if-generation-match"))
             if stored is None:
-                self._refuse(412, "PreconditionFailed")
+                self._send_error(412, "PreconditionFailed")
             else:
-                self._answer(200, b"", stored)
+                self._send_response(200, b"", stored)
 
     def do_GET(self) -> None:
-        name = self._name()
+        name = self._object_name()
         if name == "":
-            self._answer(200, self._listing().encode())
+            self._send_response(200, self._list_objects_xml().encode())
         elif name and (stored := self.bucket.get(name)):
-            start, end = self._range(len(stored.data))
+            start, end = self._byte_range(len(stored.data))
             partial = "Range" in self.headers
             more = {"Content-Range": f"bytes {start}-{end - 1}/{len(stored.data)}"} if partial else {}
-            self._answer(206 if partial else 200, stored.data[start:end], stored, more)
+            self._send_response(206 if partial else 200, stored.data[start:end], stored, more)
         elif name:
-            self._refuse(404, "NoSuchKey")
+            self._send_error(404, "NoSuchKey")
 
     do_HEAD = do_GET
 
     def do_DELETE(self) -> None:
-        if name := self._name():
+        if name := self._object_name():
             if self.bucket.delete(name):
-                self._answer(204, b"")
+                self._send_response(204, b"")
             else:
-                self._refuse(404, "NoSuchKey")
+                self._send_error(404, "NoSuchKey")
 
-    def _name(self) -> str | None:
+    def _object_name(self) -> str | None:
         """The object's name, "" for the bucket itself; None if the request is refused already."""
         bucket, _, name = urlsplit(self.path).path.lstrip("/").partition("/")
         if self.headers.get("Authorization") != f"Bearer {self.token}":
-            self._refuse(401, "AuthenticationRequired")
+            self._send_error(401, "AuthenticationRequired")
         elif unquote(bucket) != self.bucket.name:
-            self._refuse(404, "NoSuchBucket")
+            self._send_error(404, "NoSuchBucket")
         else:
             return unquote(name)
         return None
 
-    def _range(self, size: int) -> tuple[int, int]:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
-        if asked is None:
+    def _byte_range(self, size: int) -> tuple[int, int]:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
+        if requested is None:
             return 0, size
-        return int(asked[1]), min(int(asked[2]) + 1, size) if asked[2] else size
+        return int(requested[1]), min(int(requested[2]) + 1, size) if requested[2] else size
 
-    def _listing(self) -> str:
+    def _list_objects_xml(self) -> str:
         query = parse_qs(urlsplit(self.path).query)
         prefix, after = (query.get(k, [""])[0] for k in ("prefix", "continuation-token"))
-        found = self.bucket.page(prefix, after)
-        more, found = len(found) > _PAGE, found[:_PAGE]
+        objects = self.bucket.list_page(prefix, after)
+        has_more, objects = len(objects) > _PAGE_SIZE, objects[:_PAGE_SIZE]
         contents = "".join(
             f"<Contents><Key>{escape(name)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
             f"<ETag>{escape(o.etag)}</ETag><Size>{len(o.data)}</Size></Contents>"
-            for name, o in found
+            for name, o in objects
         )
-        last = f"<NextContinuationToken>{escape(found[-1][0])}</NextContinuationToken>" if more else ""
+        last = (
+            f"<NextContinuationToken>{escape(objects[-1][0])}</NextContinuationToken>"
+            if has_more
+            else ""
+        )
         return f"<ListBucketResult>{contents}{last}</ListBucketResult>"
 
-    def _refuse(self, status: int, code: str) -> None:
-        self._answer(status, f"<Error><Code>{code}</Code></Error>".encode())
+    def _send_error(self, status: int, code: str) -> None:
+        self._send_response(status, f"<Error><Code>{code}</Code></Error>".encode())
 
-    def _answer(
-        self, status: int, body: bytes, stored: Stored | None = None, more: dict[str, str] | None = None
+    def _send_response(
+        self,
+        status: int,
+        body: bytes,
+        stored: StoredObject | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         self.send_response(status)
         if stored:
             self.send_header("ETag", stored.etag)
             self.send_header("Last-Modified", stored.date)
             self.send_header("x-goog-generation", str(stored.generation))
-        for name, value in (more or {}).items():
+        for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -161,15 +173,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-class _Server(ThreadingHTTPServer):
+class _GcsServer(ThreadingHTTPServer):
     request_queue_size = 128
     daemon_threads = True
 
 
 def serve(port: int, bucket: str, token: str) -> None:
     """Serve one bucket on 127.0.0.1 until SIGINT; `token` is what callers must bear."""
-    named = {"bucket": Bucket(bucket), "token": token}
-    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), named))
+    attributes = {"bucket": Bucket(bucket), "token": token}
+    server = _GcsServer(("127.0.0.1", port), type("Handler", (_GcsHandler,), attributes))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     server.serve_forever()
 

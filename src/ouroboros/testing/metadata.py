@@ -1,11 +1,12 @@
 """The laws of a metadata store, as tests. Subclass, give a `store` fixture, and run pytest.
 
-    class TestMine(MetadataLaws):
+    class TestMine(MetadataStoreSuite):
         @pytest.fixture
         def store(self): ...
 
 A store that several processes can open is tested with `SharedMetadataLaws`, of
-`ouroboros.testing.shared_metadata`, instead. A law that yours cannot hold is declared: see `Laws`.
+`ouroboros.testing.shared_metadata`, instead. A law that yours cannot hold is declared: see
+`ConformanceSuite`.
 """
 
 import threading
@@ -17,8 +18,8 @@ from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.leases import Leases
 from ouroboros.stores.metadata.base import MetadataStore
-from ouroboros.testing.laws import Laws
-from ouroboros.testing.processes import in_threads
+from ouroboros.testing.processes import run_in_threads
+from ouroboros.testing.suite import ConformanceSuite
 
 # Sorted by code point: "Z" before "a", and the astral plane after U+FFFD, unlike in UTF-16.
 UNICODE_KEYS = ["%", "A", "Z", "_", "a", "a/b", "ab", "ß", "ä", "中文", "\ufffd", "🐍", "\U0010ffff"]
@@ -27,7 +28,7 @@ UNICODE_KEYS = ["%", "A", "Z", "_", "a", "a/b", "ab", "ß", "ä", "中文", "\uf
 TICKETS = AdapterId("tickets")
 
 
-class MetadataLaws(Laws):
+class MetadataStoreSuite(ConformanceSuite):
     """What every metadata store holds, alone in its process."""
 
     @pytest.fixture
@@ -35,13 +36,13 @@ class MetadataLaws(Laws):
         """A fresh, empty store."""
         raise NotImplementedError("Give a `store` fixture.")
 
-    def test_a_record_reads_as_it_was_written(self, store: MetadataStore) -> None:
+    def test_get_returns_the_record_that_was_put(self, store: MetadataStore) -> None:
         value = {"text": "naïve 🐍\0\n", "list": [1, 2.5, None, True], "deep": {"": {}}}
         written = store.put("things", "a", value, expected=0)
         assert (written.key, written.value, written.revision) == ("a", value, 1)
         assert store.get("things", "a") == written
 
-    def test_what_is_not_there_is_none(self, store: MetadataStore) -> None:
+    def test_a_missing_record_is_none(self, store: MetadataStore) -> None:
         store.put("things", "a", {}, expected=0)
         assert store.get("things", "b") is None
         assert store.get("others", "a") is None
@@ -54,7 +55,7 @@ class MetadataLaws(Laws):
         assert (record.value, record.revision) == ({"n": 4}, 5)
 
     @pytest.mark.parametrize("expected", [0, 1, 3])
-    def test_a_write_expecting_another_revision_changes_nothing(
+    def test_a_write_at_the_wrong_revision_conflicts_and_changes_nothing(
         self, store: MetadataStore, expected: int
     ) -> None:
         store.put("things", "a", {"n": 1}, expected=0)
@@ -63,12 +64,12 @@ class MetadataLaws(Laws):
             store.put("things", "a", {"n": 3}, expected=expected)
         assert store.get("things", "a") == kept
 
-    def test_a_write_expecting_a_record_that_is_absent_is_refused(self, store: MetadataStore) -> None:
+    def test_updating_an_absent_record_conflicts(self, store: MetadataStore) -> None:
         with pytest.raises(Conflict):
             store.put("things", "a", {}, expected=1)
         assert store.get("things", "a") is None
 
-    def test_delete_wants_the_revision_too(self, store: MetadataStore) -> None:
+    def test_delete_at_the_wrong_revision_conflicts(self, store: MetadataStore) -> None:
         store.put("things", "a", {}, expected=0)
         for wrong in (0, 2):
             with pytest.raises(Conflict):
@@ -78,7 +79,7 @@ class MetadataLaws(Laws):
         with pytest.raises(Conflict):
             store.delete("things", "a", expected=1)
 
-    def test_changing_a_value_in_hand_does_not_change_the_store(self, store: MetadataStore) -> None:
+    def test_mutating_a_returned_value_does_not_change_the_store(self, store: MetadataStore) -> None:
         value = {"inner": [1]}
         record = store.put("things", "a", value, expected=0)
         value["inner"].append(2)
@@ -87,7 +88,7 @@ class MetadataLaws(Laws):
         assert found is not None
         assert found.value == {"inner": [1]}
 
-    def test_a_scan_is_in_code_point_order(self, store: MetadataStore) -> None:
+    def test_scan_returns_records_in_code_point_order(self, store: MetadataStore) -> None:
         for key in reversed(UNICODE_KEYS):
             store.put("things", key, {"key": key}, expected=0)
         found = store.scan("things")
@@ -95,14 +96,14 @@ class MetadataLaws(Laws):
         assert [r.value["key"] for r in found] == UNICODE_KEYS
 
     @pytest.mark.parametrize("prefix", ["a", "%", "_", "中", "🐍", "\U0010ffff", "A", "none"])
-    def test_a_scan_keeps_to_its_prefix_exactly(self, store: MetadataStore, prefix: str) -> None:
+    def test_scan_returns_only_keys_with_the_prefix(self, store: MetadataStore, prefix: str) -> None:
         for key in UNICODE_KEYS:
             store.put("things", key, {}, expected=0)
         assert [r.key for r in store.scan("things", prefix=prefix)] == [
             k for k in UNICODE_KEYS if k.startswith(prefix)
         ]
 
-    def test_a_scan_pages_without_gap_or_repeat(self, store: MetadataStore) -> None:
+    def test_scan_pages_without_gaps_or_duplicates(self, store: MetadataStore) -> None:
         keys = [f"k{n:03d}" for n in range(25)]
         for key in keys:
             store.put("things", key, {}, expected=0)
@@ -113,7 +114,7 @@ class MetadataLaws(Laws):
             after = page[-1].key
         assert found == keys
 
-    def test_a_log_counts_from_one_in_order(self, store: MetadataStore) -> None:
+    def test_sequence_numbers_start_at_one_and_grow_by_one(self, store: MetadataStore) -> None:
         assert [store.append("log", {"n": n}) for n in range(5)] == [1, 2, 3, 4, 5]
         assert store.append("other", {}) == 1
         assert [(e.seq, e.value) for e in store.read("log")] == [(n + 1, {"n": n}) for n in range(5)]
@@ -121,9 +122,7 @@ class MetadataLaws(Laws):
         assert store.read("log", after=5) == []
         assert store.read("nowhere") == []
 
-    def test_erased_entries_are_gone_and_their_numbers_never_used_again(
-        self, store: MetadataStore
-    ) -> None:
+    def test_sequence_numbers_of_erased_entries_are_not_reused(self, store: MetadataStore) -> None:
         for n in range(5):
             store.append("log", {"n": n})
         store.erase("log", 2, 3)
@@ -144,7 +143,7 @@ class MetadataLaws(Laws):
         store.erase("l", 1, 1)
         assert (store.collections(), store.logs()) == (["a"], ["l", "m"])
 
-    def test_a_megabyte_is_a_value(self, store: MetadataStore) -> None:
+    def test_a_value_of_one_megabyte_is_stored(self, store: MetadataStore) -> None:
         text = "ü" * 500_000
         store.put("things", "large", {"text": text}, expected=0)
         store.append("log", {"text": text})
@@ -153,7 +152,7 @@ class MetadataLaws(Laws):
         assert record.value == store.read("log")[0].value == {"text": text}
 
     @pytest.mark.parametrize("key", ["", "a\0b", "\ud800", "k" * 513])
-    def test_keys_that_some_store_cannot_keep_are_refused(self, store: MetadataStore, key: str) -> None:
+    def test_invalid_keys_are_refused(self, store: MetadataStore, key: str) -> None:
         with pytest.raises(StoreError):
             store.put("things", key, {}, expected=0)
         with pytest.raises(StoreError):
@@ -173,37 +172,37 @@ class MetadataLaws(Laws):
 
     def test_threads_lose_no_update(self, store: MetadataStore) -> None:
         store.put("things", "count", {"n": 0}, expected=0)
-        in_threads(4, lambda _: count_up(store, 25))
+        run_in_threads(4, lambda _: increment_counter(store, 25))
         record = store.get("things", "count")
         assert record is not None
         assert (record.value, record.revision) == ({"n": 100}, 101)
 
-    def test_of_threads_that_create_one_record_exactly_one_does(self, store: MetadataStore) -> None:
+    def test_exactly_one_of_eight_threads_creates_a_record(self, store: MetadataStore) -> None:
         together = threading.Barrier(8)
 
         def create(number: int) -> bool:
             together.wait()
-            return creates(store, number)
+            return try_create(store, number)
 
-        assert sorted(in_threads(8, create)) == [False] * 7 + [True]
+        assert sorted(run_in_threads(8, create)) == [False] * 7 + [True]
 
-    def test_threads_append_in_one_order(self, store: MetadataStore) -> None:
-        seqs = in_threads(4, lambda n: [store.append("log", {"writer": n}) for _ in range(25)])
+    def test_threads_append_with_unique_sequence_numbers(self, store: MetadataStore) -> None:
+        seqs = run_in_threads(4, lambda n: [store.append("log", {"writer": n}) for _ in range(25)])
         assert sorted(seq for mine in seqs for seq in mine) == list(range(1, 101))
         written = {e.seq: e.value["writer"] for e in store.read("log")}
         assert all(written[seq] == n for n, mine in enumerate(seqs) for seq in mine)
 
     @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
-    def test_of_a_hundred_that_create_one_record_exactly_one_does(
+    def test_exactly_one_of_a_hundred_threads_creates_a_record(
         self, store: MetadataStore, rounds: int
     ) -> None:
         for race in range(rounds):
-            won = in_threads(100, lambda number, key=f"race/{race}": creates(store, number, key))
+            won = run_in_threads(100, lambda number, key=f"race/{race}": try_create(store, number, key))
             record = store.get("things", f"race/{race}")
             assert record is not None
             assert (won.count(True), record.value) == (1, {"by": won.index(True)})
 
-    def test_who_follows_a_log_misses_nothing(self, store: MetadataStore) -> None:
+    def test_a_reader_that_follows_a_log_misses_no_entry(self, store: MetadataStore) -> None:
         """An entry never appears behind one that was read already: the journal is learned in order."""
         followed: list[int] = []
 
@@ -215,10 +214,10 @@ class MetadataLaws(Laws):
             for _ in range(20):
                 store.append("log", {"text": "x" * 2000})
 
-        in_threads(4, lambda number: write() if number else follow())
+        run_in_threads(4, lambda number: write() if number else follow())
         assert followed == list(range(1, 61))
 
-    def test_one_holds_a_lease_and_another_once_it_lets_go(self, store: MetadataStore) -> None:
+    def test_a_lease_has_one_holder_until_it_is_released(self, store: MetadataStore) -> None:
         one, two = Leases(store), Leases(store)
         assert one.take(TICKETS)
         assert not two.take(TICKETS)
@@ -228,7 +227,7 @@ class MetadataLaws(Laws):
         assert two.take(TICKETS)
 
 
-def count_up(store: MetadataStore, times: int) -> None:
+def increment_counter(store: MetadataStore, times: int) -> None:
     done = 0
     while done < times:
         record = store.get("things", "count")
@@ -240,7 +239,7 @@ def count_up(store: MetadataStore, times: int) -> None:
         done += 1
 
 
-def creates(store: MetadataStore, number: int, key: str = "one") -> bool:
+def try_create(store: MetadataStore, number: int, key: str = "one") -> bool:
     try:
         store.put("things", key, {"by": number}, expected=0)
     except Conflict:

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def in_threads(count: int, function: Callable[[int], T]) -> list[T]:
+def run_in_threads(count: int, function: Callable[[int], T]) -> list[T]:
     """`function(0)`, `function(1)`, ... at once; results in that order, the first error raised."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(function, range(count)))
 
 
-def in_processes(count: int, function: Callable[..., T], *args: Any) -> list[T]:
+def run_in_processes(count: int, function: Callable[..., T], *args: Any) -> list[T]:
     """`function(n, *args)` for each n in its own fresh process, at once; results in order.
 
     The function and its arguments must be picklable: a module's own function, not a lambda.
@@ -25,7 +25,7 @@ def in_processes(count: int, function: Callable[..., T], *args: Any) -> list[T]:
         return [f.result() for f in [pool.submit(function, n, *args) for n in range(count)]]
 
 
-class Child:
+class ChildProcess:
     """A function that runs in its own fresh process, reports to us, and can be killed in the middle."""
 
     def __init__(self, function: Callable[..., None], *args: Any) -> None:
@@ -35,7 +35,7 @@ class Child:
         self._process.start()
         sender.close()
 
-    def report(self) -> Any:
+    def receive(self) -> Any:
         """What it says next; `EOFError` if it ended instead."""
         return self._reports.recv()
 
@@ -43,9 +43,9 @@ class Child:
         """SIGKILL, wherever it is; returns what it had said besides, up to its end."""
         self._process.kill()
         self._process.join()
-        return list(self._rest())
+        return list(self._receive_remaining())
 
-    def _rest(self) -> Iterator[Any]:
+    def _receive_remaining(self) -> Iterator[Any]:
         try:
             while True:
                 yield self._reports.recv()
@@ -56,16 +56,16 @@ class Child:
 
 
 @contextmanager
-def child(function: Callable[..., None], *args: Any) -> Iterator[Child]:
+def child_process(function: Callable[..., None], *args: Any) -> Iterator[ChildProcess]:
     """`function(report, *args)` in a process that is killed at the end, if it was not before."""
-    running = Child(function, *args)
+    running = ChildProcess(function, *args)
     try:
         yield running
     finally:
         running.kill()
 
 
-def killed(after: int, function: Callable[..., None], *args: Any) -> list[Any]:
+def run_until_killed(report_count: int, function: Callable[..., None], *args: Any) -> list[Any]:
     """All that `function(report, *args)` reported until it was killed, soon after so many reports."""
-    with child(function, *args) as running:
-        return [running.report() for _ in range(after)] + running.kill()
+    with child_process(function, *args) as running:
+        return [running.receive() for _ in range(report_count)] + running.kill()

@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 import qdrant_edge as edge
 
 VERSION = "1.20.0"
-_SETUP = "collection.json"
+_SETTINGS_FILE = "collection.json"
 _DISTANCES = {"Cosine": edge.Distance.Cosine, "Dot": edge.Distance.Dot}
 _MODES = {"insert_only": edge.UpdateMode.InsertOnly, "update_only": edge.UpdateMode.UpdateOnly}
 _ORDERS = {"asc": edge.Direction.Asc, "desc": edge.Direction.Desc}
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """An HTTP status, and why."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -35,12 +35,12 @@ class Refused(Exception):
         self.status = status
 
 
-class Collection:
+class EmulatedCollection:
     """One shard of the engine in a folder, with what it was created with beside it."""
 
-    def __init__(self, folder: Path, setup: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._setup = setup
+        self._settings = settings
         self._lock = threading.Lock()
         shard = str(folder / "shard")
         self._shard = edge.EdgeShard.load(shard) if Path(shard).exists() else self._create(shard)
@@ -50,28 +50,28 @@ class Collection:
 
     def _create(self, shard: str) -> edge.EdgeShard:
         Path(shard).mkdir()
-        wanted = self._setup["vectors"]
-        several = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+        vectors = self._settings["vectors"]
+        multivector = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
         params = edge.EdgeVectorParams(
-            wanted["size"],
-            _DISTANCES[wanted["distance"]],
-            multivector_config=several if wanted.get("multivector_config") else None,
+            vectors["size"],
+            _DISTANCES[vectors["distance"]],
+            multivector_config=multivector if vectors.get("multivector_config") else None,
         )
         return edge.EdgeShard.create(shard, edge.EdgeConfig(vectors=params))
 
     def info(self, _: Any = None) -> dict[str, Any]:
-        found = self._shard.info()
+        info = self._shard.info()
         return {
             "status": "green",
             "optimizer_status": "ok",
-            "segments_count": found.segments_count,
-            "points_count": found.points_count,
+            "segments_count": info.segments_count,
+            "points_count": info.points_count,
             "payload_schema": {
-                name: {"data_type": "keyword", "points": 0} for name in found.payload_schema
+                name: {"data_type": "keyword", "points": 0} for name in info.payload_schema
             },
             "config": {
-                "params": {"vectors": self._setup["vectors"]},
-                "metadata": self._setup.get("metadata"),
+                "params": {"vectors": self._settings["vectors"]},
+                "metadata": self._settings.get("metadata"),
                 "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000},
                 "optimizer_config": {
                     "deleted_threshold": 0.2,
@@ -93,62 +93,66 @@ class Collection:
 
     def upsert(self, body: Any) -> dict[str, Any]:
         points = [edge.Point(p["id"], p["vector"], p.get("payload")) for p in body["points"]]
-        condition = _filter(body.get("update_filter"))
+        condition = _to_filter(body.get("update_filter"))
         mode = _MODES.get(body.get("update_mode") or "")
         return self._update(edge.UpdateOperation.upsert_points(points, condition, mode))
 
     def retrieve(self, body: Any) -> list[dict[str, Any]]:
-        found = self._shard.retrieve(
-            body["ids"], with_payload=_payload(body), with_vector=bool(body.get("with_vector"))
+        points = self._shard.retrieve(
+            body["ids"],
+            with_payload=_to_payload_selector(body),
+            with_vector=bool(body.get("with_vector")),
         )
-        return [_point(point) for point in found]
+        return [_to_json(point) for point in points]
 
     def scroll(self, body: Any) -> dict[str, Any]:
         order = body.get("order_by")
         if order:
             order = edge.OrderBy(order["key"], _ORDERS[order.get("direction") or "asc"])
-        points, following = self._shard.scroll(
+        points, next_id = self._shard.scroll(
             edge.ScrollRequest(
                 offset=body.get("offset"),
                 limit=body.get("limit") or 10,
-                filter=_filter(body.get("filter")),
-                with_payload=_payload(body),
+                filter=_to_filter(body.get("filter")),
+                with_payload=_to_payload_selector(body),
                 order_by=order or None,
             )
         )
-        offset = None if following is None else str(following)
-        return {"points": [_point(p) for p in points], "next_page_offset": offset}
+        offset = None if next_id is None else str(next_id)
+        return {"points": [_to_json(p) for p in points], "next_page_offset": offset}
 
     def facet(self, body: Any) -> dict[str, Any]:
         request = edge.FacetRequest(
-            body["key"], body.get("limit") or 10, bool(body.get("exact")), _filter(body.get("filter"))
+            body["key"], body.get("limit") or 10, bool(body.get("exact")), _to_filter(body.get("filter"))
         )
         hits = self._shard.facet(request).hits
         return {"hits": [{"value": hit.value, "count": hit.count} for hit in hits]}
 
     def query(self, body: Any) -> dict[str, Any]:
-        found = self._shard.query(
+        points = self._shard.query(
             edge.QueryRequest(
                 limit=body.get("limit") or 10,
                 query=edge.Query.Nearest(body["query"]["nearest"]),
-                filter=_filter(body.get("filter")),
-                with_payload=_payload(body),
+                filter=_to_filter(body.get("filter")),
+                with_payload=_to_payload_selector(body),
                 params=edge.SearchParams(exact=bool((body.get("params") or {}).get("exact"))),
             )
         )
-        return {"points": [{**_point(p), "score": p.score, "version": p.version} for p in found]}
+        return {"points": [{**_to_json(p), "score": p.score, "version": p.version} for p in points]}
 
     def set_payload(self, body: Any) -> dict[str, Any]:
-        chosen = _chosen(body)
-        return self._update(edge.UpdateOperation.set_payload_by_filter(chosen, body["payload"]))
+        filter = _require_filter(body)
+        return self._update(edge.UpdateOperation.set_payload_by_filter(filter, body["payload"]))
 
     def delete_payload(self, body: Any) -> dict[str, Any]:
-        return self._update(edge.UpdateOperation.delete_payload_by_filter(_chosen(body), body["keys"]))
+        return self._update(
+            edge.UpdateOperation.delete_payload_by_filter(_require_filter(body), body["keys"])
+        )
 
     def delete(self, body: Any) -> dict[str, Any]:
         if "points" in body:
             return self._update(edge.UpdateOperation.delete_points(body["points"]))
-        return self._update(edge.UpdateOperation.delete_points_by_filter(_chosen(body)))
+        return self._update(edge.UpdateOperation.delete_points_by_filter(_require_filter(body)))
 
     def _update(self, operation: edge.UpdateOperation) -> dict[str, Any]:
         with self._lock:
@@ -156,70 +160,73 @@ class Collection:
         return {"operation_id": 0, "status": "completed"}
 
 
-_ROUTES: dict[tuple[str, str], Callable[[Collection, Any], Any]] = {
-    ("GET", ""): Collection.info,
-    ("PUT", "/index"): Collection.index,
-    ("PUT", "/points"): Collection.upsert,
-    ("POST", "/points"): Collection.retrieve,
-    ("POST", "/points/scroll"): Collection.scroll,
-    ("POST", "/points/query"): Collection.query,
-    ("POST", "/points/payload"): Collection.set_payload,
-    ("POST", "/points/payload/delete"): Collection.delete_payload,
-    ("POST", "/points/delete"): Collection.delete,
-    ("POST", "/facet"): Collection.facet,
+_ROUTES: dict[tuple[str, str], Callable[[EmulatedCollection, Any], Any]] = {
+    ("GET", ""): EmulatedCollection.info,
+    ("PUT", "/index"): EmulatedCollection.index,
+    ("PUT", "/points"): EmulatedCollection.upsert,
+    ("POST", "/points"): EmulatedCollection.retrieve,
+    ("POST", "/points/scroll"): EmulatedCollection.scroll,
+    ("POST", "/points/query"): EmulatedCollection.query,
+    ("POST", "/points/payload"): EmulatedCollection.set_payload,
+    ("POST", "/points/payload/delete"): EmulatedCollection.delete_payload,
+    ("POST", "/points/delete"): EmulatedCollection.delete,
+    ("POST", "/facet"): EmulatedCollection.facet,
 }
 
 
-class StandIn:
+class QdrantEmulator:
     """The collections in a folder; they are there again after a restart."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        setups = sorted(folder.glob(f"*/{_SETUP}"))
-        self._open = {s.parent.name: Collection(s.parent, json.loads(s.read_text())) for s in setups}
+        settings_files = sorted(folder.glob(f"*/{_SETTINGS_FILE}"))
+        self._collections = {
+            s.parent.name: EmulatedCollection(s.parent, json.loads(s.read_text()))
+            for s in settings_files
+        }
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         if path == "/":
             return {"title": "a stand-in for qdrant", "version": VERSION}
         if path == "/collections":
-            return {"collections": [{"name": name} for name in sorted(self._open)]}
+            return {"collections": [{"name": name} for name in sorted(self._collections)]}
         _, _, name, *rest = path.split("/")
         rest = "".join(f"/{part}" for part in rest)
         if rest == "/exists":
-            return {"exists": name in self._open}
+            return {"exists": name in self._collections}
         if (method, rest) == ("PUT", ""):
             return self._create(name, body)
-        if name not in self._open:
-            raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
+        if name not in self._collections:
+            raise RequestRefused(404, f"Not found: Collection `{name}` doesn't exist!")
         if (method, rest) == ("DELETE", ""):
             return self._delete(name)
         if (method, rest) not in _ROUTES:
-            raise Refused(404, f"the stand-in knows no {method} {rest}")
-        return _ROUTES[method, rest](self._open[name], body)
+            raise RequestRefused(404, f"the stand-in knows no {method} {rest}")
+        return _ROUTES[method, rest](self._collections[name], body)
 
     def _create(self, name: str, body: Any) -> bool:
         with self._lock:
-            if name in self._open:
-                raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
+            if name in self._collections:
+                raise RequestRefused(409, f"Wrong input: Collection `{name}` already exists!")
             folder = self._folder / name
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            made = Collection(folder, body)
-            (folder / _SETUP).write_text(json.dumps(body))
-            self._open[name] = made
+            collection = EmulatedCollection(folder, body)
+            (folder / _SETTINGS_FILE).write_text(json.dumps(body))
+            self._collections[name] = collection
         return True
 
     def _delete(self, name: str) -> bool:
         with self._lock:
-            self._open.pop(name).close()
+            self._collections.pop(name).close()
             shutil.rmtree(self._folder / name)
         return True
 
 
 def serve(port: int, folder: Path, key: str = "") -> None:
     """Answer on 127.0.0.1 until interrupted; with a `key`, only to those who send it."""
-    stand_in = StandIn(folder)
+    emulator = QdrantEmulator(folder)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -230,11 +237,11 @@ def serve(port: int, folder: Path, key: str = "") -> None:
             status, answer = 200, {}
             try:
                 if key and self.headers.get("api-key") != key:
-                    raise Refused(401, "Must provide an API key or an Authorization bearer token")
+                    raise RequestRefused(401, "Must provide an API key or an Authorization bearer token")
                 body = json.loads(content) if content else None
-                found = stand_in.answer(self.command, urlsplit(self.path).path, body)
+                found = emulator.answer(self.command, urlsplit(self.path).path, body)
                 answer = found if self.path == "/" else {"result": found, "status": "ok", "time": 0.0}
-            except Refused as refused:
+            except RequestRefused as refused:
                 status, answer = refused.status, {"status": {"error": str(refused)}, "time": 0.0}
             except Exception as error:
                 status, answer = 500, {"status": {"error": f"{error!r}"}, "time": 0.0}
@@ -255,18 +262,18 @@ def serve(port: int, folder: Path, key: str = "") -> None:
         server.serve_forever()
 
 
-def _chosen(body: Any) -> edge.Filter:
-    chosen = _filter(body["filter"])
-    if chosen is None:
-        raise Refused(400, "a filter is missing")
-    return chosen
+def _require_filter(body: Any) -> edge.Filter:
+    condition = _to_filter(body["filter"])
+    if condition is None:
+        raise RequestRefused(400, "a filter is missing")
+    return condition
 
 
-def _filter(body: Any) -> edge.Filter | None:
-    return edge.Filter(must=[_condition(c) for c in body["must"]]) if body else None
+def _to_filter(body: Any) -> edge.Filter | None:
+    return edge.Filter(must=[_to_condition(c) for c in body["must"]]) if body else None
 
 
-def _condition(body: Any) -> Any:
+def _to_condition(body: Any) -> Any:
     if "is_empty" in body:
         return edge.IsEmptyCondition(body["is_empty"]["key"])
     match, span = body.get("match"), body.get("range")
@@ -278,12 +285,14 @@ def _condition(body: Any) -> Any:
     return edge.FieldCondition(body["key"], match=edge.MatchValue(match["value"]))
 
 
-def _payload(body: Any) -> Any:
-    wanted = body.get("with_payload")
-    return edge.PayloadSelector.Include(wanted) if isinstance(wanted, list) else wanted is not False
+def _to_payload_selector(body: Any) -> Any:
+    selector = body.get("with_payload")
+    return (
+        edge.PayloadSelector.Include(selector) if isinstance(selector, list) else selector is not False
+    )
 
 
-def _point(point: Any) -> dict[str, Any]:
+def _to_json(point: Any) -> dict[str, Any]:
     return {"id": str(point.id), "payload": point.payload}
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
-class Server:
+class ServerProcess:
     """One process that listens on `port`, which can be killed and started again.
 
     It is up once it takes connections and the command `probe`, if there is one, succeeds.
@@ -35,18 +35,18 @@ class Server:
 
     def start(self) -> None:
         """Start it, again if it does not stay: a killed server's children hold its place for a while."""
-        deadline = time.monotonic() + _PATIENCE
-        self._process = self._spawn()
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        self._process = self._start_process()
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 time.sleep(0.5)
-                self._process = self._spawn()
-            if self._answers():
+                self._process = self._start_process()
+            if self._is_ready():
                 return
             time.sleep(0.05)
         raise RuntimeError(f"{self._command[0]} did not start (exit code {self._process.poll()}).")
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _start_process(self) -> subprocess.Popen[bytes]:
         group = pwd.getpwnam(self._user).pw_gid if self._user else None
         return subprocess.Popen(
             self._command,
@@ -58,66 +58,66 @@ class Server:
             stderr=subprocess.DEVNULL,
         )
 
-    def stop(self, how: int = signal.SIGINT) -> None:
+    def stop(self, stop_signal: int = signal.SIGINT) -> None:
         """`SIGINT` lets a server finish what it does; `SIGKILL` does not."""
-        self._process.send_signal(how)
+        self._process.send_signal(stop_signal)
         try:
-            self._process.wait(_PATIENCE)
+            self._process.wait(_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return not self._probe or _succeeds(self._probe)
+            return not self._probe or _exits_with_zero(self._probe)
         return False
 
 
-def _succeeds(command: Sequence[str]) -> bool:
+def _exits_with_zero(command: Sequence[str]) -> bool:
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    """A throwaway PostgreSQL cluster; its owner is `postgres`, who needs no password."""
-    program = _postgres_program("postgres")
-    user = _unprivileged()
+def run_postgres() -> Iterator[ServerProcess]:
+    """A throwaway PostgreSQL cluster; its owner is `run_postgres`, who needs no password."""
+    program = _find_postgres_program("postgres")
+    user = _unprivileged_user()
     folder = Path(tempfile.mkdtemp(prefix="ouroboros-postgres-"))
     try:
         if user:
             shutil.chown(folder, user)
-        initdb = [_postgres_program("initdb"), "-D", str(folder / "data"), "-U", "postgres"]
+        initdb = [_find_postgres_program("initdb"), "-D", str(folder / "data"), "-U", "postgres"]
         options = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         subprocess.run([*initdb, *options], user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)
         port = free_port()
         command = [program, "-D", str(folder / "data"), "-p", str(port), "-h", "127.0.0.1"]
-        probe = [_postgres_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-        server = Server([*command, "-k", str(folder)], port, user=user, probe=probe)
-        with _running(server, signal.SIGQUIT):  # nothing in it is needed any more
+        probe = [_find_postgres_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        server = ServerProcess([*command, "-k", str(folder)], port, user=user, probe=probe)
+        with _stop_after(server, signal.SIGQUIT):  # nothing in it is needed any more
             yield server
     finally:
         shutil.rmtree(folder)
 
 
 @contextmanager
-def moto() -> Iterator[Server]:
+def run_moto() -> Iterator[ServerProcess]:
     """Amazon's S3, imitated by moto."""
     pytest.importorskip("moto.server", reason="S3's stand-in is missing: pip install 'moto[s3]' flask")
     code = "import sys; from moto.server import main; main(sys.argv[1:])"
     port = free_port()
     command = [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(port)]
-    with _running(Server(command, port)) as server:
+    with _stop_after(ServerProcess(command, port)) as server:
         yield server
 
 
 @contextmanager
-def azurite() -> Iterator[Server]:
+def run_azurite() -> Iterator[ServerProcess]:
     """Azure's blob storage, imitated by Microsoft's own azurite."""
     program = shutil.which("azurite-blob")
     if program is None:
@@ -125,56 +125,56 @@ def azurite() -> Iterator[Server]:
     port = free_port()
     options = "--inMemoryPersistence --silent --disableTelemetry --skipApiVersionCheck"
     command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options.split()]
-    with _running(Server(command, port)) as server:
+    with _stop_after(ServerProcess(command, port)) as server:
         yield server
 
 
 @contextmanager
-def google(bucket: str, token: str) -> Iterator[Server]:
+def run_gcs(bucket: str, token: str) -> Iterator[ServerProcess]:
     """Google's storage, imitated by our own `ouroboros.testing.gcs`, with one bucket and one token."""
     port = free_port()
     program = str(Path(__file__).with_name("gcs.py"))
     command = [sys.executable, program, str(port), bucket, token]
-    with _running(Server(command, port)) as server:
+    with _stop_after(ServerProcess(command, port)) as server:
         yield server
 
 
 @contextmanager
-def qdrant(api_key: str = "") -> Iterator[Server]:
+def run_qdrant(api_key: str = "") -> Iterator[ServerProcess]:
     """Qdrant, imitated over its own embedded engine (`ouroboros.testing.qdrant`: what that shows)."""
     pytest.importorskip("qdrant_edge", reason="Qdrant's stand-in is missing: pip install qdrant-edge-py")
     port = free_port()
-    with tempfile.TemporaryDirectory(prefix="ouroboros-qdrant-", dir=_memory()) as folder:
+    with tempfile.TemporaryDirectory(prefix="ouroboros-qdrant-", dir=_memory_folder()) as folder:
         command = [sys.executable, str(Path(__file__).with_name("qdrant.py")), str(port), folder]
-        server = Server([*command, api_key] if api_key else command, port)
-        with _running(server, signal.SIGTERM):
+        server = ServerProcess([*command, api_key] if api_key else command, port)
+        with _stop_after(server, signal.SIGTERM):
             yield server
 
 
 @contextmanager
-def _running(server: Server, how: int = signal.SIGINT) -> Iterator[Server]:
+def _stop_after(server: ServerProcess, stop_signal: int = signal.SIGINT) -> Iterator[ServerProcess]:
     try:
         yield server
     finally:
-        server.stop(how)
+        server.stop(stop_signal)
 
 
-def _memory() -> str | None:
+def _memory_folder() -> str | None:
     """A folder in memory, where syncing costs nothing; None if there is none with room."""
     folder = Path("/dev/shm")
     return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > 2**31 else None
 
 
-def _postgres_program(name: str) -> str:
+def _find_postgres_program(name: str) -> str:
     """Debian keeps the server's programs out of the path."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    found = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
-    if found is None:
+    path = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
+    if path is None:
         pytest.skip("PostgreSQL's server is missing: apt-get install postgresql")
-    return found
+    return path
 
 
-def _unprivileged() -> str | None:
+def _unprivileged_user() -> str | None:
     """PostgreSQL refuses to be run by root: then the user it made, or nobody."""
     if os.geteuid() != 0:
         return None

@@ -1,7 +1,7 @@
 """The laws of a metadata store that several processes open, as tests.
 
 They want a `url` fixture that `ouroboros.stores.open.open_metadata` understands, or an `opener`. What
-`MetadataLaws` asks is asked as well.
+`MetadataStoreSuite` asks is asked as well.
 """
 
 import time
@@ -13,17 +13,17 @@ import pytest
 from ouroboros.registry.leases import Leases
 from ouroboros.stores.metadata.base import MetadataStore
 from ouroboros.stores.open import open_metadata
-from ouroboros.testing.metadata import TICKETS, MetadataLaws, count_up, creates
-from ouroboros.testing.processes import child, in_processes, killed
+from ouroboros.testing.metadata import TICKETS, MetadataStoreSuite, increment_counter, try_create
+from ouroboros.testing.processes import child_process, run_in_processes, run_until_killed
 
 
-class SharedMetadataLaws(MetadataLaws):
+class SharedMetadataStoreSuite(MetadataStoreSuite):
     """What a store holds besides that lies outside the process: others see it, and it stays."""
 
     @pytest.fixture
     def opener(self, url: str) -> Callable[[], MetadataStore]:
         """Opens the same store again, in any process: it must be picklable."""
-        return Opener(url)
+        return MetadataStoreOpener(url)
 
     @pytest.fixture
     def restart(self) -> Callable[[], None]:
@@ -46,7 +46,7 @@ class SharedMetadataLaws(MetadataLaws):
         assert store.read("log")[0].value == {"from": "other"}
         other.close()
 
-    def test_everything_is_there_after_reopening_and_a_restart(
+    def test_everything_survives_reopening_and_a_restart(
         self,
         store: MetadataStore,
         opener: Callable[[], MetadataStore],
@@ -68,7 +68,7 @@ class SharedMetadataLaws(MetadataLaws):
         self, store: MetadataStore, opener: Callable[[], MetadataStore]
     ) -> None:
         store.put("things", "count", {"n": 0}, expected=0)
-        in_processes(3, _count_and_append, opener, 20)
+        run_in_processes(3, _count_and_append, opener, 20)
         record = store.get("things", "count")
         assert record is not None
         assert record.value == {"n": 60}
@@ -78,36 +78,36 @@ class SharedMetadataLaws(MetadataLaws):
             mine = [e.value["n"] for e in entries if e.value["writer"] == writer]
             assert mine == list(range(20))
 
-    def test_of_processes_that_create_one_record_exactly_one_does(
+    def test_exactly_one_of_several_processes_creates_a_record(
         self, opener: Callable[[], MetadataStore]
     ) -> None:
-        assert sorted(in_processes(3, _create_in_process, opener)) == [False, False, True]
+        assert sorted(run_in_processes(3, _create_in_process, opener)) == [False, False, True]
 
     @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
-    def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(
+    def test_a_killed_writer_loses_no_acknowledged_write(
         self, store: MetadataStore, opener: Callable[[], MetadataStore], kills: int
     ) -> None:
         for kill in range(kills):
-            told = killed(1 + kill % 7, _write_until_killed, opener, f"log/{kill}")
+            told = run_until_killed(1 + kill % 7, _write_until_killed, opener, f"log/{kill}")
             entries = store.read(f"log/{kill}")
             numbers = [e.seq for e in entries]
             assert numbers == list(range(1, len(numbers) + 1))
-            assert all(e.value["text"] == _long(e.seq) for e in entries)
+            assert all(e.value["text"] == _text_of(e.seq) for e in entries)
             record = store.get("things", f"log/{kill}")
             assert record is not None
             assert told[-1] <= record.revision == record.value["seq"] <= numbers[-1] <= told[-1] + 1
             assert store.append(f"log/{kill}", {}) == numbers[-1] + 1
 
-    def test_of_processes_that_take_one_lease_exactly_one_does(
+    def test_exactly_one_of_several_processes_takes_a_lease(
         self, opener: Callable[[], MetadataStore]
     ) -> None:
-        assert sorted(in_processes(3, _take_lease, opener)) == [False, False, True]
+        assert sorted(run_in_processes(3, _take_lease, opener)) == [False, False, True]
 
-    def test_a_lease_is_taken_over_when_its_holder_is_killed(
+    def test_the_lease_of_a_killed_holder_can_be_taken(
         self, store: MetadataStore, opener: Callable[[], MetadataStore]
     ) -> None:
-        with child(_hold_lease, opener) as holder:
-            assert holder.report() is True
+        with child_process(_hold_lease, opener) as holder:
+            assert holder.receive() is True
             assert not Leases(store).take(TICKETS)
             assert Leases(store).held(TICKETS)
             holder.kill()
@@ -117,7 +117,7 @@ class SharedMetadataLaws(MetadataLaws):
         assert heir.held(TICKETS)
 
 
-class Opener:
+class MetadataStoreOpener:
     """Opens a metadata store by its URL, wherever it is called."""
 
     def __init__(self, url: str) -> None:
@@ -129,7 +129,7 @@ class Opener:
 
 def _count_and_append(number: int, opener: Callable[[], MetadataStore], times: int) -> None:
     store = opener()
-    count_up(store, times)
+    increment_counter(store, times)
     for n in range(times):
         store.append("log", {"writer": number, "n": n})
     store.close()
@@ -138,7 +138,7 @@ def _count_and_append(number: int, opener: Callable[[], MetadataStore], times: i
 def _create_in_process(number: int, opener: Callable[[], MetadataStore]) -> bool:
     store = opener()
     try:
-        return creates(store, number)
+        return try_create(store, number)
     finally:
         store.close()
 
@@ -148,7 +148,7 @@ def _write_until_killed(
 ) -> None:
     store = opener()
     for seq in count(1):
-        assert store.append(log, {"text": _long(seq)}) == seq
+        assert store.append(log, {"text": _text_of(seq)}) == seq
         store.put("things", log, {"seq": seq}, expected=seq - 1)
         report(seq)
 
@@ -166,5 +166,5 @@ def _hold_lease(report: Callable[[bool], None], opener: Callable[[], MetadataSto
     time.sleep(600)
 
 
-def _long(seq: int) -> str:
+def _text_of(seq: int) -> str:
     return str(seq) * 20_000

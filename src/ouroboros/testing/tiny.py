@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-_TEXT = (
+_TOKENIZER_TEXT = (
     "the parcel has not arrived yet, where is it? ",
     "please play some music in the kitchen and set an alarm for seven. ",
     "I was charged twice for one order; what should I do? 0123456789 ",
@@ -16,7 +16,7 @@ _TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-_SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+_SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 _WIDTH, _LAYERS, _HEADS, _CONTEXT = 64, 2, 4, 256
 
 _LLAMA_LIKE: dict[str, Any] = {
@@ -102,7 +102,7 @@ def tiny_model(
     `changes` override the architecture's config. Without `chat` the tokenizer has no chat template. The
     weights are drawn wide, so that outputs differ clearly from token to token.
     """
-    tokenizer = _tokenizer(chat)
+    tokenizer = _train_tokenizer(chat)
     config = AutoConfig.for_model(
         architecture,
         **{
@@ -125,21 +125,23 @@ def tiny_model(
     return folder
 
 
-def _tokenizer(chat: bool) -> PreTrainedTokenizerFast:
+def _train_tokenizer(chat: bool) -> PreTrainedTokenizerFast:
     """Byte-level BPE: any text round-trips."""
-    plain = Tokenizer(models.BPE())
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    plain.decoder = decoders.ByteLevel()
-    plain.train_from_iterator(
-        _TEXT,
+    tokenizer_model = Tokenizer(models.BPE())
+    tokenizer_model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer_model.decoder = decoders.ByteLevel()
+    tokenizer_model.train_from_iterator(
+        _TOKENIZER_TEXT,
         trainers.BpeTrainer(
             vocab_size=320,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            special_tokens=list(_SPECIAL),
+            special_tokens=list(_SPECIAL_TOKENS),
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|end|>", pad_token="<|pad|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer_model, eos_token="<|end|>", pad_token="<|pad|>"
+    )
     if chat:
         tokenizer.chat_template = _TEMPLATE
     return tokenizer

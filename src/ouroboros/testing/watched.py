@@ -5,30 +5,30 @@ from collections.abc import Callable, Iterator
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Json, LogEntry, MetadataStore, Record
 
-Pass = Callable[[str], None]
+OnPoint = Callable[[str], None]
 """Called with a point's name, like "before put adapters"; may raise, or never return."""
 
 
 class WatchedMetadata:
     """Any metadata store; points are named by the primitive and its collection or log."""
 
-    def __init__(self, store: MetadataStore, watch: Pass) -> None:
+    def __init__(self, store: MetadataStore, on_point: OnPoint) -> None:
         self._store = store
-        self._watch = watch
+        self._on_point = on_point
 
     def get(self, collection: str, key: str) -> Record | None:
         return self._store.get(collection, key)
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
-        self._watch(f"before put {collection}")
+        self._on_point(f"before put {collection}")
         record = self._store.put(collection, key, value, expected=expected)
-        self._watch(f"after put {collection}")
+        self._on_point(f"after put {collection}")
         return record
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
-        self._watch(f"before delete {collection}")
+        self._on_point(f"before delete {collection}")
         self._store.delete(collection, key, expected=expected)
-        self._watch(f"after delete {collection}")
+        self._on_point(f"after delete {collection}")
 
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
@@ -37,9 +37,9 @@ class WatchedMetadata:
 
     def append(self, log: str, value: Json) -> int:
         kind = log.partition("/")[0]
-        self._watch(f"before append {kind}")
+        self._on_point(f"before append {kind}")
         seq = self._store.append(log, value)
-        self._watch(f"after append {kind}")
+        self._on_point(f"after append {kind}")
         return seq
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
@@ -47,14 +47,14 @@ class WatchedMetadata:
 
     def erase(self, log: str, first: int, last: int) -> None:
         kind = log.partition("/")[0]
-        self._watch(f"before erase {kind}")
+        self._on_point(f"before erase {kind}")
         self._store.erase(log, first, last)
-        self._watch(f"after erase {kind}")
+        self._on_point(f"after erase {kind}")
 
     def scrub(self) -> None:
-        self._watch("before scrub")
+        self._on_point("before scrub")
         self._store.scrub()
-        self._watch("after scrub")
+        self._on_point("after scrub")
 
     def collections(self) -> list[str]:
         return self._store.collections()
@@ -72,14 +72,14 @@ class WatchedMetadata:
 class WatchedBlobs:
     """Any blob store; points are named by the primitive and the blob's file."""
 
-    def __init__(self, store: BlobStore, watch: Pass) -> None:
+    def __init__(self, store: BlobStore, on_point: OnPoint) -> None:
         self._store = store
-        self._watch = watch
+        self._on_point = on_point
 
     def put(self, key: str, data: bytes) -> bool:
-        self._watch(f"before store {_kind(key)}")
+        self._on_point(f"before store {_file_kind(key)}")
         stored = self._store.put(key, data)
-        self._watch(f"after store {_kind(key)}")
+        self._on_point(f"after store {_file_kind(key)}")
         return stored
 
     def get(self, key: str) -> bytes:
@@ -89,15 +89,15 @@ class WatchedBlobs:
         return self._store.list(prefix)
 
     def delete(self, key: str) -> None:
-        self._watch(f"before remove {_kind(key)}")
+        self._on_point(f"before remove {_file_kind(key)}")
         self._store.delete(key)
-        self._watch(f"after remove {_kind(key)}")
+        self._on_point(f"after remove {_file_kind(key)}")
 
     def close(self) -> None:
         self._store.close()
 
 
-def _kind(key: str) -> str:
+def _file_kind(key: str) -> str:
     """The file of an adapter, or the folder of anything else: digests are no names."""
     folder, _, file = key.partition("/")
     return file.rpartition("/")[2] or folder if folder == "adapters" else folder

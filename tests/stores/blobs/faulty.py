@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
-_HOPS = ("content-length", "connection", "transfer-encoding", "server", "date")
+_HOP_HEADERS = ("content-length", "connection", "transfer-encoding", "server", "date")
 """Headers that this way sets itself."""
 
-_ENOUGH = 5.0
+_HANG_SECONDS = 5.0
 """Seconds that a request hangs at most."""
 
 
@@ -22,8 +22,8 @@ class Refusal(NamedTuple):
     message: str = ""
 
 
-class Faulty:
-    """Passes requests on to `target`; each of those in `next` fails in its way, first to last.
+class FaultyProxy:
+    """Passes requests on to `target`; each of those in `faults` fails in its way, first to last.
 
     cut      the connection breaks within the upload, or instead of the answer
     half     the connection breaks within the answer
@@ -35,19 +35,19 @@ class Faulty:
     """
 
     def __init__(self, target: int, refusals: Mapping[str, Refusal]) -> None:
-        self.next: list[str] = []
-        self.seen: list[str] = []
+        self.faults: list[str] = []
+        self.requests: list[str] = []
         self.port = 0
-        self.ended = threading.Event()
-        self._handler = type("Handler", (_Handler,), {"way": self, "target": target})
+        self.closed = threading.Event()
+        self._handler = type("Handler", (_ProxyHandler,), {"way": self, "target": target})
         self.refusals = refusals
 
-    def __enter__(self) -> "Faulty":
+    def __enter__(self) -> "FaultyProxy":
         self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ended.set()
+        self.closed.set()
         self._close()
 
     def restart(self, seconds: float) -> threading.Thread:
@@ -67,54 +67,56 @@ class Faulty:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    way: Faulty
+class _ProxyHandler(BaseHTTPRequestHandler):
+    proxy: FaultyProxy
     target: int
 
     def do_GET(self) -> None:
-        fault = self.way.next.pop(0) if self.way.next else ""
-        self.way.seen.append(fault)
+        fault = self.proxy.faults.pop(0) if self.proxy.faults else ""
+        self.proxy.requests.append(fault)
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length // 2 if fault == "cut" else length)
         if fault == "cut":
-            self._break()
+            self._drop_connection()
         elif fault == "hang":
-            self.way.ended.wait(_ENOUGH)
-            self._break()
+            self.proxy.closed.wait(_HANG_SECONDS)
+            self._drop_connection()
         elif fault in ("500", "503"):
-            self._answer(int(fault), b"", {})
-        elif fault in self.way.refusals:
-            status, code, message = self.way.refusals[fault]
+            self._send_response(int(fault), b"", {})
+        elif fault in self.proxy.refusals:
+            status, code, message = self.proxy.refusals[fault]
             text = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-            self._answer(status, text.encode(), {})
+            self._send_response(status, text.encode(), {})
         else:
             time.sleep(0.2 if fault == "slow" else 0)
-            self._pass_on(body, fault)
+            self._forward(body, fault)
 
     do_PUT = do_HEAD = do_POST = do_DELETE = do_GET
 
-    def _pass_on(self, body: bytes, fault: str) -> None:
+    def _forward(self, body: bytes, fault: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.target)
         connection.request(self.command, self.path, body, dict(self.headers))
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
         if fault == "lost":
-            self._break()
+            self._drop_connection()
         else:
-            self._answer(answer.status, data, dict(answer.getheaders()), half=fault == "half")
+            self._send_response(answer.status, data, dict(answer.getheaders()), half=fault == "half")
 
-    def _answer(self, status: int, body: bytes, headers: dict[str, str], half: bool = False) -> None:
+    def _send_response(
+        self, status: int, body: bytes, headers: dict[str, str], half: bool = False
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
-            if name.lower() not in _HOPS:
+            if name.lower() not in _HOP_HEADERS:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if half else body)
 
-    def _break(self) -> None:
+    def _drop_connection(self) -> None:
         self.connection.close()
         self.close_connection = True
 

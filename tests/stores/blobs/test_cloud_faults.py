@@ -15,22 +15,22 @@ from ouroboros.stores import faults
 from ouroboros.stores.blobs import objects
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.open import open_blobs
-from tests.stores.blobs.faulty import Faulty, Refusal
+from tests.stores.blobs.faulty import FaultyProxy, Refusal
 from tests.stores.conftest import AZURE_ACCOUNT, AZURE_KEY, GOOGLE_TOKEN
 
 DATA = b"0123456789" * 20_000
 
 
-class Cloud(NamedTuple):
-    place: str
-    server: str
+class CloudCase(NamedTuple):
+    url_fixture: str
+    server_fixture: str
     endpoint: str
     secret: str
     refusals: dict[str, Refusal]
 
 
 CLOUDS = {
-    "s3": Cloud(
+    "s3": CloudCase(
         "s3",
         "moto",
         "http://127.0.0.1:{port}",
@@ -42,7 +42,7 @@ CLOUDS = {
             "gone": Refusal(404, "NoSuchBucket"),
         },
     ),
-    "azure": Cloud(
+    "azure": CloudCase(
         "azure",
         "azurite",
         f"http://127.0.0.1:{{port}}/{AZURE_ACCOUNT}",
@@ -54,7 +54,7 @@ CLOUDS = {
             "gone": Refusal(404, "ContainerNotFound"),
         },
     ),
-    "gs": Cloud(
+    "gs": CloudCase(
         "gcs",
         "google",
         "http://127.0.0.1:{port}",
@@ -67,7 +67,7 @@ CLOUDS = {
         },
     ),
 }
-SAID = {
+ERROR_PATTERNS = {
     "expired": r"expired",
     "wrong": r"credentials are .*wrong",
     "denied": r"access is denied",
@@ -76,26 +76,26 @@ SAID = {
 
 
 @pytest.fixture(params=CLOUDS)
-def cloud(request: pytest.FixtureRequest) -> Cloud:
+def cloud(request: pytest.FixtureRequest) -> CloudCase:
     return CLOUDS[request.param]
 
 
 @pytest.fixture
 def way(
-    cloud: Cloud, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Faulty]:
-    request.getfixturevalue(cloud.place)
-    server = request.getfixturevalue(cloud.server)
-    with Faulty(server.port, cloud.refusals) as between:
-        scheme = "az" if cloud.place == "azure" else cloud.place.replace("gcs", "gs")
+    cloud: CloudCase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyProxy]:
+    request.getfixturevalue(cloud.url_fixture)
+    server = request.getfixturevalue(cloud.server_fixture)
+    with FaultyProxy(server.port, cloud.refusals) as between:
+        scheme = "az" if cloud.url_fixture == "azure" else cloud.url_fixture.replace("gcs", "gs")
         variable = objects.CLOUDS[scheme].endpoint
         monkeypatch.setenv(variable, cloud.endpoint.format(port=between.port))
         yield between
 
 
 @pytest.fixture
-def store(way: Faulty, cloud: Cloud, request: pytest.FixtureRequest) -> BlobStore:
-    return open_blobs(request.getfixturevalue(cloud.place))
+def store(way: FaultyProxy, cloud: CloudCase, request: pytest.FixtureRequest) -> BlobStore:
+    return open_blobs(request.getfixturevalue(cloud.url_fixture))
 
 
 @pytest.fixture
@@ -107,32 +107,30 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "lost", "500", "503", "slow"])
-def test_a_passing_fault_is_tried_again(
-    hurried: None, store: BlobStore, way: Faulty, fault: str
+def test_a_transient_fault_is_retried(
+    hurried: None, store: BlobStore, way: FaultyProxy, fault: str
 ) -> None:
-    way.next = [fault]
+    way.faults = [fault]
     stored = store.put("a/b", DATA)
     assert stored or fault == "lost"  # then the second try found what the first one had stored
-    way.next = [fault]
+    way.faults = [fault]
     assert store.get("a/b") == DATA
-    way.next = [fault]
+    way.faults = [fault]
     assert list(store.list()) == ["a/b"]
-    way.next = [fault]
+    way.faults = [fault]
     store.delete("a/b")
-    assert way.next == []
+    assert way.faults == []
     assert list(store.list()) == []
 
 
-def test_a_download_that_breaks_off_is_whole_in_the_end(
-    hurried: None, store: BlobStore, way: Faulty
-) -> None:
+def test_an_interrupted_download_is_completed(hurried: None, store: BlobStore, way: FaultyProxy) -> None:
     store.put("a/b", DATA)
-    way.next = ["half", "half"]
+    way.faults = ["half", "half"]
     assert store.get("a/b") == DATA
-    assert way.next == []
+    assert way.faults == []
 
 
-def test_a_server_that_restarts_is_waited_for(store: BlobStore, way: Faulty) -> None:
+def test_operations_wait_for_a_server_that_restarts(store: BlobStore, way: FaultyProxy) -> None:
     coming = way.restart(0.6)
     assert store.put("a/b", DATA) is True
     coming.join()
@@ -141,15 +139,15 @@ def test_a_server_that_restarts_is_waited_for(store: BlobStore, way: Faulty) -> 
     coming.join()
 
 
-@pytest.mark.parametrize("refusal", SAID)
-def test_what_the_cloud_refuses_is_said_at_once_and_without_the_secret(
-    store: BlobStore, way: Faulty, cloud: Cloud, refusal: str
+@pytest.mark.parametrize("refusal", ERROR_PATTERNS)
+def test_a_refusal_is_reported_at_once_and_without_the_secret(
+    store: BlobStore, way: FaultyProxy, cloud: CloudCase, refusal: str
 ) -> None:
-    before = len(way.seen)
-    way.next = [refusal]
-    with pytest.raises(StoreError, match=SAID[refusal]) as caught:
+    before = len(way.requests)
+    way.faults = [refusal]
+    with pytest.raises(StoreError, match=ERROR_PATTERNS[refusal]) as caught:
         store.put("a/b", DATA)
-    assert len(way.seen) == before + 1
+    assert len(way.requests) == before + 1
     assert caught.value.hint
     said = "".join(traceback.format_exception(caught.value)) + caught.value.hint
     assert cloud.secret not in said
@@ -159,37 +157,37 @@ def test_what_the_cloud_refuses_is_said_at_once_and_without_the_secret(
 
 
 @pytest.mark.parametrize(("fault", "words"), [("cut", "cannot be reached"), ("500", "reports an error")])
-def test_a_fault_that_stays_is_one_clear_error_and_leaves_nothing(
-    hurried: None, store: BlobStore, way: Faulty, cloud: Cloud, fault: str, words: str
+def test_a_persistent_fault_raises_store_error_and_leaves_nothing(
+    hurried: None, store: BlobStore, way: FaultyProxy, cloud: CloudCase, fault: str, words: str
 ) -> None:
-    way.next = [fault] * 1000
+    way.faults = [fault] * 1000
     with pytest.raises(StoreError, match=words) as caught:
         store.put("a/b", DATA)
     assert cloud.secret not in "".join(traceback.format_exception(caught.value))
-    way.next = []
+    way.faults = []
     assert list(store.list()) == []
     assert store.put("a/b", DATA) is True
 
 
-def test_a_server_that_never_answers_is_one_clear_error(
-    way: Faulty, cloud: Cloud, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_never_answers_raises_store_error(
+    way: FaultyProxy, cloud: CloudCase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_TIMEOUTS", objects._TIMEOUTS | {"timeout": timedelta(seconds=0.3)})
     monkeypatch.setattr(faults, "PATIENCE", 0.5)
-    store = open_blobs(request.getfixturevalue(cloud.place))
-    way.next = ["hang"] * 1000
+    store = open_blobs(request.getfixturevalue(cloud.url_fixture))
+    way.faults = ["hang"] * 1000
     began = time.monotonic()
     with pytest.raises(StoreError, match="does not answer"):
         store.put("a/b", DATA)
     assert time.monotonic() - began < 5
-    way.next = []
+    way.faults = []
     assert list(store.list()) == []
 
 
-def test_of_many_that_put_through_faults_one_blob_is_whole(
-    hurried: None, store: BlobStore, way: Faulty
+def test_puts_through_faults_leave_one_complete_blob(
+    hurried: None, store: BlobStore, way: FaultyProxy
 ) -> None:
-    way.next = ["cut", "500", "", "lost", "cut", "503"]
+    way.faults = ["cut", "500", "", "lost", "cut", "503"]
     for number in range(6):
         store.put("a/b", bytes([number]) * 50_000)
     data = store.get("a/b")

@@ -18,7 +18,7 @@ CALLS = ("open", "mkdir", "write", "fsync", "link", "stat")
 DATA = b"0123456789" * 20_000
 
 
-class Disk:
+class FailingSystemCalls:
     """Counts the system calls of the store, and lets the one numbered `fails_at` fail."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int = 0) -> None:
@@ -26,9 +26,9 @@ class Disk:
         self.fails_at = 0
         self._errno = number
         for name in CALLS:
-            monkeypatch.setattr(os, name, self._counted(getattr(os, name)))
+            monkeypatch.setattr(os, name, self._count_calls(getattr(os, name)))
 
-    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _count_calls(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             if self.calls == self.fails_at:
@@ -38,10 +38,10 @@ class Disk:
         return counted
 
 
-def _calls_of_a_put(folder: Path) -> int:
+def _count_calls_of_put(folder: Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
         store = FileBlobs(folder)
-        disk = Disk(patch)
+        disk = FailingSystemCalls(patch)
         store.put("a/b/c", DATA)
         return disk.calls
 
@@ -51,54 +51,54 @@ def _calls_of_a_put(folder: Path) -> int:
     [
         (errno.ENOSPC, "disk is full"),
         (errno.EIO, "disk reports an error"),
-        (errno.EACCES, "may not be written"),
+        (errno.EACCES, "may not write"),
         (errno.EROFS, "read-only"),
     ],
 )
-def test_a_fault_at_any_call_of_a_put(tmp_path: Path, number: int, words: str) -> None:
-    calls = _calls_of_a_put(tmp_path / "counted")
+def test_put_survives_a_fault_at_any_system_call(tmp_path: Path, number: int, words: str) -> None:
+    calls = _count_calls_of_put(tmp_path / "counted")
     assert calls > 10
     for fails_at in range(1, calls + 1):
         store = FileBlobs(tmp_path / str(fails_at))
         with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, number)
+            disk = FailingSystemCalls(patch, number)
             disk.fails_at = fails_at
             with pytest.raises(StoreError, match=words) as caught:
                 store.put("a/b/c", DATA)
             assert caught.value.hint
-        assert _whole_or_absent(store)
+        assert _is_whole_or_absent(store)
         assert not list((tmp_path / str(fails_at) / ".tmp").iterdir())
         store.put("a/b/c", DATA)
         assert store.get("a/b/c") == DATA
 
 
-def test_a_fault_while_the_store_is_made(tmp_path: Path) -> None:
+def test_creating_a_store_survives_a_fault_at_any_system_call(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        disk = Disk(patch)
+        disk = FailingSystemCalls(patch)
         FileBlobs(tmp_path / "counted" / "deep")
     for fails_at in range(1, disk.calls + 1):
         folder = tmp_path / str(fails_at) / "deep"
         with pytest.MonkeyPatch.context() as patch:
-            faulty = Disk(patch, errno.EIO)
+            faulty = FailingSystemCalls(patch, errno.EIO)
             faulty.fails_at = fails_at
             with pytest.raises(StoreError, match="open the blob store"):
                 FileBlobs(folder)
         FileBlobs(folder).put("a", b"1")
 
 
-def test_a_read_and_a_delete_that_fail_are_clear_errors(tmp_path: Path) -> None:
+def test_a_failed_read_or_delete_raises_store_error(tmp_path: Path) -> None:
     store = FileBlobs(tmp_path)
     store.put("a/b", DATA)
     for use in (store.get, store.delete):
         with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, errno.EIO)
+            disk = FailingSystemCalls(patch, errno.EIO)
             disk.fails_at = 1
             with pytest.raises(StoreError, match="disk reports an error"):
                 use("a/b")
     assert store.get("a/b") == DATA
 
 
-def test_a_real_limit_on_file_size(tmp_path: Path) -> None:
+def test_a_file_size_limit_raises_store_error(tmp_path: Path) -> None:
     """The kernel itself cuts the write short."""
     code = (
         "import resource, signal, sys, pathlib\n"
@@ -123,24 +123,24 @@ def test_a_real_limit_on_file_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+def test_a_read_only_folder_raises_store_error(tmp_path: Path) -> None:
     store = FileBlobs(tmp_path)
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(StoreError, match="may not be written"):
+        with pytest.raises(StoreError, match="may not write"):
             store.put("a", b"1")
     finally:
         tmp_path.chmod(0o700)
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreError):
         FileBlobs(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def _whole_or_absent(store: FileBlobs) -> bool:
+def _is_whole_or_absent(store: FileBlobs) -> bool:
     try:
         return store.get("a/b/c") == DATA
     except NotFound:

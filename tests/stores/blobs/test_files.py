@@ -8,7 +8,7 @@ import pytest
 
 from ouroboros.domain.errors import StoreError
 from ouroboros.stores.blobs.files import FileBlobs
-from ouroboros.testing.blobs import SharedBlobLaws
+from ouroboros.testing.blobs import SharedBlobStoreSuite
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def url(folder: Path) -> str:
     return f"file://{folder}"
 
 
-class TestFileBlobs(SharedBlobLaws):
+class TestFileBlobs(SharedBlobStoreSuite):
     pass
 
 
@@ -30,7 +30,7 @@ def test_a_blob_is_a_plain_file_under_its_key(folder: Path) -> None:
     assert (folder / "adapters" / "abc" / "adapter_config.json").read_bytes() == b"{}"
 
 
-def test_nothing_temporary_is_left_or_listed(folder: Path) -> None:
+def test_drafts_are_removed_and_not_listed(folder: Path) -> None:
     store = FileBlobs(folder)
     store.put("a", b"1")
     store.put("a", b"2")
@@ -39,7 +39,7 @@ def test_nothing_temporary_is_left_or_listed(folder: Path) -> None:
     assert list(store.list()) == ["a"]
 
 
-def test_old_leftovers_are_removed_and_young_ones_kept(folder: Path) -> None:
+def test_old_drafts_are_removed_and_recent_ones_kept(folder: Path) -> None:
     FileBlobs(folder)
     old, young = folder / ".tmp" / "old", folder / ".tmp" / "young"
     for file in (old, young):
@@ -50,7 +50,7 @@ def test_old_leftovers_are_removed_and_young_ones_kept(folder: Path) -> None:
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_a_folder_with_its_last_blob_deleted_goes_too(folder: Path) -> None:
+def test_deleting_the_last_blob_removes_its_folder(folder: Path) -> None:
     store = FileBlobs(folder)
     store.put("adapters/abc/one", b"")
     store.delete("adapters/abc/one")
@@ -58,7 +58,7 @@ def test_a_folder_with_its_last_blob_deleted_goes_too(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("link", ["inside", "inside/file"])
-def test_links_are_never_followed(folder: Path, tmp_path: Path, link: str) -> None:
+def test_symbolic_links_are_not_followed(folder: Path, tmp_path: Path, link: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"private")

@@ -3,10 +3,10 @@
 import pytest
 
 from ouroboros.stores.blobs.memory import MemoryBlobs
-from ouroboros.testing.blobs import BlobLaws
+from ouroboros.testing.blobs import BlobStoreSuite
 
 
-class TestMemoryBlobs(BlobLaws):
+class TestMemoryBlobs(BlobStoreSuite):
     @pytest.fixture
     def store(self) -> MemoryBlobs:
         return MemoryBlobs()

@@ -12,30 +12,30 @@ from ouroboros.domain.errors import InvalidInput, MissingExtra, StoreError
 from ouroboros.stores.blobs import objects
 from ouroboros.stores.blobs.objects import ObjectBlobs
 from ouroboros.stores.open import open_blobs
-from ouroboros.testing.blobs import SharedBlobLaws
+from ouroboros.testing.blobs import SharedBlobStoreSuite
 
 DATA = b"0123456789" * 100_000
 
 
-class TestS3(SharedBlobLaws):
+class TestS3(SharedBlobStoreSuite):
     @pytest.fixture
     def url(self, s3: str) -> str:
         return s3
 
 
-class TestAzure(SharedBlobLaws):
+class TestAzure(SharedBlobStoreSuite):
     @pytest.fixture
     def url(self, azure: str) -> str:
         return azure
 
 
-class TestGoogle(SharedBlobLaws):
+class TestGoogle(SharedBlobStoreSuite):
     @pytest.fixture
     def url(self, gcs: str) -> str:
         return gcs
 
 
-class TestReal(SharedBlobLaws):
+class TestReal(SharedBlobStoreSuite):
     @pytest.fixture
     def url(self) -> str:
         if not (place := os.environ.get("TEST_BUCKET")):

@@ -3,10 +3,10 @@
 import pytest
 
 from ouroboros.stores.metadata.memory import MemoryMetadata
-from ouroboros.testing.metadata import MetadataLaws
+from ouroboros.testing.metadata import MetadataStoreSuite
 
 
-class TestMemoryMetadata(MetadataLaws):
+class TestMemoryMetadata(MetadataStoreSuite):
     @pytest.fixture
     def store(self) -> MemoryMetadata:
         return MemoryMetadata()

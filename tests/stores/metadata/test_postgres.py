@@ -10,9 +10,9 @@ import pytest
 from ouroboros.domain.errors import InvalidInput, StoreError
 from ouroboros.stores.metadata.sql import SqlMetadata
 from ouroboros.stores.open import open_metadata
-from ouroboros.testing.processes import in_processes
-from ouroboros.testing.servers import Server
-from ouroboros.testing.shared_metadata import SharedMetadataLaws
+from ouroboros.testing.processes import run_in_processes
+from ouroboros.testing.servers import ServerProcess
+from ouroboros.testing.shared_metadata import SharedMetadataStoreSuite
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def url(database: str) -> str:
     return database
 
 
-class TestPostgres(SharedMetadataLaws):
+class TestPostgres(SharedMetadataStoreSuite):
     @pytest.fixture
-    def restart(self, postgres: Server) -> Callable[[], None]:
+    def restart(self, postgres: ServerProcess) -> Callable[[], None]:
         def stop_and_start() -> None:
             postgres.stop()
             postgres.start()
@@ -31,10 +31,10 @@ class TestPostgres(SharedMetadataLaws):
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
-    assert sorted(in_processes(3, _open_and_append, url)) == [1, 2, 3]
+    assert sorted(run_in_processes(3, _open_and_append, url)) == [1, 2, 3]
 
 
-def test_what_was_written_survives_a_killed_server(url: str, postgres: Server) -> None:
+def test_acknowledged_writes_survive_a_killed_server(url: str, postgres: ServerProcess) -> None:
     store = open_metadata(url)
     kept = store.put("things", "a", {"n": 1}, expected=0)
     postgres.stop(signal.SIGQUIT)  # PostgreSQL's own crash: no checkpoint, no goodbye
@@ -44,7 +44,7 @@ def test_what_was_written_survives_a_killed_server(url: str, postgres: Server) -
     store.close()
 
 
-def test_a_server_that_restarts_is_waited_for(url: str, postgres: Server) -> None:
+def test_operations_wait_for_a_server_that_restarts(url: str, postgres: ServerProcess) -> None:
     store = open_metadata(url)
     postgres.stop()
     later = threading.Thread(target=lambda: (time.sleep(0.5), postgres.start()))
@@ -54,7 +54,7 @@ def test_a_server_that_restarts_is_waited_for(url: str, postgres: Server) -> Non
     store.close()
 
 
-def test_a_write_cut_off_is_one_clear_error_and_the_next_one_works(url: str) -> None:
+def test_an_interrupted_write_raises_store_error_and_the_next_one_works(url: str) -> None:
     store = SqlMetadata(url)
     admin = SqlMetadata(url)
     store.put("things", "a", {"n": 1}, expected=0)
@@ -89,7 +89,7 @@ def test_scrub_runs_while_the_store_is_open(url: str) -> None:
         (("127.0.0.1", "host.invalid"), "resolve host", "host"),
     ],
 )
-def test_what_the_server_refuses_is_one_clear_error(
+def test_a_refusal_of_the_server_raises_store_error(
     url: str, change: tuple[str, str], words: str, hint: str
 ) -> None:
     with pytest.raises(StoreError, match=words) as caught:
@@ -101,7 +101,7 @@ def test_what_the_server_refuses_is_one_clear_error(
 @pytest.mark.parametrize(
     "wrong", ["postgresql://u:hunter2@host:port/db", "postgresql://u:hunter2@host", "postgresql://"]
 )
-def test_a_malformed_url_is_refused_and_not_repeated(wrong: str) -> None:
+def test_a_malformed_url_is_refused_and_not_repeated_in_the_error(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="cannot be read") as caught:
         open_metadata(wrong)
     assert "hunter2" not in str(caught.value)

@@ -16,15 +16,15 @@ import pytest
 
 from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.stores import faults
-from ouroboros.stores.metadata import qdrant as laws
+from ouroboros.stores.metadata import qdrant as qdrant_metadata
 from ouroboros.stores.metadata.qdrant import QdrantMetadata
 from ouroboros.stores.open import open_metadata
 from ouroboros.stores.qdrant import points as qdrant_points
 from ouroboros.stores.qdrant.points import Points
 from ouroboros.stores.qdrant.server import QdrantServer
 from ouroboros.testing import servers
-from ouroboros.testing.processes import in_threads
-from ouroboros.testing.shared_metadata import SharedMetadataLaws
+from ouroboros.testing.processes import run_in_threads
+from ouroboros.testing.shared_metadata import SharedMetadataStoreSuite
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def store(url: str) -> Iterator[QdrantMetadata]:
     opened.close()
 
 
-class TestQdrant(SharedMetadataLaws):
+class TestQdrant(SharedMetadataStoreSuite):
     @pytest.fixture
     def restart(self, request: pytest.FixtureRequest) -> Callable[[], None]:
         """Kills the stand-in; a real server is left alone."""
@@ -54,7 +54,7 @@ def test_programs_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
         with closing(open_metadata(url)) as opened:
             return opened.append("log", {})
 
-    assert sorted(in_threads(6, open_and_append)) == [1, 2, 3, 4, 5, 6]
+    assert sorted(run_in_threads(6, open_and_append)) == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def overtaken(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
     return by
 
 
-def test_a_write_that_others_wrote_over_at_once_is_known_to_have_been(
+def test_a_write_that_was_overwritten_at_once_is_reported_as_successful(
     store: QdrantMetadata, overtaken: Callable[..., None]
 ) -> None:
     store.put("things", "a", {}, expected=0)
@@ -93,7 +93,7 @@ def test_a_write_that_others_wrote_over_at_once_is_known_to_have_been(
     assert (found.value, found.revision) == ({"by": "other"}, 5)
 
 
-def test_a_write_that_came_too_late_is_a_conflict(
+def test_a_write_that_lost_the_race_conflicts(
     store: QdrantMetadata, overtaken: Callable[..., None]
 ) -> None:
     store.put("things", "a", {}, expected=0)
@@ -105,23 +105,23 @@ def test_a_write_that_came_too_late_is_a_conflict(
     assert (found.value, found.revision) == ({"by": "other"}, 4)
 
 
-def test_what_cannot_be_told_is_said_and_not_guessed(
+def test_an_unknown_outcome_raises_store_error(
     store: QdrantMetadata, overtaken: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(laws, "REMEMBERED_WRITES", 2)
+    monkeypatch.setattr(qdrant_metadata, "REMEMBERED_WRITES", 2)
     store.put("things", "a", {}, expected=0)
     overtaken(3)
-    with pytest.raises(StoreError, match="cannot be told"):
+    with pytest.raises(StoreError, match="it is unknown whether"):
         store.put("things", "a", {"by": "me"}, expected=1)
 
 
-def test_what_is_gone_at_once_is_said_to_be(
+def test_a_write_that_is_missing_afterwards_raises_store_error(
     store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Points, "insert", lambda *_: None)
-    with pytest.raises(StoreError, match="cannot be told"):
+    with pytest.raises(StoreError, match="it is unknown whether"):
         store.append("log", {})
-    with pytest.raises(StoreError, match="cannot be told"):
+    with pytest.raises(StoreError, match="it is unknown whether"):
         store.put("things", "a", {}, expected=0)
 
 
@@ -144,7 +144,7 @@ def lost_answers(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("lost_answers")
-def test_a_write_whose_answer_was_lost_is_done_once(store: QdrantMetadata) -> None:
+def test_a_write_whose_response_was_lost_is_done_once(store: QdrantMetadata) -> None:
     assert [store.append("log", {"n": n}) for n in range(3)] == [1, 2, 3]
     assert store.put("things", "a", {"n": 1}, expected=0).revision == 1
     assert store.put("things", "a", {"n": 2}, expected=1).revision == 2
@@ -153,7 +153,9 @@ def test_a_write_whose_answer_was_lost_is_done_once(store: QdrantMetadata) -> No
     assert store.get("things", "a") is None
 
 
-def test_pages_of_any_size_give_the_same(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_page_size(
+    store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(qdrant_points, "_VALUES_PER_PAGE", 3)
     monkeypatch.setattr(qdrant_points, "_IDS_PER_PAGE", 4)
     keys = [f"k{n:02d}" for n in range(11)]
@@ -166,7 +168,7 @@ def test_pages_of_any_size_give_the_same(store: QdrantMetadata, monkeypatch: pyt
     assert [e.seq for e in store.read("log", after=4, limit=5)] == [5, 6, 7, 8, 9]
 
 
-def test_what_was_removed_has_no_value_on_the_server_and_its_place_goes_after_a_day(
+def test_removed_values_are_deleted_at_once_and_their_points_after_a_day(
     store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(3):
@@ -177,14 +179,14 @@ def test_what_was_removed_has_no_value_on_the_server_and_its_place_goes_after_a_
     left = _payloads(url)
     assert len(left) == 6
     assert "secret" not in str(left)
-    monkeypatch.setattr(laws, "TOMBSTONE_SECONDS", -2)
+    monkeypatch.setattr(qdrant_metadata, "TOMBSTONE_SECONDS", -2)
     store.scrub()
     assert [p["seq"] for p in _payloads(url)] == [3]
     assert store.put("things", "0", {}, expected=0).revision == 1
     assert store.append("log", {}) == 4
 
 
-def test_removing_clears_away_older_places(
+def test_removals_delete_older_tombstones(
     store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(4):
@@ -192,14 +194,14 @@ def test_removing_clears_away_older_places(
     store.put("things", "a", {}, expected=0)
     store.delete("things", "a", expected=1)
     store.erase("log", 1, 2)
-    monkeypatch.setattr(laws, "TOMBSTONE_SECONDS", -2)
+    monkeypatch.setattr(qdrant_metadata, "TOMBSTONE_SECONDS", -2)
     store.erase("log", 3, 3)
     store.put("things", "b", {}, expected=0)
     store.delete("things", "b", expected=1)
     assert [p["seq"] for p in _payloads(url)] == [4]
 
 
-def test_what_was_written_survives_a_killed_server(qdrant: servers.Server) -> None:
+def test_acknowledged_writes_survive_a_killed_server(qdrant: servers.ServerProcess) -> None:
     with closing(open_metadata(f"qdrant://127.0.0.1:{qdrant.port}/killed")) as store:
         kept = store.put("things", "a", {"n": 1}, expected=0)
         store.append("log", {})
@@ -209,7 +211,7 @@ def test_what_was_written_survives_a_killed_server(qdrant: servers.Server) -> No
         assert store.append("log", {}) == 2
 
 
-def test_a_server_that_restarts_is_waited_for(qdrant: servers.Server) -> None:
+def test_operations_wait_for_a_server_that_restarts(qdrant: servers.ServerProcess) -> None:
     with closing(open_metadata(f"qdrant://127.0.0.1:{qdrant.port}/restarted")) as store:
         qdrant.stop(signal.SIGKILL)
         later = threading.Thread(target=lambda: (time.sleep(0.5), qdrant.start()))

@@ -20,7 +20,7 @@ def url(collection: str) -> str:
     return collection
 
 
-def test_a_collection_of_another_dimension_is_refused_and_left_alone(url: str) -> None:
+def test_a_collection_of_another_dimension_is_refused_and_unchanged(url: str) -> None:
     from qdrant_client import models
 
     with closing(QdrantServer(url)) as server:
@@ -32,15 +32,15 @@ def test_a_collection_of_another_dimension_is_refused_and_left_alone(url: str) -
         assert server.request(lambda q: q.get_collection(server.name)).payload_schema == {}
 
 
-def test_a_collection_of_somebody_else_is_refused(url: str) -> None:
+def test_a_collection_of_another_program_is_refused(url: str) -> None:
     with closing(QdrantServer(url)) as server:
         vectors = METADATA.vectors
         server.request(lambda q: q.create_collection(server.name, vectors, metadata={"owner": "me"}))
-        with pytest.raises(StoreError, match="not made by ouroboros"):
+        with pytest.raises(StoreError, match="not created by ouroboros"):
             open_metadata(url)
 
 
-def test_a_store_of_a_newer_schema_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_with_a_newer_schema_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
         newer.setattr(collections, "SCHEMA", 7)
         open_metadata(url).close()
@@ -49,7 +49,7 @@ def test_a_store_of_a_newer_schema_is_refused(url: str, monkeypatch: pytest.Monk
     assert "newer" in caught.value.hint
 
 
-def test_a_server_that_does_not_know_the_conditions_is_refused(
+def test_a_server_without_conditional_writes_is_refused(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "OLDEST_VERSION", (999, 1))
@@ -59,8 +59,10 @@ def test_a_server_that_does_not_know_the_conditions_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
-def test_the_key_comes_from_the_environment_and_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    with servers.qdrant(api_key="hunter2") as guarded:
+def test_the_api_key_comes_from_the_environment_and_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with servers.run_qdrant(api_key="hunter2") as guarded:
         url = f"qdrant://127.0.0.1:{guarded.port}"
         for wrong in ("", "hunter3"):
             monkeypatch.setenv("QDRANT_API_KEY", wrong)
@@ -80,7 +82,7 @@ def test_the_key_comes_from_the_environment_and_is_not_repeated(monkeypatch: pyt
         ("qdrant://host.invalid", "ame", "host"),
     ],
 )
-def test_a_server_that_is_not_there_is_one_clear_error(
+def test_an_unreachable_server_raises_store_error(
     where: str, words: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faults, "_PAUSES", (0.0,))
@@ -101,13 +103,13 @@ def test_a_server_that_is_not_there_is_one_clear_error(
         "qdrant://host/a%2Fb",
     ],
 )
-def test_a_malformed_url_is_refused_and_not_repeated(wrong: str) -> None:
+def test_a_malformed_url_is_refused_and_not_repeated_in_the_error(wrong: str) -> None:
     with pytest.raises(InvalidInput, match="cannot be read") as caught:
         open_metadata(wrong)
     assert "hunter2" not in f"{caught.value} {caught.value.hint}"
 
 
-def test_without_the_library_the_error_is_the_line_that_installs_it(
+def test_without_the_library_the_error_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

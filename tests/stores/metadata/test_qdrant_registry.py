@@ -45,7 +45,7 @@ def _both(opened: Stores) -> tuple:
     return opened.metadata, opened.blobs
 
 
-async def test_an_adapters_life_is_there_for_the_next_program(told: Registry) -> None:
+async def test_the_next_program_reads_an_adapters_whole_history(told: Registry) -> None:
     with closing(told):
         assert [(a.id, a.head) for a in told.adapters()] == [(TICKETS, 2)]
         assert [m.after for m in told.head_moves(TICKETS)] == [1, 2]

@@ -40,11 +40,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return found
 
 
-def test_a_store_of_each_released_schema_is_read_and_written(url: str) -> None:
+def test_a_store_of_each_released_schema_can_be_read(url: str) -> None:
     _holds_what_it_held(url)
 
 
-def test_an_upgrade_runs_once_and_keeps_everything(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_runs_once_and_keeps_all_data(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
 
     def add_a_column(operations) -> None:

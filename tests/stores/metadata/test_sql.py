@@ -9,8 +9,8 @@ from ouroboros.domain.errors import StoreError
 from ouroboros.stores.metadata import schema
 from ouroboros.stores.metadata.sql import SqlMetadata
 from ouroboros.stores.open import open_metadata
-from ouroboros.testing.processes import in_processes
-from ouroboros.testing.shared_metadata import SharedMetadataLaws
+from ouroboros.testing.processes import run_in_processes
+from ouroboros.testing.shared_metadata import SharedMetadataStoreSuite
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/folder/metadata.db"
 
 
-class TestSqlite(SharedMetadataLaws):
+class TestSqlite(SharedMetadataStoreSuite):
     pass
 
 
@@ -33,7 +33,7 @@ def test_every_commit_is_synced(url: str) -> None:
     assert pragmas == ["wal", 2, 1]
 
 
-def test_a_store_of_a_newer_schema_is_refused_and_left_alone(
+def test_a_store_with_a_newer_schema_is_refused_and_unchanged(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as newer:
@@ -46,7 +46,7 @@ def test_a_store_of_a_newer_schema_is_refused_and_left_alone(
     assert _tables(tmp_path / "folder" / "metadata.db") == before
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("dear diary, " * 1000)
     with pytest.raises(StoreError, match="not a database") as caught:
@@ -55,12 +55,12 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert file.read_text() == "dear diary, " * 1000
 
 
-def test_a_folder_in_the_place_of_the_file_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_raises_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="unable to open"):
         SqlMetadata(f"sqlite:///{tmp_path}")
 
 
-def test_a_full_disk_is_one_clear_error_and_changes_nothing(url: str) -> None:
+def test_a_full_disk_raises_store_error_and_changes_nothing(url: str) -> None:
     store = SqlMetadata(url)
     store.put("things", "a", {"n": 1}, expected=0)
     with store._reading() as connection:
@@ -73,7 +73,7 @@ def test_a_full_disk_is_one_clear_error_and_changes_nothing(url: str) -> None:
     store.close()
 
 
-def test_a_store_that_may_only_be_read_is_read_and_not_written(url: str) -> None:
+def test_a_read_only_store_can_be_read(url: str) -> None:
     store = SqlMetadata(url)
     store.put("things", "a", {"n": 1}, expected=0)
     with store._reading() as connection:
@@ -84,7 +84,7 @@ def test_a_store_that_may_only_be_read_is_read_and_not_written(url: str) -> None
     store.close()
 
 
-def test_erased_text_is_in_no_byte_of_the_store(url: str, tmp_path: Path) -> None:
+def test_erased_text_is_absent_from_the_stores_files(url: str, tmp_path: Path) -> None:
     store = SqlMetadata(url)
     store.append("log", {"text": "a secret of mine " * 500})
     store.append("log", {"text": "other"})
@@ -96,7 +96,7 @@ def test_erased_text_is_in_no_byte_of_the_store(url: str, tmp_path: Path) -> Non
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
-    assert sorted(in_processes(3, _open_and_append, url)) == [1, 2, 3]
+    assert sorted(run_in_processes(3, _open_and_append, url)) == [1, 2, 3]
 
 
 def _open_and_append(_: int, url: str) -> int:
@@ -115,7 +115,7 @@ def _tables(file: Path) -> list[tuple[str, str]]:
         connection.close()
 
 
-def test_scrubbing_leaves_no_trace_of_what_was_removed(url: str, tmp_path: Path) -> None:
+def test_scrubbing_removes_every_trace_of_removed_values(url: str, tmp_path: Path) -> None:
     store = SqlMetadata(url)
     for n in range(200):
         store.append("log", {"text": f"a secret, number {n}, " * 50})
@@ -134,7 +134,7 @@ def test_scrubbing_leaves_no_trace_of_what_was_removed(url: str, tmp_path: Path)
     store.close()
 
 
-def test_scrubbing_while_somebody_reads_says_so(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scrubbing_during_a_read_raises_store_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ouroboros.stores.metadata.connect.BUSY_SECONDS", 0.1)
     store = SqlMetadata(url)
     store.append("log", {})

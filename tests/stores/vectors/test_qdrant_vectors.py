@@ -26,7 +26,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_the_nearest_are_those_of_brute_force(vectors: VectorStore) -> None:
+def test_search_returns_the_same_keys_as_brute_force(vectors: VectorStore) -> None:
     random = np.random.default_rng(0)
     all_of = {f"a{n}": _unit(random.normal(size=(1 + n % 4, 8))) for n in range(20)}
     for key, rows in all_of.items():
@@ -41,7 +41,7 @@ def test_the_nearest_are_those_of_brute_force(vectors: VectorStore) -> None:
     assert [hit.value for hit in found] == [{"of": hit.key} for hit in found]
 
 
-def test_no_graph_is_built_that_would_miss_some(vectors: VectorStore, collection: str) -> None:
+def test_no_approximate_index_is_built(vectors: VectorStore, collection: str) -> None:
     vectors.put("space", "a", {}, [[1.0, 0.0]])
     with closing(QdrantServer(collection)) as server:
         there = server.request(lambda q: q.get_collections()).collections
@@ -52,14 +52,16 @@ def test_no_graph_is_built_that_would_miss_some(vectors: VectorStore, collection
     assert params.hnsw_config.m == 0
 
 
-def test_the_last_write_of_a_key_stands(vectors: VectorStore) -> None:
+def test_the_last_write_of_a_key_wins(vectors: VectorStore) -> None:
     vectors.put("space", "a", {"n": 1}, [[1.0, 0.0]])
     vectors.put("space", "a", {"n": 2}, [[0.0, 1.0], [0.0, -1.0]])
     assert vectors.values("space") == {"a": {"n": 2}}
     assert [h.similarity for h in vectors.search("space", [0.0, 1.0], 3)] == pytest.approx([1.0])
 
 
-def test_spaces_are_apart_and_a_key_goes_from_all_of_them(vectors: VectorStore, collection: str) -> None:
+def test_spaces_are_separate_and_drop_removes_a_key_from_all(
+    vectors: VectorStore, collection: str
+) -> None:
     vectors.put("one", "a", {}, [[1.0, 0.0]])
     vectors.put("two", "a", {}, [[1.0, 0.0, 0.0]])
     vectors.put("two", "b", {}, [[1.0, 0.0, 0.0]])

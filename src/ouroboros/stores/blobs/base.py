@@ -10,31 +10,34 @@ _KEY = re.compile(r"[a-z0-9_][a-z0-9._-]*(?:/[a-z0-9_][a-z0-9._-]*)*", re.ASCII)
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that could leave the store or name something hidden: "..", a leading "/" or "."."""
+    """Raise `StoreError` for a key that could leave the store or hide: "..", a leading "/" or "."."""
     if not _KEY.fullmatch(key) or len(key) > 512:
-        raise StoreError(f"{key[:100]!r} is not a blob key.", hint="Keys are made by the registry only.")
+        raise StoreError(f"{key[:100]!r} is not a blob key.", hint="Only the registry makes keys.")
 
 
 class BlobStore(Protocol):
     """Immutable bytes under slash-separated keys of lower-case letters, digits, ".", "_" and "-".
 
-    Methods block (callers use threads) and raise `StoreError` when the store cannot do its work.
+    Methods block (callers use threads). They raise `StoreError` when the store fails.
     """
 
     def put(self, key: str, data: bytes) -> bool:
-        """Store if absent: True if this call stored it, False if it was there. Durable on return."""
+        """Store the blob unless the key exists.
+
+        Returns whether this call stored it. Durable on return.
+        """
         ...
 
     def get(self, key: str) -> bytes:
-        """The whole blob; `NotFound` if there is none."""
+        """Return the whole blob. Raises `NotFound` if the key does not exist."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Keys that start with `prefix`, in order."""
+        """Yield the keys that start with `prefix`, in code point order."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the blob if it is there."""
+        """Delete the blob if it exists."""
         ...
 
     def close(self) -> None:

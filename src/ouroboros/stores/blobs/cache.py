@@ -1,8 +1,8 @@
-"""Blobs of a cloud, kept on this machine as well: read once from there, then from the disk.
+"""A cache of a cloud's blobs on this machine: read once from the cloud, then from the disk.
 
-What may go wrong here costs another read from the cloud, never an answer: an entry that does not match
-its digest is fetched again, and a full or forbidden disk only means that nothing is kept. The one thing
-that must work is to let a blob go, since `forget` promises that no byte of it is left on this machine.
+Failures of the cache cost another read from the cloud and never a wrong result: an entry that does not
+match its digest is fetched again, and on a full or read-only disk nothing is cached. Only deletion has
+to succeed, because `forget` promises that no byte of a deleted blob stays on this machine.
 """
 
 import fcntl
@@ -18,7 +18,8 @@ from ouroboros.stores.blobs.base import BlobStore, check_key
 from ouroboros.stores.faults import store_error
 
 MAX_AGE_SECONDS = 24 * 3600
-"""Seconds that an entry is used: then at the latest a blob deleted by another machine is missed here."""
+"""Seconds for which an entry is used. It bounds how long a blob that another machine deleted can still
+be read here."""
 
 _DIGEST_BYTES = 32
 _DRAFT_PREFIX = ".draft-"
@@ -26,15 +27,14 @@ _LOCK_NAME = ".lock"
 
 
 class CachedBlobs:
-    """Any blob store, and copies of what was read, in a folder that processes of this machine share.
+    """A blob store with a read cache in a folder that the processes of this machine share.
 
-    An entry is one file, named by the SHA-256 of the store's name and the blob's key: the blob's digest
-    and the blob. It comes into being by a rename, so it is whole or absent.
-    When the copies have more than `limit` bytes, those go that were not used for the longest time. The
-    folder may be deleted at any time.
+    An entry is one file, named by the SHA-256 of the store's name and the blob's key. It holds the
+    blob's digest and the blob. A rename creates it, so it is complete or absent. When the entries exceed
+    `limit` bytes, the least recently used ones are removed. The folder may be deleted at any time.
 
-    What another machine deletes may still be read here until its copy is `MAX_AGE_SECONDS` seconds old: blobs are
-    immutable, so it is the right one all the same.
+    A blob that another machine deleted can be read here until its copy is `MAX_AGE_SECONDS` old. Blobs
+    are immutable, so the copy is still correct.
     """
 
     def __init__(self, blobs: BlobStore, name: str, folder: Path, limit: int) -> None:
@@ -53,9 +53,7 @@ class CachedBlobs:
         cached = _read_entry(entry)
         if cached is not None:
             return cached
-        with self._lock_entries(
-            entry, fcntl.LOCK_SH
-        ):  # no copy may come into being while its blob is deleted
+        with self._lock_entries(entry, fcntl.LOCK_SH):  # no copy may appear during a deletion
             data = self._blobs.get(key)
             self._store_copy(entry, data)
         return data
@@ -64,12 +62,12 @@ class CachedBlobs:
         return self._blobs.list(prefix)
 
     def delete(self, key: str) -> None:
-        """The copy goes first: were we killed in between, the blob would be there to delete again."""
+        """Delete the copy first: if the process is killed in between, the blob can be deleted again."""
         check_key(key)
         entry = self._entry_path(key)
         with self._lock_entries(entry, fcntl.LOCK_EX):
             try:
-                with suppress(NotADirectoryError):  # then nothing is kept at all
+                with suppress(NotADirectoryError):  # the cache folder is a file, so nothing is cached
                     entry.unlink(missing_ok=True)
             except OSError as error:
                 raise store_error(f"remove the copy of {key}", self._root, error) from None
@@ -89,11 +87,10 @@ class CachedBlobs:
                 self._evict()
 
     def _evict(self) -> None:
-        """Remove what is too old, and of the rest what was used longest ago, down to the limit."""
+        """Remove expired entries, and the least recently used ones above the limit."""
         total = 0
-        for file, status in sorted(
-            _list_entries(self._root), key=lambda f: f[1].st_atime_ns, reverse=True
-        ):
+        entries = sorted(_list_entries(self._root), key=lambda entry: entry[1].st_atime_ns, reverse=True)
+        for file, status in entries:
             total += status.st_size
             if total > self._limit or not _is_fresh(status):
                 with suppress(OSError):
@@ -101,7 +98,10 @@ class CachedBlobs:
 
     @contextmanager
     def _lock_entries(self, entry: Path, operation: int) -> Iterator[None]:
-        """Entries of one folder share a lock; where there can be no lock, there can be no new entry."""
+        """Lock the entries of one folder.
+
+        Where no lock can be created, no entry can be created either.
+        """
         lock = _open_lock(entry.parent)
         try:
             if lock is not None:
@@ -121,7 +121,7 @@ def _open_lock(folder: Path) -> int | None:
 
 
 def _read_entry(entry: Path) -> bytes | None:
-    """The blob of an entry, which counts as used now; None unless it is there, whole and fresh."""
+    """Return an entry's blob and mark it as used; None unless it exists, is intact and is fresh."""
     try:
         with entry.open("rb") as opened:
             status = os.fstat(opened.fileno())
@@ -148,7 +148,7 @@ def _write_entry(entry: Path, data: bytes) -> None:
 
 
 def _list_entries(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Entries, and drafts that killed writers left or others are writing."""
+    """Yield entries, and the drafts of running and killed writers."""
     for file in root.glob("*/*"):
         if file.name != _LOCK_NAME:
             with suppress(OSError):
@@ -156,5 +156,6 @@ def _list_entries(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _is_fresh(status: os.stat_result) -> bool:
-    """A file's time of change is when its blob was fetched, that of access when it was used."""
+    """Whether an entry is young enough. Its modification time is when it was fetched, its access time
+    when it was last used."""
     return 0 <= time.time() - status.st_mtime < MAX_AGE_SECONDS

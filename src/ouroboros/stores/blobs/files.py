@@ -1,4 +1,4 @@
-"""Blobs as plain files: durable, put-if-absent, readable by anyone."""
+"""Blobs as plain files: durable, put-if-absent, readable by other programs."""
 
 import errno
 import os
@@ -23,9 +23,10 @@ _PUT_ATTEMPTS = 8
 class FileBlobs:
     """A folder of files named by their keys.
 
-    A blob is written to a temporary file, synced, and linked under its name, which fails if the name is
-    there: it is whole or absent, whatever happens meanwhile. Every folder on the way is synced before
-    `put` returns, also when somebody else stored the blob. Links inside the store are never followed.
+    A blob is written to a temporary file, synced and then linked to its name, which fails if the name
+    exists. So a blob is complete or absent, even after a crash. Every folder on its path is synced
+    before `put` returns, also when another writer stored the blob. Symbolic links in the store are not
+    followed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +39,7 @@ class FileBlobs:
         *folders, name = _split_key(key)
         with self._convert_errors(f"store {key}"):
             for _ in range(_PUT_ATTEMPTS - 1):
-                with suppress(FileNotFoundError):  # `delete` removed the emptied folder under us
+                with suppress(FileNotFoundError):  # a concurrent `delete` removed the empty folder
                     return self._put_once(folders, name, data)
             return self._put_once(folders, name, data)
 
@@ -71,7 +72,7 @@ class FileBlobs:
             except FileNotFoundError:
                 return
             if folders:
-                with suppress(OSError):  # others are left in it
+                with suppress(OSError):  # it still holds other blobs
                     os.rmdir(folders[-1], dir_fd=chain[-2])
             _sync_folders(chain)
 
@@ -86,7 +87,7 @@ class FileBlobs:
             return stored
 
     def _link_new(self, name: str, folder: int, data: bytes) -> bool:
-        """Write a temporary file and give it its name, unless that is taken."""
+        """Write a temporary file and link it to `name`. Returns False if `name` exists."""
         draft = uuid.uuid4().hex
         with ExitStack() as stack:
             drafts = self._open_folders(stack, [_DRAFTS_NAME], create=True)[-1]
@@ -103,7 +104,7 @@ class FileBlobs:
     def _open_folders(
         self, stack: ExitStack, folders: Sequence[str], *, create: bool = False
     ) -> Sequence[int]:
-        """Open the root and each folder below it in turn; descriptors are closed by `stack`."""
+        """Open the root and each folder below it; returns their descriptors, which `stack` closes."""
         chain = [os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)]
         stack.callback(os.close, chain[0])
         for name in folders:
@@ -115,7 +116,7 @@ class FileBlobs:
         return chain
 
     def _remove_stale_drafts(self) -> None:
-        """Remove what writers left behind when they were killed."""
+        """Remove the temporary files of killed writers."""
         for file in (self._root / _DRAFTS_NAME).iterdir():
             with suppress(OSError):
                 if time.time() - file.lstat().st_mtime > _STALE_SECONDS:
@@ -135,13 +136,13 @@ def _split_key(key: str) -> list[str]:
 
 
 def _is_file(name: str, folder: int) -> bool:
-    """Whether there is a plain file of this name; anything else there is an error."""
+    """Whether `name` is a regular file. Raises `OSError` if it is anything else."""
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(mode):
-        raise OSError(errno.ELOOP, "is no plain file", name)
+        raise OSError(errno.ELOOP, "is not a regular file", name)
     return True
 
 
@@ -162,7 +163,10 @@ def _sync_folders(chain: Sequence[int]) -> None:
 
 
 def _walk_keys(folder: Path, base: str, prefix: str) -> Iterator[str]:
-    """Keys below `folder`, whose own key is `base`, in order: a folder sorts as its name and a slash."""
+    """Yield the keys below `folder`, whose own key is `base`, in order.
+
+    A folder sorts by its name followed by a slash, because that is what its keys start with.
+    """
     try:
         entries = [(e.name + "/" * e.is_dir(follow_symlinks=False), e) for e in os.scandir(folder)]
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Blobs in this process's memory: for tests and for trying things."""
+"""Blobs in this process's memory, for tests and experiments."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from ouroboros.stores.blobs.base import check_key
 
 
 class MemoryBlobs:
-    """Bytes in a dictionary; gone when the process ends."""
+    """Blobs in a dictionary, lost when the process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

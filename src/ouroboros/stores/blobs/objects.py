@@ -1,4 +1,4 @@
-"""Blobs in the object storage of a cloud, through obstore: Amazon S3, Google Cloud Storage, Azure."""
+"""Blobs in object storage, through obstore: Amazon S3, Google Cloud Storage and Azure."""
 
 import importlib.util
 import os
@@ -20,15 +20,15 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=4)},
 }
-"""For what obstore itself repeats: answers of 5xx, and reads that broke off."""
+"""obstore's own retries, of 5xx responses and interrupted reads."""
 
 
 _TIMEOUTS: Any = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(seconds=120)}
-"""For a connection, and for one request with its answer: ten MiB at less than a Mbit a second."""
+"""For connecting, and for one request with its response: 10 MiB at less than one Mbit per second."""
 
 
 class CloudScheme(NamedTuple):
-    """A scheme: what its URL looks like, and the variable that points it at another server."""
+    """A URL scheme: its form, and the environment variable that selects another server."""
 
     url_form: str
     endpoint: str
@@ -44,9 +44,9 @@ CLOUDS = {
 class ObjectBlobs:
     """Objects under a prefix of one bucket.
 
-    `put` writes on the condition that nothing is there, which the cloud decides. A connection that
-    breaks off is tried again; should the first try have arrived after all, the second finds the blob
-    there, and `put` says False for what this call stored: the one law that is weaker than elsewhere.
+    `put` is a conditional write that the cloud decides. It is retried when the connection breaks. If the
+    first attempt did arrive, the second one finds the blob, and `put` returns False for a blob that this
+    call stored. This is the one guarantee that is weaker than in other stores.
     """
 
     def __init__(self, url: str) -> None:
@@ -77,7 +77,7 @@ class ObjectBlobs:
                 ) from None
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """In order, which not every cloud's own listing is."""
+        """Yield the keys in order. They are sorted here, because not every cloud lists them sorted."""
         folder = prefix.rpartition("/")[0]
         if folder:
             check_key(folder)
@@ -110,7 +110,7 @@ class ObjectBlobs:
 
 
 def custom_endpoint(url: str) -> str:
-    """The server that is named instead of the cloud's own; empty if none is."""
+    """The server that the environment names instead of the cloud's own; empty if it names none."""
     return os.environ.get(CLOUDS[url.partition("://")[0]].endpoint, "")
 
 
@@ -132,7 +132,7 @@ def _open_store(url: str) -> "ObjectStore":
     bucket = location.partition("/")[0]
     if not bucket or any(c in location for c in "@?#"):
         raise InvalidInput(
-            "The URL of the blob store cannot be read; it holds a bucket and a prefix, and no secret.",
+            "The URL of the blob store cannot be read: it has a bucket and a prefix, and no secret.",
             hint=f"It looks like: {cloud.url_form}",
         )
     uses_http = custom_endpoint(url).startswith("http://")
@@ -147,7 +147,7 @@ def _open_store(url: str) -> "ObjectStore":
 
 
 def _load_aws_profile(scheme: str) -> Any:
-    """Amazon's profiles and single sign-on, as boto3 reads them, where no key is in the environment."""
+    """boto3's credentials (profiles, single sign-on), if they exist and the environment has no key."""
     access_key = os.environ.get("AWS_ACCESS_KEY_ID")
     files = (Path("~/.aws") / name for name in ("credentials", "config"))
     if scheme != "s3" or access_key or not any(f.expanduser().is_file() for f in files):
@@ -160,13 +160,13 @@ def _load_aws_profile(scheme: str) -> Any:
 
 
 def _is_connection_error(error: Exception) -> bool:
-    """Whether the other side was not heard to the end; what it did say is final."""
+    """Whether the connection failed before a complete response. A complete response is final."""
     phrases = ("error sending request", "connection", "timed out", "error decoding response body")
     return type(error).__name__ == "GenericError" and any(w in str(error).lower() for w in phrases)
 
 
 _EXPIRED = ("the credentials have expired", "Renew them, then try again.")
-_NO_ANSWER = ("it does not answer", "Check the connection, then try again.")
+_NO_ANSWER = ("the server does not answer", "Check the connection, then try again.")
 _EXPLANATIONS = {
     "NoSuchBucket": ("there is no such bucket", "Create it first, or correct its name."),
     "bucket does not exist": ("there is no such bucket", "Create it first, or correct its name."),
@@ -178,7 +178,7 @@ _EXPLANATIONS = {
     "SignatureDoesNotMatch": ("the credentials are wrong", "Check this cloud's variables or profile."),
     "AuthenticationFailed": ("the credentials are wrong", "Check this cloud's variables or profile."),
     "AccessDenied": ("access is denied", "Allow these credentials to read, write, list and delete."),
-    "403 Forbidden": ("access is denied", "Check the credentials, and what they are allowed."),
+    "403 Forbidden": ("access is denied", "Check the credentials and their permissions."),
     "401 Unauthorized": (
         "the credentials are missing, wrong or expired",
         "Check this cloud's variables or profile.",
@@ -189,7 +189,7 @@ _EXPLANATIONS = {
     "timed out": _NO_ANSWER,
     "kind: Timeout": _NO_ANSWER,
     "error sending request": (
-        "it cannot be reached",
+        "the server cannot be reached",
         "Check the connection and the region, then try again.",
     ),
     "status code: 5": ("the cloud itself reports an error", "Try again later."),
@@ -197,9 +197,12 @@ _EXPLANATIONS = {
 
 
 def _explain_error(error: Exception) -> tuple[str, str]:
-    """In our own words: a library's may repeat what it was given, keys included."""
+    """The reason and a hint. The library's text is not repeated, because it may contain credentials."""
     text = str(error)
     for phrase, explanation in _EXPLANATIONS.items():
         if phrase in text:
             return explanation
-    return "the cloud refused it", f"It said {type(error).__name__}. Check the bucket and its rights."
+    return (
+        "the cloud refused the request",
+        f"It reported {type(error).__name__}. Check the bucket and its permissions.",
+    )

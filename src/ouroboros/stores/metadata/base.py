@@ -1,4 +1,4 @@
-"""The metadata store protocol: the few primitives that the registry builds its laws on."""
+"""The metadata store protocol: the few primitives that the registry builds its guarantees on."""
 
 import json
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ MAX_KEY = 512
 
 
 def check_key(key: str) -> None:
-    """Refuse a name that some store could not keep: empty, too long, with NUL, or not Unicode."""
+    """Raise `StoreError` for an invalid key: empty, too long, with NUL, or not Unicode."""
     is_unicode = not any("\ud800" <= c <= "\udfff" for c in key)
     if not is_unicode or not 0 < len(key) <= MAX_KEY or "\0" in key:
-        raise StoreError(f"{key[:100]!r} is not a key.", hint="Keys are made by the registry only.")
+        raise StoreError(f"{key[:100]!r} is not a key.", hint="Only the registry makes keys.")
 
 
 def dump_json(value: Json) -> str:
-    """A value as the JSON text that stores keep; refuses what JSON does not have, such as NaN."""
+    """Serialise a value as compact JSON. Raises `StoreError` for values that JSON lacks, such as NaN."""
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         text.encode()
@@ -33,7 +33,7 @@ def dump_json(value: Json) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A stored value and its revision, which grows by one at each write. Revisions start at 1."""
+    """A stored value and its revision. Revisions start at 1 and grow by one with each write."""
 
     key: str
     value: Json
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One item of a log. Sequence numbers start at 1, only grow, and are never reused."""
+    """One entry of a log. Sequence numbers start at 1, only grow and are never reused."""
 
     seq: int
     value: Json
@@ -51,56 +51,60 @@ class LogEntry:
 class MetadataStore(Protocol):
     """Small JSON records in named collections, and append-only logs.
 
-    A write that returned is durable and visible to every process. Methods block (callers use threads)
-    and raise `StoreError` when the store cannot do its work.
+    A write that returned is durable and visible to every process. Methods block (callers use threads).
+    They raise `StoreError` when the store fails.
     """
 
     def get(self, collection: str, key: str) -> Record | None:
-        """The record, or None."""
+        """Return the record, or None if it does not exist."""
         ...
 
     def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
-        """Write if the record's revision is `expected` (0: there is none yet), else raise `Conflict`."""
+        """Write the record and return it.
+
+        Raises `Conflict` unless its revision is `expected` (0: absent).
+        """
         ...
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
-        """Remove if the record's revision is `expected`, else raise `Conflict`."""
+        """Delete the record. Raises `Conflict` unless its revision is `expected`."""
         ...
 
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
-        """Records whose key starts with `prefix` and sorts after `after`, by code point."""
+        """Return up to `limit` records whose key starts with `prefix` and sorts after `after`, in code
+        point order."""
         ...
 
     def append(self, log: str, value: Json) -> int:
-        """Add to the end of a log; returns the entry's sequence number."""
+        """Append an entry to a log and return its sequence number."""
         ...
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
-        """Entries with a sequence number above `after`, in order."""
+        """Return up to `limit` entries with a sequence number above `after`, in order."""
         ...
 
     def erase(self, log: str, first: int, last: int) -> None:
-        """Remove the entries `first` to `last` for good; their sequence numbers are not used again."""
+        """Delete the entries `first` to `last` permanently. Their sequence numbers are not reused."""
         ...
 
     def scrub(self) -> None:
-        """See that the store's own files hold no trace of what was erased, deleted or overwritten."""
+        """Remove every trace of erased, deleted and overwritten values from the store's own files."""
         ...
 
     def collections(self) -> list[str]:
-        """Names of the collections that hold a record, in order."""
+        """Return the names of the collections that hold a record, in order."""
         ...
 
     def logs(self) -> list[str]:
-        """Names of the logs that hold an entry or once did, in order."""
+        """Return the names of the logs that hold or once held an entry, in order."""
         ...
 
     def last(self, log: str) -> int:
-        """The highest sequence number ever given out in a log; 0 if none was."""
+        """Return the highest sequence number ever used in a log; 0 if it never had an entry."""
         ...
 
     def close(self) -> None:
-        """Release connections. The store may be used no more."""
+        """Release connections. The store cannot be used afterwards."""
         ...

@@ -1,4 +1,4 @@
-"""Database engines, configured so that a committed write is on disk."""
+"""SQLAlchemy engines, configured so that a committed write is on disk."""
 
 import errno
 import importlib.util
@@ -13,14 +13,14 @@ from ouroboros.stores.faults import retry
 from ouroboros.stores.folders import make_folder
 
 BUSY_SECONDS = 30
-"""How long a writer waits for another before it gives up."""
+"""How long a writer waits for another writer before it fails."""
 
 WRITES = "ouroboros_writes"
-"""The execution option of connections whose transaction will write."""
+"""The execution option of connections whose transaction writes."""
 
 
 def create_sql_engine(url: URL) -> Engine:
-    """An engine for `url`; SQLite's folder is created."""
+    """Create the engine for `url`, and the folder of an SQLite file."""
     return (
         _create_sqlite_engine(url)
         if url.get_backend_name() == "sqlite"
@@ -29,10 +29,10 @@ def create_sql_engine(url: URL) -> Engine:
 
 
 def _create_postgresql_engine(url: URL) -> Engine:
-    """PostgreSQL, durable at each commit; a server that restarts is waited for a few seconds.
+    """PostgreSQL, durable at each commit. Connecting waits some seconds for a server that restarts.
 
-    Only connecting is repeated, where nothing can have happened yet: a connection that breaks within a
-    write is one clear error, because nobody knows whether the commit arrived.
+    Only connecting is retried, because nothing has been written yet. A connection that breaks during a
+    write raises an error, because the client cannot know whether the commit arrived.
     """
     if importlib.util.find_spec("psycopg") is None:
         raise MissingExtra(
@@ -60,18 +60,21 @@ def _is_restarting(error: Exception) -> bool:
 
 
 def _create_sqlite_engine(url: URL) -> Engine:
-    """SQLite with a write-ahead log, synced at each commit; writers queue instead of failing halfway."""
+    """SQLite with a write-ahead log, synced at each commit.
+
+    Writers queue at the start of a transaction.
+    """
     if url.database:
         make_folder(Path(url.database).absolute().parent)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions begin below, not where the driver thinks
+        connection.isolation_level = None  # `begin` below starts transactions, not the driver
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA secure_delete=ON")  # erased text leaves no trace in free pages
+        connection.execute("PRAGMA secure_delete=ON")  # overwrite erased text in free pages
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -82,9 +85,10 @@ def _create_sqlite_engine(url: URL) -> Engine:
 
 
 def scrub_database(engine: Engine) -> None:
-    """Rewrite the database without what was removed from it; SQLite's write-ahead log included.
+    """Rewrite the database, and SQLite's write-ahead log, without the data that was removed.
 
-    PostgreSQL's log and its backups are kept by the server, for as long as its owner has it do so.
+    PostgreSQL's own log and backups are not touched: the server's configuration decides how long it
+    keeps them. Raises `OSError` while another connection reads.
     """
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -1,4 +1,4 @@
-"""Metadata in this process's memory: for tests and for trying things."""
+"""Metadata in this process's memory, for tests and experiments."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, du
 
 
 class MemoryMetadata:
-    """Everything in dictionaries under one lock, as JSON text; gone when the process ends."""
+    """Records and logs as JSON text in dictionaries under one lock, lost when the process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +33,9 @@ class MemoryMetadata:
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         with self._lock:
-            self._check_revision(collection, key, expected or -1)  # there is nothing to remove at 0
+            self._check_revision(
+                collection, key, expected or -1
+            )  # revision 0 is an absent record, which cannot be deleted
             del self._records[collection][key]
 
     def scan(
@@ -63,7 +65,7 @@ class MemoryMetadata:
             self._logs[log] = remaining
 
     def scrub(self) -> None:
-        """Nothing is kept."""
+        """Nothing to do: removed values are not retained."""
 
     def collections(self) -> list[str]:
         with self._lock:
@@ -84,8 +86,9 @@ class MemoryMetadata:
         _, revision = self._records[collection].get(key, ("", 0))
         if revision != expected:
             raise Conflict(
-                f"{collection} {key!r} is at revision {revision}, not {expected}: somebody else wrote it.",
-                hint="Read it again and decide anew.",
+                f"{collection} {key!r} is at revision {revision}, not {expected}:"
+                " another writer changed it.",
+                hint="Read it again and retry.",
             )
 
 

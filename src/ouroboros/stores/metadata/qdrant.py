@@ -1,8 +1,9 @@
-"""Metadata in a Qdrant server: records and logs as points, in a store that has no transactions.
+"""Metadata in a Qdrant server: records and logs as points, in a store without transactions.
 
-Qdrant writes on a condition, but does not say whether it held. So each write carries a nonce, and what
-is there afterwards tells. A record also keeps the nonces of the writes before it: a writer that is among
-them wrote, and one that finds only what it stood on lost. The argument: docs/decisions/0013-qdrant.md.
+Qdrant has conditional writes but does not report whether the condition held. So each write carries a
+nonce, and reading the point back shows who won. A record also stores the nonces of the writes before it:
+a writer that finds its own nonce among them succeeded, and one that finds only the nonce it read before
+lost. docs/decisions/0013-qdrant.md has the full argument.
 """
 
 import json
@@ -17,10 +18,11 @@ from ouroboros.stores.qdrant.points import FREED_AT, Payload, Points
 from ouroboros.stores.qdrant.server import QdrantServer
 
 REMEMBERED_WRITES = 64
-"""Writes before the last one that a record remembers."""
+"""Number of earlier writes whose nonces a record stores."""
 
 TOMBSTONE_SECONDS = 86_400
-"""A place that was emptied stays for a day, so that whoever is about to write to it finds it taken."""
+"""Age at which an emptied point may be deleted. Until then a writer that read it before it was emptied
+still finds it."""
 
 _ID_NAMESPACE = uuid.UUID("3f0c6c0e-7a5e-4c57-9d0c-6f75726f626f")
 _RECORDS, _LOGS = "records/", "logs/"
@@ -28,10 +30,10 @@ _REVISION_FIELDS = ("nonce", "past", "revision", FREED_AT)
 
 
 class QdrantMetadata:
-    """Records and logs in one collection of a Qdrant server, which is made at the first use.
+    """Records and logs in one collection of a Qdrant server, which is created at the first use.
 
-    A record that was deleted and an entry that was erased leave an empty place, so that nothing else is
-    mistaken for it; the next deletion after a day removes it, or `scrub`. The end of a log always stays.
+    A deleted record and an erased entry leave an empty point (a tombstone), so that a late write cannot
+    take its place. The next deletion or `scrub` after a day removes it. The last point of a log stays.
     """
 
     def __init__(self, server: QdrantServer) -> None:
@@ -63,10 +65,10 @@ class QdrantMetadata:
     def scan(
         self, collection: str, *, prefix: str = "", after: str = "", limit: int = 1000
     ) -> list[Record]:
-        """All keys are read, which are small, then the values of as many as are wanted."""
+        """Read all keys, which are small, then the values of up to `limit` of them."""
         keys = sorted(k for k in self._points.list_keys(_RECORDS + collection, prefix) if k[0] > after)
         records: list[Record] = []
-        while keys and len(records) < limit:  # again, if some were deleted in between
+        while keys and len(records) < limit:  # more pages, if some were deleted meanwhile
             page, keys = keys[: limit - len(records)], keys[limit - len(records) :]
             values = self._points.get([id for _, id in page])
             payloads = ((key, values.get(id)) for key, id in page)
@@ -76,7 +78,9 @@ class QdrantMetadata:
         return records
 
     def append(self, log: str, value: Json) -> int:
-        """The place after the last is taken by whoever is first; the others go on to the next."""
+        """Append by inserting the next sequence number; a writer that loses the race tries the following
+        one.
+        """
         check_key(log)
         text, nonce, group = dump_json(value), token_hex(8), _LOGS + log
         seq = self._points.last_seq(group)
@@ -87,7 +91,7 @@ class QdrantMetadata:
             self._points.insert(id, entry)
             winner = self._points.get([id], ["nonce"]).get(id)
             if winner is None:
-                raise _unknown_outcome_error(f"Entry {seq} of {log!r} is not there after it was written")
+                raise _unknown_outcome_error(f"Entry {seq} of {log!r} is missing after it was written")
             if winner["nonce"] == nonce:
                 return seq
 
@@ -103,10 +107,10 @@ class QdrantMetadata:
         )
 
     def scrub(self) -> None:
-        """Remove the places that have been empty for a day; the ends of logs stay.
+        """Delete the points that have been empty for a day, except the last one of each log.
 
-        Qdrant's own files keep what was overwritten until its optimizers rewrite them, and its log for
-        as long again; nobody can ask it to. This is the law that this store does not hold.
+        Qdrant's own files and log keep overwritten values until its optimizers rewrite them, and no
+        request triggers that. So this store does not fulfil the guarantee of `scrub`.
         """
         cutoff = _now_seconds() - TOMBSTONE_SECONDS
         for group in self._points.list_groups(_RECORDS, with_values=False):
@@ -130,12 +134,18 @@ class QdrantMetadata:
     def _compare_and_set(
         self, collection: str, key: str, expected: int, content: dict[str, Any]
     ) -> None:
-        """Write if the record is at `expected`, else `Conflict`. An empty place is at 0."""
+        """Write the record, or raise `Conflict` unless it is at `expected`. A tombstone is at revision
+        0.
+
+        Raises `StoreError` if the outcome of the write cannot be determined.
+        """
+        # 1. Read the revision and the nonce that the write builds on.
         group = _RECORDS + collection
         id = _point_id(group, key)
         previous = self._points.get([id], _REVISION_FIELDS).get(id)
         if _revision_of(previous) != expected:
             raise _conflict_error(collection, key, expected)
+        # 2. Write with a new nonce, on the condition that the point is unchanged.
         nonce, previous_nonce = token_hex(8), previous["nonce"] if previous else ""
         past_nonces = [previous_nonce, *(previous["past"] if previous else ())][:REMEMBERED_WRITES]
         revision_fields = {"revision": expected + 1, "nonce": nonce, "past": past_nonces}
@@ -144,11 +154,11 @@ class QdrantMetadata:
             self._points.insert(id, payload)
         else:
             self._points.replace(id, payload, previous_nonce)
+        # 3. Read it back: Qdrant does not report whether the condition held.
         current = self._points.get([id], _REVISION_FIELDS).get(id)
         if current is None and previous is not None and FREED_AT in previous:
-            return self._compare_and_set(
-                collection, key, expected, content
-            )  # its place was removed just now
+            # Its tombstone was deleted meanwhile: insert instead.
+            return self._compare_and_set(collection, key, expected, content)
         known_nonces = (current["nonce"], *current["past"]) if current else ()
         if nonce in known_nonces:
             return None
@@ -160,7 +170,7 @@ class QdrantMetadata:
 
 
 def _point_id(group: str, key: str) -> str:
-    """Where a key's point lies; neither name holds a NUL."""
+    """The id of a key's point. NUL separates the names, because neither contains it."""
     return str(uuid.uuid5(_ID_NAMESPACE, f"{group}\0{key}"))
 
 
@@ -178,12 +188,12 @@ def _now_seconds() -> int:
 
 def _conflict_error(collection: str, key: str, expected: int) -> Conflict:
     return Conflict(
-        f"{collection} {key!r} is not at revision {expected}: somebody else wrote it.",
-        hint="Read it again and decide anew.",
+        f"{collection} {key!r} is not at revision {expected}: another writer changed it.",
+        hint="Read it again and retry.",
     )
 
 
 def _unknown_outcome_error(reason: str) -> StoreError:
     return StoreError(
-        f"{reason}: whether this write took place cannot be told.", hint="Read it again and decide anew."
+        f"{reason}, so it is unknown whether this write succeeded.", hint="Read it again and retry."
     )

@@ -1,7 +1,7 @@
-"""The tables of an SQL store, and how those of older programs become them.
+"""The tables of an SQL store, and the upgrades of tables that older programs created.
 
-A store says which schema its tables have. `UPGRADES[n]` takes it from schema n + 1 to n + 2 through
-Alembic's operations, which know what each database can alter; all of them run in one transaction.
+A store records the version of its schema. `UPGRADES[n]` upgrades schema n + 1 to n + 2 through Alembic's
+operations, which know what each database can alter. All upgrades run in one transaction.
 """
 
 from collections.abc import Callable
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
 UPGRADES: tuple[Callable[["Operations"], None], ...] = ()
-"""None so far: schema 1 is the first released one, and today's."""
+"""None so far: schema 1 is the first released version and the current one."""
 
 _ADVISORY_LOCK = 0x6F75726F
-"""Names the lock of PostgreSQL under which tables are made; SQLite's writers queue anyway."""
+"""Key of the PostgreSQL lock held while tables are created. SQLite's writers queue anyway."""
 
 _KEY_TYPE = String(MAX_KEY).with_variant(String(MAX_KEY, collation="C"), "postgresql")
-"""Sorts by code point everywhere."""
+"""Sorts by code point in every database."""
 
 _metadata = MetaData()
 SCHEMA_TABLE = Table("ouroboros_schema", _metadata, Column("version", Integer, primary_key=True))
@@ -63,12 +63,15 @@ ENTRIES = Table(
 
 
 def is_current(connection: Connection, location: str) -> bool:
-    """Whether the tables are today's; `StoreError` if a newer program made them."""
+    """Whether the tables have the current schema.
+
+    Raises `StoreError` if a newer program created them.
+    """
     return _read_version(connection, location) == _current_version()
 
 
 def create_or_upgrade(connection: Connection, location: str) -> None:
-    """Create the tables, or upgrade older ones, as part of the connection's transaction."""
+    """Create or upgrade the tables within the connection's transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
     version = _read_version(connection, location)
@@ -95,7 +98,8 @@ def _read_version(connection: Connection, location: str) -> int | None:
     version = connection.execute(select(SCHEMA_TABLE.c.version)).scalar_one_or_none()
     if version is not None and version > _current_version():
         raise StoreError(
-            f"The store at {location} has schema {version}; this program knows up to {_current_version()}.",
+            f"The store at {location} has schema {version};"
+            f" this program knows up to {_current_version()}.",
             hint="Use the version of ouroboros that wrote it, or a newer one.",
         )
     return version

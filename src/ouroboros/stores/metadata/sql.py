@@ -15,11 +15,11 @@ from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, create_sql_e
 from ouroboros.stores.metadata.schema import ENTRIES, LOGS, RECORDS, create_or_upgrade, is_current
 
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-"""Both can insert unless the key is taken."""
+"""Both support INSERT ... ON CONFLICT."""
 
 
 class SqlMetadata:
-    """Records with revisions, and logs whose last number outlives their entries.
+    """Records with revisions, and logs that remember their last sequence number after an erasure.
 
     Every write is one durable transaction.
     """
@@ -123,7 +123,7 @@ class SqlMetadata:
         self._engine.dispose()
 
     def _prepare_tables(self) -> None:
-        """Create or upgrade the tables; refuse those of a newer program."""
+        """Create or upgrade the tables. Raises `StoreError` if a newer program created them."""
         with self._reading() as connection:
             is_ready = is_current(connection, self._location)
         if not is_ready:
@@ -154,23 +154,23 @@ class SqlMetadata:
 _HINTS = {
     "database is locked": f"Another process has been writing for over {BUSY_SECONDS} s; try again.",
     "disk is full": "Free some space there and try again.",
-    "readonly": "Check who owns it and its permissions, or use another --store.",
-    "unable to open": "Check who owns the folder and its permissions, or use another --store.",
-    "not a database": "Another file lies where the store belongs; use another --store.",
+    "readonly": "Check its owner and permissions, or use another --store.",
+    "unable to open": "Check the folder's owner and permissions, or use another --store.",
+    "not a database": "Another file is in the store's place; use another --store.",
     "malformed": "The file is damaged; restore it from a backup.",
     "disk I/O": "Check the disk; restore from a backup if it is damaged.",
-    "password": "Give it as PostgreSQL's tools take it: PGPASSWORD, ~/.pgpass, or PGSERVICE.",
+    "password": "Set it as for PostgreSQL's own tools: PGPASSWORD, ~/.pgpass or PGSERVICE.",
     "does not exist": "Create it with PostgreSQL's createdb or createuser, or correct the URL.",
     "permission denied": "Let this user create tables there, or give it a database of its own.",
     "Connection refused": "Start the server, or correct its host and port.",
     "resolve host": "Correct the host in the URL.",
     "lock timeout": f"Another process has been writing for over {BUSY_SECONDS} s; try again.",
-    "connection": "The server went away; what was being written may be there or not. Try again.",
+    "connection": "The connection broke, so the last write may or may not have succeeded. Try again.",
 }
 
 
 def _describe_location(url: URL) -> str:
-    """Where a store lies, for people: a file, or host and database. Never a user or a password."""
+    """A store's file, or its host and database, for messages. Never a user or a password."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     port = f":{url.port}" if url.port else ""
@@ -195,7 +195,7 @@ def _matches_revision(collection: str, key: str, revision: int) -> tuple:
 
 
 def _first_key_after(prefix: str) -> str | None:
-    """The first text, by code point, after all that start with `prefix`; None if there is none."""
+    """The first key, by code point, after all keys that start with `prefix`; None if there is none."""
     stem = prefix.rstrip("\U0010ffff")
     if not stem:
         return None
@@ -205,6 +205,6 @@ def _first_key_after(prefix: str) -> str | None:
 
 def _conflict_error(collection: str, key: str, expected: int) -> Conflict:
     return Conflict(
-        f"{collection} {key!r} is no longer at revision {expected}: somebody else wrote it.",
-        hint="Read it again and decide anew.",
+        f"{collection} {key!r} is no longer at revision {expected}: another writer changed it.",
+        hint="Read it again and retry.",
     )

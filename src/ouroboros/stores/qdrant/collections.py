@@ -1,4 +1,4 @@
-"""Opening a collection on a Qdrant server: made, recognised as ours, or refused and left alone."""
+"""Open a collection on a Qdrant server: create it, or check that this program created it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ouroboros.stores.qdrant.server import QdrantServer
 SCHEMA = 1
 
 _MARK_KEY = "ouroboros"
-"""The key under which a collection of ours says which schema it has."""
+"""The metadata key under which a collection records its schema version."""
 
 Index: TypeAlias = models.KeywordIndexParams | models.PayloadSchemaType
 
@@ -23,7 +23,7 @@ INTEGER = models.PayloadSchemaType.INTEGER
 
 @dataclass(frozen=True)
 class CollectionSpec:
-    """What a collection of ours is like: what it is for, its vectors, the indexes of its payloads."""
+    """The properties of a collection: its purpose, its vectors, the indexes of its payloads."""
 
     purpose: str
     vectors: models.VectorParams
@@ -31,7 +31,10 @@ class CollectionSpec:
 
 
 def open_collection(server: QdrantServer, name: str, spec: CollectionSpec) -> None:
-    """Make the collection and its indexes if they are missing; `StoreError` if it is not one of ours."""
+    """Create the collection and its indexes if they are missing.
+
+    Raises `StoreError`, and changes nothing, if another program or a newer version created it.
+    """
     if not server.request(lambda q: q.collection_exists(name)):
         server.request(lambda q: _create_collection(q, name, spec))
     info = server.request(lambda q: q.get_collection(name))
@@ -40,9 +43,9 @@ def open_collection(server: QdrantServer, name: str, spec: CollectionSpec) -> No
     vectors = info.config.params.vectors
     if not isinstance(schema, int) or _describe_vectors(vectors) != _describe_vectors(spec.vectors):
         raise StoreError(
-            f"The collection {name} at {server.location} was not made by ouroboros for {spec.purpose}:"
-            f" its vectors are {_describe_vectors(vectors)}.",
-            hint="Name another one, which is made at the first use: qdrant://HOST:PORT/NAME",
+            f"The collection {name} at {server.location} was not created by ouroboros for"
+            f" {spec.purpose}: its vectors are {_describe_vectors(vectors)}.",
+            hint="Name another collection, which is created at the first use: qdrant://HOST:PORT/NAME",
         )
     if schema > SCHEMA:
         raise StoreError(
@@ -55,7 +58,7 @@ def open_collection(server: QdrantServer, name: str, spec: CollectionSpec) -> No
 
 
 def _create_collection(client: QdrantClient, name: str, spec: CollectionSpec) -> None:
-    """Of several programs that create it at once one does; the others find it."""
+    """Create the collection. If another program created it at the same time, use that one."""
     mark = {_MARK_KEY: {"schema": SCHEMA}}
     try:
         client.create_collection(name, vectors_config=spec.vectors, metadata=mark)
@@ -65,7 +68,7 @@ def _create_collection(client: QdrantClient, name: str, spec: CollectionSpec) ->
 
 
 def _describe_vectors(vectors: Any) -> str:
-    """What matters of a collection's vectors, for people."""
+    """The size and distance of a collection's vectors, for messages and comparison."""
     size, distance = getattr(vectors, "size", None), getattr(vectors, "distance", None)
     prefix = "several of " if getattr(vectors, "multivector_config", None) else "of "
     return f"{prefix}{size} numbers by {distance}" if size else "others"

@@ -10,17 +10,18 @@ from ouroboros.stores.qdrant.collections import INTEGER, KEYWORD, CollectionSpec
 from ouroboros.stores.qdrant.server import QdrantServer
 
 FREED_AT = "freed"
-"""When a point was emptied, in seconds since 1970; absent while it holds a value."""
+"""Payload field with the time at which a point was emptied (Unix seconds); absent while it has a
+value."""
 
 METADATA = CollectionSpec(
     "metadata",
     models.VectorParams(size=1, distance=models.Distance.DOT),
     {"group": KEYWORD, "key": KEYWORD, "seq": INTEGER, FREED_AT: INTEGER},
 )
-"""Every point of a Qdrant collection has a vector; these are of one number, and mean nothing."""
+"""Every point of a Qdrant collection needs a vector. These have one component, which is not used."""
 
 _VALUES_PER_PAGE, _IDS_PER_PAGE = 100, 5000
-"""Points per request: with their values, which may be large, and without."""
+"""Points per request, with their values, which may be large, and without."""
 
 _MAX_GROUPS = 1_000_000
 
@@ -30,8 +31,8 @@ Payload: TypeAlias = Mapping[str, Any]
 class Points:
     """Points with a payload in the collection that `server.name` names.
 
-    Writes are conditional and can be repeated; the server applies them one after the other, and each
-    is in its log on disk before it is answered (`wait`).
+    Writes are conditional and idempotent. The server applies them one after another, and each is in its
+    log on disk before it is acknowledged (`wait`).
     """
 
     def __init__(self, server: QdrantServer) -> None:
@@ -40,7 +41,7 @@ class Points:
         open_collection(server, server.name, METADATA)
 
     def get(self, ids: Sequence[str], fields: Sequence[str] | bool = True) -> dict[str, Payload]:
-        """Those of the points that are there, by their ids."""
+        """Return the payloads of the points that exist, by id."""
         payloads = {}
         for start in range(0, len(ids), _VALUES_PER_PAGE):
             page = list(ids[start : start + _VALUES_PER_PAGE])
@@ -51,29 +52,30 @@ class Points:
         return payloads
 
     def insert(self, id: str, payload: Payload) -> None:
-        """Add a point, unless one is there: then nothing happens, and nothing says so."""
+        """Insert a point unless the id exists. Qdrant does not report which of the two happened."""
         self._upsert(id, payload, None)
 
     def replace(self, id: str, payload: Payload, nonce: str) -> None:
-        """Give a point another payload, unless its nonce is not this: then as above."""
+        """Replace a point's payload if its nonce is `nonce`. Qdrant does not report whether it was."""
         self._upsert(id, payload, models.Filter(must=[_equals("nonce", nonce)]))
 
     def clear_values(self, group: str, first: int, last: int, now: int) -> None:
-        """Take the values of a log's points away: first they are hidden, then they are gone."""
+        """Remove the values of a log's points. They are marked as freed first, so readers skip them."""
         condition = _all_of(_equals("group", group), _in_range("seq", first, last))
         selector = models.FilterSelector(filter=condition)
         self._server.write(lambda q: q.set_payload(self._name, {FREED_AT: now}, selector, wait=True))
         self._server.write(lambda q: q.delete_payload(self._name, ["value"], selector, wait=True))
 
     def delete_freed(self, group: str, cutoff: int, below: int | None = None) -> None:
-        """Delete a group's points that were emptied before a time; of a log, those below a number."""
+        """Delete a group's points that were emptied before `cutoff`; of a log, only those with a
+        sequence number under `below`."""
         conditions: list[Condition] = [_equals("group", group), _in_range(FREED_AT, 0, cutoff - 1)]
         conditions += [_in_range("seq", 0, below - 1)] if below is not None else []
         selector = models.FilterSelector(filter=_all_of(*conditions))
         self._server.write(lambda q: q.delete(self._name, selector, wait=True))
 
     def list_keys(self, group: str, prefix: str) -> Iterator[tuple[str, str]]:
-        """Key and id of every point of a group that holds a value, in no order."""
+        """Yield the key and id of every point of a group that has a value, in no particular order."""
         conditions: list[Condition] = [_equals("group", group), _has_value()]
         if prefix:
             match = models.MatchPrefix(prefix=prefix)
@@ -90,7 +92,7 @@ class Points:
                 return
 
     def read_log(self, group: str, after: int, limit: int) -> list[Payload]:
-        """The first points of a log after a number that hold a value, in order."""
+        """Return up to `limit` payloads of a log's points that have a value, after a sequence number."""
         order = models.OrderBy(key="seq", direction=models.Direction.ASC)
         payloads: list[Payload] = []
         while len(payloads) < limit:
@@ -106,7 +108,7 @@ class Points:
         return payloads
 
     def last_seq(self, group: str) -> int:
-        """The highest number in a log, of points without a value too; 0 if there is none."""
+        """Return the highest sequence number in a log, tombstones included; 0 if it has no point."""
         order = models.OrderBy(key="seq", direction=models.Direction.DESC)
         condition = _all_of(_equals("group", group))
         points, _ = self._server.request(
@@ -115,7 +117,9 @@ class Points:
         return (points[0].payload or {})["seq"] if points else 0
 
     def list_groups(self, prefix: str, with_values: bool) -> list[str]:
-        """Names of the groups that start so; with `with_values`, of those where a point holds a value."""
+        """Return the names of the groups with a prefix; with `with_values`, only those that hold a
+        value.
+        """
         has_prefix = models.FieldCondition(key="group", match=models.MatchPrefix(prefix=prefix))
         condition = _all_of(has_prefix, *([_has_value()] if with_values else []))
         answer = self._server.request(
@@ -124,7 +128,7 @@ class Points:
         return sorted(str(hit.value) for hit in answer.hits if hit.count)
 
     def _upsert(self, id: str, payload: Payload, condition: Filter | None) -> None:
-        """Without a condition insert only, with one update only: an unmet one alone would insert."""
+        """Insert only, or with a condition update only: an unmet condition alone would insert."""
         mode = models.UpdateMode.UPDATE_ONLY if condition else models.UpdateMode.INSERT_ONLY
         point = models.PointStruct(id=id, vector=[0.0], payload=dict(payload))
         self._server.write(

@@ -1,4 +1,4 @@
-"""A Qdrant server: reached by a URL, its requests repeated while it restarts, its refusals explained."""
+"""The connection to a Qdrant server: retries while it restarts, and errors with a reason and a hint."""
 
 import importlib.util
 import os
@@ -19,12 +19,12 @@ T = TypeVar("T")
 PLAIN, ENCRYPTED = "qdrant://", "qdrant+https://"
 DEFAULT_COLLECTION = "ouroboros"
 OLDEST_VERSION = (1, 19)
-"""The first version that matches prefixes. Writes that insert only, or update only, came with 1.17; an
-older server takes no notice of these words and overwrites."""
+"""The first version that matches prefixes. Insert-only and update-only writes came with 1.17; an older
+server ignores these modes and overwrites."""
 
 _DEFAULT_PORT = 6333
 _TIMEOUT_SECONDS = 30
-"""How long one request may take."""
+"""Timeout of one request."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _TRANSIENT_PHRASES = (
@@ -39,11 +39,11 @@ _TRANSIENT_CODES = (408, 425, 429, 500, 502, 503, 504)
 
 
 class WriteNotCompleted(Exception):
-    """The server took a write and has not said that it is done."""
+    """The server accepted a write and did not report its completion."""
 
 
 class QdrantServer:
-    """The server at a URL. `name` is the collection that the URL names."""
+    """A connection to the server at a URL. `name` is the collection that the URL names."""
 
     def __init__(self, url: str) -> None:
         parsed, self.name = _parse_url(url)
@@ -71,7 +71,10 @@ class QdrantServer:
             raise
 
     def request(self, work: "Callable[[QdrantClient], T]") -> T:
-        """`work` with a client; it must be such that doing it twice is doing it once."""
+        """Call `work` with the client. It must be idempotent, because it is retried.
+
+        Raises `StoreError` if the server cannot be reached or refuses the request.
+        """
         try:
             return retry(lambda: work(self._client), _is_transient)
         except self._failures as error:
@@ -80,7 +83,7 @@ class QdrantServer:
             raise StoreError(message, hint=hint) from error
 
     def write(self, work: "Callable[[QdrantClient], UpdateResult]") -> None:
-        """The same for a write, which is on the server's disk and visible afterwards."""
+        """The same for a write, which is on the server's disk and visible when this returns."""
         self.request(lambda client: _require_completed(work(client)))
 
     def close(self) -> None:
@@ -91,8 +94,8 @@ class QdrantServer:
         numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
         if numbers < OLDEST_VERSION:
             raise StoreError(
-                f"The Qdrant server at {self.location} is of version {version}, which overwrites where it"
-                f" is told not to.",
+                f"The Qdrant server at {self.location} has version {version}, which ignores"
+                " conditions and overwrites.",
                 hint=f"Use Qdrant {'.'.join(map(str, OLDEST_VERSION))} or newer.",
             )
 
@@ -103,7 +106,10 @@ def _require_completed(result: "UpdateResult") -> None:
 
 
 def _parse_url(url: str) -> tuple[SplitResult, str]:
-    """The parts of a URL, and its collection; a malformed one is not repeated: it may hold a secret."""
+    """The parts of a URL, and its collection.
+
+    Errors do not repeat the URL, which may contain a secret.
+    """
     try:
         parsed = urlsplit(url)
         is_valid = parsed.hostname and parsed.port != 0
@@ -115,7 +121,7 @@ def _parse_url(url: str) -> tuple[SplitResult, str]:
         raise InvalidInput(
             "The qdrant URL cannot be read.",
             hint="It looks like: qdrant://HOST:6333/NAME, or qdrant+https://HOST:6333/NAME."
-            " A key is taken from QDRANT_API_KEY.",
+            " The API key comes from QDRANT_API_KEY.",
         )
     return parsed, name
 
@@ -126,7 +132,7 @@ def _host_and_port(parsed: SplitResult) -> str:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether the server may answer if asked once more: it is away, busy, or not done."""
+    """Whether a retry may succeed: the server is unreachable, busy or not done."""
     code = getattr(error, "status_code", None)
     if code is not None:
         return code in _TRANSIENT_CODES
@@ -137,7 +143,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 _HINTS = {
-    "401": "Set QDRANT_API_KEY to a key of this server.",
+    "401": "Set QDRANT_API_KEY to a key for this server.",
     "403": "Set QDRANT_API_KEY to a key that may write and create collections.",
     "413": "Give fewer examples at once, or raise the server's max_request_size_mb.",
     "507": "Free some space on the server's disk and try again.",
@@ -145,18 +151,18 @@ _HINTS = {
     "name or service": "Correct the host in the URL.",
     "refused": "Start the server, or correct its host and port.",
     "certificate": "Check the server's certificate, or the host in the URL.",
-    "ssl": "Does the server speak TLS? qdrant:// is without, qdrant+https:// is with it.",
+    "ssl": "Check that the server uses TLS: qdrant:// is without it, qdrant+https:// with it.",
 }
 
 
 def _explain_error(error: Exception) -> tuple[str, str]:
     reason = _describe_error(error)
     hints = (hint for phrase, hint in _HINTS.items() if phrase in reason.lower())
-    return reason, next(hints, "Check that it is Qdrant and has room on its disk; then try again.")
+    return reason, next(hints, "Check that it is a Qdrant server with free disk space, then try again.")
 
 
 def _describe_error(error: Exception) -> str:
-    """What the server or the network said, on one line."""
+    """The error of the server or the network, on one line."""
     source = getattr(error, "source", None)
     if source is not None:
         return f"{source}".strip().rstrip(".") or type(source).__name__

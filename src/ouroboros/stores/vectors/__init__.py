@@ -1,1 +1,1 @@
-"""Vectors in a store that searches them by itself."""
+"""Vector stores, which search vectors on the server."""

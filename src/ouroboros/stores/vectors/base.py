@@ -1,4 +1,4 @@
-"""The vector store protocol: what a store offers that searches vectors by itself."""
+"""The vector store protocol: nearest-neighbour search over vectors with a key and a value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ouroboros.stores.metadata.base import Json
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A key that was found, and the cosine of the question and the nearest of its vectors."""
+    """A search result: a key, and the cosine similarity of the query to the nearest of its vectors."""
 
     key: str
     similarity: float
@@ -19,26 +19,26 @@ class Hit:
 class VectorStore(Protocol):
     """Keys with a small JSON value and several vectors each, in spaces of one dimension.
 
-    A cache: the last write of a key stands, and whoever uses it can make again what is missing.
-    Methods block and raise `StoreError`.
+    It is a cache: the last write of a key wins, and callers can recreate missing keys. Methods block.
+    They raise `StoreError` when the store fails.
     """
 
     def put(self, space: str, key: str, value: Json, vectors: Sequence[Sequence[float]]) -> None:
-        """Keep these instead of what was kept under the key; vectors [C, D], C at least 1."""
+        """Set the value and vectors of a key; vectors [C, D], C at least 1."""
         ...
 
     def values(self, space: str) -> dict[str, Json]:
-        """The value of every key; nothing if the space was never written to."""
+        """Return the value of every key; empty if the space was never written to."""
         ...
 
     def search(self, space: str, vector: Sequence[float], k: int) -> list[Hit]:
-        """The `k` keys with a vector nearest to this one, [D], the nearest first."""
+        """Return the `k` keys whose nearest vector is closest to `vector` [D], the closest first."""
         ...
 
     def drop(self, key: str) -> None:
-        """Remove a key from every space."""
+        """Delete a key from every space."""
         ...
 
     def close(self) -> None:
-        """Release connections. The store may be used no more."""
+        """Release connections. The store cannot be used afterwards."""
         ...

@@ -1,7 +1,7 @@
-"""Vectors in Qdrant: each key a point with a multivector, searched by the server, exactly.
+"""Vectors in Qdrant: each key is a point with a multivector, and the server searches exactly.
 
-Its graph index is neither built nor asked: over multivectors it misses many of the nearest, and a
-search without it is as quick where stores are of this size (docs/decisions/0013-qdrant.md).
+The graph index is neither built nor used: over multivectors it misses many nearest neighbours, and at
+this size an exact search is as fast (docs/decisions/0013-qdrant.md).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _ID_NAMESPACE = uuid.UUID("d5b0f6e2-53f0-4b41-8a0a-6f75726f626f")
 
 
 class QdrantVectors:
-    """One collection per space, beside that of the metadata: `NAME-portraits-` and a digest."""
+    """One collection per space, beside the metadata collection: `NAME-portraits-` and a digest."""
 
     def __init__(self, server: QdrantServer) -> None:
         self._server = server
