@@ -62,7 +62,7 @@ def s3(moto: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
 def azurite() -> Iterator[ServerProcess]:
     with servers.run_azurite() as server:
         path, query = f"/{AZURE_ACCOUNT}/{BUCKET}", "restype=container"
-        _send(server, f"{path}?{query}", _signed(path, query.replace("=", ":")))
+        _send(server, f"{path}?{query}", _sign_request(path, query.replace("=", ":")))
         yield server
 
 
@@ -95,7 +95,7 @@ def _send(server: ServerProcess, path: str, headers: Mapping[str, str] = Mapping
     urllib.request.urlopen(request).close()
 
 
-def _signed(path: str, query: str) -> dict[str, str]:
+def _sign_request(path: str, query: str) -> dict[str, str]:
     """Azure's shared key signature of an empty PUT."""
     headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
     named = "".join(f"{name}:{value}\n" for name, value in headers.items())

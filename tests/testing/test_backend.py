@@ -57,12 +57,12 @@ async def test_an_engine_learns_serves_versions_and_refuses_unknown_adapters(
 
 async def test_training_leaves_its_start_unchanged_and_reports_each_step() -> None:
     backend = FakeBackend()
-    made = await make_job(backend, batch_size=1, epochs=3)
-    seen: list[TrainingProgress] = []
-    outcome = await backend.train(made, seen.append)
-    assert [(p.step, p.steps) for p in seen] == [(n, 6) for n in range(1, 7)]
+    job = await make_job(backend, batch_size=1, epochs=3)
+    progress: list[TrainingProgress] = []
+    outcome = await backend.train(job, progress.append)
+    assert [(p.step, p.steps) for p in progress] == [(n, 6) for n in range(1, 7)]
     assert (outcome.report.rows, outcome.report.steps) == (2, 6)
-    before, after = await backend.load(made.start), await backend.load(outcome.files)
+    before, after = await backend.load(job.start), await backend.load(outcome.files)
     texts = [
         (await backend.generate([GenerateRequest("charged twice", adapter=digest)]))[0].text
         for digest in (before, after)
@@ -72,16 +72,16 @@ async def test_training_leaves_its_start_unchanged_and_reports_each_step() -> No
 
 async def test_cancelling_stops_at_the_next_step() -> None:
     backend, cancel = FakeBackend(), CancellationToken()
-    seen: list[int] = []
+    steps: list[int] = []
 
     def stop_at_two(progress: TrainingProgress) -> None:
-        seen.append(progress.step)
+        steps.append(progress.step)
         if progress.step == 2:
             cancel.cancel()
 
     with pytest.raises(Cancelled):
         await backend.train(await make_job(backend, epochs=100), stop_at_two, cancel)
-    assert seen == [1, 2]
+    assert steps == [1, 2]
 
 
 async def test_cancelling_the_asyncio_task_stops_training() -> None:
@@ -121,17 +121,17 @@ async def test_one_correction_is_learned() -> None:
     start = await backend.initialize(config, 0)
     outcome = await backend.update(UpdateJob(start, config, ROWS[:1]))
     digest = await backend.load(outcome.files)
-    (said,) = await backend.generate([GenerateRequest("where is my parcel?", adapter=digest)])
-    assert (said.text, outcome.report.steps) == ("shipping", 1)
+    (generation,) = await backend.generate([GenerateRequest("where is my parcel?", adapter=digest)])
+    assert (generation.text, outcome.report.steps) == ("shipping", 1)
 
 
 async def test_streaming_returns_the_same_text_as_generating() -> None:
     backend = FakeBackend()
     request = GenerateRequest("one two  two three four", GenerationConfig(max_tokens=10, stop=("four",)))
-    (whole,) = await backend.generate([request])
+    (generation,) = await backend.generate([request])
     pieces = [delta async for delta in backend.stream(request)]
-    assert "".join(p.text for p in pieces) == whole.text == "one two  two three "
-    assert pieces[-1].generation == whole
+    assert "".join(p.text for p in pieces) == generation.text == "one two  two three "
+    assert pieces[-1].generation == generation
 
 
 async def test_invalid_requests_are_refused_as_by_a_real_backend() -> None:

@@ -40,10 +40,10 @@ def run_suite(folder: Path, declared: dict[str, str]) -> str:
 
 
 def test_a_declared_failure_is_reported_as_expected_with_its_reason(tmp_path: Path) -> None:
-    said = run_suite(tmp_path, {FIRST_PUT_TEST: "it has no condition to write on"})
-    assert "declared: it has no condition to write on" in said
-    assert "1 passed" in said
-    assert "1 xfailed" in said
+    output = run_suite(tmp_path, {FIRST_PUT_TEST: "it has no condition to write on"})
+    assert "declared: it has no condition to write on" in output
+    assert "1 passed" in output
+    assert "1 xfailed" in output
 
 
 def test_an_undeclared_failure_fails(tmp_path: Path) -> None:

@@ -92,30 +92,30 @@ class BlobStoreSuite(ConformanceSuite):
         assert list(store.list()) == []
 
     def test_exactly_one_of_eight_threads_stores_a_key(self, store: BlobStore) -> None:
-        together = threading.Barrier(8)
+        barrier = threading.Barrier(8)
 
         def put(number: int) -> bool:
-            together.wait()
+            barrier.wait()
             return store.put("race/one", _content_by_writer(number))
 
-        won = run_in_threads(8, put)
-        assert won.count(True) == 1
-        assert store.get("race/one") == _content_by_writer(won.index(True))
+        results = run_in_threads(8, put)
+        assert results.count(True) == 1
+        assert store.get("race/one") == _content_by_writer(results.index(True))
 
     @pytest.mark.parametrize("rounds", ROUNDS)
     def test_exactly_one_of_a_hundred_threads_stores_a_key(self, store: BlobStore, rounds: int) -> None:
         for race in range(rounds):
-            together = threading.Barrier(MANY)
+            barrier = threading.Barrier(MANY)
 
             def put(
-                number: int, key: str = f"race/{race}", together: threading.Barrier = together
+                number: int, key: str = f"race/{race}", barrier: threading.Barrier = barrier
             ) -> bool:
-                together.wait()
+                barrier.wait()
                 return store.put(key, _content_by_writer(number))
 
-            won = run_in_threads(MANY, put)
-            assert won.count(True) == 1
-            assert store.get(f"race/{race}") == _content_by_writer(won.index(True))
+            results = run_in_threads(MANY, put)
+            assert results.count(True) == 1
+            assert store.get(f"race/{race}") == _content_by_writer(results.index(True))
 
     def test_concurrent_readers_see_complete_blobs_or_none(self, store: BlobStore) -> None:
         written = threading.Event()
@@ -193,9 +193,9 @@ class SharedBlobStoreSuite(BlobStoreSuite):
     def test_exactly_one_of_several_processes_stores_a_key(
         self, store: BlobStore, opener: Callable[[], BlobStore]
     ) -> None:
-        won = run_in_processes(3, _put_each, opener, self.race_count)
+        results = run_in_processes(3, _put_each, opener, self.race_count)
         for race in range(self.race_count):
-            winners = [n for n, mine in enumerate(won) if mine[race]]
+            winners = [n for n, mine in enumerate(results) if mine[race]]
             assert len(winners) == 1
             assert store.get(f"race/{race}") == _content_by_writer(winners[0])
 
@@ -203,10 +203,10 @@ class SharedBlobStoreSuite(BlobStoreSuite):
     def test_exactly_one_of_a_hundred_threads_in_four_processes_stores_a_key(
         self, store: BlobStore, opener: Callable[[], BlobStore]
     ) -> None:
-        won = run_in_processes(4, _put_each_in_threads, opener, MANY // 4, self.race_count)
+        results = run_in_processes(4, _put_each_in_threads, opener, MANY // 4, self.race_count)
         for race in range(self.race_count):
-            winners = [(n, mine[race].index(True)) for n, mine in enumerate(won) if any(mine[race])]
-            assert sum(mine[race].count(True) for mine in won) == 1
+            winners = [(n, mine[race].index(True)) for n, mine in enumerate(results) if any(mine[race])]
+            assert sum(mine[race].count(True) for mine in results) == 1
             assert store.get(f"race/{race}") == _content_by_writer(
                 MANY // 4 * winners[0][0] + winners[0][1]
             )

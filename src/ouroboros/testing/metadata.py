@@ -59,10 +59,10 @@ class MetadataStoreSuite(ConformanceSuite):
         self, store: MetadataStore, expected: int
     ) -> None:
         store.put("things", "a", {"n": 1}, expected=0)
-        kept = store.put("things", "a", {"n": 2}, expected=1)
+        current = store.put("things", "a", {"n": 2}, expected=1)
         with pytest.raises(Conflict):
             store.put("things", "a", {"n": 3}, expected=expected)
-        assert store.get("things", "a") == kept
+        assert store.get("things", "a") == current
 
     def test_updating_an_absent_record_conflicts(self, store: MetadataStore) -> None:
         with pytest.raises(Conflict):
@@ -84,16 +84,16 @@ class MetadataStoreSuite(ConformanceSuite):
         record = store.put("things", "a", value, expected=0)
         value["inner"].append(2)
         record.value["inner"].append(3)
-        found = store.get("things", "a")
-        assert found is not None
-        assert found.value == {"inner": [1]}
+        stored = store.get("things", "a")
+        assert stored is not None
+        assert stored.value == {"inner": [1]}
 
     def test_scan_returns_records_in_code_point_order(self, store: MetadataStore) -> None:
         for key in reversed(UNICODE_KEYS):
             store.put("things", key, {"key": key}, expected=0)
-        found = store.scan("things")
-        assert [r.key for r in found] == UNICODE_KEYS
-        assert [r.value["key"] for r in found] == UNICODE_KEYS
+        records = store.scan("things")
+        assert [r.key for r in records] == UNICODE_KEYS
+        assert [r.value["key"] for r in records] == UNICODE_KEYS
 
     @pytest.mark.parametrize("prefix", ["a", "%", "_", "中", "🐍", "\U0010ffff", "A", "none"])
     def test_scan_returns_only_keys_with_the_prefix(self, store: MetadataStore, prefix: str) -> None:
@@ -107,12 +107,12 @@ class MetadataStoreSuite(ConformanceSuite):
         keys = [f"k{n:03d}" for n in range(25)]
         for key in keys:
             store.put("things", key, {}, expected=0)
-        found, after = [], ""
+        scanned, after = [], ""
         while page := store.scan("things", prefix="k", after=after, limit=10):
             assert len(page) <= 10
-            found += [r.key for r in page]
+            scanned += [r.key for r in page]
             after = page[-1].key
-        assert found == keys
+        assert scanned == keys
 
     def test_sequence_numbers_start_at_one_and_grow_by_one(self, store: MetadataStore) -> None:
         assert [store.append("log", {"n": n}) for n in range(5)] == [1, 2, 3, 4, 5]
@@ -178,10 +178,10 @@ class MetadataStoreSuite(ConformanceSuite):
         assert (record.value, record.revision) == ({"n": 100}, 101)
 
     def test_exactly_one_of_eight_threads_creates_a_record(self, store: MetadataStore) -> None:
-        together = threading.Barrier(8)
+        barrier = threading.Barrier(8)
 
         def create(number: int) -> bool:
-            together.wait()
+            barrier.wait()
             return try_create(store, number)
 
         assert sorted(run_in_threads(8, create)) == [False] * 7 + [True]
@@ -197,10 +197,12 @@ class MetadataStoreSuite(ConformanceSuite):
         self, store: MetadataStore, rounds: int
     ) -> None:
         for race in range(rounds):
-            won = run_in_threads(100, lambda number, key=f"race/{race}": try_create(store, number, key))
+            results = run_in_threads(
+                100, lambda number, key=f"race/{race}": try_create(store, number, key)
+            )
             record = store.get("things", f"race/{race}")
             assert record is not None
-            assert (won.count(True), record.value) == (1, {"by": won.index(True)})
+            assert (results.count(True), record.value) == (1, {"by": results.index(True)})
 
     def test_a_reader_that_follows_a_log_misses_no_entry(self, store: MetadataStore) -> None:
         """An entry never appears behind one that was read already: the journal is learned in order."""

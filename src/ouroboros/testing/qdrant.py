@@ -232,15 +232,15 @@ def serve(port: int, folder: Path, key: str = "") -> None:
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # an answer in two packets would wait for the first one's receipt
 
-        def _answer(self) -> None:
+        def _respond(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, answer = 200, {}
             try:
                 if key and self.headers.get("api-key") != key:
                     raise RequestRefused(401, "Must provide an API key or an Authorization bearer token")
                 body = json.loads(content) if content else None
-                found = emulator.answer(self.command, urlsplit(self.path).path, body)
-                answer = found if self.path == "/" else {"result": found, "status": "ok", "time": 0.0}
+                result = emulator.answer(self.command, urlsplit(self.path).path, body)
+                answer = result if self.path == "/" else {"result": result, "status": "ok", "time": 0.0}
             except RequestRefused as refused:
                 status, answer = refused.status, {"status": {"error": str(refused)}, "time": 0.0}
             except Exception as error:
@@ -252,7 +252,7 @@ def serve(port: int, folder: Path, key: str = "") -> None:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = do_DELETE = _answer
+        do_GET = do_PUT = do_POST = do_DELETE = _respond
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nobody reads it."""

@@ -59,10 +59,10 @@ class SharedMetadataStoreSuite(MetadataStoreSuite):
         store.erase("log", 2, 2)
         store.close()
         restart()
-        again = opener()
-        assert again.get("things", "a") == record
-        assert again.append("log", {}) == 3
-        again.close()
+        reopened = opener()
+        assert reopened.get("things", "a") == record
+        assert reopened.append("log", {}) == 3
+        reopened.close()
 
     def test_processes_lose_no_update_and_no_entry(
         self, store: MetadataStore, opener: Callable[[], MetadataStore]
@@ -88,14 +88,20 @@ class SharedMetadataStoreSuite(MetadataStoreSuite):
         self, store: MetadataStore, opener: Callable[[], MetadataStore], kills: int
     ) -> None:
         for kill in range(kills):
-            told = run_until_killed(1 + kill % 7, _write_until_killed, opener, f"log/{kill}")
+            acknowledged = run_until_killed(1 + kill % 7, _write_until_killed, opener, f"log/{kill}")
             entries = store.read(f"log/{kill}")
             numbers = [e.seq for e in entries]
             assert numbers == list(range(1, len(numbers) + 1))
             assert all(e.value["text"] == _text_of(e.seq) for e in entries)
             record = store.get("things", f"log/{kill}")
             assert record is not None
-            assert told[-1] <= record.revision == record.value["seq"] <= numbers[-1] <= told[-1] + 1
+            assert (
+                acknowledged[-1]
+                <= record.revision
+                == record.value["seq"]
+                <= numbers[-1]
+                <= acknowledged[-1] + 1
+            )
             assert store.append(f"log/{kill}", {}) == numbers[-1] + 1
 
     def test_exactly_one_of_several_processes_takes_a_lease(

@@ -39,7 +39,7 @@ class FaultyProxy:
         self.requests: list[str] = []
         self.port = 0
         self.closed = threading.Event()
-        self._handler = type("Handler", (_ProxyHandler,), {"way": self, "target": target})
+        self._handler = type("Handler", (_ProxyHandler,), {"proxy": self, "target": target})
         self.refusals = refusals
 
     def __enter__(self) -> "FaultyProxy":

@@ -81,7 +81,7 @@ def cloud(request: pytest.FixtureRequest) -> CloudCase:
 
 
 @pytest.fixture
-def way(
+def proxy(
     cloud: CloudCase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultyProxy]:
     request.getfixturevalue(cloud.url_fixture)
@@ -94,7 +94,7 @@ def way(
 
 
 @pytest.fixture
-def store(way: FaultyProxy, cloud: CloudCase, request: pytest.FixtureRequest) -> BlobStore:
+def store(proxy: FaultyProxy, cloud: CloudCase, request: pytest.FixtureRequest) -> BlobStore:
     return open_blobs(request.getfixturevalue(cloud.url_fixture))
 
 
@@ -108,49 +108,51 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("fault", ["cut", "lost", "500", "503", "slow"])
 def test_a_transient_fault_is_retried(
-    hurried: None, store: BlobStore, way: FaultyProxy, fault: str
+    hurried: None, store: BlobStore, proxy: FaultyProxy, fault: str
 ) -> None:
-    way.faults = [fault]
+    proxy.faults = [fault]
     stored = store.put("a/b", DATA)
     assert stored or fault == "lost"  # then the second try found what the first one had stored
-    way.faults = [fault]
+    proxy.faults = [fault]
     assert store.get("a/b") == DATA
-    way.faults = [fault]
+    proxy.faults = [fault]
     assert list(store.list()) == ["a/b"]
-    way.faults = [fault]
+    proxy.faults = [fault]
     store.delete("a/b")
-    assert way.faults == []
+    assert proxy.faults == []
     assert list(store.list()) == []
 
 
-def test_an_interrupted_download_is_completed(hurried: None, store: BlobStore, way: FaultyProxy) -> None:
+def test_an_interrupted_download_is_completed(
+    hurried: None, store: BlobStore, proxy: FaultyProxy
+) -> None:
     store.put("a/b", DATA)
-    way.faults = ["half", "half"]
+    proxy.faults = ["half", "half"]
     assert store.get("a/b") == DATA
-    assert way.faults == []
+    assert proxy.faults == []
 
 
-def test_operations_wait_for_a_server_that_restarts(store: BlobStore, way: FaultyProxy) -> None:
-    coming = way.restart(0.6)
+def test_operations_wait_for_a_server_that_restarts(store: BlobStore, proxy: FaultyProxy) -> None:
+    coming = proxy.restart(0.6)
     assert store.put("a/b", DATA) is True
     coming.join()
-    coming = way.restart(0.6)
+    coming = proxy.restart(0.6)
     assert store.get("a/b") == DATA
     coming.join()
 
 
 @pytest.mark.parametrize("refusal", ERROR_PATTERNS)
 def test_a_refusal_is_reported_at_once_and_without_the_secret(
-    store: BlobStore, way: FaultyProxy, cloud: CloudCase, refusal: str
+    store: BlobStore, proxy: FaultyProxy, cloud: CloudCase, refusal: str
 ) -> None:
-    before = len(way.requests)
-    way.faults = [refusal]
+    before = len(proxy.requests)
+    proxy.faults = [refusal]
     with pytest.raises(StoreError, match=ERROR_PATTERNS[refusal]) as caught:
         store.put("a/b", DATA)
-    assert len(way.requests) == before + 1
+    assert len(proxy.requests) == before + 1
     assert caught.value.hint
-    said = "".join(traceback.format_exception(caught.value)) + caught.value.hint
-    assert cloud.secret not in said
+    text = "".join(traceback.format_exception(caught.value)) + caught.value.hint
+    assert cloud.secret not in text
     with pytest.raises(NotFound):
         store.get("a/b")
     assert store.put("a/b", DATA) is True  # the credentials were renewed
@@ -158,36 +160,36 @@ def test_a_refusal_is_reported_at_once_and_without_the_secret(
 
 @pytest.mark.parametrize(("fault", "words"), [("cut", "cannot be reached"), ("500", "reports an error")])
 def test_a_persistent_fault_raises_store_error_and_leaves_nothing(
-    hurried: None, store: BlobStore, way: FaultyProxy, cloud: CloudCase, fault: str, words: str
+    hurried: None, store: BlobStore, proxy: FaultyProxy, cloud: CloudCase, fault: str, words: str
 ) -> None:
-    way.faults = [fault] * 1000
+    proxy.faults = [fault] * 1000
     with pytest.raises(StoreError, match=words) as caught:
         store.put("a/b", DATA)
     assert cloud.secret not in "".join(traceback.format_exception(caught.value))
-    way.faults = []
+    proxy.faults = []
     assert list(store.list()) == []
     assert store.put("a/b", DATA) is True
 
 
 def test_a_server_that_never_answers_raises_store_error(
-    way: FaultyProxy, cloud: CloudCase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    proxy: FaultyProxy, cloud: CloudCase, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_TIMEOUTS", objects._TIMEOUTS | {"timeout": timedelta(seconds=0.3)})
     monkeypatch.setattr(faults, "PATIENCE", 0.5)
     store = open_blobs(request.getfixturevalue(cloud.url_fixture))
-    way.faults = ["hang"] * 1000
+    proxy.faults = ["hang"] * 1000
     began = time.monotonic()
     with pytest.raises(StoreError, match="does not answer"):
         store.put("a/b", DATA)
     assert time.monotonic() - began < 5
-    way.faults = []
+    proxy.faults = []
     assert list(store.list()) == []
 
 
 def test_puts_through_faults_leave_one_complete_blob(
-    hurried: None, store: BlobStore, way: FaultyProxy
+    hurried: None, store: BlobStore, proxy: FaultyProxy
 ) -> None:
-    way.faults = ["cut", "500", "", "lost", "cut", "503"]
+    proxy.faults = ["cut", "500", "", "lost", "cut", "503"]
     for number in range(6):
         store.put("a/b", bytes([number]) * 50_000)
     data = store.get("a/b")

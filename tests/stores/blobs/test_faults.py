@@ -29,13 +29,13 @@ class FailingSystemCalls:
             monkeypatch.setattr(os, name, self._count_calls(getattr(os, name)))
 
     def _count_calls(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> Any:
+        def call_or_fail(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             if self.calls == self.fails_at:
                 raise OSError(self._errno, os.strerror(self._errno))
             return call(*args, **kwargs)
 
-        return counted
+        return call_or_fail
 
 
 def _count_calls_of_put(folder: Path) -> int:
@@ -117,7 +117,7 @@ def test_a_file_size_limit_raises_store_error(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": "src"},
         check=True,
     )
-    assert "larger than is allowed" in done.stdout
+    assert "larger than the limit" in done.stdout
     assert list(FileBlobs(tmp_path).list()) == []
     assert not list((tmp_path / ".tmp").iterdir())
 

@@ -36,10 +36,10 @@ def test_processes_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
 
 def test_acknowledged_writes_survive_a_killed_server(url: str, postgres: ServerProcess) -> None:
     store = open_metadata(url)
-    kept = store.put("things", "a", {"n": 1}, expected=0)
+    record = store.put("things", "a", {"n": 1}, expected=0)
     postgres.stop(signal.SIGQUIT)  # PostgreSQL's own crash: no checkpoint, no goodbye
     postgres.start()
-    assert store.get("things", "a") == kept
+    assert store.get("things", "a") == record
     assert store.append("log", {}) == 1
     store.close()
 
@@ -64,9 +64,9 @@ def test_an_interrupted_write_raises_store_error_and_the_next_one_works(url: str
             other.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
         connection.exec_driver_sql("UPDATE records SET value = '{}'")
     assert caught.value.hint
-    found = store.get("things", "a")
-    assert found is not None
-    assert found.value == {"n": 1}
+    record = store.get("things", "a")
+    assert record is not None
+    assert record.value == {"n": 1}
     assert store.put("things", "a", {"n": 2}, expected=1).revision == 2
     store.close()
     admin.close()

@@ -58,7 +58,7 @@ def test_programs_that_open_a_new_store_at_once_all_succeed(url: str) -> None:
 
 
 @pytest.fixture
-def overtaken(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
+def overtake(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
     """Others write so many times between a write of `store` and its reading back."""
     replace = Points.replace
 
@@ -70,9 +70,9 @@ def overtaken(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
                 replace(points, *arguments)
             with closing(QdrantMetadata(QdrantServer(url))) as other:
                 for _ in range(times):
-                    found = other.get("things", "a")
-                    assert found is not None
-                    other.put("things", "a", {"by": "other"}, expected=found.revision)
+                    record = other.get("things", "a")
+                    assert record is not None
+                    other.put("things", "a", {"by": "other"}, expected=record.revision)
             if first:
                 replace(points, *arguments)
             return None
@@ -83,34 +83,34 @@ def overtaken(store: QdrantMetadata, url: str, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_write_that_was_overwritten_at_once_is_reported_as_successful(
-    store: QdrantMetadata, overtaken: Callable[..., None]
+    store: QdrantMetadata, overtake: Callable[..., None]
 ) -> None:
     store.put("things", "a", {}, expected=0)
-    overtaken(3)
+    overtake(3)
     assert store.put("things", "a", {"by": "me"}, expected=1).revision == 2
-    found = store.get("things", "a")
-    assert found is not None
-    assert (found.value, found.revision) == ({"by": "other"}, 5)
+    record = store.get("things", "a")
+    assert record is not None
+    assert (record.value, record.revision) == ({"by": "other"}, 5)
 
 
 def test_a_write_that_lost_the_race_conflicts(
-    store: QdrantMetadata, overtaken: Callable[..., None]
+    store: QdrantMetadata, overtake: Callable[..., None]
 ) -> None:
     store.put("things", "a", {}, expected=0)
-    overtaken(3, first=True)
+    overtake(3, first=True)
     with pytest.raises(Conflict):
         store.put("things", "a", {"by": "me"}, expected=1)
-    found = store.get("things", "a")
-    assert found is not None
-    assert (found.value, found.revision) == ({"by": "other"}, 4)
+    record = store.get("things", "a")
+    assert record is not None
+    assert (record.value, record.revision) == ({"by": "other"}, 4)
 
 
 def test_an_unknown_outcome_raises_store_error(
-    store: QdrantMetadata, overtaken: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    store: QdrantMetadata, overtake: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qdrant_metadata, "REMEMBERED_WRITES", 2)
     store.put("things", "a", {}, expected=0)
-    overtaken(3)
+    overtake(3)
     with pytest.raises(StoreError, match="it is unknown whether"):
         store.put("things", "a", {"by": "me"}, expected=1)
 
@@ -126,24 +126,24 @@ def test_a_write_that_is_missing_afterwards_raises_store_error(
 
 
 @pytest.fixture
-def lost_answers(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
+def lost_responses(store: QdrantMetadata, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each write arrives, and its first answer is lost."""
     from qdrant_client.http.exceptions import ResponseHandlingException
 
     monkeypatch.setattr(faults, "_PAUSES", (0.0, 0.0))
-    client, upsert, lost = store._server._client, store._server._client.upsert, []
+    client, upsert, answers = store._server._client, store._server._client.upsert, []
 
     def cut_off(*arguments, **named):
         answer = upsert(*arguments, **named)
-        lost.append(answer)
-        if len(lost) % 2:
+        answers.append(answer)
+        if len(answers) % 2:
             raise ResponseHandlingException(OSError("Server disconnected without sending a response."))
         return answer
 
     monkeypatch.setattr(client, "upsert", cut_off)
 
 
-@pytest.mark.usefixtures("lost_answers")
+@pytest.mark.usefixtures("lost_responses")
 def test_a_write_whose_response_was_lost_is_done_once(store: QdrantMetadata) -> None:
     assert [store.append("log", {"n": n}) for n in range(3)] == [1, 2, 3]
     assert store.put("things", "a", {"n": 1}, expected=0).revision == 1
@@ -176,9 +176,9 @@ def test_removed_values_are_deleted_at_once_and_their_points_after_a_day(
         store.put("things", f"{n}", {"text": "secret"}, expected=0)
         store.delete("things", f"{n}", expected=1)
     store.erase("log", 1, 3)
-    left = _payloads(url)
-    assert len(left) == 6
-    assert "secret" not in str(left)
+    payloads = _payloads(url)
+    assert len(payloads) == 6
+    assert "secret" not in str(payloads)
     monkeypatch.setattr(qdrant_metadata, "TOMBSTONE_SECONDS", -2)
     store.scrub()
     assert [p["seq"] for p in _payloads(url)] == [3]
@@ -203,11 +203,11 @@ def test_removals_delete_older_tombstones(
 
 def test_acknowledged_writes_survive_a_killed_server(qdrant: servers.ServerProcess) -> None:
     with closing(open_metadata(f"qdrant://127.0.0.1:{qdrant.port}/killed")) as store:
-        kept = store.put("things", "a", {"n": 1}, expected=0)
+        record = store.put("things", "a", {"n": 1}, expected=0)
         store.append("log", {})
         qdrant.stop(signal.SIGKILL)
         qdrant.start()
-        assert store.get("things", "a") == kept
+        assert store.get("things", "a") == record
         assert store.append("log", {}) == 2
 
 

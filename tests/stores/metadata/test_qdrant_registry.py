@@ -20,55 +20,55 @@ TICKETS = AdapterId("tickets")
 ROWS = [TrainingExample(f"where is parcel {n}", "parcel") for n in range(4)]
 
 
-def stores(metadata: str, blobs: Path) -> Stores:
+def open_stores(metadata: str, blobs: Path) -> Stores:
     return Stores(open_metadata(metadata), open_blobs(f"file://{blobs}"))
 
 
 @pytest.fixture
-async def told(collection: str, tmp_path: Path) -> Registry:
+async def filled_registry(collection: str, tmp_path: Path) -> Registry:
     """A registry on Qdrant, in which an adapter was created, trained, corrected, rolled back."""
-    opened = stores(collection, tmp_path / "blobs")
-    async with AdapterLearningEngine(FakeBackend(), Registry(*_both(opened))) as engine:
+    opened = open_stores(collection, tmp_path / "blobs")
+    async with AdapterLearningEngine(FakeBackend(), Registry(*_metadata_and_blobs(opened))) as engine:
         (await engine.create_adapter("tickets")).unwrap()
         (await engine.create_adapter("gone")).unwrap()
         trained = (await engine.train_adapter("tickets", ROWS)).unwrap()
         correct = FeedbackSignal.user_correction("parcel")
-        given = await engine.learn_from_feedback("where is it", "away", correct, TICKETS, user="ann")
-        assert given.unwrap().event == 2
+        outcome = await engine.learn_from_feedback("where is it", "away", correct, TICKETS, user="ann")
+        assert outcome.unwrap().event == 2
         (await engine.rollback_adapter("tickets@1")).unwrap()
         (await engine.rollback_adapter(trained.ref)).unwrap()
         (await engine.delete_adapter("gone")).unwrap()
-    return Registry(*_both(stores(collection, tmp_path / "blobs")))
+    return Registry(*_metadata_and_blobs(open_stores(collection, tmp_path / "blobs")))
 
 
-def _both(opened: Stores) -> tuple:
+def _metadata_and_blobs(opened: Stores) -> tuple:
     return opened.metadata, opened.blobs
 
 
-async def test_the_next_program_reads_an_adapters_whole_history(told: Registry) -> None:
-    with closing(told):
-        assert [(a.id, a.head) for a in told.adapters()] == [(TICKETS, 2)]
-        assert [m.after for m in told.head_moves(TICKETS)] == [1, 2]
-        assert [v.number for v in told.versions(TICKETS)] == [1, 2, 3]
-        events = [j.event for j in told.journal.all(TICKETS)]
+async def test_the_next_program_reads_an_adapters_whole_history(filled_registry: Registry) -> None:
+    with closing(filled_registry):
+        assert [(a.id, a.head) for a in filled_registry.adapters()] == [(TICKETS, 2)]
+        assert [m.after for m in filled_registry.head_moves(TICKETS)] == [1, 2]
+        assert [v.number for v in filled_registry.versions(TICKETS)] == [1, 2, 3]
+        events = [j.event for j in filled_registry.journal.all(TICKETS)]
         assert [e.user for e in events if isinstance(e, FeedbackGiven)] == ["ann"]
-        assert check(told).damages == ()
+        assert check(filled_registry).damages == ()
 
 
 async def test_a_store_moves_from_qdrant_into_files_and_back(
-    told: Registry, collection: str, tmp_path: Path
+    filled_registry: Registry, collection: str, tmp_path: Path
 ) -> None:
-    source = Stores(*told.stores)
-    plain = stores(f"sqlite:///{tmp_path}/plain.db", tmp_path / "plain")
-    back = stores(f"{collection}-back", tmp_path / "back")
+    source = Stores(*filled_registry.stores)
+    plain = open_stores(f"sqlite:///{tmp_path}/plain.db", tmp_path / "plain")
+    back = open_stores(f"{collection}-back", tmp_path / "back")
     copied = migrate(source, plain)
     assert migrate(plain, back) == copied
     assert migrate(plain, back) == copied  # once more changes nothing
     assert copied.records
-    there = Registry(*_both(back))
-    assert there.adapters() == told.adapters()
-    assert there.versions(TICKETS) == told.versions(TICKETS)
-    assert list(there.journal.all(TICKETS)) == list(told.journal.all(TICKETS))
-    assert there.journal.examples(TICKETS, ROWS) == told.journal.end(TICKETS) + 1
+    restored = Registry(*_metadata_and_blobs(back))
+    assert restored.adapters() == filled_registry.adapters()
+    assert restored.versions(TICKETS) == filled_registry.versions(TICKETS)
+    assert list(restored.journal.all(TICKETS)) == list(filled_registry.journal.all(TICKETS))
+    assert restored.journal.examples(TICKETS, ROWS) == filled_registry.journal.end(TICKETS) + 1
     for opened in (source, plain, back):
         opened.close()

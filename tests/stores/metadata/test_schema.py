@@ -34,14 +34,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/m.db"
     import psycopg
 
-    found = request.getfixturevalue("database")
-    with psycopg.connect(found) as connection:
+    database = request.getfixturevalue("database")
+    with psycopg.connect(database) as connection:
         connection.execute(RELEASED_1.encode())
-    return found
+    return database
 
 
 def test_a_store_of_each_released_schema_can_be_read(url: str) -> None:
-    _holds_what_it_held(url)
+    _assert_data_is_unchanged(url)
 
 
 def test_an_upgrade_runs_once_and_keeps_all_data(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_an_upgrade_runs_once_and_keeps_all_data(url: str, monkeypatch: pytest.M
         operations.add_column("logs", Column("extra", Integer, server_default="0", nullable=False))
 
     monkeypatch.setattr(schema, "UPGRADES", (add_a_column,))
-    _holds_what_it_held(url)
+    _assert_data_is_unchanged(url)
     SqlMetadata(url).close()
     assert runs == [1]
 
@@ -66,14 +66,14 @@ def test_an_upgrade_that_fails_changes_nothing(url: str, monkeypatch: pytest.Mon
         patch.setattr(schema, "UPGRADES", (fail,))
         with pytest.raises(StoreError, match="absent"):
             SqlMetadata(url)
-    _holds_what_it_held(url)
+    _assert_data_is_unchanged(url)
 
 
-def _holds_what_it_held(url: str) -> None:
+def _assert_data_is_unchanged(url: str) -> None:
     store = SqlMetadata(url)
-    found = store.get("things", "a")
-    assert found is not None
-    assert (found.value, found.revision) == ({"n": 1}, 3)
+    record = store.get("things", "a")
+    assert record is not None
+    assert (record.value, record.revision) == ({"n": 1}, 3)
     assert [(e.seq, e.value) for e in store.read("log")] == [(7, {"n": 7})]
     assert store.last("log") == 7
     store.close()

@@ -39,11 +39,11 @@ def test_a_store_with_a_newer_schema_is_refused_and_unchanged(
     with monkeypatch.context() as newer:
         newer.setattr(schema, "UPGRADES", (lambda operations: None,) * 6)
         SqlMetadata(url).close()
-    before = _tables(tmp_path / "folder" / "metadata.db")
+    before = _read_tables(tmp_path / "folder" / "metadata.db")
     with pytest.raises(StoreError, match="schema 7; this program knows up to 1") as caught:
         SqlMetadata(url)
     assert "newer" in caught.value.hint
-    assert _tables(tmp_path / "folder" / "metadata.db") == before
+    assert _read_tables(tmp_path / "folder" / "metadata.db") == before
 
 
 def test_a_file_that_is_not_a_database_is_refused_and_unchanged(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def _open_and_append(_: int, url: str) -> int:
         store.close()
 
 
-def _tables(file: Path) -> list[tuple[str, str]]:
+def _read_tables(file: Path) -> list[tuple[str, str]]:
     connection = sqlite3.connect(file)
     try:
         return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
@@ -127,9 +127,9 @@ def test_scrubbing_removes_every_trace_of_removed_values(url: str, tmp_path: Pat
         store.delete("c", f"{n}", expected=2)
     store.erase("log", 200, 200)
     store.scrub()
-    found = b"".join(f.read_bytes() for f in (tmp_path / "folder").iterdir())
-    assert b"secret" not in found
-    assert found.count(b"plain") == 100
+    contents = b"".join(f.read_bytes() for f in (tmp_path / "folder").iterdir())
+    assert b"secret" not in contents
+    assert contents.count(b"plain") == 100
     assert store.append("log", {}) == 201
     store.close()
 

@@ -22,30 +22,30 @@ def vectors(collection: str) -> Iterator[VectorStore]:
     opened.close()
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _normalise(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_search_returns_the_same_keys_as_brute_force(vectors: VectorStore) -> None:
     random = np.random.default_rng(0)
-    all_of = {f"a{n}": _unit(random.normal(size=(1 + n % 4, 8))) for n in range(20)}
-    for key, rows in all_of.items():
+    vectors_by_key = {f"a{n}": _normalise(random.normal(size=(1 + n % 4, 8))) for n in range(20)}
+    for key, rows in vectors_by_key.items():
         vectors.put("space", key, {"of": key}, rows.tolist())
-    question = _unit(random.normal(size=(1, 8)))[0]
+    query = _normalise(random.normal(size=(1, 8)))[0]
     nearest = sorted(
-        ((float((rows @ question).max()), key) for key, rows in all_of.items()), reverse=True
+        ((float((rows @ query).max()), key) for key, rows in vectors_by_key.items()), reverse=True
     )
-    found = vectors.search("space", question.tolist(), 5)
-    assert [hit.key for hit in found] == [key for _, key in nearest[:5]]
-    assert [hit.similarity for hit in found] == pytest.approx([s for s, _ in nearest[:5]], abs=1e-5)
-    assert [hit.value for hit in found] == [{"of": hit.key} for hit in found]
+    hits = vectors.search("space", query.tolist(), 5)
+    assert [hit.key for hit in hits] == [key for _, key in nearest[:5]]
+    assert [hit.similarity for hit in hits] == pytest.approx([s for s, _ in nearest[:5]], abs=1e-5)
+    assert [hit.value for hit in hits] == [{"of": hit.key} for hit in hits]
 
 
 def test_no_approximate_index_is_built(vectors: VectorStore, collection: str) -> None:
     vectors.put("space", "a", {}, [[1.0, 0.0]])
     with closing(QdrantServer(collection)) as server:
-        there = server.request(lambda q: q.get_collections()).collections
-        (name,) = (c.name for c in there if c.name.startswith(f"{server.name}-portraits-"))
+        collections = server.request(lambda q: q.get_collections()).collections
+        (name,) = (c.name for c in collections if c.name.startswith(f"{server.name}-portraits-"))
         params = server.request(lambda q: q.get_collection(name)).config.params.vectors
     assert isinstance(params, models.VectorParams)
     assert params.hnsw_config is not None
