@@ -16,18 +16,20 @@ with open_sync_engine(store="memory:") as engine:
     engine.create_adapter("desk").unwrap()
     engine.train_adapter("desk", EXAMPLES).unwrap()
 
-    said = engine.generate_with_adapter(QUESTION, "desk").unwrap()
-    right = FeedbackSignal.user_correction("billing" if said.text != "billing" else "delivery")
-    ticket = engine.learn_from_feedback(QUESTION, said, right, "desk", user="ann").unwrap()
+    answer = engine.generate_with_adapter(QUESTION, "desk").unwrap()
+    right = FeedbackSignal.user_correction("billing" if answer.text != "billing" else "delivery")
+    ticket = engine.learn_from_feedback(QUESTION, answer, right, "desk", user="ann").unwrap()
     if ticket.lesson and ticket.version:
         print(f"{ticket.version.ref}: {ticket.lesson.words}")
 
-    now = engine.generate_with_adapter(QUESTION, "desk").unwrap()
-    print(f"before: {said.text}\nafter:  {now.text}")
+    corrected = engine.generate_with_adapter(QUESTION, "desk").unwrap()
+    print(f"before: {answer.text}\nafter:  {corrected.text}")
 
-    praised = engine.learn_from_feedback(QUESTION, now, FeedbackSignal.success(), "desk").unwrap()
-    if praised.lesson:
-        print(praised.lesson.words)
+    ticket_of_praise = engine.learn_from_feedback(
+        QUESTION, corrected, FeedbackSignal.success(), "desk"
+    ).unwrap()
+    if ticket_of_praise.lesson:
+        print(ticket_of_praise.lesson.words)
 
     engine.rollback_adapter("desk@2").unwrap()
     print(f"undone: {engine.generate_with_adapter(QUESTION, 'desk').unwrap().text}")

@@ -27,9 +27,9 @@ with open_sync_engine(store="memory:") as engine:
         print(f"{version.ref} ({version.cause}) learned {learned}; {use.good} of {use.judged} right")
 
     # What changed from one to the other.
-    found = engine.compare_versions("tickets@2", ticket.version.ref, EXAMPLES).unwrap()
-    changed = sum(a.before != a.after for a in found.answers)
-    print(f"{found.distance:.2%} apart; {changed} of {len(found.answers)} answers changed")
+    comparison = engine.compare_versions("tickets@2", ticket.version.ref, EXAMPLES).unwrap()
+    changed = sum(a.before != a.after for a in comparison.answers)
+    print(f"{comparison.distance:.2%} apart; {changed} of {len(comparison.answers)} answers changed")
 
     # Back, and forth: one pointer moves.
     print(f"serving @{engine.rollback_adapter('tickets@2').unwrap().head}")
@@ -40,6 +40,6 @@ with open_sync_engine(store="memory:") as engine:
     print(f"{rebuilt.version.ref} made again: {'the same' if rebuilt.identical else rebuilt.distance}")
 
     # What ann said is erased, and everything that stood on it.
-    forgotten = engine.forget_user("ann").unwrap()
-    print(f"forgotten; removed {', '.join(map(str, forgotten.removed))}")
+    erasure = engine.forget_user("ann").unwrap()
+    print(f"forgotten; removed {', '.join(map(str, erasure.removed))}")
     print(f"serving @{engine.get_adapter('tickets').unwrap().head}")

@@ -8,7 +8,7 @@ import pytest
 
 from docs.make_cli import PAGE, page
 from ouroboros.cli.main import GROUPS
-from ouroboros.cli.parser import build
+from ouroboros.cli.parser import build_parser
 from ouroboros.domain.errors import STATUS
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def test_links_between_pages_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_the_documentation_parse(path):
-    parser = build(GROUPS)
+    parser = build_parser(GROUPS)
     for line in re.findall(r"^(?:\$ )?ouroboros ([^#\n]*)", path.read_text(), re.MULTILINE):
         words = [w.strip("'\"") for w in re.findall(r"'[^']*'|\"[^\"]*\"|\S+", line.partition(" <")[0])]
         if words[0] not in ("VERB", "--help"):

@@ -13,7 +13,7 @@ from ouroboros.cli.main import main
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     """What a command came to."""
 
     code: int
@@ -33,7 +33,7 @@ class Ran:
         return line
 
 
-Cli = Callable[..., Ran]
+Cli = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def cli(
     """Run `ouroboros` with these arguments on the tiny model."""
     monkeypatch.setenv("OUROBOROS_MODEL", str(tiny))
 
-    def run(*arguments: object) -> Ran:
+    def run(*arguments: object) -> CommandResult:
         capsys.readouterr()
         code = main([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        captured = capsys.readouterr()
+        return CommandResult(code, captured.out, captured.err)
 
     return run
 

@@ -8,9 +8,9 @@ from tests.cli.shapes import FROZEN, fits
 
 def test_every_figure_is_measured(tiny, capsys):
     assert main(["bench", "--model", str(tiny), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert fits(found, FROZEN["bench"])
-    figures = {f["what"]: f["value"] for f in found["figures"]}
+    report = json.loads(capsys.readouterr().out)
+    assert fits(report, FROZEN["bench"])
+    figures = {f["what"]: f["value"] for f in report["figures"]}
     assert len(figures) == 8
     assert all(value > 0 for value in figures.values())
-    assert {f["unit"] for f in found["figures"]} == {"tokens/s", "ms"}
+    assert {f["unit"] for f in report["figures"]} == {"tokens/s", "ms"}

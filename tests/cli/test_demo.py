@@ -15,11 +15,11 @@ def test_the_demo_trains_once_and_says_what_to_type_next(cli, tiny):
     assert any(line.startswith("bare model  ") and " of 60 " in line for line in lines)
     assert any(line.startswith("tickets@2 ") and " of 60 " in line for line in lines)
 
-    again = cli("demo", "--json")
-    assert "trained by an earlier demo" in again.err
-    assert "step " not in again.err
-    assert again.json["version"]["number"] == 2
-    assert fits(again.json, FROZEN["demo"])
+    second = cli("demo", "--json")
+    assert "trained by an earlier demo" in second.err
+    assert "step " not in second.err
+    assert second.json["version"]["number"] == 2
+    assert fits(second.json, FROZEN["demo"])
 
 
 def test_the_demo_leaves_somebody_elses_adapter_alone(cli, rows):

@@ -36,10 +36,10 @@ from ouroboros.cli.main import VERBS, main
         (["create", "a", "--dtype", "float8"], "bfloat16"),
     ],
 )
-def test_a_wrong_argument_is_refused(cli, home, arguments, said):
+def test_a_wrong_argument_is_refused(cli, home, arguments, message):
     ran = cli(*arguments)
     assert ran.code == 2
-    assert said in ran.error
+    assert message in ran.error
     assert cli("list", "--json").json == []
 
 
@@ -57,9 +57,9 @@ def test_an_unknown_adapter_is_not_found(cli, rows, home, arguments):
 
 def test_a_name_is_given_once(cli):
     cli("create", "a")
-    again = cli("create", "a")
-    assert again.code == 4
-    assert "already" in again.error
+    second = cli("create", "a")
+    assert second.code == 4
+    assert "already" in second.error
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_a_wrong_training_leaves_the_adapter_as_it_was(cli, rows, option, value)
         ('{"prompt": "a", "completion": "b", "weight": -1}\n', "weight is -1"),
     ],
 )
-def test_a_wrong_file_is_refused_by_line(cli, rows, text, said):
+def test_a_wrong_file_is_refused_by_line(cli, rows, text, message):
     cli("create", "a")
     rows.write_text(text)
     ran = cli("train", "a", rows)
     assert ran.code == 2
-    assert said in ran.error
+    assert message in ran.error
     assert cli("show", "a", "--json").json["head"] == 1
 
 
@@ -180,9 +180,9 @@ def test_ctrl_c_stops_quietly(cli, monkeypatch):
 
 def test_every_verb_has_help_with_examples(capsys):
     for verb in VERBS:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit:
             main([verb.NAME, "--help"])
-        assert left.value.code == 0
+        assert exit.value.code == 0
         shown = capsys.readouterr().out
         assert f"\nexamples:\n  ouroboros {verb.NAME}" in shown
         assert "--store URL" in shown

@@ -15,8 +15,8 @@ def run(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = main([*arguments, *common])
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     assert call("create", "tickets")[0] == 0
     return call
@@ -39,9 +39,9 @@ def test_a_file_of_judgements_is_learned_together(run, tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, out, _ = run("feedback", "tickets", "--file", str(file), "--json")
     assert code == 0
-    found = json.loads(out)
-    assert [ticket["event"] for ticket in found] == [1, 2, 3, 4]
-    assert [ticket["lesson"].split()[0] for ticket in found] == [
+    tickets = json.loads(out)
+    assert [ticket["event"] for ticket in tickets] == [1, 2, 3, 4]
+    assert [ticket["lesson"].split()[0] for ticket in tickets] == [
         "correction",
         "failure",
         "preference",
@@ -66,8 +66,8 @@ def test_nothing_pending_is_said(run) -> None:
     ],
 )
 def test_mistakes_are_one_line(run, arguments: list[str], code: int) -> None:
-    found, out, error = run("feedback", *arguments)
-    assert (found, out) == (code, "")
+    exit_code, out, error = run("feedback", *arguments)
+    assert (exit_code, out) == (code, "")
     assert "Error: " in error
     assert "Traceback" not in error
 

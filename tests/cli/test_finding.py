@@ -17,10 +17,10 @@ def taught(cli, home):
 
 def test_find_lists_the_nearest_with_what_it_takes(taught):
     ran = taught("find", "where is my parcel?", "--json")
-    (found,) = ran.json
-    assert found["adapter"] == "tickets"
-    assert found["similarity"] > found["needed"]
-    assert found["sure"]
+    (match,) = ran.json
+    assert match["adapter"] == "tickets"
+    assert match["similarity"] > match["needed"]
+    assert match["sure"]
     assert "tickets" in taught("find", "where is my parcel?").out
 
 

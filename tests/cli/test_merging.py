@@ -75,9 +75,9 @@ def test_plan_reads_the_configuration_alone(cli, home):
     planned = cli("plan", home, "--rank", "16")
     assert "6,738.4 million weights" in planned.out
     assert "64 (auto)         bfloat16   16.0 MiB   no    9" in planned.out
-    found = cli("plan", home, "--rank", "16", "--json").json
-    assert found["limit"] == 10 * 2**20
-    assert [p["fits"] for p in found["plans"][:4]] == [False, False, True, True]
+    plan = cli("plan", home, "--rank", "16", "--json").json
+    assert plan["limit"] == 10 * 2**20
+    assert [p["fits"] for p in plan["plans"][:4]] == [False, False, True, True]
 
 
 def test_plan_refuses_a_rank_and_a_folder_that_are_none(cli, home):

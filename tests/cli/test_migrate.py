@@ -14,8 +14,8 @@ def test_two_urls_name_a_store(cli, home):
     cli("create", "tickets")
     urls = (f"sqlite:///{home}/m.db", f"file://{home}/weights")
     assert cli("migrate", "--to", *urls).code == 0
-    found = cli("list", "--metadata", urls[0], "--blobs", urls[1], "--json")
-    assert [a["name"] for a in found.json] == ["tickets"]
+    listing = cli("list", "--metadata", urls[0], "--blobs", urls[1], "--json")
+    assert [a["name"] for a in listing.json] == ["tickets"]
 
 
 def test_what_cannot_be_copied_is_refused(cli, home):

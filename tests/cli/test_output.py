@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ouroboros.cli.output import Output, program
-from ouroboros.cli.progress import clock, training_progress
+from ouroboros.cli.output import Output, program_name
+from ouroboros.cli.progress import format_clock, training_progress
 from ouroboros.domain.training import TrainingProgress
 
 
@@ -49,7 +49,7 @@ def test_a_person_gets_a_bar(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00"), (75, "1:15"), (3723, "1:02:03")])
 def test_time_left_is_a_clock(seconds, shown):
-    assert clock(seconds) == shown
+    assert format_clock(seconds) == shown
 
 
 def test_waiting_is_said_in_a_log_and_on_a_terminal(capsys):
@@ -68,14 +68,14 @@ def test_columns_line_up():
 
 def test_the_next_command_can_be_copied(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["/somewhere/ouroboros/__main__.py"])
-    assert program() == "python -m ouroboros"
+    assert program_name() == "python -m ouroboros"
     installed = tmp_path / "bin" / "ouroboros"
     installed.parent.mkdir()
     installed.write_text("#!/bin/sh\n")
     installed.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(installed)])
-    assert program() == "bin/ouroboros"
+    assert program_name() == "bin/ouroboros"
     monkeypatch.setenv("PATH", str(installed.parent))
     Output().next_step("train", "my tickets", "FILE")
     assert capsys.readouterr().out == "\nNext: ouroboros train 'my tickets' FILE\n"

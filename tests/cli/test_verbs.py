@@ -6,19 +6,19 @@ import pytest
 
 
 def test_create_chooses_what_suits_the_model(cli):
-    made = cli("create", "tickets", "--json")
-    assert made.code == 0
-    assert made.json["name"] == "tickets"
-    assert made.json["config"]["target_modules"] == "all-linear"
-    assert made.json["config"]["learning_rate"] == 0.01
+    created = cli("create", "tickets", "--json")
+    assert created.code == 0
+    assert created.json["name"] == "tickets"
+    assert created.json["config"]["target_modules"] == "all-linear"
+    assert created.json["config"]["learning_rate"] == 0.01
 
 
 def test_create_takes_single_fields_and_presets(cli):
-    made = cli("create", "t", "--preset", "low-rank", "--rate", "0.001", "--rslora", "--json")
-    assert made.json["config"]["rank"] == 4
-    assert made.json["config"]["target_modules"] == "q_proj,v_proj"
-    assert made.json["config"]["learning_rate"] == 0.001
-    assert made.json["config"]["use_rslora"] is True
+    created = cli("create", "t", "--preset", "low-rank", "--rate", "0.001", "--rslora", "--json")
+    assert created.json["config"]["rank"] == 4
+    assert created.json["config"]["target_modules"] == "q_proj,v_proj"
+    assert created.json["config"]["learning_rate"] == 0.001
+    assert created.json["config"]["use_rslora"] is True
 
 
 def test_create_makes_the_least_change_that_fits_when_asked(cli):
@@ -33,9 +33,9 @@ def test_create_makes_an_adapter_that_acts_on_answers_only(cli):
 
 
 def test_create_says_what_to_type_next(cli):
-    made = cli("create", "my tickets")
-    assert made.out.splitlines()[0].startswith("Created my tickets on ")
-    assert made.out.splitlines()[-1].endswith(" train 'my tickets' FILE.jsonl")
+    created = cli("create", "my tickets")
+    assert created.out.splitlines()[0].startswith("Created my tickets on ")
+    assert created.out.splitlines()[-1].endswith(" train 'my tickets' FILE.jsonl")
 
 
 def test_train_makes_a_version_and_shows_its_steps(cli, rows):
@@ -50,11 +50,11 @@ def test_train_makes_a_version_and_shows_its_steps(cli, rows):
 
 def test_train_reports_in_json(cli, rows):
     cli("create", "tickets")
-    found = cli("train", "tickets", rows, "--preset", "thorough", "--seed", "7", "--json").json
-    assert found["version"] == "tickets@2"
-    assert found["training"]["epochs"] == 3
-    assert found["training"]["seed"] == 7
-    assert found["report"]["rows"] == 3
+    version = cli("train", "tickets", rows, "--preset", "thorough", "--seed", "7", "--json").json
+    assert version["version"] == "tickets@2"
+    assert version["training"]["epochs"] == 3
+    assert version["training"]["seed"] == 7
+    assert version["report"]["rows"] == 3
 
 
 def test_generate_streams_the_text_that_json_gives_whole(cli, rows):
@@ -82,10 +82,10 @@ def test_generate_says_when_the_answer_is_cut(cli):
 
 def test_evaluate_counts_right_answers(cli, rows):
     cli("create", "tickets")
-    found = cli("evaluate", "tickets@1", rows, "--json").json
-    assert found["rows"] == 3
-    assert len(found["answers"]) == 3
-    assert cli("evaluate", "tickets@1", rows).out.startswith(f"tickets@1: {found['correct']} of 3")
+    evaluation = cli("evaluate", "tickets@1", rows, "--json").json
+    assert evaluation["rows"] == 3
+    assert len(evaluation["answers"]) == 3
+    assert cli("evaluate", "tickets@1", rows).out.startswith(f"tickets@1: {evaluation['correct']} of 3")
 
 
 def test_list_is_empty_without_making_a_store(cli, home):

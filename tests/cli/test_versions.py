@@ -23,19 +23,19 @@ def test_versions_shows_the_line_and_its_moves(tickets):
     )
     assert "event 2" in shown[3]
     tickets("rollback", "tickets@2")
-    found = tickets("versions", "tickets", "--json").json
-    assert found["head"] == 2
-    assert [(m["before"], m["after"]) for m in found["moves"]] == [(3, 2)]
-    assert found["gate"] == {"passed": 2, "walked": 0, "again": 0, "refused": 0}
-    assert found["versions"][2]["origin"]["software"]["torch"]
+    track = tickets("versions", "tickets", "--json").json
+    assert track["head"] == 2
+    assert [(m["before"], m["after"]) for m in track["moves"]] == [(3, 2)]
+    assert track["gate"] == {"passed": 2, "walked": 0, "again": 0, "refused": 0}
+    assert track["versions"][2]["origin"]["software"]["torch"]
 
 
 def test_rollback_says_how_to_undo_it_and_does_nothing_twice(tickets):
     assert tickets("rollback", "tickets@2").out.splitlines()[0] == (
         "tickets serves @2 again, instead of @3."
     )
-    again = tickets("rollback", "tickets@2")
-    assert again.out == "tickets serves @2 already.\n"
+    second = tickets("rollback", "tickets@2")
+    assert second.out == "tickets serves @2 already.\n"
     assert len(tickets("versions", "tickets", "--json").json["moves"]) == 1
 
 
@@ -49,18 +49,18 @@ def test_rollback_says_how_to_undo_it_and_does_nothing_twice(tickets):
         ("other@1", 3, "no adapter 'other'"),
     ],
 )
-def test_a_rollback_to_nothing_is_refused(tickets, name, code, said):
+def test_a_rollback_to_nothing_is_refused(tickets, name, code, message):
     ran = tickets("rollback", name)
     assert (ran.code, tickets("show", "tickets", "--json").json["head"]) == (code, 3)
-    assert said in ran.error
+    assert message in ran.error
 
 
 def test_diff_compares_weights_events_and_answers(tickets, rows):
-    found = tickets("diff", "tickets@1", "tickets@3", "--probes", rows, "--json").json
-    assert found["learned"] == [1, 2]
-    assert found["strengths"][0] == 0
-    assert found["distance"] == pytest.approx(found["strengths"][1], rel=1e-3)
-    assert [a["expected"] for a in found["answers"]] == ["delivery", "alarm", "hello"]
+    comparison = tickets("diff", "tickets@1", "tickets@3", "--probes", rows, "--json").json
+    assert comparison["learned"] == [1, 2]
+    assert comparison["strengths"][0] == 0
+    assert comparison["distance"] == pytest.approx(comparison["strengths"][1], rel=1e-3)
+    assert [a["expected"] for a in comparison["answers"]] == ["delivery", "alarm", "hello"]
     same = tickets("diff", "tickets@2", "tickets@2")
     assert "They are 0.000% of the layers' weight apart." in same.out
     assert "Learned on the way: nothing." in same.out

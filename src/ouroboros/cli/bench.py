@@ -66,40 +66,42 @@ async def measure(engine: AdapterLearningEngine) -> list[Figure]:
     names = [f"bench-{i}" for i in range(ROWS)]
     for name in names:
         (await engine.create_adapter(name)).unwrap()
-    await _answer(engine, [None])  # what is made at first use, and read from the disk
-    await _training(engine, names[-1:])
+    await generate_all(engine, [None])  # what is made at first use, and read from the disk
+    await measure_training(engine, names[-1:])
     return [
-        Figure("training one adapter", await _training(engine, names[:1]), "tokens/s"),
-        Figure(f"training {ROWS} adapters at once", await _training(engine, names), "tokens/s"),
-        Figure("one correction, learned and served", await _feedback(engine, names[1]), "ms"),
+        Figure("training one adapter", await measure_training(engine, names[:1]), "tokens/s"),
+        Figure(f"training {ROWS} adapters at once", await measure_training(engine, names), "tokens/s"),
+        Figure("one correction, learned and served", await measure_correction(engine, names[1]), "ms"),
         *[
-            Figure(f"answering, {ROWS} rows of {who}", await _answering(engine, asked), "tokens/s")
+            Figure(
+                f"answering, {ROWS} rows of {who}", await measure_generation(engine, asked), "tokens/s"
+            )
             for who, asked in (
                 ("the base", [None] * ROWS),
                 ("one adapter", names[:1] * ROWS),
                 (f"{ROWS} adapters", names),
             )
         ],
-        *await _beside(engine, names),
+        *await measure_interference(engine, names),
     ]
 
 
-async def _training(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
+async def measure_training(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
     """Tokens of all of them, by the time that the slowest took."""
-    last: dict[str, TrainingProgress] = {}
+    progress: dict[str, TrainingProgress] = {}
     config = TrainingConfig(epochs=2)
 
     async def train(name: str) -> None:
-        def tell(now: TrainingProgress) -> None:
-            last[name] = now
+        def remember(now: TrainingProgress) -> None:
+            progress[name] = now
 
-        (await engine.train_adapter(name, _EXAMPLES, config, on_progress=tell)).unwrap()
+        (await engine.train_adapter(name, _EXAMPLES, config, on_progress=remember)).unwrap()
 
     await asyncio.gather(*(train(name) for name in names))
-    return sum(p.tokens for p in last.values()) / max(p.seconds for p in last.values())
+    return sum(p.tokens for p in progress.values()) / max(p.seconds for p in progress.values())
 
 
-async def _feedback(engine: AdapterLearningEngine, name: str) -> float:
+async def measure_correction(engine: AdapterLearningEngine, name: str) -> float:
     prompt = _EXAMPLES[0].input
     answer = (await engine.generate_with_adapter(prompt, name, GenerationConfig(max_tokens=8))).unwrap()
     started = time.perf_counter()
@@ -108,39 +110,39 @@ async def _feedback(engine: AdapterLearningEngine, name: str) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-async def _answering(engine: AdapterLearningEngine, asked: Sequence[str | None]) -> float:
+async def measure_generation(engine: AdapterLearningEngine, adapters: Sequence[str | None]) -> float:
     started = time.perf_counter()
-    return await _answer(engine, asked) / (time.perf_counter() - started)
+    return await generate_all(engine, adapters) / (time.perf_counter() - started)
 
 
-async def _answer(engine: AdapterLearningEngine, asked: Sequence[str | None]) -> int:
+async def generate_all(engine: AdapterLearningEngine, adapters: Sequence[str | None]) -> int:
     """Ask at once; the tokens that came."""
-    found = await asyncio.gather(
+    results = await asyncio.gather(
         *(
             engine.generate_with_adapter(example.input, name, _ANSWERS)
-            for example, name in zip(_EXAMPLES, asked, strict=False)
+            for example, name in zip(_EXAMPLES, adapters, strict=False)
         )
     )
-    return sum(len(result.unwrap().tokens) for result in found)
+    return sum(len(result.unwrap().tokens) for result in results)
 
 
-async def _beside(engine: AdapterLearningEngine, names: Sequence[str]) -> list[Figure]:
+async def measure_interference(engine: AdapterLearningEngine, names: Sequence[str]) -> list[Figure]:
     """How long readers wait from piece to piece, alone and while the last adapter learns."""
-    alone = await _waits(engine, names)
+    gap_idle = await measure_token_gaps(engine, names)
     token = CancellationToken()
     rows = _EXAMPLES * 50
-    learning = asyncio.create_task(engine.train_adapter(names[-1], rows, cancel=token))
-    busy = await _waits(engine, names)
+    training = asyncio.create_task(engine.train_adapter(names[-1], rows, cancel=token))
+    gap_training = await measure_token_gaps(engine, names)
     token.cancel()
-    await learning
+    await training
     return [
-        Figure("between two tokens, 95 of 100 within", alone, "ms"),
-        Figure("the same while an adapter learns", busy, "ms"),
+        Figure("between two tokens, 95 of 100 within", gap_idle, "ms"),
+        Figure("the same while an adapter learns", gap_training, "ms"),
     ]
 
 
-async def _waits(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
-    waits: list[float] = []
+async def measure_token_gaps(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
+    gaps: list[float] = []
 
     async def read(prompt: Prompt, name: str) -> None:
         last = 0.0
@@ -149,8 +151,8 @@ async def _waits(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
             piece.unwrap()
             now = time.perf_counter()
             if last:
-                waits.append(1000 * (now - last))
+                gaps.append(1000 * (now - last))
             last = now
 
     await asyncio.gather(*(read(e.input, n) for e, n in zip(_EXAMPLES, names, strict=False)))
-    return quantiles(waits or [0.0], n=20, method="inclusive")[-1] if len(waits) > 1 else 0.0
+    return quantiles(gaps or [0.0], n=20, method="inclusive")[-1] if len(gaps) > 1 else 0.0

@@ -43,12 +43,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             (await engine.base()).unwrap()
         chat = Chat(engine, adapter.id, GenerationConfig(max_tokens=options.max_tokens), out)
         out.note(f"Talking to {adapter.id}@{adapter.head}. {_HELP}")
-        while (line := await _read()) is not None:
-            if not await chat.take(line.strip()):
+        while (line := await read_line()) is not None:
+            if not await chat.handle_line(line.strip()):
                 return
 
 
-async def _read() -> str | None:
+async def read_line() -> str | None:
     """The next line, None at the end of input. The prompt is shown to people only."""
     if sys.stdin.isatty():
         print("> ", end="", flush=True, file=sys.stderr)
@@ -67,7 +67,7 @@ class Chat:
     prompt: str = ""
     answer: Generation | None = None
 
-    async def take(self, line: str) -> bool:
+    async def handle_line(self, line: str) -> bool:
         """Answer or obey one line; False when it ends the conversation. Errors are told, not raised."""
         if not line:
             return True
@@ -75,17 +75,19 @@ class Chat:
         if word in ("/quit", "/exit"):
             return False
         try:
-            await self._obey(word, rest.strip()) if line.startswith("/") else await self._ask(line)
+            await self._run_command(word, rest.strip()) if line.startswith("/") else await self._ask(
+                line
+            )
         except OuroborosError as error:
             self.out.error(error)
         return True
 
     async def _ask(self, prompt: str) -> None:
-        self.answer = await self._say(prompt)
+        self.answer = await self._generate(prompt)
         self.prompt = prompt
         self.out.result({"answer": self.answer.text}, self.answer.text)
 
-    async def _obey(self, word: str, rest: str) -> None:
+    async def _run_command(self, word: str, rest: str) -> None:
         commands: dict[str, Callable[[], Awaitable[None]]] = {
             "/fix": lambda: self._teach(FeedbackSignal.user_correction(rest)),
             "/good": lambda: self._teach(FeedbackSignal.success()),
@@ -102,14 +104,14 @@ class Chat:
         if self.answer is None:
             return self.out.note("Ask something first.")
         before = self.answer.text
-        given = await self.engine.learn_from_feedback(self.prompt, self.answer, signal, self.adapter)
-        ticket = given.unwrap()
-        self.answer = after = await self._say(self.prompt)
-        words = ticket.lesson.words if ticket.lesson else ""
+        result = await self.engine.learn_from_feedback(self.prompt, self.answer, signal, self.adapter)
+        ticket = result.unwrap()
+        self.answer = after = await self._generate(self.prompt)
+        lesson = ticket.lesson.words if ticket.lesson else ""
         served = str(ticket.version.ref) if ticket.version else ""
         self.out.result(
-            {"before": before, "after": after.text, "lesson": words, "version": served},
-            f"  {words}",
+            {"before": before, "after": after.text, "lesson": lesson, "version": served},
+            f"  {lesson}",
             f"  before: {before}",
             f"  after:  {after.text}   ({served})",
         )
@@ -122,17 +124,17 @@ class Chat:
         (current,) = (v for v in versions if v.number == head)
         if current.parent is None:
             return self.out.note("There is no earlier version.")
-        back = VersionRef(self.adapter, current.parent)
-        adapter = (await self.engine.rollback_adapter(back)).unwrap()
+        parent = VersionRef(self.adapter, current.parent)
+        adapter = (await self.engine.rollback_adapter(parent)).unwrap()
         if self.answer is not None:
-            self.answer = await self._say(self.prompt)
-        now = self.answer.text if self.answer else None
+            self.answer = await self._generate(self.prompt)
+        text = self.answer.text if self.answer else None
         self.out.result(
-            {"head": adapter.head, "answer": now},
+            {"head": adapter.head, "answer": text},
             f"  {adapter.id} serves @{adapter.head} again.",
-            *([f"  now:    {now}"] if now is not None else []),
+            *([f"  now:    {text}"] if text is not None else []),
         )
         return None
 
-    async def _say(self, prompt: str) -> Generation:
+    async def _generate(self, prompt: str) -> Generation:
         return (await self.engine.generate_with_adapter(prompt, self.adapter, self.config)).unwrap()

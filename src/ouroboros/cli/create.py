@@ -7,7 +7,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.parser import given
+from ouroboros.cli.parser import given_options
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.lora.planning import shrink_to_limit
@@ -57,7 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    changes = {_FIELDS[k]: v for k, v in given(options, *_FIELDS).items()}
+    changes = {_FIELDS[k]: v for k, v in given_options(options, *_FIELDS).items()}
     async with open_engine(settings) as engine:
         with out.waiting(f"Loading {settings.model}"):
             base = (await engine.base()).unwrap()

@@ -33,7 +33,7 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Data:
+class DemoTask:
     """The bundled task: what is learned, and what is only asked."""
 
     train: list[TrainingExample]
@@ -46,7 +46,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     folder = examples_path() / TASK
-    data = Data(read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
+    data = DemoTask(read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
     out.note(
         f"The task: send a customer's message to one of {len({e.output for e in data.train})} teams,"
         f" learned from {len(data.train)} examples."
@@ -54,34 +54,34 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     async with open_engine(settings) as engine:
         with out.waiting(f"Loading the model {settings.model}"):
             (await engine.base()).unwrap()
-        before = await _measure(engine, None, data, out)
-        version = await _learned(engine, data, out)
-        after = await _measure(engine, str(version.ref), data, out)
+        before = await evaluate(engine, None, data, out)
+        version = await train_or_load(engine, data, out)
+        after = await evaluate(engine, str(version.ref), data, out)
     out.result(
         {
             "before": describe.evaluation_json(before),
             "after": describe.evaluation_json(after),
             "version": describe.version_json(version),
         },
-        *_answers(data.heldout, before, after),
+        *format_answers(data.heldout, before, after),
         "",
-        _scores(version, before, after, out),
+        format_scores(version, before, after, out),
         "",
-        f"{version.ref} learned {_learning(version)}; it is kept in {settings.store}.",
+        f"{version.ref} learned {describe_training(version)}; it is kept in {settings.store}.",
     )
     where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
     where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
     out.next_step("generate", TASK, str(data.heldout[0].input), *where)
 
 
-async def _measure(
-    engine: AdapterLearningEngine, adapter: str | None, data: Data, out: Output
+async def evaluate(
+    engine: AdapterLearningEngine, adapter: str | None, data: DemoTask, out: Output
 ) -> Evaluation:
     with out.waiting(f"Asking {adapter or 'the bare model'} {len(data.heldout)} held-out questions"):
         return (await engine.evaluate_adapter(adapter, data.heldout)).unwrap()
 
 
-async def _learned(engine: AdapterLearningEngine, data: Data, out: Output) -> Version:
+async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Output) -> Version:
     """The head of the demo's adapter: trained now, unless an earlier demo has done so."""
     names = [a.id.name for a in (await engine.list_adapters()).unwrap()]
     if TASK not in names:
@@ -103,22 +103,24 @@ async def _learned(engine: AdapterLearningEngine, data: Data, out: Output) -> Ve
     return head
 
 
-def _answers(asked: Sequence[TrainingExample], before: Evaluation, after: Evaluation) -> list[str]:
+def format_answers(
+    examples: Sequence[TrainingExample], before: Evaluation, after: Evaluation
+) -> list[str]:
     """A few held-out questions and what was answered, without the adapter and with it."""
-    found = []
-    for example, without, with_it in list(zip(asked, before.answers, after.answers, strict=True))[
+    lines = []
+    for example, without, with_it in list(zip(examples, before.answers, after.answers, strict=True))[
         :SHOWN
     ]:
-        found += [
+        lines += [
             f'\n"{example.input}"',
             f"    expected  {example.output}",
             f"    without   {_one_line(without)}",
             f"    with      {_one_line(with_it)}",
         ]
-    return found
+    return lines
 
 
-def _scores(version: Version, before: Evaluation, after: Evaluation, out: Output) -> str:
+def format_scores(version: Version, before: Evaluation, after: Evaluation, out: Output) -> str:
     rows = [
         ("bare model", describe.percent(before), f"{before.mean_logprob:.2f}"),
         (str(version.ref), describe.percent(after), f"{after.mean_logprob:.2f}"),
@@ -126,7 +128,7 @@ def _scores(version: Version, before: Evaluation, after: Evaluation, out: Output
     return out.table(("held-out score", "right", "log-probability per token"), rows)
 
 
-def _learning(version: Version) -> str:
+def describe_training(version: Version) -> str:
     """Like: 100 examples in 17 s (845 KiB)."""
     report = version.report
     took = f"{report.rows} examples in {report.seconds:.0f} s" if report else ""

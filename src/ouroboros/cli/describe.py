@@ -52,11 +52,11 @@ def move_json(move: HeadMoved) -> dict[str, Any]:
     return asdict(move) | {"at": move.at.isoformat()}
 
 
-def gated(found: GateCounts) -> str:
+def gate_counts(counts: GateCounts) -> str:
     """What the gate did, in a sentence."""
     return (
-        f"Of {found.judged} versions judged {found.passed} passed as made; saved by walking back "
-        f"{found.walked}, by training again {found.again}; {found.refused} refused."
+        f"Of {counts.judged} versions judged {counts.passed} passed as made; saved by walking back "
+        f"{counts.walked}, by training again {counts.again}; {counts.refused} refused."
     )
 
 
@@ -77,11 +77,11 @@ def generation_json(generation: Generation) -> dict[str, Any]:
         "finish": generation.finish,
         "prompt_tokens": generation.prompt_tokens,
         "tokens": len(generation.tokens),
-    } | ({"found": found_json(generation.found)} if generation.found else {})
+    } | ({"found": route_json(generation.found)} if generation.found else {})
 
 
-def found_json(found: RouteMatch) -> dict[str, Any]:
-    return asdict(found) | {"adapter": found.adapter.name, "sure": found.sure}
+def route_json(match: RouteMatch) -> dict[str, Any]:
+    return asdict(match) | {"adapter": match.adapter.name, "sure": match.sure}
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -92,13 +92,13 @@ def shape(adapter: Adapter) -> str:
     """Like: rank 8 on all-linear, rate 0.005."""
     config = adapter.config
     scaling = ", rsLoRA" if config.use_rslora else ""
-    kept = "" if config.precision == AUTO else f", kept in {config.precision}"
+    precision = "" if config.precision == AUTO else f", kept in {config.precision}"
     targets = ",".join(config.target_names)
     acts = ", on answers only" if config.acts_on == ANSWER else ""
-    return f"rank {config.rank} on {targets}{scaling}{acts}, rate {config.learning_rate:g}{kept}"
+    return f"rank {config.rank} on {targets}{scaling}{acts}, rate {config.learning_rate:g}{precision}"
 
 
-def trained(version: Version) -> str:
+def origin(version: Version) -> str:
     """How a version came to be, in a few words."""
     report = version.report
     cause = f"{version.cause}, refused" if version.refused else version.cause
@@ -122,25 +122,25 @@ def events(version: Version) -> str:
     if version.events is None:
         return ""
     first = version.lessons[0].event if version.lessons else version.events
-    return numbers((first,)) if first == version.events else f"events {first}-{version.events}"
+    return event_numbers((first,)) if first == version.events else f"events {first}-{version.events}"
 
 
-def judged(use: UsageCounts) -> str:
+def judgements(use: UsageCounts) -> str:
     """Like: 9 of 10 (60-98%)."""
     low, high = use.interval
     return f"{use.good} of {use.judged} ({low:.0%}-{high:.0%})" if use.judged else ""
 
 
-def numbers(found: Sequence[int]) -> str:
+def event_numbers(numbers: Sequence[int]) -> str:
     """Like: events 1, 3-5."""
     runs: list[list[int]] = []
-    for n in found:
+    for n in numbers:
         if runs and n == runs[-1][1] + 1:
             runs[-1][1] = n
         else:
             runs.append([n, n])
     parts = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
-    return f"{'event' if len(found) == 1 else 'events'} {', '.join(parts)}" if parts else ""
+    return f"{'event' if len(numbers) == 1 else 'events'} {', '.join(parts)}" if parts else ""
 
 
 def count(number: int, what: str) -> str:
@@ -162,7 +162,7 @@ def size(count: int) -> str:
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
 
 
-def when(moment: datetime) -> str:
+def local_time(moment: datetime) -> str:
     """In the reader's own time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 

@@ -34,47 +34,47 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
         with out.waiting(f"Comparing {options.before} and {options.after}"):
-            found = (await engine.compare_versions(options.before, options.after, probes)).unwrap()
-    out.result(_json(found), *_lines(found, out))
+            comparison = (await engine.compare_versions(options.before, options.after, probes)).unwrap()
+    out.result(comparison_json(comparison), *format_comparison(comparison, out))
 
 
-def _json(found: Comparison) -> dict[str, Any]:
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
     return {
-        "before": describe.version_json(found.before),
-        "after": describe.version_json(found.after),
-        "distance": found.distance,
-        "strengths": list(found.strengths),
-        "learned": list(found.learned),
-        "answers": [asdict(a) for a in found.answers],
-        "scores": [describe.evaluation_json(s) for s in found.scores or ()],
+        "before": describe.version_json(comparison.before),
+        "after": describe.version_json(comparison.after),
+        "distance": comparison.distance,
+        "strengths": list(comparison.strengths),
+        "learned": list(comparison.learned),
+        "answers": [asdict(a) for a in comparison.answers],
+        "scores": [describe.evaluation_json(s) for s in comparison.scores or ()],
     }
 
 
-def _lines(found: Comparison, out: Output) -> list[str]:
-    versions = (found.before, found.after)
+def format_comparison(comparison: Comparison, out: Output) -> list[str]:
+    versions = (comparison.before, comparison.after)
     rows = [
-        ("made", *(describe.trained(v) for v in versions)),
-        ("when", *(describe.when(v.created_at) for v in versions)),
+        ("made", *(describe.origin(v) for v in versions)),
+        ("when", *(describe.local_time(v.created_at) for v in versions)),
         ("size", *(describe.size(v.size) for v in versions)),
-        ("update, of the layers' weight", *(f"{s:.3%}" for s in found.strengths)),
+        ("update, of the layers' weight", *(f"{s:.3%}" for s in comparison.strengths)),
     ]
-    if found.scores:
-        rows.append(("probes right", *map(describe.percent, found.scores)))
-        rows.append(("log-probability per token", *(f"{s.mean_logprob:.3f}" for s in found.scores)))
+    if comparison.scores:
+        rows.append(("probes right", *map(describe.percent, comparison.scores)))
+        rows.append(("log-probability per token", *(f"{s.mean_logprob:.3f}" for s in comparison.scores)))
     return [
         out.table(("", *(str(v.ref) for v in versions)), rows),
         "",
-        f"They are {found.distance:.3%} of the layers' weight apart.",
-        f"Learned on the way: {describe.numbers(found.learned) or 'nothing'}.",
-        *_answers(found),
+        f"They are {comparison.distance:.3%} of the layers' weight apart.",
+        f"Learned on the way: {describe.event_numbers(comparison.learned) or 'nothing'}.",
+        *format_answers(comparison),
     ]
 
 
-def _answers(found: Comparison) -> list[str]:
-    changed = [a for a in found.answers if a.before != a.after]
-    if not found.answers:
+def format_answers(comparison: Comparison) -> list[str]:
+    changed = [a for a in comparison.answers if a.before != a.after]
+    if not comparison.answers:
         return []
-    lines = ["", f"{len(changed)} of {len(found.answers)} answers changed."]
+    lines = ["", f"{len(changed)} of {len(comparison.answers)} answers changed."]
     for a in changed[:SHOWN]:
         lines += [f'  "{describe.one_line(a.prompt)}"  (expected {describe.one_line(a.expected)})']
         lines += [f"    {describe.one_line(a.before)}  ->  {describe.one_line(a.after)}"]

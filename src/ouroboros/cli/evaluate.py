@@ -30,17 +30,17 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     examples = read_examples(options.file) if options.file else []
     require_store(settings)
     async with open_engine(settings) as engine:
-        examples = examples or await _probes(engine, options.name)
+        examples = examples or await read_probes(engine, options.name)
         with out.waiting(f"Answering {len(examples)} examples"):
-            found = (await engine.evaluate_adapter(options.name, examples)).unwrap()
+            evaluation = (await engine.evaluate_adapter(options.name, examples)).unwrap()
     out.result(
-        describe.evaluation_json(found),
-        f"{options.name}: {describe.percent(found)} right,"
-        f" mean log-probability {found.mean_logprob:.3f} per token.",
+        describe.evaluation_json(evaluation),
+        f"{options.name}: {describe.percent(evaluation)} right,"
+        f" mean log-probability {evaluation.mean_logprob:.3f} per token.",
     )
 
 
-async def _probes(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+async def read_probes(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
     probes = (await engine.get_probes(name)).unwrap()
     if not probes:
         raise InvalidInput(

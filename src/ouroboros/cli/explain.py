@@ -24,7 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        found = (await engine.explain_version(options.name)).unwrap()
-    verdict = found.version.verdict
-    value = describe.version_json(found.version) | {"verdict": asdict(verdict) if verdict else None}
-    out.result(value, *found.lines)
+        explanation = (await engine.explain_version(options.name)).unwrap()
+    verdict = explanation.version.verdict
+    value = describe.version_json(explanation.version) | {
+        "verdict": asdict(verdict) if verdict else None
+    }
+    out.result(value, *explanation.lines)

@@ -48,18 +48,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    judgements = _judgements(options)
+    judgements = read_options(options)
     require_store(settings)
     async with open_engine(settings) as engine:
         (await engine.get_adapter(options.name)).unwrap()
         with out.waiting(f"Loading {settings.model}"):
             (await engine.base()).unwrap()
         if options.pending:
-            return await _learn_pending(engine, options.name, out)
-        answered = [await _answered(engine, options.name, j) for j in judgements]
+            return await learn_pending(engine, options.name, out)
+        answers = [await with_answer(engine, options.name, j) for j in judgements]
         with out.waiting("Learning"):
-            tickets = await _give(engine, options.name, answered)
-    lines = [_line(ticket) for ticket in tickets]
+            tickets = await submit_all(engine, options.name, answers)
+    lines = [format_ticket(ticket) for ticket in tickets]
     return out.result([ticket_json(ticket) for ticket in tickets], *lines)
 
 
@@ -71,9 +71,9 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
     }
 
 
-def _judgements(options: Namespace) -> list[RecordedFeedback]:
+def read_options(options: Namespace) -> list[RecordedFeedback]:
     """What the options say, once; a judgement without an answer is completed later."""
-    signals = _signals(options)
+    signals = read_signals(options)
     if sum((bool(signals), bool(options.file), options.pending)) != 1 or len(signals) > 1:
         raise InvalidInput(
             "Give one judgement, a --file of them, or --pending.",
@@ -89,24 +89,24 @@ def _judgements(options: Namespace) -> list[RecordedFeedback]:
     return [RecordedFeedback(options.prompt, answer, signals[0], options.user, options.key)]
 
 
-def _signals(options: Namespace) -> list[FeedbackSignal]:
-    found = []
+def read_signals(options: Namespace) -> list[FeedbackSignal]:
+    signals = []
     if options.fix is not None:
-        found.append(FeedbackSignal.user_correction(options.fix))
+        signals.append(FeedbackSignal.user_correction(options.fix))
     if options.good is not None:
-        found.append(FeedbackSignal.success(options.good))
+        signals.append(FeedbackSignal.success(options.good))
     if options.bad:
-        found.append(FeedbackSignal.failure())
+        signals.append(FeedbackSignal.failure())
     if options.score is not None:
-        found.append(FeedbackSignal.preference(options.score))
+        signals.append(FeedbackSignal.preference(options.score))
     if options.critique is not None:
-        found.append(FeedbackSignal.critique(options.critique))
+        signals.append(FeedbackSignal.critique(options.critique))
     if options.chosen is not None or options.rejected is not None:
-        found.append(FeedbackSignal.preference_pair(options.chosen or "", options.rejected or ""))
-    return found
+        signals.append(FeedbackSignal.preference_pair(options.chosen or "", options.rejected or ""))
+    return signals
 
 
-async def _answered(
+async def with_answer(
     engine: AdapterLearningEngine, name: str, judgement: RecordedFeedback
 ) -> tuple[RecordedFeedback, Any]:
     """A judgement and what it judges: the answer it brings, or the one that the adapter gives now."""
@@ -115,21 +115,21 @@ async def _answered(
     return judgement, (await engine.generate_with_adapter(judgement.prompt, name)).unwrap()
 
 
-async def _give(
+async def submit_all(
     engine: AdapterLearningEngine, name: str, judgements: Sequence[tuple[RecordedFeedback, Any]]
 ) -> list[Ticket]:
     """Journal all, then wait for all: what comes together is learned together."""
-    given = []
+    tickets = []
     for j, answer in judgements:
         result = await engine.learn_from_feedback(
             j.prompt, answer, j.signal, name, user=j.user, key=j.key, wait=False
         )
-        given.append(result.unwrap())
-    outcomes = await asyncio.gather(*map(engine.feedback_outcome, given))
+        tickets.append(result.unwrap())
+    outcomes = await asyncio.gather(*map(engine.feedback_outcome, tickets))
     return [outcome.unwrap() for outcome in outcomes]
 
 
-async def _learn_pending(engine: AdapterLearningEngine, name: str, out: Output) -> None:
+async def learn_pending(engine: AdapterLearningEngine, name: str, out: Output) -> None:
     with out.waiting("Learning"):
         moved = (await engine.learn_pending(name)).unwrap()
     lines = [f"{a.id}@{a.head} has learned everything up to event {a.applied}." for a in moved]
@@ -139,6 +139,6 @@ async def _learn_pending(engine: AdapterLearningEngine, name: str, out: Output) 
     )
 
 
-def _line(ticket: Ticket) -> str:
+def format_ticket(ticket: Ticket) -> str:
     words = ticket.lesson.words if ticket.lesson else "pending"
     return f"{ticket.version.ref if ticket.version else ticket.adapter}: {words}"

@@ -25,16 +25,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        found = (await engine.find_adapters(options.text, options.k)).unwrap()
-    rows = [(f.adapter.name, f"{f.similarity:.2f}", needed(f), "yes" if f.sure else "no") for f in found]
+        matches = (await engine.find_adapters(options.text, options.k)).unwrap()
+    rows = [
+        (f.adapter.name, f"{f.similarity:.2f}", format_threshold(f), "yes" if f.sure else "no")
+        for f in matches
+    ]
     table = out.table(("adapter", "similarity", "needed", "sure"), rows)
-    out.result([describe.found_json(f) for f in found], table if found else "There are no adapters.")
-    if found and found[0].sure:
-        out.next_step("generate", found[0].adapter.name, options.text)
-    elif found:
+    out.result([describe.route_json(f) for f in matches], table if matches else "There are no adapters.")
+    if matches and matches[0].sure:
+        out.next_step("generate", matches[0].adapter.name, options.text)
+    elif matches:
         out.note("None is sure to know this: `ouroboros generate auto` would ask the bare model.")
 
 
-def needed(found: RouteMatch) -> str:
+def format_threshold(match: RouteMatch) -> str:
     """The similarity it takes; an adapter that has learned nothing is never near enough."""
-    return f"{found.needed:.2f}" if found.needed <= 1 else "-"
+    return f"{match.needed:.2f}" if match.needed <= 1 else "-"

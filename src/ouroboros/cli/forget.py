@@ -35,25 +35,30 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     async with open_engine(settings) as engine:
         with out.waiting("Forgetting"):
             if options.user:
-                found = (await engine.forget_user(options.user)).unwrap()
+                erasure = (await engine.forget_user(options.user)).unwrap()
             else:
-                found = (await engine.forget_events(options.name, *options.events)).unwrap()
-    out.result(_json(found), *_lines(found))
+                erasure = (await engine.forget_events(options.name, *options.events)).unwrap()
+    out.result(erasure_json(erasure), *format_erasure(erasure))
 
 
-def _json(found: Erasure) -> dict[str, Any]:
+def erasure_json(erasure: Erasure) -> dict[str, Any]:
     return {
-        "events": {adapter.name: list(numbers) for adapter, numbers in found.events.items()},
-        "removed": [str(ref) for ref in found.removed],
-        "remade": {str(old): str(new) if new else None for old, new in found.remade},
+        "events": {adapter.name: list(numbers) for adapter, numbers in erasure.events.items()},
+        "removed": [str(ref) for ref in erasure.removed],
+        "remade": {str(old): str(new) if new else None for old, new in erasure.remade},
     }
 
 
-def _lines(found: Erasure) -> list[str]:
-    if not found.events:
+def format_erasure(erasure: Erasure) -> list[str]:
+    if not erasure.events:
         return ["There was nothing to forget."]
-    lines = [f"Erased {describe.numbers(numbers)} of {a}." for a, numbers in found.events.items()]
-    lines += [f"{old} was made again as {new}." for old, new in found.remade if new]
-    lines += [f"Of {old} nothing was left." for old, new in found.remade if not new]
-    gone = describe.count(len(found.removed), "version")
-    return [*lines, f"Removed {gone} that stood on it." if found.removed else "No version stood on it."]
+    lines = [
+        f"Erased {describe.event_numbers(numbers)} of {a}." for a, numbers in erasure.events.items()
+    ]
+    lines += [f"{old} was made again as {new}." for old, new in erasure.remade if new]
+    lines += [f"Of {old} nothing was left." for old, new in erasure.remade if not new]
+    removed = describe.count(len(erasure.removed), "version")
+    return [
+        *lines,
+        f"Removed {removed} that stood on it." if erasure.removed else "No version stood on it.",
+    ]

@@ -25,45 +25,45 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        found = (await engine.check_store()).unwrap()
-        moved = (await engine.repair_store(found)).unwrap() if options.repair else []
-    lines = [f"{d.ref}: {d.words}{' It is being served.' if d.served else ''}" for d in found.damages]
+        report = (await engine.check_store()).unwrap()
+        moved = (await engine.repair_store(report)).unwrap() if options.repair else []
+    lines = [f"{d.ref}: {d.words}{' It is being served.' if d.served else ''}" for d in report.damages]
     lines += [f"{a.id} serves @{a.head} now." for a in moved]
     out.result(
-        _json(found) | {"moved": {a.id.name: a.head for a in moved}},
-        f"Read {found.versions} versions of {found.adapters} adapters: "
-        + (f"{len(found.damages)} damaged." if found.damages else "all whole."),
+        report_json(report) | {"moved": {a.id.name: a.head for a in moved}},
+        f"Read {report.versions} versions of {report.adapters} adapters: "
+        + (f"{len(report.damages)} damaged." if report.damages else "all whole."),
         *lines,
-        *_unused(found),
-        *_forgetting(found),
+        *format_unused_weights(report),
+        *format_interrupted_erasures(report),
     )
-    if found.damages:
+    if report.damages:
         raise StoreError(
-            f"The store is damaged in {len(found.damages)} places.",
+            f"The store is damaged in {len(report.damages)} places.",
             hint="Restore a backup to get back what was lost.",
         )
 
 
-def _json(found: StoreReport) -> dict[str, Any]:
-    damages = [{"version": str(d.ref), "what": d.words, "served": d.served} for d in found.damages]
+def report_json(report: StoreReport) -> dict[str, Any]:
+    damages = [{"version": str(d.ref), "what": d.words, "served": d.served} for d in report.damages]
     return {
-        "adapters": found.adapters,
-        "versions": found.versions,
+        "adapters": report.adapters,
+        "versions": report.versions,
         "damages": damages,
-        "unused": list(found.unused),
-        "forgetting": {n.adapter.name: list(n.events) for n in found.forgetting},
+        "unused": list(report.unused),
+        "forgetting": {n.adapter.name: list(n.events) for n in report.forgetting},
     }
 
 
-def _unused(found: StoreReport) -> list[str]:
-    if not found.unused:
+def format_unused_weights(report: StoreReport) -> list[str]:
+    if not report.unused:
         return []
-    return [f"{len(found.unused)} sets of weights belong to no version; ouroboros gc removes them."]
+    return [f"{len(report.unused)} sets of weights belong to no version; ouroboros gc removes them."]
 
 
-def _forgetting(found: StoreReport) -> list[str]:
+def format_interrupted_erasures(report: StoreReport) -> list[str]:
     return [
-        f"Forgetting {describe.numbers(n.events)} of {n.adapter} was interrupted;"
+        f"Forgetting {describe.event_numbers(n.events)} of {n.adapter} was interrupted;"
         f" go on with it: ouroboros forget {n.adapter}"
-        for n in found.forgetting
+        for n in report.forgetting
     ]

@@ -27,9 +27,9 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
         removed = (await engine.collect_garbage(timedelta(minutes=options.grace))).unwrap()
-        left = (await engine.check_store()).unwrap().unused
-    waiting = f"; {len(left)} wait for their grace to end" if left else ""
+        unused = (await engine.check_store()).unwrap().unused
+    waiting = f"; {len(unused)} wait for their grace to end" if unused else ""
     out.result(
-        {"removed": removed, "waiting": list(left)},
+        {"removed": removed, "waiting": list(unused)},
         f"Removed {len(removed)} unused sets of weights{waiting}.",
     )

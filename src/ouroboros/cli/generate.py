@@ -5,9 +5,9 @@ from argparse import ArgumentParser, Namespace
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
-from ouroboros.cli.find import needed
+from ouroboros.cli.find import format_threshold
 from ouroboros.cli.output import Output
-from ouroboros.cli.parser import given
+from ouroboros.cli.parser import given_options
 from ouroboros.cli.store import require_store
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    changes = given(options, "max_tokens", "temperature", "top_p", "seed")
+    changes = given_options(options, "max_tokens", "temperature", "top_p", "seed")
     config = GenerationConfig(stop=tuple(options.stop or ()), **changes)  # type: ignore[arg-type]
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     require_store(settings)
@@ -46,14 +46,14 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             answer = (await engine.generate_with_adapter(prompt, options.name, config)).unwrap()
             out.result(describe.generation_json(answer))
         else:
-            answer = await _stream(engine, prompt, options.name, config, out)
+            answer = await print_stream(engine, prompt, options.name, config, out)
     if answer is not None and options.name == AUTO_ADAPTER:
-        out.note(f"({_routed(answer)})")
+        out.note(f"({describe_route(answer)})")
     if answer is not None and answer.finish == "length":
         out.note("(cut at the token limit; --max-tokens raises it)")
 
 
-async def _stream(
+async def print_stream(
     engine: AdapterLearningEngine, prompt: str, name: str, config: GenerationConfig, out: Output
 ) -> Generation | None:
     """Print the answer as it comes, and end the line whatever happens."""
@@ -69,12 +69,12 @@ async def _stream(
     return answer
 
 
-def _routed(answer: Generation) -> str:
+def describe_route(answer: Generation) -> str:
     """Who answered, and why."""
-    found = answer.found
-    if found is None:
+    match = answer.found
+    if match is None:
         return "the bare model answered: there are no adapters"
-    how_near = f"similarity {found.similarity:.2f}, needed {needed(found)}"
+    figures = f"similarity {match.similarity:.2f}, needed {format_threshold(match)}"
     if answer.version:
-        return f"{answer.version} answered: {how_near}"
-    return f"the bare model answered: the nearest adapter, {found.adapter}, is not sure ({how_near})"
+        return f"{answer.version} answered: {figures}"
+    return f"the bare model answered: the nearest adapter, {match.adapter}, is not sure ({figures})"

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    files = AdapterFiles(_read(options.folder, CONFIG_FILE), _read(options.folder, WEIGHTS_FILE))
+    files = AdapterFiles(read_file(options.folder, CONFIG_FILE), read_file(options.folder, WEIGHTS_FILE))
     async with open_engine(settings) as engine:
         with out.waiting(f"Checking it against {settings.model}"):
             adapter = (await engine.import_adapter(options.name, files)).unwrap()
@@ -36,7 +36,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     out.next_step("generate", adapter.id.name, "your prompt")
 
 
-def _read(folder: Path, name: str) -> bytes:
+def read_file(folder: Path, name: str) -> bytes:
     """One file of the folder; never more of it than any adapter could hold."""
     path = folder / name
     if name == WEIGHTS_FILE and not path.exists() and (folder / "adapter_model.bin").exists():

@@ -36,27 +36,27 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
         if options.resume:
-            return await _resume(engine, options.resume, out)
+            return await resume(engine, options.resume, out)
         if options.cancel:
             (await engine.cancel_job(options.cancel)).unwrap()
             return out.result({"cancelled": options.cancel}, f"Gave up {options.cancel}.")
-        found = (await engine.list_jobs(options.name)).unwrap()
-    table = out.table(_HEADER, [_row(job) for job in found])
-    return out.result([_json(job) for job in found], table if found else "No training is under way.")
+        jobs = (await engine.list_jobs(options.name)).unwrap()
+    table = out.table(_HEADER, [format_job(job) for job in jobs])
+    return out.result([job_json(job) for job in jobs], table if jobs else "No training is under way.")
 
 
-async def _resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:
+async def resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:
     with training_progress(out) as on_progress:
         version = (await engine.resume_job(job, on_progress=on_progress)).unwrap()
-    out.result(describe.version_json(version), f"{version.ref} {describe.trained(version)}.")
+    out.result(describe.version_json(version), f"{version.ref} {describe.origin(version)}.")
 
 
-def _row(job: Job) -> tuple[str, ...]:
+def format_job(job: Job) -> tuple[str, ...]:
     step = f"{job.step}/{job.steps}" if job.steps else ""
-    return job.id, job.state.value, step, describe.when(job.created_at), job.reason
+    return job.id, job.state.value, step, describe.local_time(job.created_at), job.reason
 
 
-def _json(job: Job) -> dict[str, Any]:
+def job_json(job: Job) -> dict[str, Any]:
     return {
         "job": job.id,
         "state": job.state.value,

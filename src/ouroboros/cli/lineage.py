@@ -6,7 +6,7 @@ from pathlib import Path
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.picture import picture
+from ouroboros.cli.picture import draw_lineage
 from ouroboros.cli.store import require_store
 from ouroboros.domain.data import messages_of
 from ouroboros.domain.errors import InvalidFile
@@ -36,53 +36,53 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        found = (await engine.get_lineage(options.name)).unwrap()
-        events = {v.ref: (await engine.get_events(v.ref)).unwrap() for v in found}
-        heads = await _heads(engine, found)
+        versions = (await engine.get_lineage(options.name)).unwrap()
+        events = {v.ref: (await engine.get_events(v.ref)).unwrap() for v in versions}
+        heads = await find_heads(engine, versions)
     if options.svg:
-        _write(options.svg, picture(found, heads))
+        write_file(options.svg, draw_lineage(versions, heads))
     out.result(
         [
             describe.version_json(v)
-            | {"head": v.ref in heads, "learned": [_event_json(e) for e in events[v.ref]]}
-            for v in found
+            | {"head": v.ref in heads, "learned": [event_json(e) for e in events[v.ref]]}
+            for v in versions
         ],
-        *(line for v in reversed(found) for line in _lines(v, events[v.ref], v.ref in heads)),
+        *(line for v in reversed(versions) for line in format_version(v, events[v.ref], v.ref in heads)),
     )
 
 
-async def _heads(engine: AdapterLearningEngine, found: list[Version]) -> set[VersionRef]:
-    adapters = [(await engine.get_adapter(n)).unwrap() for n in {v.adapter for v in found}]
+async def find_heads(engine: AdapterLearningEngine, versions: list[Version]) -> set[VersionRef]:
+    adapters = [(await engine.get_adapter(n)).unwrap() for n in {v.adapter for v in versions}]
     return {VersionRef(a.id, a.head) for a in adapters}
 
 
-def _lines(version: Version, events: list[JournalEntry], served: bool) -> list[str]:
+def format_version(version: Version, events: list[JournalEntry], served: bool) -> list[str]:
     """A version, newest first, with what it came from and what it learned below it."""
     parents = ", ".join(str(p) for p in version.parents)
     lines = [
-        f"{'*' if served else 'o'} {version.ref}  {describe.when(version.created_at)}"
-        f"  {describe.trained(version)}{f'  from {parents}' if parents else ''}"
+        f"{'*' if served else 'o'} {version.ref}  {describe.local_time(version.created_at)}"
+        f"  {describe.origin(version)}{f'  from {parents}' if parents else ''}"
     ]
-    lines += [f"|   event {e.seq}: {_words(e)}" for e in events[:SHOWN]]
+    lines += [f"|   event {e.seq}: {describe_event(e)}" for e in events[:SHOWN]]
     if len(events) > SHOWN:
         lines.append(f"|   and {len(events) - SHOWN} more")
     return lines
 
 
-def _words(entry: JournalEntry) -> str:
+def describe_event(entry: JournalEntry) -> str:
     event = entry.event
     if not isinstance(event, FeedbackGiven):
         return describe.count(len(event.examples), "example") if event.kind == "examples" else event.kind
-    asked = describe.one_line(messages_of(event.prompt)[-1].content)
-    return f'{event.signal.kind.value} of "{asked}"' + (f" by {event.user}" if event.user else "")
+    question = describe.one_line(messages_of(event.prompt)[-1].content)
+    return f'{event.signal.kind.value} of "{question}"' + (f" by {event.user}" if event.user else "")
 
 
-def _event_json(entry: JournalEntry) -> dict[str, object]:
+def event_json(entry: JournalEntry) -> dict[str, object]:
     event = entry.event
-    found: dict[str, object] = {"event": entry.seq, "kind": event.kind, "at": event.at.isoformat()}
+    value: dict[str, object] = {"event": entry.seq, "kind": event.kind, "at": event.at.isoformat()}
     if not isinstance(event, FeedbackGiven):
-        return found | ({"examples": len(event.examples)} if event.kind == "examples" else {})
-    return found | {
+        return value | ({"examples": len(event.examples)} if event.kind == "examples" else {})
+    return value | {
         "signal": event.signal.kind.value,
         "prompt": messages_of(event.prompt)[-1].content,
         "user": event.user,
@@ -90,7 +90,7 @@ def _event_json(entry: JournalEntry) -> dict[str, object]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

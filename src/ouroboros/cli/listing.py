@@ -30,22 +30,22 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     if store_exists(settings):
         async with open_engine(settings) as engine:
             adapters = (await engine.list_adapters(after=options.after, limit=options.limit)).unwrap()
-    found = [describe.adapter_json(a) for a in adapters]
+    values = [describe.adapter_json(a) for a in adapters]
     if not adapters and options.after:
-        out.result(found, f"No adapter in {settings.store} sorts behind {options.after}.")
+        out.result(values, f"No adapter in {settings.store} sorts behind {options.after}.")
         return
     if not adapters:
-        out.result(found, f"No adapters in {settings.store} yet.")
+        out.result(values, f"No adapters in {settings.store} yet.")
         out.next_step("create", "NAME")
         return
-    out.result(found, out.table(_HEADER, [_row(a) for a in adapters]))
+    out.result(values, out.table(_HEADER, [format_row(a) for a in adapters]))
 
 
-def _row(adapter: Adapter) -> tuple[str, ...]:
+def format_row(adapter: Adapter) -> tuple[str, ...]:
     return (
         adapter.id.name,
         f"@{adapter.head}",
         describe.shape(adapter),
         adapter.base_name,
-        describe.when(adapter.created_at),
+        describe.local_time(adapter.created_at),
     )

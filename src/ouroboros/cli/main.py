@@ -43,7 +43,7 @@ from ouroboros.cli import (
     versions,
 )
 from ouroboros.cli.output import Output
-from ouroboros.cli.parser import Parser, build, given
+from ouroboros.cli.parser import Parser, build_parser, given_options
 from ouroboros.domain.errors import STATUS, OuroborosError
 from ouroboros.settings import NAMES, Settings
 
@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     out = Output("--json" in arguments)
     try:
-        _run(arguments, out)
+        run_verb(arguments, out)
         sys.stdout.flush()
     except OuroborosError as error:
-        return _fail(error, out, arguments)
+        return report_error(error, out, arguments)
     except KeyboardInterrupt:
         out.note("Stopped.")
         return STATUS["cancelled"].exit
@@ -81,31 +81,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"This is a bug in ouroboros: {type(error).__name__}: {error}",
             hint="Please report it with what --debug shows.",
         )
-        return _fail(unexpected, out, arguments)
+        return report_error(unexpected, out, arguments)
     return 0
 
 
-def _run(arguments: Sequence[str], out: Output) -> None:
-    parser = build(GROUPS)
+def run_verb(arguments: Sequence[str], out: Output) -> None:
+    parser = build_parser(GROUPS)
     parser.check_first(arguments)
     options, extras = parser.parse_known_args(arguments)
     if extras:
-        found: Parser = getattr(options, "parser", parser)
-        found.refuse_unknown(extras)
+        subparser: Parser = getattr(options, "parser", parser)
+        subparser.refuse_unknown(extras)
     if options.version:
         print(f"ouroboros {version('ouroboros-learning')}")
     elif options.verb is None:
         parser.print_help()
     else:
-        asyncio.run(options.run(options, _settings(options), out))
+        asyncio.run(options.run(options, load_settings(options), out))
 
 
-def _settings(options: Namespace) -> Settings:
+def load_settings(options: Namespace) -> Settings:
     file = getattr(options, "config", None)
-    return Settings.load(given(options, *NAMES), file=Path(file) if file else None)
+    return Settings.load(given_options(options, *NAMES), file=Path(file) if file else None)
 
 
-def _fail(error: OuroborosError, out: Output, arguments: Sequence[str]) -> int:
+def report_error(error: OuroborosError, out: Output, arguments: Sequence[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
     out.error(error)

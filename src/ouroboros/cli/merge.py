@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
-from ouroboros.cli.parser import given
+from ouroboros.cli.parser import given_options
 from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.errors import InvalidConfig
@@ -29,7 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--strategy", choices=[s.value for s in MergeStrategy], default=MergeStrategy.AVERAGE.value
     )
-    parser.add_argument("--weights", type=_numbers, metavar="X,X", help="one for each adapter, in order")
+    parser.add_argument(
+        "--weights", type=parse_weights, metavar="X,X", help="one for each adapter, in order"
+    )
     parser.add_argument("--density", type=float, metavar="X", help="share of entries ties and dare keep")
     parser.add_argument("--scale", type=float, metavar="X", help="multiplies the merged update")
     parser.add_argument(
@@ -42,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    changes = given(options, "weights", "density", "scale", "seed")
+    changes = given_options(options, "weights", "density", "scale", "seed")
     if options.space:
         changes["space"] = MergeSpace(options.space)
     recipe = MergeRecipe(MergeStrategy(options.strategy), **changes)  # type: ignore[arg-type]
@@ -60,17 +62,17 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
                     anyway=options.anyway,
                 )
             ).unwrap()
-    out.result(asdict(report) | {"id": report.id.name}, *_lines(report, out))
+    out.result(asdict(report) | {"id": report.id.name}, *format_report(report, out))
     if report.advice:
         out.note(f"Note: {report.advice}")
     out.next_step("generate", report.id.name, "your prompt")
 
 
-def _lines(report: MergeReport, out: Output) -> list[str]:
-    lost = "nothing was lost"
+def format_report(report: MergeReport, out: Output) -> list[str]:
+    loss = "nothing was lost"
     if report.relative_error >= 1e-5:
-        lost = f"{report.relative_error:.1%} was cut off (nothing at rank {report.lossless_rank})"
-    lines = [f"Merged into {report.id}, at rank {report.rank}: {lost}."]
+        loss = f"{report.relative_error:.1%} was cut off (nothing at rank {report.lossless_rank})"
+    lines = [f"Merged into {report.id}, at rank {report.rank}: {loss}."]
     if report.accuracy:
         rows = [(name, f"{share:.0%}") for name, share in report.accuracy.items()]
         lines += ["", out.table(("adapter", "probes right"), rows)]
@@ -79,7 +81,7 @@ def _lines(report: MergeReport, out: Output) -> list[str]:
     return lines
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def parse_weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -29,24 +29,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    source = _named(settings, options.source) if options.source else settings
-    target = _named(settings, options.target)
+    source = settings_for(settings, options.source) if options.source else settings
+    target = settings_for(settings, options.target)
     if set(store_urls(source)) & set(store_urls(target)):
         raise InvalidInput("Source and target are the same store.", hint="Name another with --to.")
     require_store(source)
     with (
-        closing(open_stores(source)) as here,
-        closing(open_stores(target)) as there,
+        closing(open_stores(source)) as source_stores,
+        closing(open_stores(target)) as target_stores,
         out.waiting("Copying"),
     ):
-        copied = migrate(here, there)
+        contents = migrate(source_stores, target_stores)
     out.result(
-        asdict(copied),
-        f"Copied and compared {copied.blobs} blobs, {copied.records} records and {copied.logs} logs.",
+        asdict(contents),
+        f"Copied and compared {contents.blobs} blobs, {contents.records} records and {contents.logs} logs.",
     )
 
 
-def _named(settings: Settings, urls: Sequence[str]) -> Settings:
+def settings_for(settings: Settings, urls: Sequence[str]) -> Settings:
     if len(urls) == 1:
         return replace(settings, store=urls[0], metadata="", blobs="")
     if len(urls) != 2:

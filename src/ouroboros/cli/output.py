@@ -45,7 +45,7 @@ class Output:
     def next_step(self, *words: str) -> None:
         """The command to type next."""
         if not self.as_json:
-            print(f"\nNext: {program()} {shlex.join(words)}")
+            print(f"\nNext: {program_name()} {shlex.join(words)}")
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -62,21 +62,21 @@ class Output:
     def error(self, error: OuroborosError) -> None:
         """One line, or with `as_json` one JSON object, on stderr."""
         if self.as_json:
-            found = {"code": error.code, "message": error.message, "hint": error.hint}
-            self.note(json.dumps({"error": found}, ensure_ascii=False))
+            value = {"code": error.code, "message": error.message, "hint": error.hint}
+            self.note(json.dumps({"error": value}, ensure_ascii=False))
         else:
             self.note(f"Error: {' '.join(str(error).split())}")
 
 
-def program() -> str:
+def program_name() -> str:
     """How this program was called, so that a command can be copied from its output."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
         return "python -m ouroboros"
-    found = shutil.which("ouroboros")
-    if found and Path(found).resolve() == called.resolve():
+    installed = shutil.which("ouroboros")
+    if installed and Path(installed).resolve() == path.resolve():
         return "ouroboros"
     try:
-        return str(called.resolve().relative_to(Path.cwd()))
+        return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return "ouroboros"

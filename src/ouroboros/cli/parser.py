@@ -41,11 +41,11 @@ class Parser(argparse.ArgumentParser):
         raise InvalidInput(f"There is no option {extra}.", hint=nearest(extra, options))
 
 
-def build(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
+def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
     """The grammar of the verbs, modules with NAME, HELP, EXAMPLES, `add_arguments` and `run`."""
     parser = Parser(
         prog="ouroboros",
-        description=f"Create, train and ask small adapters on one frozen model.\n{_listing(groups)}",
+        description=f"Create, train and ask small adapters on one frozen model.\n{list_verbs(groups)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="ouroboros VERB --help shows a verb's options and examples.",
         allow_abbrev=False,
@@ -68,7 +68,7 @@ def build(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
     return parser
 
 
-def _listing(groups: Mapping[str, Sequence[ModuleType]]) -> str:
+def list_verbs(groups: Mapping[str, Sequence[ModuleType]]) -> str:
     """Every verb with what it does, group by group."""
     lines = []
     for title, verbs in groups.items():
@@ -120,7 +120,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--debug", action="store_true", help="show where an error came from")
 
 
-def given(options: argparse.Namespace, *names: str) -> dict[str, object]:
+def given_options(options: argparse.Namespace, *names: str) -> dict[str, object]:
     """Those of the options that were given, by name."""
-    found = {name: getattr(options, name, None) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}

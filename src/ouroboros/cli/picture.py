@@ -22,16 +22,16 @@ _ARROW = (
 )
 
 
-def picture(versions: Sequence[Version], heads: Collection[VersionRef]) -> str:
+def draw_lineage(versions: Sequence[Version], heads: Collection[VersionRef]) -> str:
     """Versions, parents first, from left to right, with arrows from parents to children.
 
     Each is right of its parents; what branches off gets a row of its own. Heads are blue.
     """
-    places = _places(versions)
+    places = assign_places(versions)
     width = 2 * MARGIN + max(x for x, _ in places.values()) * COLUMN + WIDTH
     height = 2 * MARGIN + max(y for _, y in places.values()) * ROW + HEIGHT
-    arrows = [_arrow(places[p], places[v.ref]) for v in versions for p in v.parents if p in places]
-    boxes = [_box(v, places[v.ref], v.ref in heads) for v in versions]
+    arrows = [draw_arrow(places[p], places[v.ref]) for v in versions for p in v.parents if p in places]
+    boxes = [draw_box(v, places[v.ref], v.ref in heads) for v in versions]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
         f' viewBox="0 0 {width} {height}">\n<style>{_STYLE}</style>{_ARROW}\n'
@@ -41,47 +41,47 @@ def picture(versions: Sequence[Version], heads: Collection[VersionRef]) -> str:
     )
 
 
-def _places(versions: Sequence[Version]) -> dict[VersionRef, tuple[int, int]]:
+def assign_places(versions: Sequence[Version]) -> dict[VersionRef, tuple[int, int]]:
     """Column and row of each: the first child goes on in its parent's row, others open a new one."""
     places: dict[VersionRef, tuple[int, int]] = {}
     ends: dict[int, VersionRef] = {}
     for version in versions:
-        known = [p for p in version.parents if p in places]
-        column = 1 + max((places[p][0] for p in known), default=-1)
-        going_on = (places[p][1] for p in known if ends.get(places[p][1]) == p)
-        row = next(going_on, len(ends))
+        parents = [p for p in version.parents if p in places]
+        column = 1 + max((places[p][0] for p in parents), default=-1)
+        parent_rows = (places[p][1] for p in parents if ends.get(places[p][1]) == p)
+        row = next(parent_rows, len(ends))
         places[version.ref] = column, row
         ends[row] = version.ref
     return places
 
 
-def _box(version: Version, place: tuple[int, int], head: bool) -> str:
-    x, y = _corner(place)
+def draw_box(version: Version, place: tuple[int, int], head: bool) -> str:
+    x, y = corner(place)
     how = version.cause if len(version.cause) <= 26 else f"{version.cause[:25]}…"
     events = describe.events(version)
     note = f"{how}, {events}" if events and len(how) < 16 else how
     return (
         f"<g{' class=' + chr(34) + 'head' + chr(34) if head else ''}>"
-        f"<title>{escape(f'{version.ref}: {describe.trained(version)}')}</title>"
+        f"<title>{escape(f'{version.ref}: {describe.origin(version)}')}</title>"
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
-        f'<text x="{x + 10}" y="{y + 20}">{escape(_short(str(version.ref)))}</text>'
+        f'<text x="{x + 10}" y="{y + 20}">{escape(shorten(str(version.ref)))}</text>'
         f'<text class="small" x="{x + 10}" y="{y + 38}">{escape(note)}</text></g>'
     )
 
 
-def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
+def draw_arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
     """From the right side of one box to the left side of another, bending in the last gap only."""
-    (x1, y1), (x2, y2) = _corner(start), _corner(end)
+    (x1, y1), (x2, y2) = corner(start), corner(end)
     x1, y1, y2 = x1 + WIDTH, y1 + HEIGHT // 2, y2 + HEIGHT // 2
     turn = x2 - (COLUMN - WIDTH)
     bend = (turn + x2) // 2
     return f'<path d="M{x1} {y1}H{turn}C{bend} {y1} {bend} {y2} {x2} {y2}"/>'
 
 
-def _corner(place: tuple[int, int]) -> tuple[int, int]:
+def corner(place: tuple[int, int]) -> tuple[int, int]:
     return MARGIN + place[0] * COLUMN, MARGIN + place[1] * ROW
 
 
-def _short(text: str) -> str:
+def shorten(text: str) -> str:
     """The end matters: it has the number."""
     return text if len(text) <= 24 else f"…{text[-23:]}"

@@ -31,29 +31,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    examples = _examples(options)
+    examples = read_examples_given(options)
     require_store(settings)
     async with open_engine(settings) as engine:
         (await engine.get_adapter(options.name)).unwrap()
-        missing = 0
+        wrong = 0
         if options.remove is not None:
             pins = (await engine.unpin_answers(options.name, [options.remove])).unwrap()
         elif examples:
             with out.waiting("Asking"):
                 pins = (await engine.pin_answers(options.name, examples)).unwrap()
-                missing = await _missing(engine, options.name, examples)
+                wrong = await count_wrong(engine, options.name, examples)
         else:
-            pins = await _pins(engine, options.name)
+            pins = await read_pins(engine, options.name)
     lines = [f"{messages_of(pin.input)[-1].content} -> {pin.output}" for pin in pins]
     value = [{"input": pin.input, "output": pin.output} for pin in pins]
     out.result(value, *(lines or ["Nothing is pinned."]))
-    if missing:
+    if wrong:
         out.note(
-            f"Note: {missing} of these are not answered so yet; a pin guards an answer once it is right."
+            f"Note: {wrong} of these are not answered so yet; a pin guards an answer once it is right."
         )
 
 
-def _examples(options: Namespace) -> list[TrainingExample]:
+def read_examples_given(options: Namespace) -> list[TrainingExample]:
     match options.what:
         case []:
             return []
@@ -64,12 +64,12 @@ def _examples(options: Namespace) -> list[TrainingExample]:
     raise InvalidInput("Give a file, or one prompt and its answer.", hint="See: ouroboros pin --help")
 
 
-async def _missing(engine: AdapterLearningEngine, name: str, examples: list[TrainingExample]) -> int:
+async def count_wrong(engine: AdapterLearningEngine, name: str, examples: list[TrainingExample]) -> int:
     """How many of the examples the adapter does not answer so."""
-    found = (await engine.evaluate_adapter(name, examples)).unwrap()
-    return found.rows - found.correct
+    evaluation = (await engine.evaluate_adapter(name, examples)).unwrap()
+    return evaluation.rows - evaluation.correct
 
 
-async def _pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+async def read_pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
     probes = (await engine.get_probes(name)).unwrap()
     return [probe.example for probe in probes if probe.kind is ProbeKind.PINNED]

@@ -37,23 +37,28 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         from ouroboros.backend.local.model.config_only import describe_base
 
         base = describe_base(model)
-    found = list_size_options(base, options.rank)
+    options_by_size = list_size_options(base, options.rank)
     out.result(
-        {"model": model, "rank": options.rank, "limit": MAX_BYTES, "plans": [_json(p) for p in found]},
-        _title(model, base, options.rank),
+        {
+            "model": model,
+            "rank": options.rank,
+            "limit": MAX_BYTES,
+            "plans": [option_json(p) for p in options_by_size],
+        },
+        format_title(model, base, options.rank),
         "",
-        out.table(_HEADER, [_row(p) for p in found]),
+        out.table(_HEADER, [format_option(p) for p in options_by_size]),
     )
 
 
-def _title(model: str, base: BaseModel, rank: int) -> str:
+def format_title(model: str, base: BaseModel, rank: int) -> str:
     return (
         f"{model}: {base.architecture}, {base.parameters / 1e6:,.1f} million weights."
         f" Adapters of rank {rank}; the limit is {describe.size(MAX_BYTES)}."
     )
 
 
-def _row(plan: SizeOption) -> tuple[str, ...]:
+def format_option(plan: SizeOption) -> tuple[str, ...]:
     return (
         f"{plan.layers} ({plan.targets})",
         plan.precision.value,
@@ -63,5 +68,5 @@ def _row(plan: SizeOption) -> tuple[str, ...]:
     )
 
 
-def _json(plan: SizeOption) -> dict[str, Any]:
+def option_json(plan: SizeOption) -> dict[str, Any]:
     return asdict(plan) | {"fits": plan.fits}

@@ -12,7 +12,7 @@ from ouroboros.domain.training import OnProgress, TrainingProgress
 def training_progress(out: Output) -> Iterator[OnProgress]:
     """What to pass to a training as `on_progress`."""
     if not out.live:
-        yield _noting(out.note, _line)
+        yield with_notes(out.note, print_line)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -26,37 +26,39 @@ def training_progress(out: Output) -> Iterator[OnProgress]:
         task = bar.add_task("training", total=None, start=False, visible=False, figures="")
 
         def show(now: TrainingProgress) -> None:
-            bar.update(task, completed=now.step, total=now.steps, visible=True, figures=_figures(now))
+            bar.update(
+                task, completed=now.step, total=now.steps, visible=True, figures=format_figures(now)
+            )
 
-        yield _noting(bar.console.print, show)
+        yield with_notes(bar.console.print, show)
 
 
-def _noting(say: Callable[[str], None], show: OnProgress) -> OnProgress:
+def with_notes(print_note: Callable[[str], None], show: OnProgress) -> OnProgress:
     """Progress, and what a training has to say about itself, once."""
-    said: set[str] = set()
+    printed: set[str] = set()
 
-    def tell(now: TrainingProgress) -> None:
-        if now.note and now.note not in said:
-            said.add(now.note)
-            say(f"Note: {now.note}")
+    def report(now: TrainingProgress) -> None:
+        if now.note and now.note not in printed:
+            printed.add(now.note)
+            print_note(f"Note: {now.note}")
         show(now)
 
-    return tell
+    return report
 
 
-def _line(now: TrainingProgress) -> None:
+def print_line(now: TrainingProgress) -> None:
     """Print the first step, the last, and about ten between."""
     every = max(1, now.steps // 10)
     if now.step == 1 or now.step % every == 0 or now.step == now.steps:
-        print(f"step {now.step}/{now.steps}  {_figures(now)}", file=sys.stderr, flush=True)
+        print(f"step {now.step}/{now.steps}  {format_figures(now)}", file=sys.stderr, flush=True)
 
 
-def _figures(now: TrainingProgress) -> str:
+def format_figures(now: TrainingProgress) -> str:
     rate = now.tokens / max(now.seconds, 1e-9)
-    return f"loss {now.loss:.3f}  {rate:,.0f} tokens/s  {clock(now.seconds_left)} left"
+    return f"loss {now.loss:.3f}  {rate:,.0f} tokens/s  {format_clock(now.seconds_left)} left"
 
 
-def clock(seconds: float) -> str:
+def format_clock(seconds: float) -> str:
     """Like 0:07 or 12:30 or 1:02:03."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

@@ -24,18 +24,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        one = (await engine.get_version(options.name)).unwrap()
-        chosen = (await engine.get_lineage(one.ref)).unwrap() if options.line else [one]
+        version_named = (await engine.get_version(options.name)).unwrap()
+        versions = (
+            (await engine.get_lineage(version_named.ref)).unwrap() if options.line else [version_named]
+        )
         if options.line:
-            chosen = [v for v in chosen if v.parents or (v.origin and v.origin.seed is not None)]
-        found = []
-        for version in chosen:
+            versions = [v for v in versions if v.parents or (v.origin and v.origin.seed is not None)]
+        rebuilds = []
+        for version in versions:
             with out.waiting(f"Making {version.ref} again"):
-                found.append((await engine.rebuild_version(version.ref)).unwrap())
-    out.result([_json(r) for r in found], *map(_line, found))
+                rebuilds.append((await engine.rebuild_version(version.ref)).unwrap())
+    out.result([rebuild_json(r) for r in rebuilds], *map(format_rebuild, rebuilds))
 
 
-def _json(rebuilt: Rebuild) -> dict[str, Any]:
+def rebuild_json(rebuilt: Rebuild) -> dict[str, Any]:
     return {
         "version": str(rebuilt.version.ref),
         "identical": rebuilt.identical,
@@ -46,7 +48,7 @@ def _json(rebuilt: Rebuild) -> dict[str, Any]:
     }
 
 
-def _line(rebuilt: Rebuild) -> str:
+def format_rebuild(rebuilt: Rebuild) -> str:
     if rebuilt.identical:
         return f"{rebuilt.version.ref}: the same to the last bit ({rebuilt.digest[:12]})."
     why = f"; since then: {', '.join(rebuilt.differs)}" if rebuilt.differs else ""

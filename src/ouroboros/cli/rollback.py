@@ -28,10 +28,10 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         before = (await engine.get_version(options.name.partition("@")[0])).unwrap()
         adapter = (await engine.rollback_adapter(options.name, replay=options.replay)).unwrap()
     moved = adapter.head != before.number
-    said = f"{adapter.id} serves @{adapter.head} {'again' if moved else 'already'}"
+    sentence = f"{adapter.id} serves @{adapter.head} {'again' if moved else 'already'}"
     out.result(
         describe.adapter_json(adapter) | {"before": before.number},
-        f"{said}, instead of @{before.number}." if moved else f"{said}.",
+        f"{sentence}, instead of @{before.number}." if moved else f"{sentence}.",
     )
     if moved:
         out.next_step("rollback", str(before.ref))

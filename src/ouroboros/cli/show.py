@@ -27,20 +27,20 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     async with open_engine(settings) as engine:
         adapter = (await engine.get_adapter(options.name)).unwrap()
         versions = (await engine.get_versions(options.name)).unwrap()
-    found = describe.adapter_json(adapter) | {"versions": [describe.version_json(v) for v in versions]}
+    value = describe.adapter_json(adapter) | {"versions": [describe.version_json(v) for v in versions]}
     out.result(
-        found,
+        value,
         f"{adapter.id} on {adapter.base_name}: {describe.shape(adapter)}; serves @{adapter.head}.",
         "",
-        out.table(_HEADER, [_row(v) for v in versions]),
+        out.table(_HEADER, [format_row(v) for v in versions]),
     )
 
 
-def _row(version: Version) -> tuple[str, ...]:
+def format_row(version: Version) -> tuple[str, ...]:
     return (
         f"@{version.number}",
         f"@{version.parent}" if version.parent else "",
         describe.size(version.size),
-        describe.when(version.created_at),
-        describe.trained(version),
+        describe.local_time(version.created_at),
+        describe.origin(version),
     )

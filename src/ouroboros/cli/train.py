@@ -9,7 +9,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.parser import given
+from ouroboros.cli.parser import given_options
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
@@ -57,7 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    changes = {_FIELDS[k]: v for k, v in given(options, *_FIELDS).items()}
+    changes = {_FIELDS[k]: v for k, v in given_options(options, *_FIELDS).items()}
     examples = read_examples(options.file)
     require_store(settings)
     async with open_engine(settings) as engine:
@@ -66,7 +66,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             (await engine.base()).unwrap()
         config = training_config(options.preset, len(examples), changes)
         version = await train(engine, options.name, examples, config, out)
-    lines = [f"{version.ref} {describe.trained(version)}."]
+    lines = [f"{version.ref} {describe.origin(version)}."]
     lines += [f"{describe.verdict(version)}."] if version.verdict else []
     out.result(describe.version_json(version), *lines)
     if version.report and version.report.advice:

@@ -28,41 +28,42 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
         adapter = (await engine.get_adapter(options.name)).unwrap()
-        found = (await engine.track_adapter(options.name)).unwrap()
+        performance = (await engine.track_adapter(options.name)).unwrap()
         moves = (await engine.get_moves(options.name)).unwrap()
-    rows = [_row(v, use, served=v.number == adapter.head) for v, use in found.versions]
-    notes = [describe.gated(found.gated)] if found.gated.judged else []
-    notes += [f"Judgements are {found.trend}."] if found.trend else []
+    rows = [format_row(v, use, served=v.number == adapter.head) for v, use in performance.versions]
+    notes = [describe.gate_counts(performance.gated)] if performance.gated.judged else []
+    notes += [f"Judgements are {performance.trend}."] if performance.trend else []
     out.result(
         {
             "name": adapter.id.name,
             "head": adapter.head,
             "versions": [
-                describe.version_json(v) | {"use": describe.use_json(use)} for v, use in found.versions
+                describe.version_json(v) | {"use": describe.use_json(use)}
+                for v, use in performance.versions
             ],
-            "use": describe.use_json(found.use),
-            "trend": found.trend,
-            "gate": asdict(found.gated),
+            "use": describe.use_json(performance.use),
+            "trend": performance.trend,
+            "gate": asdict(performance.gated),
             "moves": [describe.move_json(m) for m in moves],
         },
         out.table(_HEADER, rows),
-        *(["", *notes, *map(_move, moves)] if notes or moves else []),
+        *(["", *notes, *map(format_move, moves)] if notes or moves else []),
     )
 
 
-def _row(version: Version, use: UsageCounts, served: bool) -> tuple[str, ...]:
+def format_row(version: Version, use: UsageCounts, served: bool) -> tuple[str, ...]:
     return (
         "*" if served else "-" if version.refused else "",
         f"@{version.number}",
         describe.parents(version),
         describe.events(version),
-        describe.judged(use),
-        describe.when(version.created_at),
-        describe.trained(version),
+        describe.judgements(use),
+        describe.local_time(version.created_at),
+        describe.origin(version),
     )
 
 
-def _move(move: HeadMoved) -> str:
+def format_move(move: HeadMoved) -> str:
     replayed = ", feedback since to be learned again" if move.replayed else ""
     reason = f": {move.reason}" if move.reason else ""
-    return f"{describe.when(move.at)}  @{move.before} -> @{move.after}{replayed}{reason}"
+    return f"{describe.local_time(move.at)}  @{move.before} -> @{move.after}{replayed}{reason}"
