@@ -25,11 +25,9 @@ with open_sync_engine(store="memory:") as engine:
     corrected = engine.generate_with_adapter(QUESTION, "desk").unwrap()
     print(f"before: {answer.text}\nafter:  {corrected.text}")
 
-    ticket_of_praise = engine.learn_from_feedback(
-        QUESTION, corrected, FeedbackSignal.success(), "desk"
-    ).unwrap()
-    if ticket_of_praise.lesson:
-        print(ticket_of_praise.lesson.words)
+    praise = engine.learn_from_feedback(QUESTION, corrected, FeedbackSignal.success(), "desk").unwrap()
+    if praise.lesson:
+        print(praise.lesson.words)
 
     engine.rollback_adapter("desk@2").unwrap()
     print(f"undone: {engine.generate_with_adapter(QUESTION, 'desk').unwrap().text}")

@@ -29,7 +29,8 @@ PARTICIPLES = VAGUE | set(
 """Irregular participles and adverbs that do not name a function, beside all in -ed, -en and -ly."""
 
 VERBS_AND_NOUNS = set(
-    "apply assembly embed feed listen multiply need open reply seed supply token".split()
+    """apply assembly embed feed flatten lengthen listen multiply need open reply seed shorten
+    supply tighten token widen""".split()
 )
 """Words with such an ending that are verbs or nouns."""
 

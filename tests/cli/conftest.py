@@ -14,7 +14,7 @@ from ouroboros.cli.main import main
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command came to."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -26,7 +26,7 @@ class CommandResult:
 
     @property
     def error(self) -> str:
-        """The one line that says what went wrong."""
+        """The one line that reports the error."""
         (line,) = [line for line in self.err.splitlines() if line.startswith("Error: ")]
         assert self.err.splitlines()[-1] == line
         assert "Traceback" not in self.err

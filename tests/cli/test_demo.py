@@ -1,4 +1,4 @@
-"""The demo's words, on a tiny model; what it shows of learning is tested on the starter."""
+"""The demo's output, on a tiny model; tests/system tests that it learns on the starter."""
 
 from ouroboros.cli.demo import TASK
 from tests.cli.shapes import FROZEN, fits

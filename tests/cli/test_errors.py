@@ -10,7 +10,7 @@ from ouroboros.cli.main import VERBS, main
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["tran"], "Did you mean train?"),
         (["train", "a", "b", "--epohs", "3"], "Did you mean --epochs?"),
@@ -75,7 +75,7 @@ def test_a_wrong_training_leaves_the_adapter_as_it_was(cli, rows, option, value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "holds no examples"),
         ('{"prompt": "a", "completion": "b"}\n{oops\n', "rows.jsonl, line 2"),
@@ -161,7 +161,7 @@ def test_debug_shows_where_an_error_came_from(cli):
     assert "Traceback" in cli("show", "x", "--debug").err
 
 
-def test_a_bug_is_said_to_be_one(cli, monkeypatch):
+def test_a_bug_is_reported_as_one(cli, monkeypatch):
     monkeypatch.setattr("ouroboros.cli.listing.store_exists", lambda settings: 1 / 0)
     ran = cli("list")
     assert ran.code == 1

@@ -50,8 +50,8 @@ def test_a_file_of_judgements_is_learned_together(run, tmp_path: Path) -> None:
     assert run("feedback", "tickets", "--file", str(file), "--json")[1] == out
 
 
-def test_nothing_pending_is_said(run) -> None:
-    assert run("feedback", "tickets", "--pending")[1] == "Nothing was pending.\n"
+def test_pending_without_events_says_so(run) -> None:
+    assert run("feedback", "tickets", "--pending")[1] == "There was nothing to learn.\n"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_bad_line_is_named_and_nothing_is_learned(
     assert code == 2
     assert "line 2" in error
     assert problem in error
-    assert run("feedback", "tickets", "--pending")[1] == "Nothing was pending.\n"
+    assert run("feedback", "tickets", "--pending")[1] == "There was nothing to learn.\n"
 
 
 def test_a_conversation_teaches_and_takes_back(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +101,6 @@ def test_a_conversation_teaches_and_takes_back(run, monkeypatch: pytest.MonkeyPa
     assert code == 0
     assert "after:  shipping   (tickets@2)" in out
     before = out.splitlines()[0]
-    assert f"tickets serves @1 again.\n  now:    {before}\n" in out
+    assert f"tickets now serves @1.\n  now:    {before}\n" in out
     assert "Ask something first." in error
     assert "The correction is empty." in error

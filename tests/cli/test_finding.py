@@ -4,8 +4,8 @@ import pytest
 
 
 @pytest.fixture
-def taught(cli, home):
-    """A store whose one adapter was told two things."""
+def trained(cli, home):
+    """A store with one adapter, trained on two examples."""
     (home / "rows.jsonl").write_text(
         '{"prompt": "where is my parcel?", "completion": "shipping"}\n'
         '{"prompt": "has the parcel been sent?", "completion": "shipping"}\n'
@@ -15,20 +15,20 @@ def taught(cli, home):
     return cli
 
 
-def test_find_lists_the_nearest_with_what_it_takes(taught):
-    ran = taught("find", "where is my parcel?", "--json")
+def test_find_lists_the_nearest_with_what_it_takes(trained):
+    ran = trained("find", "where is my parcel?", "--json")
     (match,) = ran.json
     assert match["adapter"] == "tickets"
     assert match["similarity"] > match["needed"]
     assert match["sure"]
-    assert "tickets" in taught("find", "where is my parcel?").out
+    assert "tickets" in trained("find", "where is my parcel?").out
 
 
-def test_generate_auto_says_who_answered(taught):
-    ran = taught("generate", "auto", "where is my parcel?")
+def test_generate_auto_says_who_answered(trained):
+    ran = trained("generate", "auto", "where is my parcel?")
     assert ran.code == 0
     assert "tickets@2 answered" in ran.err
-    assert taught("generate", "auto", "where is my parcel?", "--json").json["version"] == "tickets@2"
+    assert trained("generate", "auto", "where is my parcel?", "--json").json["version"] == "tickets@2"
 
 
 def test_without_adapters_the_bare_model_answers(cli):

@@ -18,7 +18,7 @@ def test_merge_makes_a_new_adapter(cli, two, rows):
     cli("train", "tickets", rows, "--epochs", "2")
     merged = cli("merge", "both", "tickets", "moods")
     assert merged.code == 0
-    assert merged.out.startswith("Merged into both, at rank 8: nothing was lost.")
+    assert merged.out.startswith("Merged into both at rank 8, without loss.")
     assert "\nThe gate: promoted: " in merged.out
     assert [a["name"] for a in cli("list", "--json").json] == ["both", "moods", "tickets"]
     cause = cli("show", "both", "--json").json["versions"][0]["cause"]
@@ -73,14 +73,14 @@ def test_plan_reads_the_configuration_alone(cli, home):
         ' "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000}'
     )
     planned = cli("plan", home, "--rank", "16")
-    assert "6,738.4 million weights" in planned.out
+    assert "6,738.4 million parameters" in planned.out
     assert "64 (auto)         bfloat16   16.0 MiB   no    9" in planned.out
     plan = cli("plan", home, "--rank", "16", "--json").json
     assert plan["limit"] == 10 * 2**20
     assert [p["fits"] for p in plan["plans"][:4]] == [False, False, True, True]
 
 
-def test_plan_refuses_a_rank_and_a_folder_that_are_none(cli, home):
+def test_plan_refuses_an_invalid_rank_and_a_missing_folder(cli, home):
     assert cli("plan", "--rank", "0").code == 2
     assert cli("plan", home / "missing").code == 6
 

@@ -5,7 +5,7 @@ def test_a_store_moves_and_is_compared(cli, home):
     cli("create", "tickets")
     moved = cli("migrate", "--to", "there")
     assert moved.code == 0
-    assert moved.out.startswith("Copied and compared 2 blobs")
+    assert moved.out.startswith("Copied and verified 2 blobs")
     assert cli("list", "--store", "there", "--json").json == cli("list", "--json").json
     assert cli("migrate", "--from", "./ouroboros-store", "--to", "there", "--json").json["blobs"] == 2
 

@@ -24,7 +24,7 @@ def test_a_log_gets_the_first_step_the_last_and_ten_between(capsys):
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_what_is_done_for_want_of_memory_is_said_once(live, capsys, monkeypatch):
+def test_a_note_is_printed_once(live, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     out = Output()
     out.live = live
@@ -52,7 +52,7 @@ def test_time_left_is_a_clock(seconds, shown):
     assert format_clock(seconds) == shown
 
 
-def test_waiting_is_said_in_a_log_and_on_a_terminal(capsys):
+def test_waiting_is_shown_in_a_log_and_on_a_terminal(capsys):
     for live in (False, True):
         out = Output()
         out.live = live

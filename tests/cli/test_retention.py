@@ -1,24 +1,24 @@
 """Pins and verdicts on the command line."""
 
 
-def test_pins_are_set_listed_and_let_go(cli, rows):
+def test_pins_are_set_listed_and_removed(cli, rows):
     cli("create", "tickets")
     assert cli("pin", "tickets").out == "Nothing is pinned.\n"
     pinned = cli("pin", "tickets", "Where is it?", "shipping")
     assert pinned.out == "Where is it? -> shipping\n"
-    assert "1 of these are not answered so yet" in pinned.err
+    assert "1 of these answers are not right yet" in pinned.err
     assert cli("pin", "tickets", "--json").json == [{"input": "Where is it?", "output": "shipping"}]
     assert cli("pin", "tickets", "--remove", "Where is it?").out == "Nothing is pinned.\n"
 
 
-def test_a_pin_that_is_not_there_is_not_let_go(cli):
+def test_an_unknown_pin_cannot_be_removed(cli):
     cli("create", "tickets")
     ran = cli("pin", "tickets", "--remove", "what?")
     assert ran.code == 3
     assert "No answer to this prompt is pinned" in ran.error
 
 
-def test_too_many_words_are_no_pin(cli):
+def test_a_pin_is_one_prompt_and_one_answer(cli):
     cli("create", "tickets")
     ran = cli("pin", "tickets", "a prompt", "an answer", "and more")
     assert ran.code == 2
@@ -38,7 +38,7 @@ def test_explain_gives_every_check_and_its_number(cli, rows):
     assert all(isinstance(check["value"], float) for check in verdict["checks"][1:5])
 
 
-def test_a_version_that_is_not_there_cannot_be_explained(cli):
+def test_an_unknown_version_cannot_be_explained(cli):
     cli("create", "tickets")
     ran = cli("explain", "tickets@7")
     assert ran.code == 3

@@ -24,7 +24,7 @@ def test_create_takes_single_fields_and_presets(cli):
 def test_create_makes_the_least_change_that_fits_when_asked(cli):
     fitting = ("create", "wide", "--rank", "256", "--precision", "float32")
     assert cli(*fitting, "--fit", "--json").json["config"]["precision"] == "float32"
-    assert "kept in float32" in cli("show", "wide").out
+    assert "stored in float32" in cli("show", "wide").out
 
 
 def test_create_makes_an_adapter_that_acts_on_answers_only(cli):
@@ -102,7 +102,7 @@ def test_a_long_list_comes_in_pages(cli):
     assert cli("list", "--limit", "0").code == 2
 
 
-def test_list_and_show_tell_what_there_is(cli, rows):
+def test_list_and_show_print_adapters_and_versions(cli, rows):
     for name in ("b", "a"):
         cli("create", name)
     cli("train", "a", rows)

@@ -15,11 +15,12 @@ def tickets(cli, rows):
     return cli
 
 
-def test_versions_shows_the_line_and_its_moves(tickets):
+def test_versions_shows_versions_gate_and_moves(tickets):
     shown = tickets("versions", "tickets").out.splitlines()
     assert [line[0] for line in shown[1:4]] == [" ", " ", "*"]
     assert shown[5] == (
-        "Of 2 versions judged 2 passed as made; saved by walking back 0, by training again 0; 0 refused."
+        "The gate judged 2 versions: 2 passed as made, 0 after walking back,"
+        " 0 after retraining; 0 refused."
     )
     assert "event 2" in shown[3]
     tickets("rollback", "tickets@2")
@@ -32,15 +33,15 @@ def test_versions_shows_the_line_and_its_moves(tickets):
 
 def test_rollback_says_how_to_undo_it_and_does_nothing_twice(tickets):
     assert tickets("rollback", "tickets@2").out.splitlines()[0] == (
-        "tickets serves @2 again, instead of @3."
+        "tickets now serves @2 instead of @3."
     )
     second = tickets("rollback", "tickets@2")
-    assert second.out == "tickets serves @2 already.\n"
+    assert second.out == "tickets already serves @2.\n"
     assert len(tickets("versions", "tickets", "--json").json["moves"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "said"),
+    ("name", "code", "message"),
     [
         ("tickets@9", 3, "has no version 9"),
         ("tickets", 2, "is served already"),
@@ -62,11 +63,11 @@ def test_diff_compares_weights_events_and_answers(tickets, rows):
     assert comparison["distance"] == pytest.approx(comparison["strengths"][1], rel=1e-3)
     assert [a["expected"] for a in comparison["answers"]] == ["delivery", "alarm", "hello"]
     same = tickets("diff", "tickets@2", "tickets@2")
-    assert "They are 0.000% of the layers' weight apart." in same.out
-    assert "Learned on the way: nothing." in same.out
+    assert "Their updates differ by 0.000% of the layers' weight norm." in same.out
+    assert "Learned in between: nothing." in same.out
 
 
-def test_lineage_tells_and_draws_what_a_version_came_from(tickets, home):
+def test_lineage_prints_and_draws_the_ancestors(tickets, home):
     tickets("create", "moods")
     tickets("merge", "both", "tickets@2", "moods")
     shown = tickets("lineage", "both", "--svg", "both.svg").out.splitlines()
@@ -80,31 +81,31 @@ def test_lineage_tells_and_draws_what_a_version_came_from(tickets, home):
     assert len(arrows) == 3
 
 
-def test_a_picture_of_a_name_full_of_markup_is_still_one(cli, home):
+def test_a_name_with_markup_is_escaped_in_the_picture(cli, home):
     cli("create", 'a<b>&"c')
     assert cli("lineage", 'a<b>&"c', "--svg", "it.svg").code == 0
     ElementTree.parse(home / "it.svg")
 
 
 def test_a_damaged_head_is_found_and_repaired(tickets, home):
-    assert tickets("fsck").out == "Read 3 versions of 1 adapters: all whole.\n"
+    assert tickets("fsck").out == "Checked 3 versions of 1 adapter: no damage.\n"
     digest = tickets("versions", "tickets", "--json").json["versions"][2]["digest"]
     file = home / f"ouroboros-store/blobs/adapters/{digest}/adapter_model.safetensors"
     file.write_bytes(b"x" + file.read_bytes()[1:])
     ran = tickets("fsck")
     assert ran.code == 7
     assert "tickets@3" in ran.out
-    assert "It is being served." in ran.out
-    assert "tickets serves @2 now." in tickets("fsck", "--repair").out
+    assert "This version is being served." in ran.out
+    assert "tickets now serves @2." in tickets("fsck", "--repair").out
     assert tickets("show", "tickets", "--json").json["head"] == 2
 
 
-def test_gc_removes_what_a_deleted_row_left(tickets, home):
+def test_gc_removes_weights_without_a_version(tickets, home):
     orphan = home / "ouroboros-store/blobs/adapters" / ("0" * 64)
     orphan.mkdir()
     (orphan / "adapter_config.json").write_text("{}")
     assert json.loads(tickets("gc", "--json").out) == {"removed": [], "waiting": ["0" * 64]}
-    assert tickets("gc", "--grace", "0").out == "Removed 1 unused sets of weights.\n"
+    assert tickets("gc", "--grace", "0").out == "Removed 1 unused set of weights.\n"
     assert not orphan.exists()
     assert "--grace is -1" in tickets("gc", "--grace=-1").error
 
@@ -121,7 +122,7 @@ def test_a_backup_is_restored_into_an_empty_store_only(tickets):
 
 
 @pytest.mark.parametrize("verb", ["versions x", "lineage x", "fsck", "gc", "backup f"])
-def test_without_a_store_there_is_nothing_to_look_at(cli, home, verb):
+def test_reading_verbs_need_a_store(cli, home, verb):
     ran = cli(*verb.split())
     assert ran.code == 3
     assert not (home / "ouroboros-store").exists()

@@ -20,7 +20,7 @@ from ouroboros.settings import Settings
 from ouroboros.stores.open import MEMORY
 
 NAME = "bench"
-HELP = "measure this machine with this model: training, feedback, answering, both at once"
+HELP = "measure training, feedback and generation on this machine, one by one and together"
 EXAMPLES = """\
   ouroboros bench
   ouroboros bench --model ./my-model --threads 4
@@ -44,7 +44,7 @@ class Figure:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """It takes none."""
+    """This verb has no arguments."""
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -55,28 +55,30 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             figures = await measure(engine)
     out.result(
         {"model": base.name, "figures": [asdict(f) for f in figures]},
-        f"{base.name}: {base.architecture}, {base.parameters / 1e6:,.1f} million weights.",
+        f"{base.name}: {base.architecture}, {base.parameters / 1e6:,.1f} million parameters.",
         "",
         out.table(("what", "measured", "unit"), [(f.what, f"{f.value:,.1f}", f.unit) for f in figures]),
     )
 
 
 async def measure(engine: AdapterLearningEngine) -> list[Figure]:
-    """All figures, on adapters that are gone with the store."""
+    """Measures every figure on adapters in a store that is discarded afterwards."""
     names = [f"bench-{i}" for i in range(ROWS)]
     for name in names:
         (await engine.create_adapter(name)).unwrap()
-    await generate_all(engine, [None])  # what is made at first use, and read from the disk
+    await generate_all(engine, [None])  # warm up: caches are filled at first use
     await measure_training(engine, names[-1:])
     return [
         Figure("training one adapter", await measure_training(engine, names[:1]), "tokens/s"),
         Figure(f"training {ROWS} adapters at once", await measure_training(engine, names), "tokens/s"),
-        Figure("one correction, learned and served", await measure_correction(engine, names[1]), "ms"),
+        Figure("one correction, until it is served", await measure_correction(engine, names[1]), "ms"),
         *[
             Figure(
-                f"answering, {ROWS} rows of {who}", await measure_generation(engine, asked), "tokens/s"
+                f"generating, {ROWS} rows of {who}",
+                await measure_generation(engine, adapters),
+                "tokens/s",
             )
-            for who, asked in (
+            for who, adapters in (
                 ("the base", [None] * ROWS),
                 ("one adapter", names[:1] * ROWS),
                 (f"{ROWS} adapters", names),
@@ -87,7 +89,7 @@ async def measure(engine: AdapterLearningEngine) -> list[Figure]:
 
 
 async def measure_training(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
-    """Tokens of all of them, by the time that the slowest took."""
+    """Returns the tokens per second of all trainings together, by the time of the slowest."""
     progress: dict[str, TrainingProgress] = {}
     config = TrainingConfig(epochs=2)
 
@@ -116,7 +118,7 @@ async def measure_generation(engine: AdapterLearningEngine, adapters: Sequence[s
 
 
 async def generate_all(engine: AdapterLearningEngine, adapters: Sequence[str | None]) -> int:
-    """Ask at once; the tokens that came."""
+    """Sends all requests at once and returns the number of tokens generated."""
     results = await asyncio.gather(
         *(
             engine.generate_with_adapter(example.input, name, _ANSWERS)
@@ -127,7 +129,7 @@ async def generate_all(engine: AdapterLearningEngine, adapters: Sequence[str | N
 
 
 async def measure_interference(engine: AdapterLearningEngine, names: Sequence[str]) -> list[Figure]:
-    """How long readers wait from piece to piece, alone and while the last adapter learns."""
+    """Measures the gap between tokens, without training and while the last adapter trains."""
     gap_idle = await measure_token_gaps(engine, names)
     token = CancellationToken()
     rows = _EXAMPLES * 50
@@ -136,8 +138,8 @@ async def measure_interference(engine: AdapterLearningEngine, names: Sequence[st
     token.cancel()
     await training
     return [
-        Figure("between two tokens, 95 of 100 within", gap_idle, "ms"),
-        Figure("the same while an adapter learns", gap_training, "ms"),
+        Figure("gap between tokens, 95th percentile", gap_idle, "ms"),
+        Figure("the same while an adapter trains", gap_training, "ms"),
     ]
 
 

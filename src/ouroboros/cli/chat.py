@@ -17,22 +17,24 @@ from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
 NAME = "chat"
-HELP = "talk to an adapter and teach it as you go"
+HELP = "chat with an adapter and correct its answers as you go"
 EXAMPLES = """\
   ouroboros chat tickets
 
-what you type is answered; a line that starts with / teaches:
+The adapter answers each line. A line that starts with / is a command:
   /fix team-parcel     the last answer should have been this
-  /good, /bad          the last answer was right, was wrong
-  /undo                serve the version before the last lesson again
+  /good, /bad          the last answer was right, or wrong
+  /undo                go back to the version before the last lesson
   /help, /quit"""
 
-_HELP = "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes a lesson back; /quit"
+_HELP = "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes that back, /quit ends"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
-    parser.add_argument("--max-tokens", type=int, default=64, metavar="N", help="tokens of an answer")
+    parser.add_argument(
+        "--max-tokens", type=int, default=64, metavar="N", help="longest answer, in tokens (64)"
+    )
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -42,14 +44,14 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         with out.waiting(f"Loading {settings.model}"):
             (await engine.base()).unwrap()
         chat = Chat(engine, adapter.id, GenerationConfig(max_tokens=options.max_tokens), out)
-        out.note(f"Talking to {adapter.id}@{adapter.head}. {_HELP}")
+        out.note(f"Chatting with {adapter.id}@{adapter.head}. {_HELP}.")
         while (line := await read_line()) is not None:
             if not await chat.handle_line(line.strip()):
                 return
 
 
 async def read_line() -> str | None:
-    """The next line, None at the end of input. The prompt is shown to people only."""
+    """Reads the next line, or None at the end of input. Only a terminal gets a prompt."""
     if sys.stdin.isatty():
         print("> ", end="", flush=True, file=sys.stderr)
     line = await asyncio.to_thread(sys.stdin.readline)
@@ -58,7 +60,7 @@ async def read_line() -> str | None:
 
 @dataclass
 class Chat:
-    """One conversation: the last prompt and answer are what a lesson is about."""
+    """One conversation. Commands judge the last prompt and answer."""
 
     engine: AdapterLearningEngine
     adapter: AdapterId
@@ -68,7 +70,7 @@ class Chat:
     answer: Generation | None = None
 
     async def handle_line(self, line: str) -> bool:
-        """Answer or obey one line; False when it ends the conversation. Errors are told, not raised."""
+        """Handles one line; returns False when the conversation ends. Errors are printed."""
         if not line:
             return True
         word, _, rest = line.partition(" ")
@@ -97,10 +99,10 @@ class Chat:
         if word in commands:
             await commands[word]()
         else:
-            self.out.note(_HELP)
+            self.out.note(f"{_HELP}.")
 
     async def _teach(self, signal: FeedbackSignal) -> None:
-        """Learn, and show the answer before and after."""
+        """Learns from a judgement and prints the answer before and after."""
         if self.answer is None:
             return self.out.note("Ask something first.")
         before = self.answer.text
@@ -118,7 +120,7 @@ class Chat:
         return None
 
     async def _undo(self) -> None:
-        """Serve the head's parent again, and show what it says."""
+        """Rolls back to the head's parent and prints its answer."""
         versions = (await self.engine.get_versions(self.adapter)).unwrap()
         head = (await self.engine.get_adapter(self.adapter)).unwrap().head
         (current,) = (v for v in versions if v.number == head)
@@ -131,7 +133,7 @@ class Chat:
         text = self.answer.text if self.answer else None
         self.out.result(
             {"head": adapter.head, "answer": text},
-            f"  {adapter.id} serves @{adapter.head} again.",
+            f"  {adapter.id} now serves @{adapter.head}.",
             *([f"  now:    {text}"] if text is not None else []),
         )
         return None

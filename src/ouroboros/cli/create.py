@@ -14,7 +14,7 @@ from ouroboros.lora.planning import shrink_to_limit
 from ouroboros.settings import Settings
 
 NAME = "create"
-HELP = "make a new adapter, which at first answers exactly as the model does"
+HELP = "create an adapter; until it is trained it answers exactly as the model does"
 EXAMPLES = """\
   ouroboros create tickets
   ouroboros create tickets --rank 16 --targets q_proj,v_proj
@@ -34,26 +34,36 @@ _FIELDS |= {"acts_on": "acts_on"}
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the task's name")
     parser.add_argument(
-        "--preset", choices=("auto", *PRESETS), default="auto", help="where the options below start from"
+        "--preset",
+        choices=("auto", *PRESETS),
+        default="auto",
+        help="the values that the options below override",
     )
-    parser.add_argument("--description", default="", metavar="TEXT", help="what the task is; finds it")
+    parser.add_argument(
+        "--description",
+        default="",
+        metavar="TEXT",
+        help="what the task is, so that `find` and `auto` match it",
+    )
     parser.add_argument("--rank", type=int, metavar="N", help="rank of the update")
     parser.add_argument("--rate", type=float, metavar="RATE", help="learning rate")
     parser.add_argument("--targets", metavar="NAMES", help='layers: "q_proj,v_proj", auto or all-linear')
     parser.add_argument("--alpha", type=float, metavar="X", help="the update is scaled by alpha / rank")
-    parser.add_argument("--rslora", action="store_true", default=None, help="or by alpha / sqrt(rank)")
+    parser.add_argument(
+        "--rslora", action="store_true", default=None, help="scale by alpha / sqrt(rank) instead"
+    )
     parser.add_argument(
         "--answer-only",
         dest="acts_on",
         action="store_const",
         const=ANSWER,
-        help="the model reads prompts by itself, once for all such adapters",
+        help="adapt answers only: prompts are read by the model alone, once for all such adapters",
     )
-    parser.add_argument("--precision", metavar="TYPE", help="stored as float32, bfloat16, int8 or int4")
+    parser.add_argument("--precision", metavar="TYPE", help="store as float32, bfloat16, int8 or int4")
     parser.add_argument(
-        "--fit", action="store_true", help="if it exceeds 10 MiB, the least change that fits"
+        "--fit", action="store_true", help="make the smallest change that fits into 10 MiB"
     )
-    parser.add_argument("--max-steps", type=int, metavar="N", help="steps one training may take at most")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="the most steps of one training")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -72,14 +82,14 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     )
     if adapter.config.precision != config.precision:
         out.note(
-            f"Note: in bfloat16 it would exceed 10 MiB, so it is kept in {adapter.config.precision}. "
+            f"Note: in bfloat16 it would exceed 10 MiB, so it is stored in {adapter.config.precision}. "
             "`ouroboros export` writes it as bfloat16 for other programs."
         )
     out.next_step("train", adapter.id.name, "FILE.jsonl")
 
 
 def adapter_config(preset: str, base: BaseModel, changes: dict[str, Any]) -> AdapterConfig:
-    """What suits the model, or a preset; `changes` override single fields."""
+    """Returns the preset, or what suits the model, with single fields changed."""
     if preset == "auto":
         return AdapterConfig.auto(base, **changes)
     return replace(PRESETS[preset](), **changes)

@@ -1,4 +1,4 @@
-"""`ouroboros demo`: the main job on a bundled task, from nothing to an adapter that learned."""
+"""`ouroboros demo`: create, train and evaluate an adapter on a bundled task."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -19,29 +19,29 @@ from ouroboros.settings import DEFAULTS, Settings
 from ouroboros.starter import examples_path
 
 NAME = "demo"
-HELP = "see an adapter learn: 100 bundled examples, scored on 60 others before and after"
+HELP = "train an adapter on 100 bundled examples, and score it on 60 others before and after"
 EXAMPLES = """\
   ouroboros demo
   ouroboros demo --model Qwen/Qwen3-0.6B --store ./qwen-store"""
 
 TASK = "tickets"
 DESCRIPTION = "the demo: which team a customer's message is for"
-"""By which the demo knows its own adapter again."""
+"""The description that marks the demo's adapter."""
 
 SHOWN = 4
-"""Held-out questions whose answers are printed."""
+"""Number of held-out questions whose answers are printed."""
 
 
 @dataclass(frozen=True)
 class DemoTask:
-    """The bundled task: what is learned, and what is only asked."""
+    """The bundled task: examples to train on, and others to evaluate with."""
 
     train: list[TrainingExample]
     heldout: list[TrainingExample]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """It takes none."""
+    """This verb has no arguments."""
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -67,7 +67,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         "",
         format_scores(version, before, after, out),
         "",
-        f"{version.ref} learned {describe_training(version)}; it is kept in {settings.store}.",
+        f"{version.ref} learned {describe_training(version)}. It is stored in {settings.store}.",
     )
     where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
     where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
@@ -77,12 +77,14 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 async def evaluate(
     engine: AdapterLearningEngine, adapter: str | None, data: DemoTask, out: Output
 ) -> Evaluation:
-    with out.waiting(f"Asking {adapter or 'the bare model'} {len(data.heldout)} held-out questions"):
+    with out.waiting(
+        f"Evaluating {adapter or 'the bare model'} on {len(data.heldout)} held-out questions"
+    ):
         return (await engine.evaluate_adapter(adapter, data.heldout)).unwrap()
 
 
 async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Output) -> Version:
-    """The head of the demo's adapter: trained now, unless an earlier demo has done so."""
+    """Returns the head of the demo's adapter, and trains it unless an earlier demo has done so."""
     names = [a.id.name for a in (await engine.list_adapters()).unwrap()]
     if TASK not in names:
         base = (await engine.base()).unwrap()
@@ -92,21 +94,21 @@ async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Outp
     if adapter.description != DESCRIPTION:
         raise Conflict(
             f"The store's adapter {TASK!r} is not the demo's.",
-            hint="Give the demo a store of its own: --store ./demo-store",
+            hint="Use a separate store for the demo: --store ./demo-store",
         )
     versions = (await engine.get_versions(TASK)).unwrap()
     head = next(version for version in versions if version.number == adapter.head)
     if head.report is None:
         config = TrainingConfig.auto(len(data.train))
         return await train(engine, TASK, data.train, config, out)
-    out.note(f"{head.ref} has been trained by an earlier demo; it is only asked again.")
+    out.note(f"{head.ref} was trained by an earlier demo; only the evaluation runs again.")
     return head
 
 
 def format_answers(
     examples: Sequence[TrainingExample], before: Evaluation, after: Evaluation
 ) -> list[str]:
-    """A few held-out questions and what was answered, without the adapter and with it."""
+    """Formats a few held-out questions with the answers without and with the adapter."""
     lines = []
     for example, without, with_it in list(zip(examples, before.answers, after.answers, strict=True))[
         :SHOWN
@@ -129,10 +131,10 @@ def format_scores(version: Version, before: Evaluation, after: Evaluation, out: 
 
 
 def describe_training(version: Version) -> str:
-    """Like: 100 examples in 17 s (845 KiB)."""
+    """Returns, for example: 90 examples in 11 s (845 KiB)."""
     report = version.report
     took = f"{report.rows} examples in {report.seconds:.0f} s" if report else ""
-    return f"{took} ({describe.size(version.size)}), the rest is kept to ask it"
+    return f"{took} ({describe.size(version.size)}); the others are held out to test later versions"
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Adapters, versions and answers as words for people and as JSON for programs."""
+"""Describes adapters, versions and answers: as text for people and as JSON for programs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -53,10 +53,11 @@ def move_json(move: HeadMoved) -> dict[str, Any]:
 
 
 def gate_counts(counts: GateCounts) -> str:
-    """What the gate did, in a sentence."""
+    """Returns a sentence about what the gate did."""
     return (
-        f"Of {counts.judged} versions judged {counts.passed} passed as made; saved by walking back "
-        f"{counts.walked}, by training again {counts.again}; {counts.refused} refused."
+        f"The gate judged {count(counts.judged, 'version')}: {counts.passed} passed as made,"
+        f" {counts.walked} after walking back, {counts.again} after retraining;"
+        f" {counts.refused} refused."
     )
 
 
@@ -89,17 +90,17 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def shape(adapter: Adapter) -> str:
-    """Like: rank 8 on all-linear, rate 0.005."""
+    """Returns, for example: rank 8 on all-linear, rate 0.005."""
     config = adapter.config
     scaling = ", rsLoRA" if config.use_rslora else ""
-    precision = "" if config.precision == AUTO else f", kept in {config.precision}"
+    precision = "" if config.precision == AUTO else f", stored in {config.precision}"
     targets = ",".join(config.target_names)
     acts = ", on answers only" if config.acts_on == ANSWER else ""
     return f"rank {config.rank} on {targets}{scaling}{acts}, rate {config.learning_rate:g}{precision}"
 
 
 def origin(version: Version) -> str:
-    """How a version came to be, in a few words."""
+    """Returns how a version was made, in a few words."""
     report = version.report
     cause = f"{version.cause}, refused" if version.refused else version.cause
     if report is None:
@@ -111,14 +112,14 @@ def origin(version: Version) -> str:
 
 
 def parents(version: Version) -> str:
-    """Like @3, or tickets@3, moods@2 for a merge."""
+    """Returns, for example: @3; for a merge: tickets@3, moods@2."""
     if version.parent is not None:
         return f"@{version.parent}"
     return ", ".join(str(p) for p in version.parents)
 
 
 def events(version: Version) -> str:
-    """The events a version learned, like: event 4, or events 5-9."""
+    """Returns the events a version learned: event 4, or events 5-9."""
     if version.events is None:
         return ""
     first = version.lessons[0].event if version.lessons else version.events
@@ -126,13 +127,13 @@ def events(version: Version) -> str:
 
 
 def judgements(use: UsageCounts) -> str:
-    """Like: 9 of 10 (60-98%)."""
+    """Returns, for example: 9 of 10 (60%-98%)."""
     low, high = use.interval
     return f"{use.good} of {use.judged} ({low:.0%}-{high:.0%})" if use.judged else ""
 
 
 def event_numbers(numbers: Sequence[int]) -> str:
-    """Like: events 1, 3-5."""
+    """Returns, for example: events 1, 3-5."""
     runs: list[list[int]] = []
     for n in numbers:
         if runs and n == runs[-1][1] + 1:
@@ -144,7 +145,7 @@ def event_numbers(numbers: Sequence[int]) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """Like: 1 adapter, 2 adapters."""
+    """Returns, for example: 1 adapter, or 2 adapters."""
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
@@ -154,7 +155,7 @@ def one_line(text: str, limit: int = 70) -> str:
 
 
 def verdict(version: Version) -> str:
-    """Why it was promoted or refused, in a few words; "" where nothing was judged."""
+    """Returns why a version was promoted or refused; empty if it was never judged."""
     return summarize_verdict(version.verdict) if version.verdict else ""
 
 
@@ -163,7 +164,7 @@ def size(count: int) -> str:
 
 
 def local_time(moment: datetime) -> str:
-    """In the reader's own time zone."""
+    """Formats a time in the reader's time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 

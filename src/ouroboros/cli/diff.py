@@ -14,19 +14,19 @@ from ouroboros.domain.results import Comparison
 from ouroboros.settings import Settings
 
 NAME = "diff"
-HELP = "show what changed from one version to another: events, weights, answers"
+HELP = "show what changed between two versions: events, weights, answers"
 EXAMPLES = """\
   ouroboros diff tickets@2 tickets@5
-  ouroboros diff tickets@2 tickets --probes heldout.jsonl    answers before and after"""
+  ouroboros diff tickets@2 tickets --probes heldout.jsonl    compare their answers too"""
 
 SHOWN = 10
-"""Changed answers that are printed; --json has them all."""
+"""Number of changed answers that are printed; --json has all of them."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("before", metavar="BEFORE", help="a version: tickets@2")
     parser.add_argument("after", metavar="AFTER", help="another: tickets@5, or tickets for the head")
-    parser.add_argument("--probes", type=Path, metavar="FILE", help="examples that both answer")
+    parser.add_argument("--probes", type=Path, metavar="FILE", help="examples that both versions answer")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -56,7 +56,7 @@ def format_comparison(comparison: Comparison, out: Output) -> list[str]:
         ("made", *(describe.origin(v) for v in versions)),
         ("when", *(describe.local_time(v.created_at) for v in versions)),
         ("size", *(describe.size(v.size) for v in versions)),
-        ("update, of the layers' weight", *(f"{s:.3%}" for s in comparison.strengths)),
+        ("update, share of weight norm", *(f"{s:.3%}" for s in comparison.strengths)),
     ]
     if comparison.scores:
         rows.append(("probes right", *map(describe.percent, comparison.scores)))
@@ -64,8 +64,8 @@ def format_comparison(comparison: Comparison, out: Output) -> list[str]:
     return [
         out.table(("", *(str(v.ref) for v in versions)), rows),
         "",
-        f"They are {comparison.distance:.3%} of the layers' weight apart.",
-        f"Learned on the way: {describe.event_numbers(comparison.learned) or 'nothing'}.",
+        f"Their updates differ by {comparison.distance:.3%} of the layers' weight norm.",
+        f"Learned in between: {describe.event_numbers(comparison.learned) or 'nothing'}.",
         *format_answers(comparison),
     ]
 

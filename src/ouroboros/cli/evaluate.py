@@ -17,8 +17,8 @@ NAME = "evaluate"
 HELP = "count how many examples of a file an adapter answers exactly"
 EXAMPLES = """\
   ouroboros evaluate tickets heldout.jsonl
-  ouroboros evaluate tickets                    its own probes: what every new version is asked
-  ouroboros evaluate tickets@1 heldout.jsonl    version 1 answers as the bare model does"""
+  ouroboros evaluate tickets                    its probes, which test every new version
+  ouroboros evaluate tickets@1 heldout.jsonl    version 1 is the bare model"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -44,7 +44,7 @@ async def read_probes(engine: AdapterLearningEngine, name: str) -> list[Training
     probes = (await engine.get_probes(name)).unwrap()
     if not probes:
         raise InvalidInput(
-            f"{name} has no probes yet: it was taught nothing that could be held out.",
-            hint="Give a file of examples to ask.",
+            f"{name} has no probes yet: none of its examples were held out.",
+            hint="Give a file of examples.",
         )
     return [probe.example for probe in probes]

@@ -10,15 +10,17 @@ from ouroboros.cli.store import require_store
 from ouroboros.settings import Settings
 
 NAME = "explain"
-HELP = "say why a version was promoted or refused, with every number"
+HELP = "show why a version was promoted or refused, with every number"
 EXAMPLES = """\
-  ouroboros explain tickets            the version that is served
+  ouroboros explain tickets            the served version
   ouroboros explain tickets@3
   ouroboros explain tickets@3 --json"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="ADAPTER@VERSION", help="a version; without a number, the head")
+    parser.add_argument(
+        "name", metavar="ADAPTER@VERSION", help="the version; without a number, the head"
+    )
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:

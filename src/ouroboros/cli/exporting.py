@@ -20,7 +20,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@2")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="made if it is not there")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="created if it does not exist")
     parser.add_argument("--gguf", action="store_true", help="one GGUF file instead of a PEFT folder")
 
 

@@ -24,27 +24,36 @@ EXAMPLES = """\
   ouroboros feedback tickets "Where is my parcel?" --good 0.8 --user ann
   ouroboros feedback tickets "Say hello" --chosen "Hi!" --rejected "Greetings."
   ouroboros feedback tickets --file judgements.jsonl
-  ouroboros feedback tickets --pending             learn what an interrupted run left behind
+  ouroboros feedback tickets --pending             learn what an interrupted run did not
 
-without --answer the adapter is asked first, and its answer is what is judged; a line of a file is like
+Without --answer the adapter answers first, and you judge that answer. A line of a file looks like
   {"prompt": "Where is my parcel?", "answer": "team-keys", "correction": "team-parcel", "user": "ann"}"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what was asked")
-    parser.add_argument("--answer", metavar="TEXT", help="what was answered")
-    parser.add_argument("--fix", metavar="TEXT", help="the answer should have been this")
-    parser.add_argument("--good", metavar="0..1", type=float, nargs="?", const=1.0, help="it was right")
-    parser.add_argument("--bad", action="store_true", help="it was wrong")
-    parser.add_argument("--score", metavar="0..1", type=float, help="how much it was liked")
-    parser.add_argument("--critique", metavar="TEXT", help="words for the record")
-    parser.add_argument("--chosen", metavar="TEXT", help="of two answers, the better")
-    parser.add_argument("--rejected", metavar="TEXT", help="of two answers, the worse")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the prompt")
+    parser.add_argument("--answer", metavar="TEXT", help="the answer that is judged")
+    parser.add_argument("--fix", metavar="TEXT", help="what the answer should have been")
+    parser.add_argument(
+        "--good",
+        metavar="0..1",
+        type=float,
+        nargs="?",
+        const=1.0,
+        help="the answer was right; how right, from 0 to 1",
+    )
+    parser.add_argument("--bad", action="store_true", help="the answer was wrong")
+    parser.add_argument("--score", metavar="0..1", type=float, help="how good the answer was")
+    parser.add_argument("--critique", metavar="TEXT", help="a comment that is stored but not learned")
+    parser.add_argument("--chosen", metavar="TEXT", help="the better of two answers")
+    parser.add_argument("--rejected", metavar="TEXT", help="the worse of two answers")
     parser.add_argument("--user", metavar="NAME", help="who judges")
-    parser.add_argument("--key", metavar="KEY", help="two judgements with one key count once")
-    parser.add_argument("--file", metavar="FILE", type=Path, help="many judgements, as JSON lines")
-    parser.add_argument("--pending", action="store_true", help="learn what is journalled already")
+    parser.add_argument("--key", metavar="KEY", help="judgements with the same key count once")
+    parser.add_argument("--file", metavar="FILE", type=Path, help="judgements as JSON lines")
+    parser.add_argument(
+        "--pending", action="store_true", help="learn judgements that are already in the journal"
+    )
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -72,7 +81,7 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
 
 
 def read_options(options: Namespace) -> list[RecordedFeedback]:
-    """What the options say, once; a judgement without an answer is completed later."""
+    """Returns the judgements that the options name. A missing answer is generated later."""
     signals = read_signals(options)
     if sum((bool(signals), bool(options.file), options.pending)) != 1 or len(signals) > 1:
         raise InvalidInput(
@@ -84,7 +93,7 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
     if options.file:
         return read_judgements(options.file)
     if options.prompt is None:
-        raise InvalidInput("The prompt is missing.", hint="Say what was asked.")
+        raise InvalidInput("The prompt is missing.", hint="Give the prompt whose answer you judge.")
     answer = options.answer or options.rejected or ""
     return [RecordedFeedback(options.prompt, answer, signals[0], options.user, options.key)]
 
@@ -109,7 +118,7 @@ def read_signals(options: Namespace) -> list[FeedbackSignal]:
 async def with_answer(
     engine: AdapterLearningEngine, name: str, judgement: RecordedFeedback
 ) -> tuple[RecordedFeedback, Any]:
-    """A judgement and what it judges: the answer it brings, or the one that the adapter gives now."""
+    """Returns a judgement with its answer, or with the one that the adapter generates now."""
     if judgement.answer:
         return judgement, judgement.answer
     return judgement, (await engine.generate_with_adapter(judgement.prompt, name)).unwrap()
@@ -118,7 +127,7 @@ async def with_answer(
 async def submit_all(
     engine: AdapterLearningEngine, name: str, judgements: Sequence[tuple[RecordedFeedback, Any]]
 ) -> list[Ticket]:
-    """Journal all, then wait for all: what comes together is learned together."""
+    """Submits all judgements before waiting, so that they are learned in one update."""
     tickets = []
     for j, answer in judgements:
         result = await engine.learn_from_feedback(
@@ -135,7 +144,7 @@ async def learn_pending(engine: AdapterLearningEngine, name: str, out: Output) -
     lines = [f"{a.id}@{a.head} has learned everything up to event {a.applied}." for a in moved]
     out.result(
         [{"adapter": a.id.name, "head": a.head, "applied": a.applied} for a in moved],
-        *(lines or ["Nothing was pending."]),
+        *(lines or ["There was nothing to learn."]),
     )
 
 

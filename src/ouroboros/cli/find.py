@@ -10,16 +10,16 @@ from ouroboros.domain.routing import RouteMatch
 from ouroboros.settings import Settings
 
 NAME = "find"
-HELP = "find the adapters that know a task"
+HELP = "find the adapters that match a prompt or a task"
 EXAMPLES = """\
   ouroboros find "Where is my parcel?"
   ouroboros find "customers asking about money" -k 10
-  ouroboros generate auto "Where is my parcel?"    ask the one that knows"""
+  ouroboros generate auto "Where is my parcel?"    use the best match"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("text", metavar="TEXT", help="a prompt, or words about the task")
-    parser.add_argument("-k", type=int, default=5, metavar="N", help="adapters at most (default 5)")
+    parser.add_argument("text", metavar="TEXT", help="a prompt, or a description of the task")
+    parser.add_argument("-k", type=int, default=5, metavar="N", help="the most adapters to list (5)")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -30,14 +30,14 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         (f.adapter.name, f"{f.similarity:.2f}", format_threshold(f), "yes" if f.sure else "no")
         for f in matches
     ]
-    table = out.table(("adapter", "similarity", "needed", "sure"), rows)
+    table = out.table(("adapter", "similarity", "threshold", "match"), rows)
     out.result([describe.route_json(f) for f in matches], table if matches else "There are no adapters.")
     if matches and matches[0].sure:
         out.next_step("generate", matches[0].adapter.name, options.text)
     elif matches:
-        out.note("None is sure to know this: `ouroboros generate auto` would ask the bare model.")
+        out.note("No adapter is close enough: `ouroboros generate auto` would use the bare model.")
 
 
 def format_threshold(match: RouteMatch) -> str:
-    """The similarity it takes; an adapter that has learned nothing is never near enough."""
+    """Formats the required similarity; an adapter that has learned nothing never matches."""
     return f"{match.needed:.2f}" if match.needed <= 1 else "-"

@@ -12,18 +12,18 @@ from ouroboros.domain.results import Erasure
 from ouroboros.settings import Settings
 
 NAME = "forget"
-HELP = "erase what was given, and make again without it what had learned it"
+HELP = "erase events or a user's feedback, and rebuild the versions that learned from them"
 EXAMPLES = """\
-  ouroboros forget tickets 4         event 4; ouroboros lineage tickets shows which learned what
+  ouroboros forget tickets 4         event 4; `ouroboros lineage tickets` lists events
   ouroboros forget tickets 4 7 8
-  ouroboros forget --user ann        whatever ann said, to any adapter
-  ouroboros forget tickets           go on with a forgetting that was interrupted"""
+  ouroboros forget --user ann        ann's feedback to every adapter
+  ouroboros forget tickets           resume an interrupted erasure"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="the adapter")
-    parser.add_argument("events", metavar="EVENT", nargs="*", type=int, help="numbers of events")
-    parser.add_argument("--user", metavar="USER", help="forget this user instead")
+    parser.add_argument("events", metavar="EVENT", nargs="*", type=int, help="event numbers")
+    parser.add_argument("--user", metavar="USER", help="erase all feedback of this user")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -33,7 +33,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         )
     require_store(settings)
     async with open_engine(settings) as engine:
-        with out.waiting("Forgetting"):
+        with out.waiting("Erasing"):
             if options.user:
                 erasure = (await engine.forget_user(options.user)).unwrap()
             else:
@@ -55,10 +55,12 @@ def format_erasure(erasure: Erasure) -> list[str]:
     lines = [
         f"Erased {describe.event_numbers(numbers)} of {a}." for a, numbers in erasure.events.items()
     ]
-    lines += [f"{old} was made again as {new}." for old, new in erasure.remade if new]
-    lines += [f"Of {old} nothing was left." for old, new in erasure.remade if not new]
+    lines += [f"Rebuilt {old} as {new}." for old, new in erasure.remade if new]
+    lines += [f"Nothing remains of {old}." for old, new in erasure.remade if not new]
     removed = describe.count(len(erasure.removed), "version")
     return [
         *lines,
-        f"Removed {removed} that stood on it." if erasure.removed else "No version stood on it.",
+        f"Removed {removed} that had learned from it."
+        if erasure.removed
+        else "No version had learned from it.",
     ]

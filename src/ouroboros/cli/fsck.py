@@ -12,14 +12,14 @@ from ouroboros.registry.fsck import StoreReport
 from ouroboros.settings import Settings
 
 NAME = "fsck"
-HELP = "read the whole store, verify every digest, and say what is damaged or unused"
+HELP = "verify every digest in the store and report what is damaged or unused"
 EXAMPLES = """\
   ouroboros fsck
-  ouroboros fsck --repair    where the served version is damaged, serve a sound one"""
+  ouroboros fsck --repair    if a served version is damaged, serve an intact one"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--repair", action="store_true", help="put right what can be put right")
+    parser.add_argument("--repair", action="store_true", help="repair what can be repaired")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -27,20 +27,24 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     async with open_engine(settings) as engine:
         report = (await engine.check_store()).unwrap()
         moved = (await engine.repair_store(report)).unwrap() if options.repair else []
-    lines = [f"{d.ref}: {d.words}{' It is being served.' if d.served else ''}" for d in report.damages]
-    lines += [f"{a.id} serves @{a.head} now." for a in moved]
+    lines = [
+        f"{d.ref}: {d.words}{' This version is being served.' if d.served else ''}"
+        for d in report.damages
+    ]
+    lines += [f"{a.id} now serves @{a.head}." for a in moved]
     out.result(
         report_json(report) | {"moved": {a.id.name: a.head for a in moved}},
-        f"Read {report.versions} versions of {report.adapters} adapters: "
-        + (f"{len(report.damages)} damaged." if report.damages else "all whole."),
+        f"Checked {describe.count(report.versions, 'version')}"
+        f" of {describe.count(report.adapters, 'adapter')}: "
+        + (f"{len(report.damages)} damaged." if report.damages else "no damage."),
         *lines,
         *format_unused_weights(report),
         *format_interrupted_erasures(report),
     )
     if report.damages:
         raise StoreError(
-            f"The store is damaged in {len(report.damages)} places.",
-            hint="Restore a backup to get back what was lost.",
+            f"The store has {describe.count(len(report.damages), 'damaged version')}.",
+            hint="Restore a backup to recover, or serve intact versions with --repair.",
         )
 
 
@@ -58,12 +62,12 @@ def report_json(report: StoreReport) -> dict[str, Any]:
 def format_unused_weights(report: StoreReport) -> list[str]:
     if not report.unused:
         return []
-    return [f"{len(report.unused)} sets of weights belong to no version; ouroboros gc removes them."]
+    return [f"{len(report.unused)} sets of weights belong to no version; `ouroboros gc` removes them."]
 
 
 def format_interrupted_erasures(report: StoreReport) -> list[str]:
     return [
-        f"Forgetting {describe.event_numbers(n.events)} of {n.adapter} was interrupted;"
-        f" go on with it: ouroboros forget {n.adapter}"
+        f"Erasing {describe.event_numbers(n.events)} of {n.adapter} was interrupted;"
+        f" resume it: ouroboros forget {n.adapter}"
         for n in report.forgetting
     ]

@@ -15,24 +15,34 @@ from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
 NAME = "generate"
-HELP = "answer a prompt with an adapter, a given one or whichever knows the task"
+HELP = "answer a prompt with an adapter that you name, or with the one that matches the prompt"
 EXAMPLES = """\
   ouroboros generate tickets "Where is my parcel?"
-  ouroboros generate tickets@1 "Where is my parcel?"    version 1 answers as the bare model does
+  ouroboros generate tickets@1 "Where is my parcel?"    version 1 is the bare model
   ouroboros generate poems "About autumn" --temperature 0.8 --seed 1 --max-tokens 200
-  ouroboros generate auto "Where is my parcel?"         whichever adapter knows, or the bare model
+  ouroboros generate auto "Where is my parcel?"         the best match, or the bare model
   ouroboros generate tickets - < question.txt"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, one version (tickets@2), or auto")
-    parser.add_argument("prompt", metavar="PROMPT", help="what to answer; - reads it from stdin")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="tokens at most (default 64)")
-    parser.add_argument("--temperature", type=float, metavar="X", help="0, the default, is greedy")
-    parser.add_argument("--top-p", type=float, metavar="X", help="sample from the likeliest tokens only")
-    parser.add_argument("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    parser.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens (64)")
     parser.add_argument(
-        "--stop", action="append", metavar="TEXT", help="end before this text; repeatable"
+        "--temperature", type=float, metavar="X", help="0, the default, takes the likeliest token"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="X",
+        help="sample from the likeliest tokens of this total probability",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="make sampling repeatable")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        metavar="TEXT",
+        help="stop before this text; can be given several times",
     )
 
 
@@ -50,13 +60,13 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     if answer is not None and options.name == AUTO_ADAPTER:
         out.note(f"({describe_route(answer)})")
     if answer is not None and answer.finish == "length":
-        out.note("(cut at the token limit; --max-tokens raises it)")
+        out.note("(stopped at the token limit; raise it with --max-tokens)")
 
 
 async def print_stream(
     engine: AdapterLearningEngine, prompt: str, name: str, config: GenerationConfig, out: Output
 ) -> Generation | None:
-    """Print the answer as it comes, and end the line whatever happens."""
+    """Prints the answer as it is generated, and ends the line even if generation fails."""
     answer, started = None, False
     try:
         async for piece in engine.stream_with_adapter(prompt, name, config):
@@ -70,11 +80,13 @@ async def print_stream(
 
 
 def describe_route(answer: Generation) -> str:
-    """Who answered, and why."""
+    """Returns which adapter answered, and why."""
     match = answer.found
     if match is None:
         return "the bare model answered: there are no adapters"
-    figures = f"similarity {match.similarity:.2f}, needed {format_threshold(match)}"
+    figures = f"similarity {match.similarity:.2f}, threshold {format_threshold(match)}"
     if answer.version:
         return f"{answer.version} answered: {figures}"
-    return f"the bare model answered: the nearest adapter, {match.adapter}, is not sure ({figures})"
+    return (
+        f"the bare model answered: the nearest adapter, {match.adapter}, is not close enough ({figures})"
+    )

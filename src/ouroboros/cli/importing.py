@@ -11,16 +11,16 @@ from ouroboros.domain.weights import CONFIG_FILE, MAX_BYTES, WEIGHTS_FILE, Adapt
 from ouroboros.settings import Settings
 
 NAME = "import"
-HELP = "take in an adapter that PEFT or another program saved"
+HELP = "import an adapter that PEFT or another program saved"
 EXAMPLES = """\
   ouroboros import tickets ./peft-folder
   ouroboros import tickets ./peft-folder --model Qwen/Qwen3-0.6B"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="what it is called here")
+    parser.add_argument("name", metavar="NAME", help="the new adapter's name")
     parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, help=f"with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        "folder", metavar="FOLDER", type=Path, help=f"a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
     )
 
 
@@ -37,12 +37,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def read_file(folder: Path, name: str) -> bytes:
-    """One file of the folder; never more of it than any adapter could hold."""
+    """Reads one file of the folder, and never more than the largest possible adapter."""
     path = folder / name
     if name == WEIGHTS_FILE and not path.exists() and (folder / "adapter_model.bin").exists():
         raise InvalidFile(
-            f"{folder} has its weights as a pickle only, and loading one can run any code.",
-            hint="Save them again, where you trust them, with safe_serialization=True.",
+            f"{folder} has its weights only as a pickle, and loading a pickle can run arbitrary code.",
+            hint="If you trust it, save it again with safe_serialization=True.",
         )
     try:
         with path.open("rb") as file:

@@ -14,20 +14,20 @@ from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
 NAME = "jobs"
-HELP = "list trainings that are not done, go on with one that was interrupted, or give one up"
+HELP = "list unfinished trainings, resume an interrupted one, or cancel one"
 EXAMPLES = """\
   ouroboros jobs
   ouroboros jobs tickets
-  ouroboros jobs --resume tickets#4    go on from its last checkpoint
-  ouroboros jobs --cancel tickets#4    whichever program runs it"""
+  ouroboros jobs --resume tickets#4    resume from its last checkpoint
+  ouroboros jobs --cancel tickets#4    even if another program runs it"""
 
 _HEADER = ("job", "state", "step", "since", "reason")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", help="of one adapter only")
-    parser.add_argument("--resume", metavar="JOB", help="go on with a training")
-    parser.add_argument("--cancel", metavar="JOB", help="give a training up")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="list this adapter's only")
+    parser.add_argument("--resume", metavar="JOB", help="resume this training")
+    parser.add_argument("--cancel", metavar="JOB", help="cancel this training")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -39,10 +39,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             return await resume(engine, options.resume, out)
         if options.cancel:
             (await engine.cancel_job(options.cancel)).unwrap()
-            return out.result({"cancelled": options.cancel}, f"Gave up {options.cancel}.")
+            return out.result({"cancelled": options.cancel}, f"Cancelled {options.cancel}.")
         jobs = (await engine.list_jobs(options.name)).unwrap()
     table = out.table(_HEADER, [format_job(job) for job in jobs])
-    return out.result([job_json(job) for job in jobs], table if jobs else "No training is under way.")
+    return out.result(
+        [job_json(job) for job in jobs], table if jobs else "There are no unfinished trainings."
+    )
 
 
 async def resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:

@@ -18,19 +18,19 @@ from ouroboros.registry.journal import JournalEntry
 from ouroboros.settings import Settings
 
 NAME = "lineage"
-HELP = "show what a version was made from: versions, and the events it learned"
+HELP = "show where a version comes from: its ancestors and the events they learned"
 EXAMPLES = """\
-  ouroboros lineage tickets@5            one version, back to its beginnings
+  ouroboros lineage tickets@5            one version and its ancestors
   ouroboros lineage tickets              all versions of an adapter
   ouroboros lineage tickets --svg tickets.svg"""
 
 SHOWN = 5
-"""Events that are printed for each version; --json has them all."""
+"""Number of events printed for each version; --json has all of them."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, or one version: tickets@5")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw it")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="also draw it into this file")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -57,7 +57,7 @@ async def find_heads(engine: AdapterLearningEngine, versions: list[Version]) -> 
 
 
 def format_version(version: Version, events: list[JournalEntry], served: bool) -> list[str]:
-    """A version, newest first, with what it came from and what it learned below it."""
+    """Formats a version with its parents, and below it the events it learned."""
     parents = ", ".join(str(p) for p in version.parents)
     lines = [
         f"{'*' if served else 'o'} {version.ref}  {describe.local_time(version.created_at)}"

@@ -19,9 +19,9 @@ _HEADER = ("name", "head", "shape", "base", "created")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many (default: all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="list at most this many (default: all)")
     parser.add_argument(
-        "--after", default="", metavar="NAME", help="those whose names sort behind this one"
+        "--after", default="", metavar="NAME", help="list only names that sort after this one"
     )
 
 
@@ -32,7 +32,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             adapters = (await engine.list_adapters(after=options.after, limit=options.limit)).unwrap()
     values = [describe.adapter_json(a) for a in adapters]
     if not adapters and options.after:
-        out.result(values, f"No adapter in {settings.store} sorts behind {options.after}.")
+        out.result(values, f"No adapter in {settings.store} sorts after {options.after}.")
         return
     if not adapters:
         out.result(values, f"No adapters in {settings.store} yet.")

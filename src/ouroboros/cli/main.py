@@ -1,4 +1,4 @@
-"""`ouroboros`: parse, run one verb, and turn every failure into one line and an exit code."""
+"""`ouroboros`: runs one verb, and turns every failure into one line and an exit code."""
 
 import asyncio
 import os
@@ -48,15 +48,15 @@ from ouroboros.domain.errors import STATUS, OuroborosError
 from ouroboros.settings import NAMES, Settings
 
 GROUPS = {
-    "Make and teach": (create, train, jobs, feedback, chat, merge, pin),
-    "Ask": (generate, find, evaluate),
-    "See what came of it": (listing, show, versions, explain, diff, lineage),
-    "Go back": (rollback, rebuild, forget, delete),
-    "Other programs": (plan, importing, exporting),
+    "Create and train": (create, train, jobs, feedback, chat, merge, pin),
+    "Generate and evaluate": (generate, find, evaluate),
+    "Inspect": (listing, show, versions, explain, diff, lineage),
+    "Undo": (rollback, rebuild, forget, delete),
+    "Plan, import, export": (plan, importing, exporting),
     "The store": (fsck, gc, backup, restore, migrate),
     "Try it": (demo, bench),
 }
-"""Every verb, under what it is for."""
+"""Every verb, grouped by purpose."""
 
 VERBS = tuple(chain.from_iterable(GROUPS.values()))
 
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out.note("Stopped.")
         return STATUS["cancelled"].exit
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter's last flush must not complain about it.
+        # The reader of our output closed the pipe: the interpreter's last flush must not fail on it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # the last line of defence: a bug is no page of Python
+    except Exception as error:  # a bug is reported in one line, without a traceback
         unexpected = OuroborosError(
             f"This is a bug in ouroboros: {type(error).__name__}: {error}",
-            hint="Please report it with what --debug shows.",
+            hint="Please report it with the output of --debug.",
         )
         return report_error(unexpected, out, arguments)
     return 0

@@ -15,32 +15,45 @@ from ouroboros.learning.gate.report import summarize_verdict
 from ouroboros.settings import Settings
 
 NAME = "merge"
-HELP = "merge adapters into a new one; they themselves stay as they are"
+HELP = "merge adapters into a new one; the parents stay unchanged"
 EXAMPLES = """\
   ouroboros merge support tickets moods
   ouroboros merge support tickets@3 moods --strategy ties --density 0.3
   ouroboros merge plain tickets slang --strategy task_arithmetic --weights=1,-0.5
-  ouroboros merge support tickets moods --probes both.jsonl    does it help? ask both"""
+  ouroboros merge support tickets moods --probes both.jsonl    compare all on these"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="what the merged adapter is called")
-    parser.add_argument("parents", metavar="ADAPTER", nargs="+", help="adapters, or versions: tickets@2")
+    parser.add_argument("name", metavar="NAME", help="the merged adapter's name")
+    parser.add_argument(
+        "parents", metavar="ADAPTER", nargs="+", help="the parents: adapters, or versions like tickets@2"
+    )
     parser.add_argument(
         "--strategy", choices=[s.value for s in MergeStrategy], default=MergeStrategy.AVERAGE.value
     )
     parser.add_argument(
-        "--weights", type=parse_weights, metavar="X,X", help="one for each adapter, in order"
+        "--weights", type=parse_weights, metavar="X,X", help="one weight per parent, in order"
     )
-    parser.add_argument("--density", type=float, metavar="X", help="share of entries ties and dare keep")
+    parser.add_argument(
+        "--density", type=float, metavar="X", help="share of the entries that ties and dare keep"
+    )
     parser.add_argument("--scale", type=float, metavar="X", help="multiplies the merged update")
     parser.add_argument(
-        "--space", choices=[s.value for s in MergeSpace], help="where ties and dare work"
+        "--space", choices=[s.value for s in MergeSpace], help="the space in which ties and dare work"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="decides what dare drops")
-    parser.add_argument("--rank", type=int, metavar="N", help="cut to it (default: as little as fits)")
-    parser.add_argument("--probes", type=Path, metavar="FILE", help="examples to compare all on")
-    parser.add_argument("--anyway", action="store_true", help="make it even if a parent answers better")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed for the entries that dare drops")
+    parser.add_argument(
+        "--rank",
+        type=int,
+        metavar="N",
+        help="reduce to this rank (default: the largest that is needed and fits)",
+    )
+    parser.add_argument(
+        "--probes", type=Path, metavar="FILE", help="examples on which to compare merge and parents"
+    )
+    parser.add_argument(
+        "--anyway", action="store_true", help="keep the merge even if the gate refuses it"
+    )
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -69,10 +82,10 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def format_report(report: MergeReport, out: Output) -> list[str]:
-    loss = "nothing was lost"
+    loss = "without loss"
     if report.relative_error >= 1e-5:
-        loss = f"{report.relative_error:.1%} was cut off (nothing at rank {report.lossless_rank})"
-    lines = [f"Merged into {report.id}, at rank {report.rank}: {loss}."]
+        loss = f"with {report.relative_error:.1%} cut off (rank {report.lossless_rank} is exact)"
+    lines = [f"Merged into {report.id} at rank {report.rank}, {loss}."]
     if report.accuracy:
         rows = [(name, f"{share:.0%}") for name, share in report.accuracy.items()]
         lines += ["", out.table(("adapter", "probes right"), rows)]
@@ -85,4 +98,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InvalidConfig(f"--weights is {text!r}.", hint="Like: --weights=1,-0.5") from None
+        raise InvalidConfig(
+            f"--weights is {text!r}, not numbers separated by commas.",
+            hint="For example: --weights=1,-0.5",
+        ) from None

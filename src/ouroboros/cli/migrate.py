@@ -13,7 +13,7 @@ from ouroboros.registry.migrate import migrate
 from ouroboros.settings import Settings
 
 NAME = "migrate"
-HELP = "copy a whole store into another of any kind; broken off, it goes on where it was"
+HELP = "copy a whole store to another of any kind; run it again to resume after an interruption"
 EXAMPLES = """\
   ouroboros migrate --to ./elsewhere
   ouroboros migrate --from ./store --to postgresql://db/adapters s3://bucket/adapters
@@ -21,7 +21,7 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    words = "a folder, or two URLs: of metadata and of weights"
+    words = "a folder, or two URLs: metadata, then weights"
     parser.add_argument(
         "--from", dest="source", metavar="URL", nargs="+", help=f"{words} (default: this store)"
     )
@@ -42,7 +42,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         contents = migrate(source_stores, target_stores)
     out.result(
         asdict(contents),
-        f"Copied and compared {contents.blobs} blobs, {contents.records} records and {contents.logs} logs.",
+        f"Copied and verified {contents.blobs} blobs, {contents.records} records"
+        f" and {contents.logs} logs.",
     )
 
 
@@ -51,6 +52,6 @@ def settings_for(settings: Settings, urls: Sequence[str]) -> Settings:
         return replace(settings, store=urls[0], metadata="", blobs="")
     if len(urls) != 2:
         raise InvalidInput(
-            "A store is named by one folder or two URLs.", hint="Give those of metadata and of weights."
+            "A store is one folder or two URLs.", hint="Give the URLs of metadata and of weights."
         )
     return replace(settings, metadata=urls[0], blobs=urls[1])

@@ -1,4 +1,4 @@
-"""What the command line writes: results to stdout, everything about the work itself to stderr."""
+"""What the command line prints: results to stdout, progress and notes to stderr."""
 
 import json
 import shlex
@@ -20,18 +20,18 @@ class Output:
         self.live = sys.stderr.isatty()
 
     def result(self, value: Any, *lines: str) -> None:
-        """The verb's result: `value` for programs, `lines` for people."""
+        """Prints the verb's result: `value` for programs, `lines` for people."""
         if self.as_json:
             print(json.dumps(value, indent=2, ensure_ascii=False))
         else:
             print("\n".join(lines))
 
     def piece(self, text: str) -> None:
-        """A part of an answer, as it comes."""
+        """Prints a part of an answer without ending the line."""
         print(text, end="", flush=True)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        """Columns wide enough for their cells."""
+        """Formats rows as aligned columns."""
         widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -39,17 +39,17 @@ class Output:
         )
 
     def note(self, text: str) -> None:
-        """Something to know about the work; not part of the result."""
+        """Prints a note that is not part of the result."""
         print(text, file=sys.stderr)
 
     def next_step(self, *words: str) -> None:
-        """The command to type next."""
+        """Prints the command to type next."""
         if not self.as_json:
             print(f"\nNext: {program_name()} {shlex.join(words)}")
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Say what is being waited for."""
+        """Shows what the program is waiting for."""
         if not self.live:
             self.note(f"{text} ...")
             yield
@@ -60,7 +60,7 @@ class Output:
             yield
 
     def error(self, error: OuroborosError) -> None:
-        """One line, or with `as_json` one JSON object, on stderr."""
+        """Prints an error to stderr: one line or, with `as_json`, one JSON object."""
         if self.as_json:
             value = {"code": error.code, "message": error.message, "hint": error.hint}
             self.note(json.dumps({"error": value}, ensure_ascii=False))
@@ -69,7 +69,7 @@ class Output:
 
 
 def program_name() -> str:
-    """How this program was called, so that a command can be copied from its output."""
+    """Returns how this program was called, so that printed commands can be copied."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
         return "python -m ouroboros"

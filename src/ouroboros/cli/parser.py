@@ -1,4 +1,4 @@
-"""The command line's grammar: options common to all verbs may stand before or after the verb."""
+"""The argument parser. Options that all verbs share can stand before or after the verb."""
 
 import argparse
 import re
@@ -13,7 +13,7 @@ from ouroboros.domain.errors import InvalidInput
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses in one line, as an error of ours, instead of printing a page of usage and exiting."""
+    """Raises `InvalidInput` with one line instead of printing the usage and exiting."""
 
     def error(self, message: str) -> Never:
         choice = re.match(r"argument VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message)
@@ -24,28 +24,28 @@ class Parser(argparse.ArgumentParser):
         raise InvalidInput(f"{message[0].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
 
     def check_first(self, arguments: Sequence[str]) -> None:
-        """Refuse a mistyped option before the verb: argparse would take its value for the verb."""
+        """Refuses a mistyped option before the verb, whose value argparse would take for the verb."""
         name = arguments[0].partition("=")[0] if arguments else ""
         if name.startswith("-") and name not in self._option_string_actions:
             self.refuse_unknown([name])
 
     def refuse_unknown(self, extras: Sequence[str]) -> Never:
-        """Name the first argument that nothing takes, and the option it may have meant."""
+        """Raises an error that names the first unknown argument and the nearest option."""
         extra = extras[0].partition("=")[0]
         if not extra.startswith("-"):
             raise InvalidInput(
-                f"The argument {extra!r} is one too many.",
-                hint=f"Put quotes around text with blanks. See: {self.prog} --help",
+                f"Unexpected argument {extra!r}.",
+                hint=f"Put quotes around text with spaces. See: {self.prog} --help",
             )
         options = [o for o in self._option_string_actions if o.startswith("--")]
         raise InvalidInput(f"There is no option {extra}.", hint=nearest(extra, options))
 
 
 def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
-    """The grammar of the verbs, modules with NAME, HELP, EXAMPLES, `add_arguments` and `run`."""
+    """Builds the parser from verbs: modules with NAME, HELP, EXAMPLES, `add_arguments` and `run`."""
     parser = Parser(
         prog="ouroboros",
-        description=f"Create, train and ask small adapters on one frozen model.\n{list_verbs(groups)}",
+        description=f"Create, train and serve small adapters on one frozen model.\n{list_verbs(groups)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="ouroboros VERB --help shows a verb's options and examples.",
         allow_abbrev=False,
@@ -69,7 +69,7 @@ def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
 
 
 def list_verbs(groups: Mapping[str, Sequence[ModuleType]]) -> str:
-    """Every verb with what it does, group by group."""
+    """Formats every verb with its help, group by group."""
     lines = []
     for title, verbs in groups.items():
         lines += ["", f"{title}:"]
@@ -79,48 +79,62 @@ def list_verbs(groups: Mapping[str, Sequence[ModuleType]]) -> str:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Suppressed defaults: an option given before the verb is not undone by its absence after it."""
+    """Adds the shared options. Suppressed defaults keep an option that stands before the verb."""
     group = parser.add_argument_group("options of every verb")
 
     def add(*names: str, **how: object) -> None:
         group.add_argument(*names, default=argparse.SUPPRESS, **how)  # type: ignore[arg-type]
 
     add("--store", metavar="URL", help="a folder, or memory: (default ./ouroboros-store)")
-    add("--metadata", metavar="URL", help="keep metadata there: postgresql://..., qdrant://...")
-    add("--blobs", metavar="URL", help="keep weights there: s3://..., gs://..., az://...")
-    add("--blob-cache", type=int, metavar="MIB", help="copies of a cloud's weights kept here; 0: none")
+    add("--metadata", metavar="URL", help="store metadata there: postgresql://..., qdrant://...")
+    add("--blobs", metavar="URL", help="store weights there: s3://..., gs://..., az://...")
+    add(
+        "--blob-cache",
+        type=int,
+        metavar="MIB",
+        help="local cache of weights from a cloud; 0 disables it",
+    )
     add("--model", metavar="PATH|ID", help="a model folder or hub id (default: the bundled starter)")
     add("--dtype", metavar="TYPE", help="auto, float32 or bfloat16")
     add("--device", metavar="DEVICE", help="auto, cpu or cuda")
-    add("--quantize", metavar="BITS", help="none, int8 or nf4: keep the model in fewer bits")
-    add("--embedding", metavar="MODEL", help="base or minilm: what tells adapters apart")
+    add("--quantize", metavar="BITS", help="none, int8 or nf4: load the model in fewer bits")
+    add(
+        "--embedding",
+        metavar="MODEL",
+        help="base or minilm: the embeddings that match prompts to adapters",
+    )
     add("--threads", type=int, metavar="N", help="processor threads")
     add(
         "--prompt-memory",
         type=int,
         metavar="MIB",
-        help="what is kept of prompts for answer-only adapters",
+        help="cache of prompts for answer-only adapters",
     )
-    add("--feedback-limit", type=int, metavar="N", help="judgements an hour learned from one user")
+    add("--feedback-limit", type=int, metavar="N", help="judgements learned from one user per hour")
     add(
         "--replay-rows",
         type=int,
         metavar="N",
-        help="rows of earlier learning that a training may replay",
+        help="rows kept for replay by later trainings",
     )
-    add("--auto-rollback", type=float, metavar="P", help="go back when judged worse; P of false alarm")
+    add(
+        "--auto-rollback",
+        type=float,
+        metavar="P",
+        help="roll back when judgements get worse; P is the false-alarm rate",
+    )
     add(
         "--tolerance",
         type=float,
         metavar="X",
         help="share of known answers that a new version may lose",
     )
-    add("--config", metavar="FILE", help="a settings file (default ouroboros.toml, if it is there)")
+    add("--config", metavar="FILE", help="a settings file (default ouroboros.toml, if it exists)")
     add("--json", action="store_true", help="print the result as JSON")
     add("--debug", action="store_true", help="show where an error came from")
 
 
 def given_options(options: argparse.Namespace, *names: str) -> dict[str, object]:
-    """Those of the options that were given, by name."""
+    """Returns the options that were given, by name."""
     values = {name: getattr(options, name, None) for name in names}
     return {name: value for name, value in values.items() if value is not None}

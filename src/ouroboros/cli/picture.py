@@ -1,4 +1,4 @@
-"""A family of versions as a picture: an SVG that needs nothing else."""
+"""Draws versions and their ancestry as a self-contained SVG."""
 
 from collections.abc import Collection, Sequence
 from html import escape
@@ -23,9 +23,9 @@ _ARROW = (
 
 
 def draw_lineage(versions: Sequence[Version], heads: Collection[VersionRef]) -> str:
-    """Versions, parents first, from left to right, with arrows from parents to children.
+    """Draws versions, parents first, from left to right, with arrows from parents to children.
 
-    Each is right of its parents; what branches off gets a row of its own. Heads are blue.
+    Each version stands to the right of its parents; a branch gets a new row. Heads are blue.
     """
     places = assign_places(versions)
     width = 2 * MARGIN + max(x for x, _ in places.values()) * COLUMN + WIDTH
@@ -42,7 +42,7 @@ def draw_lineage(versions: Sequence[Version], heads: Collection[VersionRef]) -> 
 
 
 def assign_places(versions: Sequence[Version]) -> dict[VersionRef, tuple[int, int]]:
-    """Column and row of each: the first child goes on in its parent's row, others open a new one."""
+    """Assigns a column and a row: a first child continues its parent's row, others open a new one."""
     places: dict[VersionRef, tuple[int, int]] = {}
     ends: dict[int, VersionRef] = {}
     for version in versions:
@@ -70,7 +70,7 @@ def draw_box(version: Version, place: tuple[int, int], head: bool) -> str:
 
 
 def draw_arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """From the right side of one box to the left side of another, bending in the last gap only."""
+    """Draws an arrow from one box's right side to another's left side, bending in the last gap only."""
     (x1, y1), (x2, y2) = corner(start), corner(end)
     x1, y1, y2 = x1 + WIDTH, y1 + HEIGHT // 2, y2 + HEIGHT // 2
     turn = x2 - (COLUMN - WIDTH)
@@ -83,5 +83,5 @@ def corner(place: tuple[int, int]) -> tuple[int, int]:
 
 
 def shorten(text: str) -> str:
-    """The end matters: it has the number."""
+    """Shortens a version's name from the left, because the number is at the end."""
     return text if len(text) <= 24 else f"…{text[-23:]}"

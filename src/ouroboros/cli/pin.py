@@ -14,24 +14,24 @@ from ouroboros.learning.replay.probes import ProbeKind
 from ouroboros.settings import Settings
 
 NAME = "pin"
-HELP = "name answers that no update may ever lose"
+HELP = "pin answers that no update may lose"
 EXAMPLES = """\
   ouroboros pin tickets "Where is my parcel?" team-parcel
-  ouroboros pin tickets never-forget.jsonl       lines as for train
-  ouroboros pin tickets                          what is pinned
+  ouroboros pin tickets never-forget.jsonl       lines as for `train`
+  ouroboros pin tickets                          list the pins
   ouroboros pin tickets --remove "Where is my parcel?"
 
-pinned answers are asked at every update and never trained on; a version that loses one is not served"""
+Every update must keep the pinned answers; they are never trained on."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
     parser.add_argument("what", metavar="FILE|PROMPT ANSWER", nargs="*", help="what to pin")
-    parser.add_argument("--remove", metavar="PROMPT", help="a pin to let go of")
+    parser.add_argument("--remove", metavar="PROMPT", help="unpin the answer to this prompt")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
-    examples = read_examples_given(options)
+    examples = examples_to_pin(options)
     require_store(settings)
     async with open_engine(settings) as engine:
         (await engine.get_adapter(options.name)).unwrap()
@@ -39,7 +39,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         if options.remove is not None:
             pins = (await engine.unpin_answers(options.name, [options.remove])).unwrap()
         elif examples:
-            with out.waiting("Asking"):
+            with out.waiting("Checking the answers"):
                 pins = (await engine.pin_answers(options.name, examples)).unwrap()
                 wrong = await count_wrong(engine, options.name, examples)
         else:
@@ -49,11 +49,11 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     out.result(value, *(lines or ["Nothing is pinned."]))
     if wrong:
         out.note(
-            f"Note: {wrong} of these are not answered so yet; a pin guards an answer once it is right."
+            f"Note: {wrong} of these answers are not right yet; a pin protects an answer once it is."
         )
 
 
-def read_examples_given(options: Namespace) -> list[TrainingExample]:
+def examples_to_pin(options: Namespace) -> list[TrainingExample]:
     match options.what:
         case []:
             return []
@@ -65,7 +65,7 @@ def read_examples_given(options: Namespace) -> list[TrainingExample]:
 
 
 async def count_wrong(engine: AdapterLearningEngine, name: str, examples: list[TrainingExample]) -> int:
-    """How many of the examples the adapter does not answer so."""
+    """Counts the examples that the adapter answers differently."""
     evaluation = (await engine.evaluate_adapter(name, examples)).unwrap()
     return evaluation.rows - evaluation.correct
 

@@ -14,11 +14,11 @@ from ouroboros.lora.planning import SizeOption, list_size_options
 from ouroboros.settings import Settings
 
 NAME = "plan"
-HELP = "show what adapters of a model would weigh, from its config.json alone"
+HELP = "show how large a model's adapters would be, from its config.json alone"
 EXAMPLES = """\
   ouroboros plan
   ouroboros plan ./my-model --rank 16
-  ouroboros plan meta-llama/Llama-3.1-8B    reads its config.json, not its weights"""
+  ouroboros plan meta-llama/Llama-3.1-8B    downloads its config.json, not its weights"""
 
 _HEADER = ("layers", "precision", "size", "fits", "largest rank")
 
@@ -37,23 +37,23 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         from ouroboros.backend.local.model.config_only import describe_base
 
         base = describe_base(model)
-    options_by_size = list_size_options(base, options.rank)
+    sizes = list_size_options(base, options.rank)
     out.result(
         {
             "model": model,
             "rank": options.rank,
             "limit": MAX_BYTES,
-            "plans": [option_json(p) for p in options_by_size],
+            "plans": [option_json(p) for p in sizes],
         },
         format_title(model, base, options.rank),
         "",
-        out.table(_HEADER, [format_option(p) for p in options_by_size]),
+        out.table(_HEADER, [format_option(p) for p in sizes]),
     )
 
 
 def format_title(model: str, base: BaseModel, rank: int) -> str:
     return (
-        f"{model}: {base.architecture}, {base.parameters / 1e6:,.1f} million weights."
+        f"{model}: {base.architecture}, {base.parameters / 1e6:,.1f} million parameters."
         f" Adapters of rank {rank}; the limit is {describe.size(MAX_BYTES)}."
     )
 

@@ -1,4 +1,4 @@
-"""Training as it goes: a bar for a person at a terminal, a line now and then for a log."""
+"""Shows a training's progress: a bar on a terminal, about ten lines in a log."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from ouroboros.domain.training import OnProgress, TrainingProgress
 
 @contextmanager
 def training_progress(out: Output) -> Iterator[OnProgress]:
-    """What to pass to a training as `on_progress`."""
+    """Yields a callback to pass to a training as `on_progress`."""
     if not out.live:
         yield with_notes(out.note, print_line)
         return
@@ -34,7 +34,7 @@ def training_progress(out: Output) -> Iterator[OnProgress]:
 
 
 def with_notes(print_note: Callable[[str], None], show: OnProgress) -> OnProgress:
-    """Progress, and what a training has to say about itself, once."""
+    """Returns a callback that shows progress and prints each note of the training once."""
     printed: set[str] = set()
 
     def report(now: TrainingProgress) -> None:
@@ -47,7 +47,7 @@ def with_notes(print_note: Callable[[str], None], show: OnProgress) -> OnProgres
 
 
 def print_line(now: TrainingProgress) -> None:
-    """Print the first step, the last, and about ten between."""
+    """Prints the first step, the last, and about ten between."""
     every = max(1, now.steps // 10)
     if now.step == 1 or now.step % every == 0 or now.step == now.steps:
         print(f"step {now.step}/{now.steps}  {format_figures(now)}", file=sys.stderr, flush=True)
@@ -59,7 +59,7 @@ def format_figures(now: TrainingProgress) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Like 0:07 or 12:30 or 1:02:03."""
+    """Formats a duration: 0:07, 12:30 or 1:02:03."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

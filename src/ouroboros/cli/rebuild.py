@@ -10,29 +10,27 @@ from ouroboros.domain.results import Rebuild
 from ouroboros.settings import Settings
 
 NAME = "rebuild"
-HELP = "make a version again from the journal, and see whether it is the same"
+HELP = "rebuild a version from the journal and check that it is identical"
 EXAMPLES = """\
   ouroboros rebuild tickets@5
-  ouroboros rebuild tickets --line    the served version, and all that it came from"""
+  ouroboros rebuild tickets --line    the served version and its ancestors"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME@N", help="the version; tickets is the served one")
-    parser.add_argument("--line", action="store_true", help="and everything that it came from")
+    parser.add_argument("name", metavar="NAME@N", help="the version; without a number, the head")
+    parser.add_argument("--line", action="store_true", help="rebuild its ancestors too")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        version_named = (await engine.get_version(options.name)).unwrap()
-        versions = (
-            (await engine.get_lineage(version_named.ref)).unwrap() if options.line else [version_named]
-        )
+        version = (await engine.get_version(options.name)).unwrap()
+        versions = (await engine.get_lineage(version.ref)).unwrap() if options.line else [version]
         if options.line:
             versions = [v for v in versions if v.parents or (v.origin and v.origin.seed is not None)]
         rebuilds = []
         for version in versions:
-            with out.waiting(f"Making {version.ref} again"):
+            with out.waiting(f"Rebuilding {version.ref}"):
                 rebuilds.append((await engine.rebuild_version(version.ref)).unwrap())
     out.result([rebuild_json(r) for r in rebuilds], *map(format_rebuild, rebuilds))
 
@@ -50,6 +48,6 @@ def rebuild_json(rebuilt: Rebuild) -> dict[str, Any]:
 
 def format_rebuild(rebuilt: Rebuild) -> str:
     if rebuilt.identical:
-        return f"{rebuilt.version.ref}: the same to the last bit ({rebuilt.digest[:12]})."
-    why = f"; since then: {', '.join(rebuilt.differs)}" if rebuilt.differs else ""
-    return f"{rebuilt.version.ref}: differs by {rebuilt.distance:.2g} of the layers' weight{why}."
+        return f"{rebuilt.version.ref}: identical to the last bit ({rebuilt.digest[:12]})."
+    why = f"; changed since: {', '.join(rebuilt.differs)}" if rebuilt.differs else ""
+    return f"{rebuilt.version.ref}: differs by {rebuilt.distance:.2g} of the layers' weight norm{why}."

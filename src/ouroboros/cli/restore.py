@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="what backup wrote")
+    parser.add_argument("file", metavar="FILE", type=Path, help="a file that `backup` wrote")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:

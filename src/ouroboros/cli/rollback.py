@@ -9,16 +9,18 @@ from ouroboros.cli.store import require_store
 from ouroboros.settings import Settings
 
 NAME = "rollback"
-HELP = "serve another version of an adapter, at once; undone the same way"
+HELP = "serve another version of an adapter; undo it the same way"
 EXAMPLES = """\
   ouroboros rollback tickets@2
-  ouroboros rollback tickets@2 --replay    what was learned since is to be learned again"""
+  ouroboros rollback tickets@2 --replay    learn the feedback given since again"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME@N", help="the version to serve, older or newer")
     parser.add_argument(
-        "--replay", action="store_true", help="learn feedback given since onto it, with the next"
+        "--replay",
+        action="store_true",
+        help="learn the feedback given since again, together with the next",
     )
 
 
@@ -28,10 +30,10 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         before = (await engine.get_version(options.name.partition("@")[0])).unwrap()
         adapter = (await engine.rollback_adapter(options.name, replay=options.replay)).unwrap()
     moved = adapter.head != before.number
-    sentence = f"{adapter.id} serves @{adapter.head} {'again' if moved else 'already'}"
+    sentence = f"{adapter.id} {'now' if moved else 'already'} serves @{adapter.head}"
     out.result(
         describe.adapter_json(adapter) | {"before": before.number},
-        f"{sentence}, instead of @{before.number}." if moved else f"{sentence}.",
+        f"{sentence} instead of @{before.number}." if moved else f"{sentence}.",
     )
     if moved:
         out.next_step("rollback", str(before.ref))

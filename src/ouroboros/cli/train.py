@@ -20,12 +20,12 @@ from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
 NAME = "train"
-HELP = "teach an adapter the examples of a file, as a new version"
+HELP = "train an adapter on the examples of a file, as a new version"
 EXAMPLES = """\
   ouroboros train tickets train.jsonl
   ouroboros train tickets more.jsonl --epochs 2 --incremental
 
-a line of the file is one of
+A line of the file is one of
   {"prompt": "Where is my parcel?", "completion": "delivery"}
   {"input": "Where is my parcel?", "output": "delivery", "weight": 2.0}
   {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}"""
@@ -43,16 +43,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
     parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines")
     parser.add_argument(
-        "--preset", choices=("auto", *PRESETS), default="auto", help="where the options below start from"
+        "--preset",
+        choices=("auto", *PRESETS),
+        default="auto",
+        help="the values that the options below override",
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the examples")
     parser.add_argument("--batch-size", type=int, metavar="N", help="examples per optimizer step")
-    parser.add_argument("--seed", type=int, metavar="N", help="order of the examples")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed for the order of the examples")
     parser.add_argument(
         "--incremental",
         action="store_true",
         default=None,
-        help="a small addition: the rate does not decay",
+        help="for small additions: the rate does not decay",
     )
 
 
@@ -81,13 +84,13 @@ async def train(
     config: TrainingConfig,
     out: Output,
 ) -> Version:
-    """Train with progress shown."""
+    """Trains an adapter and shows the progress."""
     with training_progress(out) as on_progress:
         return (await engine.train_adapter(name, examples, config, on_progress=on_progress)).unwrap()
 
 
 def training_config(preset: str, examples: int, changes: dict[str, Any]) -> TrainingConfig:
-    """What suits the number of examples, or a preset; `changes` override single fields."""
+    """Returns the preset, or what suits the number of examples, with single fields changed."""
     if preset == "auto":
         return TrainingConfig.auto(examples, **changes)
     return replace(PRESETS[preset](), **changes)

@@ -12,7 +12,7 @@ from ouroboros.domain.tracking import UsageCounts
 from ouroboros.settings import Settings
 
 NAME = "versions"
-HELP = "list an adapter's versions, what was said of them, what the gate did, how the served one moved"
+HELP = "list an adapter's versions with their judgements, the gate's results and the moves of the head"
 EXAMPLES = """\
   ouroboros versions tickets
   ouroboros versions tickets --json"""
@@ -64,6 +64,6 @@ def format_row(version: Version, use: UsageCounts, served: bool) -> tuple[str, .
 
 
 def format_move(move: HeadMoved) -> str:
-    replayed = ", feedback since to be learned again" if move.replayed else ""
+    replayed = ", feedback since then will be learned again" if move.replayed else ""
     reason = f": {move.reason}" if move.reason else ""
     return f"{describe.local_time(move.at)}  @{move.before} -> @{move.after}{replayed}{reason}"
