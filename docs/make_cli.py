@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the verbs: `python docs/make_cli.py`. A test sees that it was done."""
+"""Generates docs/cli.md from the verbs: `python docs/make_cli.py`. A test checks that it is up to date."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -12,17 +12,17 @@ PAGE = Path(__file__).parent / "cli.md"
 TOP = """\
 # The command line
 
-`ouroboros VERB ...`, or `python -m ouroboros VERB ...`. This page is made by `python docs/make_cli.py`.
+`ouroboros VERB ...`, or `python -m ouroboros VERB ...`. `python docs/make_cli.py` generates this page.
 
-Results go to stdout, everything about the work itself to stderr. Exit codes are those of
-[errors.md](errors.md); Ctrl-C stops at the next step, leaves everything as it was, and exits with 130.
-Defaults can be set in a file or in the environment: [settings.md](settings.md).
+Results go to stdout, progress and notes to stderr. [Errors](errors.md) lists the exit codes. Ctrl-C stops at the next
+step without changing anything, and exits with 130. [Settings](settings.md) shows how to set defaults in a file or in
+the environment.
 """
-COMMON = "\n## Options of every verb\n\nThey may stand before or after the verb.\n"
+COMMON = "\n## Options of every verb\n\nThey can stand before or after the verb.\n"
 
 
 class Arguments:
-    """Takes what an argument parser takes, and keeps it as rows of a table."""
+    """Has the methods of an argument parser, and collects the arguments as rows of a table."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []
@@ -42,7 +42,7 @@ class Arguments:
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     common = Arguments()
     add_common(_as_parser(common))
     return TOP + "".join(map(_section, VERBS)) + COMMON + common.table()
