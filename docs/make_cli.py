@@ -14,9 +14,9 @@ TOP = """\
 
 `ouroboros VERB ...`, or `python -m ouroboros VERB ...`. `python docs/make_cli.py` generates this page.
 
-Results go to stdout, progress and notes to stderr. [Errors](errors.md) lists the exit codes. Ctrl-C stops
-at the next step without changing anything, and exits with 130. [Settings](settings.md) shows how to set
-defaults in a file or in the environment.
+Results go to stdout, progress and notes to stderr. [Errors](errors.md) lists the exit codes. Ctrl-C
+stops at the next step without changing anything, and exits with 130.
+[Settings](settings.md) shows how to set defaults in a file or in the environment.
 """
 COMMON = "\n## Options of every verb\n\nThey can stand before or after the verb.\n"
 
