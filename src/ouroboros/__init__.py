@@ -14,24 +14,69 @@ torch; the model is loaded by the first verb that needs it.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.data import Message, TrainingExample
-from ouroboros.domain.errors import OuroborosError
-from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
+from ouroboros.domain.data import Message, Prompt, TrainingExample
+from ouroboros.domain.errors import (
+    AlreadyExists,
+    BackendError,
+    BaseMismatch,
+    Cancelled,
+    Conflict,
+    InvalidAdapter,
+    InvalidConfig,
+    InvalidExample,
+    InvalidFile,
+    InvalidInput,
+    InvalidName,
+    MissingExtra,
+    ModelError,
+    NotFound,
+    OuroborosError,
+    OutOfMemory,
+    Refused,
+    StoreError,
+    TooLarge,
+    TooLong,
+    TrainingFailed,
+    UnknownTarget,
+)
+from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
+from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter, Lesson, Ticket, Version
+from ouroboros.domain.records import (
+    Adapter,
+    Explanation,
+    HeadMoved,
+    Lesson,
+    MergedFrom,
+    Origin,
+    Ticket,
+    Version,
+)
 from ouroboros.domain.result import Err, Ok, Result
-from ouroboros.domain.results import Evaluation
-from ouroboros.domain.training import TrainingProgress, TrainingReport
+from ouroboros.domain.results import ComparedAnswers, Comparison, Erasure, Evaluation, Rebuild
+from ouroboros.domain.routing import RouteMatch
+from ouroboros.domain.tracking import GateCounts, Performance, UsageCounts
+from ouroboros.domain.training import Job, JobState, OnProgress, TrainingProgress, TrainingReport
+from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 if TYPE_CHECKING:
+    from ouroboros.backend.base import GenerationChunk
     from ouroboros.build import open_engine, open_sync_engine
+    from ouroboros.data.examples import read_examples
+    from ouroboros.data.judgements import RecordedFeedback, read_feedback
     from ouroboros.engine import AdapterLearningEngine
+    from ouroboros.learning.replay.probes import Probe, ProbeKind
     from ouroboros.lora.planning import shrink_to_limit
+    from ouroboros.registry.backup import BackupContents
+    from ouroboros.registry.erasure import ErasureNote
+    from ouroboros.registry.fsck import Damage, StoreReport
+    from ouroboros.registry.journal import JournalEntry
     from ouroboros.settings import Settings
     from ouroboros.sync import SyncEngine
 
@@ -41,45 +86,121 @@ __all__ = [
     "AdapterFiles",
     "AdapterId",
     "AdapterLearningEngine",
+    "AlreadyExists",
+    "Attempt",
+    "BackendError",
+    "BackupContents",
+    "BaseMismatch",
+    "BaseModel",
     "CancellationToken",
+    "Cancelled",
+    "Change",
+    "Check",
+    "CheckName",
+    "ComparedAnswers",
+    "Comparison",
+    "Conflict",
+    "Damage",
+    "Erasure",
+    "ErasureNote",
     "Err",
     "Evaluation",
+    "Event",
+    "ExampleRef",
+    "ExamplesGiven",
+    "Explanation",
     "ExportForm",
+    "FeedbackGiven",
+    "FeedbackKind",
     "FeedbackSignal",
+    "Fingerprint",
+    "GateCounts",
     "Generation",
+    "GenerationChunk",
     "GenerationConfig",
+    "HeadMoved",
+    "InvalidAdapter",
+    "InvalidConfig",
+    "InvalidExample",
+    "InvalidFile",
+    "InvalidInput",
+    "InvalidName",
+    "Job",
+    "JobState",
+    "JournalEntry",
     "Lesson",
+    "LinearShape",
     "MergeRecipe",
     "MergeReport",
     "MergeSpace",
     "MergeStrategy",
+    "MergedFrom",
     "Message",
+    "MissingExtra",
+    "ModelError",
+    "NotFound",
     "Ok",
+    "OnProgress",
+    "Origin",
     "OuroborosError",
+    "OutOfMemory",
+    "Performance",
+    "Pinned",
+    "Probe",
+    "ProbeKind",
+    "Prompt",
+    "Rebuild",
+    "RecordedFeedback",
+    "Refused",
+    "Repair",
     "Result",
+    "RouteMatch",
     "Settings",
+    "StoreError",
+    "StoreReport",
     "SyncEngine",
     "Ticket",
+    "TooLarge",
+    "TooLong",
     "TrainingConfig",
     "TrainingExample",
+    "TrainingFailed",
     "TrainingProgress",
     "TrainingReport",
+    "UnknownTarget",
+    "Unpinned",
+    "UpdateConfig",
+    "UsageCounts",
+    "Verdict",
     "Version",
     "VersionRef",
     "open_engine",
     "open_sync_engine",
+    "read_examples",
+    "read_feedback",
     "shrink_to_limit",
 ]
 
 _LATER = {
-    "AdapterLearningEngine": "ouroboros.engine",
-    "Settings": "ouroboros.settings",
-    "SyncEngine": "ouroboros.sync",
-    "shrink_to_limit": "ouroboros.lora.planning",
+    "GenerationChunk": "ouroboros.backend.base",
     "open_engine": "ouroboros.build",
     "open_sync_engine": "ouroboros.build",
+    "read_examples": "ouroboros.data.examples",
+    "RecordedFeedback": "ouroboros.data.judgements",
+    "read_feedback": "ouroboros.data.judgements",
+    "AdapterLearningEngine": "ouroboros.engine",
+    "Probe": "ouroboros.learning.replay.probes",
+    "ProbeKind": "ouroboros.learning.replay.probes",
+    "shrink_to_limit": "ouroboros.lora.planning",
+    "BackupContents": "ouroboros.registry.backup",
+    "ErasureNote": "ouroboros.registry.erasure",
+    "Damage": "ouroboros.registry.fsck",
+    "StoreReport": "ouroboros.registry.fsck",
+    "JournalEntry": "ouroboros.registry.journal",
+    "Settings": "ouroboros.settings",
+    "SyncEngine": "ouroboros.sync",
 }
-"""Names whose modules bring pydantic and the stores along; they are imported when first asked for."""
+"""Names whose modules import pydantic, numpy or the stores: each is imported when it is first used."""
 
 
 def __getattr__(name: str) -> object:

@@ -132,8 +132,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateStrength:
-    """A piece of a streamed answer; the last one carries the whole `generation`."""
+class GenerationChunk:
+    """A piece of a streamed answer; the last chunk carries the whole `generation`."""
 
     text: str
     generation: Generation | None = None
@@ -195,7 +195,7 @@ class Backend(Protocol):
 
     def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[UpdateStrength]:
+    ) -> AsyncIterator[GenerationChunk]:
         """Answer one request piece by piece."""
         ...
 

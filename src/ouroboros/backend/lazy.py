@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from ouroboros.backend.base import (
     Backend,
     GenerateRequest,
+    GenerationChunk,
     Merged,
     MergeJob,
     Score,
@@ -13,7 +14,6 @@ from ouroboros.backend.base import (
     TrainJob,
     TrainOutcome,
     UpdateJob,
-    UpdateStrength,
 )
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
@@ -75,7 +75,7 @@ class LazyBackend:
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[UpdateStrength]:
+    ) -> AsyncIterator[GenerationChunk]:
         async for delta in (await self._opened()).stream(request, cancel):
             yield delta
 

@@ -9,7 +9,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.data.judgements import RecordedFeedback, read_judgements
+from ouroboros.data.judgements import RecordedFeedback, read_feedback
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket
@@ -91,7 +91,7 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
     if options.pending:
         return []
     if options.file:
-        return read_judgements(options.file)
+        return read_feedback(options.file)
     if options.prompt is None:
         raise InvalidInput("The prompt is missing.", hint="Give the prompt whose answer you judge.")
     answer = options.answer or options.rejected or ""

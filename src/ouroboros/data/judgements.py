@@ -48,7 +48,7 @@ class RecordedFeedback:
                 check_text(name, value)
 
 
-def read_judgements(path: Path) -> list[RecordedFeedback]:
+def read_feedback(path: Path) -> list[RecordedFeedback]:
     """Every judgement of a file; raises `InvalidFile` with the file's name and the line's number."""
     return read_rows(path, _judgement, f"judgements. One JSON object a line. {_HINT}")
 

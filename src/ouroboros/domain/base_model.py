@@ -18,6 +18,14 @@ class Fingerprint:
     weights: str
     vocabulary: int
 
+    def to_text(self) -> str:
+        """The text from which names of stored things are hashed. It is frozen: another text, and what
+        was stored under the old name is not found again."""
+        return (
+            f"Fingerprint(config={self.config!r}, tokenizer={self.tokenizer!r},"
+            f" template={self.template!r}, weights={self.weights!r}, vocabulary={self.vocabulary!r})"
+        )
+
     def require(self, other: "Fingerprint", what: str) -> None:
         """Raise `BaseMismatch`, in plain words, unless `other`, the base of `what`, is this one."""
         if self == other:

@@ -30,7 +30,7 @@ _MANIFEST, _RECORDS, _LOGS, _BLOBS = "ouroboros.json", "records.jsonl", "logs.js
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class BackupContents:
     """How much a backup holds; the digests are SHA-256 of its two metadata files."""
 
     blobs: int
@@ -41,7 +41,7 @@ class Contents:
     format: int = FORMAT
 
 
-def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Contents:
+def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> BackupContents:
     """Write everything into a new file, which appears whole or not at all.
 
     The store may be in use meanwhile. Adapters are read first and weights last, so what the file says
@@ -54,7 +54,7 @@ def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Contents:
         logs = [read_log(metadata, name) for name in metadata.logs()]
         stored = _copy_blobs(blobs, zipped)
         _require_whole(rows, stored)
-        contents = Contents(
+        contents = BackupContents(
             blobs=len(stored),
             records=len(rows),
             logs=len(logs),
@@ -65,7 +65,7 @@ def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Contents:
     return contents
 
 
-def restore(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Contents:
+def restore(file: Path, metadata: MetadataStore, blobs: BlobStore) -> BackupContents:
     """Fill an empty store from a backup: blobs, logs, records, and the adapters' pointers last."""
     if metadata.collections() or metadata.logs() or next(iter(blobs.list()), None) is not None:
         raise AlreadyExists(
@@ -142,14 +142,14 @@ def _read_lines(zipped: zipfile.ZipFile, name: str, digest: str) -> list[Any]:
     return [json.loads(line) for line in text.decode().split("\n")[:-1]]
 
 
-def _read_manifest(zipped: zipfile.ZipFile) -> Contents:
+def _read_manifest(zipped: zipfile.ZipFile) -> BackupContents:
     manifest = json.loads(zipped.read(_MANIFEST))
     if manifest.get("format") != FORMAT:
         raise InvalidFile(
             f"{zipped.filename} has backup format {manifest.get('format')}, not {FORMAT}.",
             hint="Use the version of ouroboros that wrote it, or a newer one.",
         )
-    return Contents(**manifest)
+    return BackupContents(**manifest)
 
 
 @contextmanager

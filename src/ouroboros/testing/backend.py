@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ouroboros.backend.base import (
     GenerateRequest,
+    GenerationChunk,
     Merged,
     MergeJob,
     Score,
@@ -16,7 +17,6 @@ from ouroboros.backend.base import (
     TrainJob,
     TrainOutcome,
     UpdateJob,
-    UpdateStrength,
 )
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
@@ -111,12 +111,12 @@ class FakeBackend:
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[UpdateStrength]:
+    ) -> AsyncIterator[GenerationChunk]:
         (generation,) = await self.generate([request], cancel)
         for piece in re.findall(r"\s*\S+|\s+$", generation.text):
             _raise_if_cancelled(cancel)
-            yield UpdateStrength(piece)
-        yield UpdateStrength("", generation)
+            yield GenerationChunk(piece)
+        yield GenerationChunk("", generation)
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None

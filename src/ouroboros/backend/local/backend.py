@@ -11,6 +11,7 @@ import torch
 
 from ouroboros.backend.base import (
     GenerateRequest,
+    GenerationChunk,
     Merged,
     MergeJob,
     Score,
@@ -18,7 +19,6 @@ from ouroboros.backend.base import (
     TrainJob,
     TrainOutcome,
     UpdateJob,
-    UpdateStrength,
 )
 from ouroboros.backend.local.cache.prefix_cache import LIMIT
 from ouroboros.backend.local.convert import blend, export, merge
@@ -159,12 +159,12 @@ class LocalBackend:
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
-    ) -> AsyncIterator[UpdateStrength]:
+    ) -> AsyncIterator[GenerationChunk]:
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[UpdateStrength | None] = asyncio.Queue()
+        pieces: asyncio.Queue[GenerationChunk | None] = asyncio.Queue()
         token = cancel or CancellationToken()
 
-        def tell(piece: UpdateStrength) -> None:
+        def tell(piece: GenerationChunk) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         (seat,) = await self._call(lambda: self._ask([request], token, tell))
@@ -273,7 +273,7 @@ class LocalBackend:
         self,
         requests: Sequence[GenerateRequest],
         cancel: CancellationToken,
-        tell: Callable[[UpdateStrength], None] | None,
+        tell: Callable[[GenerationChunk], None] | None,
     ) -> list[ActiveRequest]:
         """Let requests join the running batch, all of them or, where one is at fault, none."""
         codec = self._frozen.codec

@@ -130,4 +130,4 @@ def _text(prompt: Prompt) -> str:
 
 
 def _short(base: Fingerprint) -> str:
-    return hashlib.sha256(repr(base).encode()).hexdigest()[:12]
+    return hashlib.sha256(base.to_text().encode()).hexdigest()[:12]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from ouroboros.backend.base import GenerateRequest, ScoreRequest, UpdateStrength
+from ouroboros.backend.base import GenerateRequest, GenerationChunk, ScoreRequest
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import Prompt, TrainingExample, check_prompt
 from ouroboros.domain.errors import OuroborosError
@@ -44,7 +44,7 @@ class GenerationVerbs(RoutingVerbs):
         config: GenerationConfig | None = None,
         *,
         cancel: CancellationToken | None = None,
-    ) -> AsyncIterator[Result[UpdateStrength]]:
+    ) -> AsyncIterator[Result[GenerationChunk]]:
         """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
         try:
             request, version, found = await self._request(prompt, adapter_id, config)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ouroboros.domain.records import Adapter
 from ouroboros.engine.core import Core, verb
-from ouroboros.registry.backup import Contents, backup, restore
+from ouroboros.registry.backup import BackupContents, backup, restore
 from ouroboros.registry.fsck import GRACE, StoreReport, check, collect, repair
 from ouroboros.registry.threads import in_thread
 
@@ -27,11 +27,11 @@ class MaintenanceVerbs(Core):
         return await self._registry.run(collect, grace)
 
     @verb
-    async def backup_store(self, file: Path) -> Contents:
+    async def backup_store(self, file: Path) -> BackupContents:
         """Write the whole store into one new file, which appears whole or not at all."""
         return await in_thread(backup, *self._registry.blocking.stores, file)
 
     @verb
-    async def restore_store(self, file: Path) -> Contents:
+    async def restore_store(self, file: Path) -> BackupContents:
         """Fill this store, which must be empty, from a backup."""
         return await in_thread(restore, file, *self._registry.blocking.stores)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ouroboros.backend.base import UpdateStrength
+from ouroboros.backend.base import GenerationChunk
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.serving.continuous_batch import (
@@ -147,9 +147,9 @@ def test_rows_share_their_forward_passes(frozen, monkeypatch):
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
     token = CancellationToken()
-    told: list[UpdateStrength] = []
+    told: list[GenerationChunk] = []
 
-    def stop_at_three(piece: UpdateStrength) -> None:
+    def stop_at_three(piece: GenerationChunk) -> None:
         told.append(piece)
         if len(told) == 3:
             token.cancel()
@@ -192,7 +192,7 @@ def test_a_row_whose_output_is_not_finite_fails_alone(frozen):
 
 
 def test_who_cannot_be_told_fails_alone(frozen):
-    def tell(_: UpdateStrength) -> None:
+    def tell(_: GenerationChunk) -> None:
         raise RuntimeError("nobody listens")
 
     asked = [request(frozen, "play", tell=tell), request(frozen, "play", max_tokens=5)]

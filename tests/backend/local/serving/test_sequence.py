@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ouroboros.backend.base import UpdateStrength
+from ouroboros.backend.base import GenerationChunk
 from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
 from ouroboros.backend.local.serving.sequence import GeneratedSequence, TokenizedPrompt
 from ouroboros.domain.errors import TooLong
@@ -19,7 +19,7 @@ def ask(frozen, prompt, **config) -> TokenizedPrompt:
 def run(frozen, *questions):
     """The answers, and for each of them the pieces that were told."""
     batch = ContinuousBatch(frozen)
-    told: list[list[UpdateStrength]] = [[] for _ in questions]
+    told: list[list[GenerationChunk]] = [[] for _ in questions]
     asked = [
         ActiveRequest(GeneratedSequence(q, frozen.codec), pieces.append)
         for q, pieces in zip(questions, told, strict=True)

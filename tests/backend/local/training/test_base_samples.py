@@ -1,11 +1,15 @@
 """Passages that the base writes: its own, the same ones every time, and what they keep."""
 
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
 import pytest
 import torch
 
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.serving.score import ScoreItem, score_outputs
+from ouroboros.backend.local.training import base_samples
 from ouroboros.backend.local.training.base_samples import (
     ASKED,
     PASSAGES,
@@ -138,3 +142,23 @@ def drift(frozen, anchors, text: TokenizedPair) -> float:
     finish(train(GradientBatcher(frozen), adapter, rows, config, training, anchors=anchors))
     (found,), _ = finish(score_outputs(frozen, [ScoreItem(text, adapter, True)]))
     return found.drift
+
+
+# The first release hashed the `repr` of this class, copied here as it was: its name and fields belong to
+# the encoding. Do not rename them together with those of the program.
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    config: str
+    tokenizer: str
+    template: str
+    weights: str
+    vocabulary: int
+
+
+def test_the_name_of_the_file_is_the_one_that_caches_hold(frozen):
+    fingerprint = Fingerprint(**asdict(frozen.base.fingerprint))
+    machine = base_samples.machine()
+    text = repr((fingerprint, frozen.dtype, machine, frozen.device.type, 1, 64, 64, 16, 64))
+    assert base_samples._name(frozen) == sha256(text.encode()).hexdigest()

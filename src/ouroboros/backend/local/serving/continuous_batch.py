@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ouroboros.backend.base import UpdateStrength
+from ouroboros.backend.base import GenerationChunk
 from ouroboros.backend.local.cache.kv_cache import KeysValues, KVCache
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.runtime.memory import oom_as_error, require_room
@@ -43,7 +43,7 @@ class ActiveRequest:
     """A request's place in the batch: who is told of each piece, and who waits for the whole."""
 
     answer: GeneratedSequence
-    tell: Callable[[UpdateStrength], None] | None = None
+    tell: Callable[[GenerationChunk], None] | None = None
     cancel: CancellationToken = field(default_factory=CancellationToken)
     done: "Future[Generation]" = field(default_factory=Future)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.base import UpdateStrength
+from ouroboros.backend.base import GenerationChunk
 from ouroboros.backend.local.model.tokenizer import Codec
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.lora.bank import BankedAdapter
@@ -67,7 +67,7 @@ class GeneratedSequence:
             probs[order[before >= self._config.top_p]] = 0.0
         return int(torch.multinomial(probs, 1, generator=self._generator))
 
-    def push(self, token: int, logprob: float) -> UpdateStrength:
+    def push(self, token: int, logprob: float) -> GenerationChunk:
         """Take the next token; the text it allows to be shown."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
@@ -79,7 +79,7 @@ class GeneratedSequence:
         self._cut_at_stop()
         end = len(self._text) if self.finish else self._safe_end()
         piece, self._shown = self._text[self._shown : end], max(self._shown, end)
-        return UpdateStrength(piece, self.generation() if self.finish else None)
+        return GenerationChunk(piece, self.generation() if self.finish else None)
 
     def generation(self) -> Generation:
         return Generation(

@@ -140,8 +140,10 @@ def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, 
 def _name(frozen: BaseRuntime) -> str:
     """Of what passages depend on: the base, what it computes in and on, and how they are written."""
     on = (frozen.dtype, machine(), frozen.device.type)
-    made = (frozen.base.fingerprint, *on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
-    return hashlib.sha256(repr(made).encode()).hexdigest()
+    written = (*on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
+    # Frozen: with another text, the passages that are stored already would be generated again.
+    text = f"({', '.join([frozen.base.fingerprint.to_text(), *map(repr, written)])})"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _save(file: Path, told: Sequence[Told]) -> None:
