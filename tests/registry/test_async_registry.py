@@ -49,17 +49,17 @@ async def test_work_runs_beside_the_event_loop(registry: Registry, monkeypatch):
 
 
 async def test_work_that_has_begun_is_finished(registry: Registry, monkeypatch):
-    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    started, may_end, ended = threading.Event(), threading.Event(), threading.Event()
 
     def wait(adapter: AdapterId) -> int:
-        begun.set()
+        started.set()
         may_end.wait()
         ended.set()
         return 0
 
     monkeypatch.setattr(registry.journal, "end", wait)
     call = asyncio.create_task(AsyncRegistry(registry).journal.end(AdapterId("tickets")))
-    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(started.wait)
     call.cancel()
     may_end.set()
     with pytest.raises(asyncio.CancelledError):

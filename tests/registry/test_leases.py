@@ -34,9 +34,9 @@ def test_a_lease_is_held_by_one_and_renewed_by_it(registry: Registry) -> None:
     assert two.take(OTHER)
     assert one.take(TICKETS)
     two.release(TICKETS)
-    assert one.held(TICKETS)
+    assert one.is_held(TICKETS)
     one.release(TICKETS)
-    assert not one.held(TICKETS)
+    assert not one.is_held(TICKETS)
     assert two.take(TICKETS)
 
 
@@ -76,7 +76,7 @@ async def test_turns_follow_one_another_across_programs(registry: Registry) -> N
 
     await asyncio.gather(*(write(turns) for turns in programs * 3))
     assert most == 1
-    assert not registry.leases.held(TICKETS)
+    assert not registry.leases.is_held(TICKETS)
 
 
 async def test_whoever_stops_waiting_leaves_the_turn_to_others(registry: Registry) -> None:

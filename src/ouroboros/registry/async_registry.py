@@ -70,7 +70,7 @@ class AsyncLeases(AsyncFacade[Leases]):
 
     take = _awaitable(Leases.take)
     release = _awaitable(Leases.release)
-    held = _awaitable(Leases.held)
+    is_held = _awaitable(Leases.is_held)
 
 
 class AsyncProbeScoreStore(AsyncFacade[ProbeScoreStore]):

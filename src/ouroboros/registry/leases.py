@@ -67,7 +67,7 @@ class Leases:
             with suppress(Conflict):
                 self._metadata.delete(LEASES, adapter.name, expected=record.revision)
 
-    def held(self, adapter: AdapterId) -> bool:
+    def is_held(self, adapter: AdapterId) -> bool:
         """Whether anybody is writing to the adapter."""
         record = self._metadata.get(LEASES, adapter.name)
         return record is not None and not decode(Lease, record.value, f"the lease of {adapter}").over

@@ -250,7 +250,8 @@ class Registry:
         lost = JobState.INTERRUPTED
         return [
             replace(job, state=lost)
-            if job.state in (JobState.RUNNING, JobState.CANCELLING) and not self.leases.held(job.adapter)
+            if job.state in (JobState.RUNNING, JobState.CANCELLING)
+            and not self.leases.is_held(job.adapter)
             else job
             for job in self.jobs.all(adapter)
         ]

@@ -115,12 +115,12 @@ class SharedMetadataStoreSuite(MetadataStoreSuite):
         with child_process(_hold_lease, opener) as holder:
             assert holder.receive() is True
             assert not Leases(store).take(TICKETS)
-            assert Leases(store).held(TICKETS)
+            assert Leases(store).is_held(TICKETS)
             holder.kill()
         heir = Leases(store)
-        assert not heir.held(TICKETS)
+        assert not heir.is_held(TICKETS)
         assert heir.take(TICKETS)
-        assert heir.held(TICKETS)
+        assert heir.is_held(TICKETS)
 
 
 class MetadataStoreOpener:

@@ -99,7 +99,7 @@ class TrainingVerbs(Core):
     async def cancel_job(self, job_id: str) -> None:
         """Give a training up. One that is running, in any program, stops within a second or a step."""
         job = await self._registry.jobs.get(job_id)
-        if job.state is JobState.RUNNING and await self._registry.leases.held(job.adapter):
+        if job.state is JobState.RUNNING and await self._registry.leases.is_held(job.adapter):
             await self._registry.jobs.change(job.id, lambda j: replace(j, state=JobState.CANCELLING))
         else:
             await self._registry.jobs.close(job.id)
