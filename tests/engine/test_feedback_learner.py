@@ -127,7 +127,7 @@ async def test_a_ticket_is_given_at_once_and_kept(engine):
 
 
 async def test_what_arrives_together_is_learned_together_and_in_order(engine):
-    async with engine._writing[AdapterId("tickets")]:
+    async with engine._locks[AdapterId("tickets")]:
         tickets = [
             await teach(engine, FIX(word), f"say {word}", wait=False)
             for word in ("red", "blue", "green")
@@ -139,7 +139,7 @@ async def test_what_arrives_together_is_learned_together_and_in_order(engine):
 
 
 async def test_the_latest_of_two_corrections_wins_visibly(engine):
-    async with engine._writing[AdapterId("tickets")]:
+    async with engine._locks[AdapterId("tickets")]:
         first = await teach(engine, FIX("red"), wait=False)
         await teach(engine, FIX("blue"), wait=False)
     done = (await engine.feedback_outcome(first)).unwrap()
@@ -201,7 +201,7 @@ async def test_outcomes_are_found_again_after_a_restart(open_engine, engine):
 
 
 async def test_pending_feedback_is_learned_by_the_next_run(open_engine, engine):
-    async with engine._writing[AdapterId("tickets")]:
+    async with engine._locks[AdapterId("tickets")]:
         await teach(engine, FIX("red"), wait=False)
         await engine._feedback_learner.close()
     async with open_engine() as later:
@@ -289,7 +289,7 @@ async def test_a_thousand_events_at_once_are_all_kept_and_learned_in_order(engin
             return teach(engine, FIX(text), prompt, f"no idea {i}", wait=False)
         return teach(engine, FeedbackSignal.critique(f"note {i}"), wait=False)
 
-    async with engine._writing[AdapterId("tickets")]:
+    async with engine._locks[AdapterId("tickets")]:
         tickets = await asyncio.gather(*(event(i) for i in range(1000)))
     assert sorted(t.event for t in tickets) == list(range(1, 1001))
     done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
@@ -319,7 +319,7 @@ async def test_an_event_that_cannot_be_learned_is_passed_over_alone(engine, monk
         return await train(job, *arguments, **named)
 
     monkeypatch.setattr(engine._backend, "train", fragile)
-    async with engine._writing[AdapterId("tickets")]:
+    async with engine._locks[AdapterId("tickets")]:
         tickets = [await teach(engine, FIX("x"), p, wait=False) for p in ("a", "poison", "b")]
     done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
     assert words(done[1]) == "not learned: The loss was nan."

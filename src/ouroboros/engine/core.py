@@ -1,24 +1,25 @@
-"""What every verb stands on: backend, registry, the locks under which heads move, and `Result`."""
+"""What every verb stands on: backend, registry, collaborators, and `Result`."""
 
 import asyncio
 import functools
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.data import TrainingExample
-from ouroboros.domain.errors import InvalidExample, OuroborosError
-from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.records import Adapter
+from ouroboros.domain.errors import OuroborosError
+from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Err, Ok, Result
+from ouroboros.engine.evaluator import Evaluator
 from ouroboros.engine.feedback_learner import FeedbackLearner
 from ouroboros.engine.gate import PromotionGate
+from ouroboros.engine.performance_monitor import PerformanceMonitor
+from ouroboros.engine.rebuilder import Rebuilder
 from ouroboros.engine.routing import AdapterRouter, BaseEmbedder
+from ouroboros.engine.trainer import Trainer
+from ouroboros.engine.version_loader import VersionLoader
 from ouroboros.learning.feedback.rate_limit import UserLimit
-from ouroboros.learning.gate.performance import PerformanceTracker
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.replay.reservoir import ROWS
 from ouroboros.registry.adapter_lock import AdapterLocks
@@ -30,13 +31,13 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Core")
 
 CHECKPOINT_SECONDS = 30.0
-"""A training that takes longer keeps its state this often: what a crash can cost, at most."""
+"""Seconds between the checkpoints of a training: what a crash can cost, at most."""
 
 
 def verb(
     method: Callable[Concatenate[C, P], Awaitable[T]],
 ) -> Callable[Concatenate[C, P], Coroutine[Any, Any, Result[T]]]:
-    """Hand out what a verb returns as `Ok`, our errors as `Err`; anything else is a bug and raises."""
+    """Return what a verb returns as `Ok` and our errors as `Err`; anything else is a bug and raises."""
 
     @functools.wraps(method)
     async def call(self: C, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
@@ -49,7 +50,7 @@ def verb(
 
 
 class Core:
-    """Holds the parts; puts nothing in sequence itself."""
+    """Holds the parts that verbs use, and the collaborators that they share."""
 
     def __init__(
         self,
@@ -62,18 +63,26 @@ class Core:
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         embedder: Embedder | None = None,
     ) -> None:
+        # Backend, registry, and the locks under which heads move.
         self._backend = backend
         self._registry = AsyncRegistry(registry)
-        self._writing = AdapterLocks(registry.leases)
-        self._entering: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = AdapterLocks(registry.leases)
+        self._submission_locks: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._checkpoint_seconds = checkpoint_seconds
-        self._auto_rollback = auto_rollback
-        self._trackers: dict[tuple[AdapterId, int], PerformanceTracker] = {}
+        # Collaborators: steps that several verbs share.
+        self._loader = VersionLoader(backend, self._registry)
+        self._evaluator = Evaluator(backend, self._loader)
+        self._monitor = PerformanceMonitor(self._registry, self._locks, auto_rollback)
         self._gate = PromotionGate(backend, self._registry, gate, replay_rows)
-        embedder = embedder or BaseEmbedder(backend)
-        self._router = AdapterRouter(embedder, backend, self._registry, self._gate)
+        self._router = AdapterRouter(
+            embedder or BaseEmbedder(backend), backend, self._registry, self._gate
+        )
+        self._trainer = Trainer(backend, self._gate)
         self._feedback_learner = FeedbackLearner(
-            backend, self._registry, self._gate, self._writing, feedback_limit or UserLimit()
+            backend, self._registry, self._gate, self._locks, feedback_limit or UserLimit()
+        )
+        self._rebuilder = Rebuilder(
+            backend, self._registry, self._gate, self._trainer, self._feedback_learner
         )
 
     async def __aenter__(self) -> Self:
@@ -83,7 +92,7 @@ class Core:
         await self.close()
 
     async def close(self) -> None:
-        """Release the model, threads and stores. Feedback not learned yet stays in the journal."""
+        """Release the model, threads and stores. Pending feedback stays in the journal."""
         await self._feedback_learner.close()
         await self._backend.close()
         await asyncio.to_thread(self._registry.blocking.close)
@@ -92,31 +101,3 @@ class Core:
     async def base(self) -> BaseModel:
         """The frozen base as a value; `AdapterConfig.auto` takes it."""
         return await self._backend.base()
-
-    async def _adapter(self, adapter_id: AdapterId) -> Adapter:
-        """The adapter, if it was made for this base."""
-        adapter = await self._registry.get(adapter_id)
-        base = await self._backend.base()
-        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
-        return adapter
-
-    async def _adapters(self, adapter_id: str | AdapterId | None) -> list[Adapter]:
-        if adapter_id is None:
-            return await self._registry.adapters()
-        return [await self._adapter(VersionRef.parse(adapter_id).adapter)]
-
-
-def check_examples(examples: Sequence[TrainingExample]) -> None:
-    """Raise `InvalidExample`, naming the first that is wrong, if any is."""
-    if not examples:
-        raise InvalidExample("There are no examples.", hint="Give at least one.")
-    for i, example in enumerate(examples, start=1):
-        try:
-            example.check()
-        except InvalidExample as error:
-            raise InvalidExample(f"Example {i}: {error.message}", hint=error.hint) from None
-
-
-def raise_if_cancelled(cancel: CancellationToken | None) -> None:
-    if cancel is not None:
-        cancel.raise_if_cancelled()

@@ -203,18 +203,14 @@ class FeedbackLearner:
         if not judged.verdict.promoted and not alone:
             raise Refused("Together these events would make the adapter worse.")
         lessons = _lessons(made, judged.verdict)
-        version = await self._registry.commit(
+        version = await self._gate.commit_judged(
             adapter.id,
-            judged.outcome.files,
+            judged,
             parent=head.number,
             cause="feedback",
-            report=judged.outcome.report,
             events=to,
             taught=AppliedFeedback(adapter.applied, to, lessons, update),
-            verdict=judged.verdict,
         )
-        if not version.refused:
-            await self._gate.record_promotion(adapter.id, judged.standing)
         return self._remember(adapter.id, lessons, head if version.refused else version)
 
     async def _update(

@@ -194,7 +194,7 @@ async def test_teaching_a_known_prompt_anew_is_no_loss(engine):
 async def test_one_bad_event_does_not_take_the_others_with_it(engine):
     await trained(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
-    async with engine._writing[(await engine.get_adapter("tickets")).unwrap().id]:
+    async with engine._locks[(await engine.get_adapter("tickets")).unwrap().id]:
         tickets = [
             await corrected(engine, prompt, to, wait=False)
             for prompt, to in (("say red", "red"), ("where is it?", "lost"), ("say blue", "blue"))

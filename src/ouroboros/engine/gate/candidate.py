@@ -48,7 +48,7 @@ class JudgedCandidate:
 
     outcome: TrainOutcome
     verdict: Verdict
-    standing: ProbeScores
+    probe_scores: ProbeScores
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class CandidateEvaluation:
         self._seconds += time.perf_counter() - began
         verdict = conclude(checks, self._policy, self._attempts, self._seconds, share, repair)
         return JudgedCandidate(
-            outcome, verdict, probe_scores(outcome.files.digest, sheet, self._learned(sheet))
+            outcome, verdict, make_probe_scores(outcome.files.digest, sheet, self._learned(sheet))
         )
 
     async def walk_back(
@@ -125,9 +125,9 @@ class CandidateEvaluation:
             judged = await self.judge(outcome, f"{share:.1%} of the way", share, repair)
             walk = walk.after(share, judged.verdict.promoted)
             best = judged if judged.verdict.promoted else best
-        return self.close(best)
+        return self.add_attempts(best)
 
-    def close(self, judged: JudgedCandidate) -> JudgedCandidate:
+    def add_attempts(self, judged: JudgedCandidate) -> JudgedCandidate:
         """With every attempt so far in its verdict."""
         verdict = replace(judged.verdict, attempts=self._attempts, seconds=self._seconds)
         return replace(judged, verdict=verdict)
@@ -246,7 +246,7 @@ def _likelihood(rows: Sequence[Row], sheet: EvalResult) -> float:
     return fmean(map(math.exp, wanted)) if wanted else 0.0
 
 
-def probe_scores(
+def make_probe_scores(
     digest: str, sheet: EvalResult, learned: Mapping[ExampleRef, ProbeAnswer] | None = None
 ) -> ProbeScores:
     """What is kept of a sheet, so that the version's successor need not ask it again."""

@@ -4,16 +4,16 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
-from ouroboros.backend.base import Backend, TrainOutcome
+from ouroboros.backend.base import Backend, Merged, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
+from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.domain.verdict import Repair
 from ouroboros.engine.gate.candidate import Candidate, CandidateEvaluation, JudgedCandidate
 from ouroboros.engine.gate.history import HistoryReader
-from ouroboros.engine.gate.merge_gate import MergeEvaluation
+from ouroboros.engine.gate.merge_gate import JudgedMerge, MergeEvaluation
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.learning.gate.repair import far_enough
 from ouroboros.learning.replay.knowledge import Knowledge
@@ -21,6 +21,7 @@ from ouroboros.learning.replay.probes import Probe
 from ouroboros.learning.replay.reservoir import ROWS
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.threads import in_thread
+from ouroboros.registry.version_draft import AppliedFeedback
 
 Retry = Callable[[], Awaitable[TrainOutcome]]
 """Trains once more, more gently."""
@@ -64,16 +65,16 @@ class PromotionGate:
         same rows trained more gently (`retry`), less of that. If none does, the one that keeps most.
         """
         parent = await self._registry.scores.get(adapter, candidate.start.digest)
-        trial = CandidateEvaluation(self._backend, self._policy, candidate, parent, cancel)
-        judged = await trial.judge(candidate.outcome, "as trained")
+        evaluation = CandidateEvaluation(self._backend, self._policy, candidate, parent, cancel)
+        judged = await evaluation.judge(candidate.outcome, "as trained")
         if judged.verdict.promoted:
             return judged
-        walked = await trial.walk_back(judged)
+        walked = await evaluation.walk_back(judged)
         if retry is None or far_enough(walked.verdict):
             return walked
-        judged = await trial.judge(await retry(), "trained again, more gently", repair=Repair.AGAIN)
-        again = judged if judged.verdict.promoted else await trial.walk_back(judged, Repair.AGAIN)
-        return trial.close(further(walked, again))
+        judged = await evaluation.judge(await retry(), "trained again, more gently", repair=Repair.AGAIN)
+        retried = judged if judged.verdict.promoted else await evaluation.walk_back(judged, Repair.AGAIN)
+        return evaluation.add_attempts(choose_further(walked, retried))
 
     async def parent_knowledge(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
         """What each parent of a merge was taught."""
@@ -89,15 +90,59 @@ class PromotionGate:
         """A merge is to be held against its parents on these probes."""
         return MergeEvaluation(self._backend, self._policy, probes, cancel)
 
-    async def record_promotion(self, adapter: AdapterId, standing: ProbeScores) -> None:
-        """Keep how a version does that has become the head."""
-        await self._registry.scores.put(adapter, standing)
+    async def commit_judged(
+        self,
+        adapter: AdapterId,
+        judged: JudgedCandidate,
+        *,
+        parent: int,
+        cause: str,
+        events: int,
+        training: TrainingConfig | None = None,
+        taught: AppliedFeedback | None = None,
+    ) -> Version:
+        """Store a judged candidate as a version, and make it the head if the verdict promotes it.
+
+        A refused version is stored with its verdict, and `parent` stays the head. Raises `Conflict` if
+        the head has moved on from `parent`.
+        """
+        version = await self._registry.commit(
+            adapter,
+            judged.outcome.files,
+            parent=parent,
+            cause=cause,
+            training=training,
+            report=judged.outcome.report,
+            events=events,
+            taught=taught,
+            verdict=judged.verdict,
+        )
+        if not version.refused:
+            # What the new head scored need not be measured again when its successor is judged.
+            await self._registry.scores.put(adapter, judged.probe_scores)
+        return version
+
+    async def create_merged(
+        self, adapter: AdapterId, merged: Merged, origin: MergedFrom, judged: JudgedMerge
+    ) -> None:
+        """Store a judged merge as a new adapter, whether its verdict promotes it or not."""
+        cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
+        await self._registry.create(
+            adapter,
+            merged.config,
+            await self._backend.base(),
+            merged.files,
+            cause=cause,
+            merged=origin,
+            verdict=judged.verdict,
+        )
+        await self._registry.scores.put(adapter, judged.probe_scores)
 
 
-def further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCandidate:
-    """The one that keeps more of what was learned; what was refused keeps nothing."""
-    kept = [j.verdict.share if j.verdict.promoted else 0.0 for j in (first, second)]
-    return first if kept[0] > kept[1] else second
+def choose_further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCandidate:
+    """The candidate that keeps more of what was learned; a refused one keeps nothing."""
+    shares = [j.verdict.share if j.verdict.promoted else 0.0 for j in (first, second)]
+    return first if shares[0] > shares[1] else second
 
 
 def refusal_error(version: Version, parent: int) -> Refused:

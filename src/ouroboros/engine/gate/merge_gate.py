@@ -9,7 +9,7 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.engine.gate.candidate import EvalResult, ProbeBatch, evaluate_probes, probe_scores
+from ouroboros.engine.gate.candidate import EvalResult, ProbeBatch, evaluate_probes, make_probe_scores
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
 from ouroboros.learning.merging.checks import best_parents
 from ouroboros.learning.replay.probes import Probe
@@ -20,8 +20,8 @@ class JudgedMerge:
     """A merge's verdict, how it does on the probes, and what it answered."""
 
     verdict: Verdict
-    standing: ProbeScores
-    sheet: EvalResult
+    probe_scores: ProbeScores
+    result: EvalResult
 
 
 class MergeEvaluation:
@@ -42,38 +42,38 @@ class MergeEvaluation:
         self._probes = probes
         self._cancel = cancel
 
-    async def ask(self, files: AdapterFiles) -> EvalResult:
+    async def evaluate_parent(self, files: AdapterFiles) -> EvalResult:
         """What a parent answers."""
-        return await self._asked(ProbeBatch(files, self._probes))
+        return await self._evaluate(ProbeBatch(files, self._probes))
 
-    async def try_out(self, files: AdapterFiles, probes: Sequence[Probe]) -> EvalResult:
+    async def evaluate_trial(self, files: AdapterFiles, probes: Sequence[Probe]) -> EvalResult:
         """What a merge with weights that are only tried answers to some probes."""
-        return await self._asked(ProbeBatch(files, probes, drift=False))
+        return await self._evaluate(ProbeBatch(files, probes, drift=False))
 
-    async def _asked(self, question: ProbeBatch) -> EvalResult:
-        (sheet,) = await evaluate_probes(self._backend, [question], self._cancel)
-        return sheet
+    async def _evaluate(self, batch: ProbeBatch) -> EvalResult:
+        (result,) = await evaluate_probes(self._backend, [batch], self._cancel)
+        return result
 
     async def judge(self, parents: Mapping[str, EvalResult], merged: AdapterFiles) -> JudgedMerge:
         """The verdict on a merge, by the sheets of its parents, which are named like "tickets@2"."""
         began = time.perf_counter()
-        best = best_parents(self._probes, {name: sheet.answers for name, sheet in parents.items()})
-        sheet = await self.ask(merged)
+        best = best_parents(self._probes, {name: parent.answers for name, parent in parents.items()})
+        result = await self._evaluate(ProbeBatch(merged, self._probes))
         pairs = []
         for probe in self._probes:
             by = best[probe.place.adapter]
             before = parents[by].answers[probe.place]
-            pairs.append(Pair(probe, before, sheet.answers[probe.place], by))
+            pairs.append(Pair(probe, before, result.answers[probe.place], by))
         evidence = Evidence(
             known=pairs,
             fresh=(),
             arrived=(),
             likelihood=0.0,
             drift_before=max(parent.drift for parent in parents.values()),
-            drift=sheet.drift,
+            drift=result.drift,
             strength=await self._backend.strength(merged),
         )
         checks = judge(evidence, self._policy)
         seconds = time.perf_counter() - began
         verdict = conclude(checks, self._policy, (attempt("merged", checks),), seconds)
-        return JudgedMerge(verdict, probe_scores(merged.digest, sheet), sheet)
+        return JudgedMerge(verdict, make_probe_scores(merged.digest, result), result)

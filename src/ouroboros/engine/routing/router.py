@@ -72,6 +72,11 @@ class AdapterRouter:
         (vector,) = await self._embed([_text(prompt)])
         return await in_thread(self._gallery.search, vector, k)
 
+    async def find_best(self, prompt: Prompt) -> RouteMatch | None:
+        """The nearest adapter, which may not be `sure`; None if there is no adapter at all."""
+        matches = await self.find(prompt, 1)
+        return matches[0] if matches else None
+
     async def _look(self) -> None:
         """Take in the heads that moved, and let go of the adapters that went."""
         self._changes = self._registry.blocking.changes

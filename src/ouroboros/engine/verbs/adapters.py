@@ -9,7 +9,8 @@ from ouroboros.domain.data import check_text
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
-from ouroboros.engine.core import Core, raise_if_cancelled, verb
+from ouroboros.engine.checks import raise_if_cancelled
+from ouroboros.engine.core import Core, verb
 from ouroboros.lora.planning import resolve_config
 
 
@@ -66,7 +67,7 @@ class AdapterVerbs(Core):
     ) -> dict[str, bytes]:
         """A version as files, by name, for other programs."""
         ref = VersionRef.parse(adapter_id)
-        await self._adapter(ref.adapter)
+        await self._loader.get_adapter(ref.adapter)
         version = await self._registry.version(ref)
         return await self._backend.export(await self._registry.files(version), form)
 

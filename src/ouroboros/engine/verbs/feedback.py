@@ -7,12 +7,12 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
-from ouroboros.engine.core import raise_if_cancelled, verb
-from ouroboros.engine.verbs.performance import PerformanceVerbs
+from ouroboros.engine.checks import raise_if_cancelled
+from ouroboros.engine.core import Core, verb
 from ouroboros.learning.feedback.signals import feedback_event
 
 
-class FeedbackVerbs(PerformanceVerbs):
+class FeedbackVerbs(Core):
     @verb
     async def learn_from_feedback(
         self,
@@ -34,13 +34,13 @@ class FeedbackVerbs(PerformanceVerbs):
         `key` changes nothing; without a key, the same words on the same answer of the same version are
         the same judgement. How much one `user` can teach in a while is limited.
         """
-        adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
-        answered = await self._answered(adapter, generation)
+        adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
+        answered = await self._find_answering_version(adapter, generation)
         event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
         event.check()
         raise_if_cancelled(cancel)
         ticket = await self._feedback_learner.submit(adapter, event)
-        await self._watch(adapter.id, ticket.event)
+        await self._monitor.roll_back_if_worse(adapter.id, ticket.event)
         if not wait:
             self._feedback_learner.learn_later(adapter.id)
             return ticket
@@ -61,14 +61,16 @@ class FeedbackVerbs(PerformanceVerbs):
     ) -> list[Adapter]:
         """Learn feedback left pending by an earlier run, of one adapter or all; those that moved on."""
         moved = []
-        for adapter in await self._adapters(adapter_id):
+        for adapter in await self._loader.list_adapters(adapter_id):
             await self._feedback_learner.learn(adapter.id, cancel)
             now = await self._registry.get(adapter.id)
             if now.applied > adapter.applied:
                 moved.append(now)
         return moved
 
-    async def _answered(self, adapter: Adapter, generation: str | Generation) -> VersionRef:
+    async def _find_answering_version(
+        self, adapter: Adapter, generation: str | Generation
+    ) -> VersionRef:
         """The version of this adapter that gave an answer; the head if nothing says otherwise."""
         if isinstance(generation, str) or generation.version is None:
             return VersionRef(adapter.id, adapter.head)

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from ouroboros.backend.base import Merged, MergeJob
+from ouroboros.backend.base import MergeJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import MergedFrom, Version
-from ouroboros.engine.core import check_examples, raise_if_cancelled, verb
-from ouroboros.engine.gate import EvalResult, JudgedMerge, MergeEvaluation
-from ouroboros.engine.verbs.generation import GenerationVerbs
-from ouroboros.engine.verbs.performance import PerformanceVerbs
+from ouroboros.engine.checks import check_examples, raise_if_cancelled
+from ouroboros.engine.core import Core, verb
+from ouroboros.engine.gate import MergeEvaluation
 from ouroboros.learning.merging.checks import (
     check_distinct,
     check_merge,
@@ -27,7 +26,7 @@ from ouroboros.learning.merging.weight_search import TUNED, search_weights
 from ouroboros.learning.replay.probes import Probe
 
 
-class MergingVerbs(GenerationVerbs, PerformanceVerbs):
+class MergingVerbs(Core):
     @verb
     async def merge_adapters(
         self,
@@ -61,46 +60,57 @@ class MergingVerbs(GenerationVerbs, PerformanceVerbs):
         if probes:
             check_examples(probes)
         await self._registry.require_free(merged_id)
-        adapters = [await self._adapter(r.adapter) for r in refs]
+        # 1. Read the parents, and what each of them was taught.
+        adapters = [await self._loader.get_adapter(r.adapter) for r in refs]
         versions = [await self._registry.version(r) for r in refs]
         check_distinct(versions)
         files = tuple([await self._registry.files(v) for v in versions])
-        origin = await self._origin(versions, recipe, rank)
-        own = (await self._gate.merged_knowledge(origin)).probes()
-        wanted = given(probes)
-        asked = wanted or own
-        comparison = self._gate.compare([*wanted, *own], cancel)
-        sheets = {str(v.ref): await comparison.ask(f) for v, f in zip(versions, files, strict=True)}
-        accuracy = {ref: sheet.right(asked) for ref, sheet in sheets.items() if asked}
-        judged = [] if wanted else await self._judged(versions)
-        recipe = check_merge(recipe, judged or list(accuracy.values()))
+        origin = await self._find_origin(versions, recipe, rank)
+        own_probes = (await self._gate.merged_knowledge(origin)).probes()
+        given_probes = given(probes)
+        accuracy_probes = given_probes or own_probes
+        # 2. Measure the parents: the merge is compared with them, and may be weighted by the results.
+        comparison = self._gate.compare([*given_probes, *own_probes], cancel)
+        results = {
+            str(v.ref): await comparison.evaluate_parent(f) for v, f in zip(versions, files, strict=True)
+        }
+        accuracy = {
+            ref: result.right(accuracy_probes) for ref, result in results.items() if accuracy_probes
+        }
+        scores = [] if given_probes else await self._monitor.score_versions(versions)
+        recipe = check_merge(recipe, scores or list(accuracy.values()))
         recipe.check()
-        if asked and recipe.strategy.tuned and recipe.weights is None:
-            recipe = await self._tuned(MergeJob(files, recipe, rank), comparison, asked, cancel)
+        if accuracy_probes and recipe.strategy.tuned and recipe.weights is None:
+            job = MergeJob(files, recipe, rank)
+            recipe = await self._tune_weights(job, comparison, accuracy_probes, cancel)
+        # 3. Merge and judge.
         merged = await self._backend.merge(MergeJob(files, recipe, rank), cancel)
-        compared = await comparison.judge(sheets, merged.files)
-        verdict, advice = compared.verdict, merge_advice(str(merged_id), compared.verdict)
+        judged = await comparison.judge(results, merged.files)
+        verdict, advice = judged.verdict, merge_advice(str(merged_id), judged.verdict)
         if not verdict.promoted and not anyway:
             raise Refused(
                 advice, hint="Nothing was made; to have it all the same: --anyway (anyway=True)."
             )
         raise_if_cancelled(cancel)
+        # 4. Store it. Its later updates train at the first parent's rate.
         first = adapters[0].config
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
-        made = replace(merged, config=config)
-        await self._create(merged_id, made, replace(origin, recipe=recipe), compared)
+        merged = replace(merged, config=config)
+        await self._gate.create_merged(merged_id, merged, replace(origin, recipe=recipe), judged)
+        if accuracy_probes:
+            accuracy[str(merged_id)] = judged.result.right(accuracy_probes)
         return MergeReport(
             id=merged_id,
             rank=config.rank,
             relative_error=merged.relative_error,
             lossless_rank=merged.lossless_rank,
-            accuracy=accuracy | ({str(merged_id): compared.sheet.right(asked)} if asked else {}),
+            accuracy=accuracy,
             advice=advice,
             weights=recipe.weights or (),
             verdict=verdict,
         )
 
-    async def _origin(
+    async def _find_origin(
         self, versions: Sequence[Version], recipe: MergeRecipe, rank: int | None
     ) -> MergedFrom:
         """What the merge is made from. Parents that pin different answers cannot become one."""
@@ -109,28 +119,7 @@ class MergingVerbs(GenerationVerbs, PerformanceVerbs):
         check_pins_agree(await self._gate.parent_knowledge(origin))
         return origin
 
-    async def _create(
-        self, name: AdapterId, merged: Merged, origin: MergedFrom, compared: JudgedMerge
-    ) -> None:
-        cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
-        base = await self._backend.base()
-        await self._registry.create(
-            name,
-            merged.config,
-            base,
-            merged.files,
-            cause=cause,
-            merged=origin,
-            verdict=compared.verdict,
-        )
-        await self._gate.record_promotion(name, compared.standing)
-
-    async def _judged(self, versions: Sequence[Version]) -> list[float]:
-        """How people judged each version and what it came from; empty unless all were."""
-        uses = [await self._use(version) for version in versions]
-        return [use.score for use in uses] if all(use.judged for use in uses) else []
-
-    async def _tuned(
+    async def _tune_weights(
         self,
         job: MergeJob,
         comparison: MergeEvaluation,
@@ -144,8 +133,8 @@ class MergingVerbs(GenerationVerbs, PerformanceVerbs):
         while True:
             recipe = replace(job.recipe, weights=weights)
             merged = await self._backend.merge(replace(job, recipe=recipe), cancel)
-            sheet: EvalResult = await comparison.try_out(merged.files, some)
+            result = await comparison.evaluate_trial(merged.files, some)
             try:
-                weights = search.send(fmean(a.likelihood for a in sheet.answers.values()))
-            except StopIteration as found:
-                return replace(job.recipe, weights=found.value)
+                weights = search.send(fmean(a.likelihood for a in result.answers.values()))
+            except StopIteration as end:
+                return replace(job.recipe, weights=end.value)

@@ -9,7 +9,8 @@ from ouroboros.domain.losses import APOZero
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.engine.core import Core, check_examples, verb
+from ouroboros.engine.checks import check_examples
+from ouroboros.engine.core import Core, verb
 from ouroboros.learning.feedback.signals import teach
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
@@ -29,14 +30,14 @@ class PinVerbs(Core):
         """
         check_examples(examples)
         await self._backend.check(tuple(map(Row.of, examples)))
-        return await self._pin(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
+        return await self._change_pins(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
 
     @verb
     async def unpin_answers(
         self, adapter_id: str | AdapterId, prompts: Sequence[Prompt]
     ) -> list[TrainingExample]:
         """Let go of pins, by their prompts; returns those that are left."""
-        return await self._pin(adapter_id, Unpinned(tuple(prompts), datetime.now(UTC)))
+        return await self._change_pins(adapter_id, Unpinned(tuple(prompts), datetime.now(UTC)))
 
     @verb
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
@@ -47,32 +48,35 @@ class PinVerbs(Core):
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
         """Why a version was promoted or refused, in words."""
-        found = await self._registry.version(VersionRef.parse(version))
-        return Explanation(found, explain_verdict(found, await in_thread(self._texts, found)))
+        stored = await self._registry.version(VersionRef.parse(version))
+        examples = await in_thread(self._read_examples, stored)
+        return Explanation(stored, explain_verdict(stored, examples))
 
-    async def _pin(self, adapter_id: str | AdapterId, event: Pinned | Unpinned) -> list[TrainingExample]:
-        adapter = await self._adapter(VersionRef.parse(adapter_id).adapter)
+    async def _change_pins(
+        self, adapter_id: str | AdapterId, event: Pinned | Unpinned
+    ) -> list[TrainingExample]:
+        adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         knowledge = await self._gate.knowledge(adapter)
         check_pins(knowledge.pins, event)
         await self._registry.journal.append(adapter.id, event)
         return (await self._gate.knowledge(adapter)).pins
 
-    def _texts(self, version: Version) -> dict[ExampleRef, TrainingExample]:
+    def _read_examples(self, version: Version) -> dict[ExampleRef, TrainingExample]:
         """The texts that a verdict points at, as far as they are still there."""
         checks = version.verdict.checks if version.verdict else ()
         places = {place for check in checks for place in (*check.lost, check.like) if place}
-        found: dict[ExampleRef, TrainingExample] = {}
+        examples: dict[ExampleRef, TrainingExample] = {}
         for name, number in {(place.adapter, place.event) for place in places if place.event}:
             adapter = AdapterId(name) if name else version.adapter
             for entry in self._registry.blocking.journal.read(adapter, after=number - 1, limit=1):
                 if entry.seq == number:
-                    rows = _rows(entry.event)
-                    here = [p for p in places if (p.adapter, p.event) == (name, number)]
-                    found |= {p: rows[p.row] for p in here if p.row < len(rows)}
-        return found
+                    rows = _examples_of(entry.event)
+                    in_event = [p for p in places if (p.adapter, p.event) == (name, number)]
+                    examples |= {p: rows[p.row] for p in in_event if p.row < len(rows)}
+        return examples
 
 
-def _rows(event: Event) -> Sequence[TrainingExample]:
+def _examples_of(event: Event) -> Sequence[TrainingExample]:
     match event:
         case ExamplesGiven() | Pinned():
             return event.examples

@@ -17,8 +17,3 @@ class RoutingVerbs(Core):
         check_prompt("text", text)
         check_int("k", k, 1, 1_000_000)
         return await self._router.find(text, k)
-
-    async def _nearest(self, prompt: Prompt) -> RouteMatch | None:
-        """The adapter to ask, if it is sure; None if there is none at all."""
-        found = await self._router.find(prompt, 1)
-        return found[0] if found else None

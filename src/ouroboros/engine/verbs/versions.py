@@ -3,23 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ouroboros.backend.base import MergeJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import TrainingExample, messages_of
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, Version
-from ouroboros.domain.results import ComparedAnswers as ProbeAnswers
-from ouroboros.domain.results import Comparison, Evaluation
-from ouroboros.domain.weights import AdapterFiles
-from ouroboros.engine.core import verb
-from ouroboros.engine.verbs.generation import GenerationVerbs
+from ouroboros.domain.results import ComparedAnswers, Comparison, Evaluation
+from ouroboros.engine.core import Core, verb
 from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.lineage import ancestors, events_between, in_order, learned
 
 
-class VersionVerbs(GenerationVerbs):
+class VersionVerbs(Core):
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
@@ -46,7 +41,7 @@ class VersionVerbs(GenerationVerbs):
             raise InvalidInput(
                 f"{ref} is served already.", hint=f"Name the version to serve: {ref.adapter}@1"
             )
-        async with self._writing[ref.adapter]:
+        async with self._locks[ref.adapter]:
             return await self._registry.rollback(ref, replay=replay)
 
     @verb
@@ -56,18 +51,18 @@ class VersionVerbs(GenerationVerbs):
         ref = VersionRef.parse(version)
         if ref.number is not None:
             return await self._registry.run(ancestors, ref)
-        line = await self._registry.versions(ref.adapter)
-        found = {v.ref: v for v in line}
-        for one in line:
-            if one.merged:
-                found |= {v.ref: v for v in await self._registry.run(ancestors, one.ref)}
-        return in_order(found.values())
+        versions = await self._registry.versions(ref.adapter)
+        lineage = {v.ref: v for v in versions}
+        for each in versions:
+            if each.merged:
+                lineage |= {v.ref: v for v in await self._registry.run(ancestors, each.ref)}
+        return in_order(lineage.values())
 
     @verb
     async def get_events(self, version: str | VersionRef) -> list[JournalEntry]:
         """The events of the journal that made a version from its parent."""
-        found = await self._registry.version(VersionRef.parse(version))
-        return await self._registry.run(learned, found)
+        stored = await self._registry.version(VersionRef.parse(version))
+        return await self._registry.run(learned, stored)
 
     @verb
     async def compare_versions(
@@ -81,38 +76,33 @@ class VersionVerbs(GenerationVerbs):
         """What changed from one version to another: weights, events learned, answers to `probes`."""
         refs = [VersionRef.parse(before), VersionRef.parse(after)]
         for ref in refs:
-            await self._adapter(ref.adapter)
+            await self._loader.get_adapter(ref.adapter)
         old, new = [await self._registry.version(ref) for ref in refs]
-        lines = [await self._registry.run(ancestors, v.ref) for v in (new, old)]
-        here, there = await self._files(old), await self._files(new)
-        strengths = (await self._backend.strength(here), await self._backend.strength(there))
-        distance = await self._between(here, there, cancel)
-        comparison = Comparison(old, new, distance, strengths, events_between(*lines))
+        # 1. The weights: how strong each version's are, and how far apart.
+        old_files, new_files = await self._registry.files(old), await self._registry.files(new)
+        strengths = (
+            await self._backend.strength(old_files),
+            await self._backend.strength(new_files),
+        )
+        distance = await self._loader.measure_distance(old_files, new_files, cancel)
+        # 2. The events that only the newer one learned.
+        new_lineage = await self._registry.run(ancestors, new.ref)
+        old_lineage = await self._registry.run(ancestors, old.ref)
+        events = events_between(new_lineage, old_lineage)
+        comparison = Comparison(old, new, distance, strengths, events)
         if not probes:
             return comparison
-        first = (await self.evaluate_adapter(old.ref, probes, cancel=cancel)).unwrap()
-        then = (await self.evaluate_adapter(new.ref, probes, cancel=cancel)).unwrap()
-        return replace(comparison, answers=_answers(probes, first, then), scores=(first, then))
-
-    async def _files(self, version: Version) -> AdapterFiles:
-        return await self._registry.files(version)
-
-    async def _between(
-        self, old: AdapterFiles, new: AdapterFiles, cancel: CancellationToken | None
-    ) -> float:
-        """Norm of the difference of two updates, as a share of the norm of the layers they adapt."""
-        if old.digest == new.digest:
-            return 0.0
-        minus = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, weights=(1.0, -1.0))
-        difference = await self._backend.merge(MergeJob((new, old), minus), cancel)
-        return await self._backend.strength(difference.files)
+        # 3. The answers of both to the probes.
+        old_scores = await self._evaluator.evaluate(old.ref, probes, cancel)
+        new_scores = await self._evaluator.evaluate(new.ref, probes, cancel)
+        answers = _compare_answers(probes, old_scores, new_scores)
+        return replace(comparison, answers=answers, scores=(old_scores, new_scores))
 
 
-def _answers(
+def _compare_answers(
     probes: Sequence[TrainingExample], old: Evaluation, new: Evaluation
-) -> tuple[ProbeAnswers, ...]:
-    said = zip(probes, old.answers, new.answers, strict=True)
+) -> tuple[ComparedAnswers, ...]:
     return tuple(
-        ProbeAnswers(messages_of(p.input)[-1].content, p.output, before, after)
-        for p, before, after in said
+        ComparedAnswers(messages_of(p.input)[-1].content, p.output, before, after)
+        for p, before, after in zip(probes, old.answers, new.answers, strict=True)
     )
