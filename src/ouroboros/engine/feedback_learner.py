@@ -46,124 +46,125 @@ from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.version_draft import AppliedFeedback
 
 BATCH = 32
-"""Events worked in together, at most, when many are pending."""
+"""Pending events that one update learns, at most."""
 
 PROTECTED = 32
-"""Known prompts that an update keeps away from, beside plain exchanges."""
+"""Known prompts whose answers an update protects, beside plain exchanges."""
 
-REMEMBERED = 4096
-"""Outcomes kept at hand for those who wait; older ones are looked up."""
+CACHED_OUTCOMES = 4096
+"""Outcomes kept in memory for callers who wait; older ones are read from the store."""
 
 
-_FAULTS = (InvalidExample, TooLong, TrainingFailed, Refused)
-"""What an event can be at fault for; anything else leaves it pending."""
+_EVENT_ERRORS = (InvalidExample, TooLong, TrainingFailed, Refused)
+"""Errors that an event itself can cause: it is skipped. Any other error leaves it pending."""
 
 
 class FeedbackLearner:
-    """Learns feedback, adapter by adapter. `writing` holds the locks under which heads move."""
+    """Learns feedback, adapter by adapter. A head moves under the adapter's lock in `locks`."""
 
     def __init__(
         self,
         backend: Backend,
         registry: AsyncRegistry,
         gate: PromotionGate,
-        writing: Locks,
+        locks: Locks,
         limit: UserLimit,
     ) -> None:
         self._backend = backend
         self._registry = registry
         self._gate = gate
-        self._writing = writing
+        self._locks = locks
         self._limit = limit
-        self._memories: dict[tuple[AdapterId, int], FeedbackLog] = {}
-        self._settled_memories: dict[tuple[AdapterId, int], FeedbackLog] = {}
-        self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._done: OrderedDict[tuple[AdapterId, int], Ticket] = OrderedDict()
+        self._logs: dict[tuple[AdapterId, int], FeedbackLog] = {}
+        self._applied_logs: dict[tuple[AdapterId, int], FeedbackLog] = {}
+        self._read_locks: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._outcomes: OrderedDict[tuple[AdapterId, int], Ticket] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Stop learning in the background; what is pending stays in the journal."""
+        """Stop learning in the background. Pending events stay in the journal."""
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
     async def submit(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
-        """Journal an event; one whose key is known already is not journalled again."""
+        """Journal an event, unless one with its key is in the journal already."""
         row = teach(event, unpaired_loss([event])).row
         if row is not None:
             await self._backend.check([row])
-        async with self._reading[adapter.id]:
-            memory = await self._read(adapter)
-            known = memory.keys.get(event.key)
-            if known is None:
-                known = await self._registry.journal.append(adapter.id, event)
-                await self._read(adapter)
-        return Ticket(adapter.id, known)
+        async with self._read_locks[adapter.id]:
+            log = await self._read_log(adapter)
+            seq = log.keys.get(event.key)
+            if seq is None:
+                seq = await self._registry.journal.append(adapter.id, event)
+                await self._read_log(adapter)
+        return Ticket(adapter.id, seq)
 
     def drop_cached(self, adapter: AdapterId) -> None:
         """Call when events were erased from an adapter's journal."""
-        for memories in (self._memories, self._settled_memories):
-            for key in [k for k in memories if k[0] == adapter]:
-                del memories[key]
-        for done in [k for k in self._done if k[0] == adapter]:
-            del self._done[done]
+        for logs in (self._logs, self._applied_logs):
+            for key in [k for k in logs if k[0] == adapter]:
+                del logs[key]
+        for outcome in [k for k in self._outcomes if k[0] == adapter]:
+            del self._outcomes[outcome]
 
     async def replay_events(
         self, adapter: Adapter, start: AdapterFiles, to: int, update: UpdateConfig
     ) -> tuple[UpdatePlan, JudgedCandidate | None]:
-        """Learn the judgements after what `adapter` has applied, up to `to`, once more, from `start`.
+        """Learn once more, from `start`, the feedback after `adapter.applied` up to event `to`.
 
-        Nothing is stored; None if they teach nothing. Depends on its arguments and the journal alone.
+        Stores nothing. There is no candidate if the feedback teaches nothing. The result depends on the
+        arguments and the journal alone.
         """
         limit = to - adapter.applied
         read = self._registry.journal.read(adapter.id, after=adapter.applied, limit=max(limit, 1))
         entries = [entry for entry in await read if entry.seq <= to]
-        memory = await self._settled(adapter)
-        made = plan_update(_judgements(entries), memory.judged(adapter.applied), self._limit)
-        if not made.rows:
-            return made, None
-        judged = await self._update(adapter, start, made, update)
-        return replace(made, lessons=_lessons(made, judged.verdict)), judged
+        log = await self._read_applied(adapter)
+        plan = plan_update(_feedback_entries(entries), log.judged(adapter.applied), self._limit)
+        if not plan.rows:
+            return plan, None
+        judged = await self._train_update(adapter, start, plan, update)
+        return replace(plan, lessons=_amend_lessons(plan, judged.verdict)), judged
 
     def learn_later(self, adapter: AdapterId) -> None:
-        """Learn what is pending, in the background. A failure leaves it pending for the next."""
-        task = asyncio.create_task(self._learn_quietly(adapter))
+        """Learn pending feedback in the background. A failure leaves it pending for the next call."""
+        task = asyncio.create_task(self._learn_in_background(adapter))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     async def learn(self, adapter_id: AdapterId, cancel: CancellationToken | None = None) -> None:
-        """Learn everything that is pending for an adapter.
+        """Learn all pending feedback of an adapter.
 
-        A batch that cannot be learned is halved; an event that cannot be learned even alone is passed
-        over, with the reason as its lesson.
+        A batch that cannot be learned is halved. An event that cannot be learned even alone is skipped,
+        with the reason as its lesson.
         """
-        async with self._writing[adapter_id]:
+        async with self._locks[adapter_id]:
             size = BATCH
             while True:
                 try:
                     if not await self._learn_batch(adapter_id, size, cancel):
                         return
                     size = min(BATCH, 2 * size)
-                except _FAULTS as error:
+                except _EVENT_ERRORS as error:
                     if size == 1:
-                        await self._pass_over(adapter_id, error)
+                        await self._skip_event(adapter_id, error)
                     size = max(1, size // 2)
                 except Conflict:
                     continue
 
     async def outcome(self, ticket: Ticket) -> Ticket:
-        """The ticket with its lesson and version, if its event has been applied; else as it is."""
+        """Return the ticket with its lesson and version; unchanged while its event is pending."""
         adapter = await self._registry.get(ticket.adapter)
         if adapter.applied < ticket.event:
             return ticket
-        done = self._done.get((ticket.adapter, ticket.event))
-        return done or await self._look_up(adapter, ticket.event)
+        cached = self._outcomes.get((ticket.adapter, ticket.event))
+        return cached or await self._look_up_outcome(adapter, ticket.event)
 
-    async def _learn_quietly(self, adapter_id: AdapterId) -> None:
+    async def _learn_in_background(self, adapter_id: AdapterId) -> None:
         try:
             await self.learn(adapter_id)
         except OuroborosError:
-            return  # nobody waits here; whoever asks for the outcome learns, and is told
+            return  # whoever asks for the outcome learns it again, and gets the error
 
     async def _learn_batch(
         self, adapter_id: AdapterId, size: int, cancel: CancellationToken | None
@@ -175,34 +176,34 @@ class FeedbackLearner:
         entries = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=size)
         if not entries:
             return False
-        memory = await self._settled(adapter)
-        made = plan_update(_judgements(entries), memory.judged(adapter.applied), self._limit)
-        await self._apply(adapter, made, entries[-1].seq, size == 1, cancel)
+        log = await self._read_applied(adapter)
+        plan = plan_update(_feedback_entries(entries), log.judged(adapter.applied), self._limit)
+        await self._apply(adapter, plan, entries[-1].seq, size == 1, cancel)
         return True
 
     async def _apply(
         self,
         adapter: Adapter,
-        made: UpdatePlan,
+        plan: UpdatePlan,
         to: int,
         alone: bool,
         cancel: CancellationToken | None,
     ) -> None:
-        """Train the plan's rows, if there are any, and move the adapter on to `to`.
+        """Train the plan's rows, if it has any, and mark the journal as applied up to `to`.
 
-        If the gate refuses the result, `Refused`: the events are to be tried one by one. That of an
-        event `alone` is kept instead, unserved, with the reason as the event's lesson.
+        Raises `Refused` if the gate refuses a batch: its events are tried one by one. A refused update
+        of an event `alone` is stored unserved, with the reason as the event's lesson.
         """
         head = await self._registry.version(VersionRef(adapter.id))
-        if not made.rows:
+        if not plan.rows:
             await self._registry.mark_applied(adapter.id, since=adapter.applied, to=to)
-            return self._remember(adapter.id, made.lessons, head)
+            return self._cache_outcomes(adapter.id, plan.lessons, head)
         start = await self._registry.files(head)
         update = UpdateConfig()
-        judged = await self._update(adapter, start, made, update, cancel)
+        judged = await self._train_update(adapter, start, plan, update, cancel)
         if not judged.verdict.promoted and not alone:
             raise Refused("Together these events would make the adapter worse.")
-        lessons = _lessons(made, judged.verdict)
+        lessons = _amend_lessons(plan, judged.verdict)
         version = await self._gate.commit_judged(
             adapter.id,
             judged,
@@ -211,86 +212,89 @@ class FeedbackLearner:
             events=to,
             taught=AppliedFeedback(adapter.applied, to, lessons, update),
         )
-        return self._remember(adapter.id, lessons, head if version.refused else version)
+        return self._cache_outcomes(adapter.id, lessons, head if version.refused else version)
 
-    async def _update(
+    async def _train_update(
         self,
         adapter: Adapter,
         start: AdapterFiles,
-        made: UpdatePlan,
+        plan: UpdatePlan,
         update: UpdateConfig,
         cancel: CancellationToken | None = None,
     ) -> JudgedCandidate:
-        """Work the plan's rows into `start`, and put what came of it to the gate."""
-        rows, judged = made.rows, {row.prompt for row in made.rows}
+        """Train the plan's rows on `start`, and judge the result."""
+        rows, new_prompts = plan.rows, {row.prompt for row in plan.rows}
         knowledge = await self._gate.knowledge(adapter)
         known = knowledge.rows()
+        # A projected update is fast and protects known answers. With little knowledge, or many
+        # judgements at once, it has no room: known rows are rehearsed instead.
         if needs_rehearsal(len(rows), len(known), knowledge.whole):
             training = rehearsal_config(len(rows), adapter.applied, update)
-            again = choose_rows(known, judged, REPEATED, adapter.applied)
+            rehearsed = choose_rows(known, new_prompts, REPEATED, adapter.applied)
             config = rehearsal_rate(adapter.config)
-            job = TrainJob(start, config, training, rows, again, anchors=anchor_rows())
+            job = TrainJob(start, config, training, rows, rehearsed, anchors=anchor_rows())
             outcome = await self._backend.train(job, cancel=cancel)
         else:
-            protect = select_protected(choose_rows(known, judged, PROTECTED, adapter.applied))
-            careful = UpdateJob(start, adapter.config, rows, protect, update)
-            outcome = await self._backend.update(careful, cancel=cancel)
+            protect = select_protected(choose_rows(known, new_prompts, PROTECTED, adapter.applied))
+            update_job = UpdateJob(start, adapter.config, rows, protect, update)
+            outcome = await self._backend.update(update_job, cancel=cancel)
         candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)
         return await self._gate.judge(adapter.id, candidate, cancel=cancel)
 
-    async def _pass_over(self, adapter_id: AdapterId, error: OuroborosError) -> None:
+    async def _skip_event(self, adapter_id: AdapterId, error: OuroborosError) -> None:
+        """Mark the next event as applied without learning it; its lesson is the error."""
         adapter = await self._registry.get(adapter_id)
         (entry,) = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=1)
         head = await self._registry.version(VersionRef(adapter_id))
         await self._registry.mark_applied(adapter_id, since=adapter.applied, to=entry.seq)
-        self._remember(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
+        self._cache_outcomes(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
 
-    def _remember(self, adapter: AdapterId, lessons: tuple[Lesson, ...], version: Version) -> None:
+    def _cache_outcomes(self, adapter: AdapterId, lessons: tuple[Lesson, ...], version: Version) -> None:
         for lesson in lessons:
-            self._done[adapter, lesson.event] = Ticket(adapter, lesson.event, lesson, version)
-        while len(self._done) > REMEMBERED:
-            self._done.popitem(last=False)
+            self._outcomes[adapter, lesson.event] = Ticket(adapter, lesson.event, lesson, version)
+        while len(self._outcomes) > CACHED_OUTCOMES:
+            self._outcomes.popitem(last=False)
 
-    async def _look_up(self, adapter: Adapter, event: int) -> Ticket:
-        """An outcome from what is durable: a version's lessons, or the journal."""
+    async def _look_up_outcome(self, adapter: Adapter, event: int) -> Ticket:
+        """Read an outcome from the lessons of a version, or else plan the event once more."""
         head = await self._registry.version(VersionRef(adapter.id))
         for version in reversed(await self._registry.versions(adapter.id)):
             for lesson in version.lessons:
                 if lesson.event == event:
                     return Ticket(adapter.id, event, lesson, head if version.refused else version)
-        async with self._reading[adapter.id]:
-            judged = (await self._read(adapter)).judged(event)
+        async with self._read_locks[adapter.id]:
+            judged = (await self._read_log(adapter)).judged(event)
         (lesson,) = plan_update(judged[-1:], judged[:-1], self._limit).lessons or (
             Lesson(event, "applied"),
         )
         return Ticket(adapter.id, event, lesson, head)
 
-    async def _settled(self, adapter: Adapter) -> FeedbackLog:
-        """A memory of what has been applied and of nothing later, so that it can be had again."""
-        memory = self._settled_memories.get((adapter.id, adapter.born))
-        if memory is None or memory.read_to > adapter.applied:
-            memory = FeedbackLog(adapter.born)
-        while memory.read_to < adapter.applied:
-            entries = await self._registry.journal.read(adapter.id, after=memory.read_to)
+    async def _read_applied(self, adapter: Adapter) -> FeedbackLog:
+        """The log of applied events and of no later ones, so that a replay plans the same update."""
+        log = self._applied_logs.get((adapter.id, adapter.born))
+        if log is None or log.read_to > adapter.applied:
+            log = FeedbackLog(adapter.born)
+        while log.read_to < adapter.applied:
+            entries = await self._registry.journal.read(adapter.id, after=log.read_to)
             for entry in entries:
                 if entry.seq <= adapter.applied:
-                    memory.take(entry.seq, entry.event)
+                    log.take(entry.seq, entry.event)
             if not entries or entries[-1].seq >= adapter.applied:
-                memory.read_to = adapter.applied  # what is missing has been erased
-        self._settled_memories[adapter.id, adapter.born] = memory
-        return memory
+                log.read_to = adapter.applied  # the events in between were erased
+        self._applied_logs[adapter.id, adapter.born] = log
+        return log
 
-    async def _read(self, adapter: Adapter) -> FeedbackLog:
-        """The adapter's memory, up to the journal's end."""
-        memory = self._memories.setdefault((adapter.id, adapter.born), FeedbackLog(adapter.born))
-        while entries := await self._registry.journal.read(adapter.id, after=memory.read_to):
+    async def _read_log(self, adapter: Adapter) -> FeedbackLog:
+        """The adapter's log, up to the end of the journal."""
+        log = self._logs.setdefault((adapter.id, adapter.born), FeedbackLog(adapter.born))
+        while entries := await self._registry.journal.read(adapter.id, after=log.read_to):
             for entry in entries:
-                memory.take(entry.seq, entry.event)
-        return memory
+                log.take(entry.seq, entry.event)
+        return log
 
 
-def _told(lesson: Lesson, verdict: Verdict) -> Lesson:
-    """A lesson with what the gate made of it, where that is not simply yes."""
+def _amend_lesson(lesson: Lesson, verdict: Verdict) -> Lesson:
+    """The lesson, with a note if the gate refused the update or walked it back."""
     if not verdict.promoted:
         failed = ", ".join(dict.fromkeys(check.name.value for check in verdict.failed))
         words = f"not learned, the gate refused it ({failed}): {lesson.words}"
@@ -301,10 +305,10 @@ def _told(lesson: Lesson, verdict: Verdict) -> Lesson:
     return lesson
 
 
-def _lessons(made: UpdatePlan, verdict: Verdict) -> tuple[Lesson, ...]:
-    """The plan's lessons, as the gate left them."""
-    return tuple(_told(lesson, verdict) for lesson in made.lessons)
+def _amend_lessons(plan: UpdatePlan, verdict: Verdict) -> tuple[Lesson, ...]:
+    """The plan's lessons, each with the gate's note."""
+    return tuple(_amend_lesson(lesson, verdict) for lesson in plan.lessons)
 
 
-def _judgements(entries: Sequence[JournalEntry]) -> list[tuple[int, FeedbackGiven]]:
+def _feedback_entries(entries: Sequence[JournalEntry]) -> list[tuple[int, FeedbackGiven]]:
     return [(e.seq, e.event) for e in entries if isinstance(e.event, FeedbackGiven)]

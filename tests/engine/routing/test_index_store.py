@@ -51,7 +51,7 @@ async def found(engine, text, k=5):
 
 
 def portraits(engine: AdapterLearningEngine) -> list[str]:
-    store, gallery = engine._registry.blocking.vectors, engine._router._gallery
+    store, gallery = engine._registry.blocking.vectors, engine._router._index
     assert store is not None
     assert isinstance(gallery, StoredCentroidIndex)
     return sorted(store.values(gallery._space))
@@ -73,7 +73,7 @@ async def test_another_program_draws_only_what_has_a_new_head(opened, engine, co
         assert (await found(again, "my parcel", k=1))[0][0] == "tickets"
         assert counting.embedded == 1
         (await engine.train_adapter("player", [TrainingExample("louder now", "volume")])).unwrap()
-        again._router._look_at = 0.0
+        again._router._refresh_at = 0.0
         assert (await found(again, "louder now", k=1))[0][0] == "player"
         assert counting.embedded > 4
 
@@ -90,10 +90,10 @@ async def test_what_is_deleted_or_forgotten_leaves_no_portrait(engine):
 
 async def test_a_portrait_of_a_former_head_is_not_taken_for_todays(engine):
     await found(engine, "parcel")
-    gallery = engine._router._gallery
+    gallery = engine._router._index
     store: VectorStore = engine._registry.blocking.vectors
     value = store.values(gallery._space)["tickets"]
     store.put(gallery._space, "tickets", {**value, "of": "1 of another"}, [[1.0] * 256])
     assert "tickets" not in [name for name, *_ in await found(engine, "parcel")]
-    engine._router._look_at = 0.0
+    engine._router._refresh_at = 0.0
     assert "tickets" in [name for name, *_ in await found(engine, "parcel")]

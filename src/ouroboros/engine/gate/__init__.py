@@ -1,8 +1,8 @@
 """`PromotionGate`: between a trained candidate and the head.
 
 One pipeline for training, feedback and merging: measure the candidate against its parent on what the
-adapter knows, let `learning.gate` judge, repair what can be repaired, and hand back files with their
-verdict. Committing them is the caller's business.
+adapter knows, let `learning.gate` judge, repair what can be repaired, and commit the result with its
+verdict.
 """
 
 from ouroboros.engine.gate.candidate import Candidate, EvalResult, JudgedCandidate

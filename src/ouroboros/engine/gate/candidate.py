@@ -1,4 +1,4 @@
-"""One candidate before the gate: what is measured of it, and of its parent."""
+"""One candidate before the gate: what is measured of it and of its parent."""
 
 import math
 import random
@@ -19,19 +19,19 @@ from ouroboros.learning.gate.repair import Walk, mends
 from ouroboros.learning.replay.anchors import DRIFT_ANCHORS
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
-SAMPLE = 32
-"""Of the rows just trained, this many are asked whether they arrived."""
+SAMPLED_ROWS = 32
+"""Trained rows, at most, that are scored to see whether they were learned."""
 
-GLANCE = 32
-"""Probes that a small update is asked first; only if something is amiss, it is asked all of them."""
+FIRST_PROBES = 32
+"""Probes that judge a small update first; all of them do only if one of these was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What training `rows` made of `start`, the parent's files, and what is to be asked of it.
+    """The outcome of training `rows` on `start`, the parent's files, and the probes that judge it.
 
-    probes  what the parent knows; `fresh` ones were held out of what it was trained on now.
-    small   an update by a few rows: judging it must not take longer than making it.
+    probes  what the parent knows; the `fresh` ones were held out of this training.
+    small   an update by a few rows: judging it must not take longer than training it.
     """
 
     start: AdapterFiles
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class JudgedCandidate:
-    """A candidate as it came out: as it was, repaired, or refused; and how it does on the probes."""
+    """A candidate with its verdict: as trained, repaired, or refused; and its scores on the probes."""
 
     outcome: TrainOutcome
     verdict: Verdict
@@ -53,28 +53,28 @@ class JudgedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """What one version was asked: its answers to probes, by place, log-probabilities per token of each
-    row's outputs, and its drift on the anchors."""
+    """What was measured of one version: its answers to probes, by place, the log-probability per token
+    of each row's outputs, and its drift on the anchors, in nats (NaN while unknown)."""
 
     answers: dict[ExampleRef, ProbeAnswer]
     rows: tuple[tuple[float, ...], ...]
     drift: float
 
-    def with_more(self, asked: "EvalResult") -> "EvalResult":
-        """What was asked first, and what else was asked later."""
+    def merge(self, other: "EvalResult") -> "EvalResult":
+        """Return both results in one: what was measured first, and what else was measured later."""
         return EvalResult(
-            self.answers | asked.answers,
-            self.rows or asked.rows,
-            asked.drift if math.isnan(self.drift) else self.drift,
+            self.answers | other.answers,
+            self.rows or other.rows,
+            other.drift if math.isnan(self.drift) else self.drift,
         )
 
-    def right(self, probes: Sequence[Probe]) -> float:
-        """The share of probes that were answered exactly."""
+    def share_correct(self, probes: Sequence[Probe]) -> float:
+        """Return the share of probes that were answered exactly."""
         return fmean(self.answers[p.place].said for p in probes)
 
 
 class CandidateEvaluation:
-    """Measures and judges one candidate, and points between it and its parent."""
+    """Measures and judges one candidate, and points between its parent and it."""
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class CandidateEvaluation:
         self._policy = policy
         self._candidate = candidate
         self._cancel = cancel
-        self._rows = _sample(candidate.rows)
-        self._probes = _standing_probes(candidate)
-        self._first = parent.first()
+        self._rows = _sample_rows(candidate.rows)
+        self._probes = _valid_probes(candidate)
+        self._answers_when_learned = parent.first()
         self._parent = EvalResult(parent.known(), (), math.nan if parent.drift is None else parent.drift)
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
@@ -98,24 +98,25 @@ class CandidateEvaluation:
     async def judge(
         self, outcome: TrainOutcome, what: str, share: float = 1.0, repair: Repair | None = None
     ) -> JudgedCandidate:
-        """Judge files, and note the attempt."""
+        """Judge files, and record the attempt in the verdict."""
         began = time.perf_counter()
         probes = self._first_probes()
-        checks, sheet = await self._check(outcome.files, probes)
-        if len(probes) < len(self._probes) and _amiss(checks):
-            probes = self._probes
-            checks, sheet = await self._check(outcome.files, probes)
+        checks, result = await self._run_checks(outcome.files, probes)
+        if len(probes) < len(self._probes) and _needs_all_probes(checks):
+            checks, result = await self._run_checks(outcome.files, self._probes)
         self._attempts += (attempt(what, checks),)
         self._seconds += time.perf_counter() - began
         verdict = conclude(checks, self._policy, self._attempts, self._seconds, share, repair)
         return JudgedCandidate(
-            outcome, verdict, make_probe_scores(outcome.files.digest, sheet, self._learned(sheet))
+            outcome,
+            verdict,
+            make_probe_scores(outcome.files.digest, result, self._first_answers(result)),
         )
 
     async def walk_back(
         self, refused: JudgedCandidate, repair: Repair = Repair.WALKED
     ) -> JudgedCandidate:
-        """The furthest point on the way from the parent that passes; what was refused, if none does."""
+        """Return the furthest point from the parent that passes; `refused` if none does."""
         if not mends([check.name for check in refused.verdict.failed]):
             return refused
         best, walk = refused, Walk()
@@ -128,134 +129,143 @@ class CandidateEvaluation:
         return self.add_attempts(best)
 
     def add_attempts(self, judged: JudgedCandidate) -> JudgedCandidate:
-        """With every attempt so far in its verdict."""
+        """Return the candidate with every attempt so far in its verdict."""
         verdict = replace(judged.verdict, attempts=self._attempts, seconds=self._seconds)
         return replace(judged, verdict=verdict)
 
-    async def _check(
+    async def _run_checks(
         self, files: AdapterFiles, probes: Sequence[Probe]
     ) -> tuple[tuple[Check, ...], EvalResult]:
-        """Ask the candidate, and the parent what it was not asked yet; and judge."""
-        asked = (*probes, *self._candidate.fresh)
-        unasked = self._unasked(asked)
-        questions = [ProbeBatch(files, asked, self._rows), *([unasked] if unasked else [])]
-        sheet, *parents = await evaluate_probes(self._backend, questions, self._cancel)
+        """Measure the candidate, and what is not known of the parent yet; and run the checks."""
+        # 1. Measure both in one pass of the backend.
+        all_probes = (*probes, *self._candidate.fresh)
+        missing = self._missing_from_parent(all_probes)
+        batches = [ProbeBatch(files, all_probes, self._rows), *([missing] if missing else [])]
+        result, *parents = await evaluate_probes(self._backend, batches, self._cancel)
         for parent in parents:
-            self._parent = self._parent.with_more(parent)
+            self._parent = self._parent.merge(parent)
         before = self._parent
-        pairs = [Pair(p, before.answers[p.place], sheet.answers[p.place]) for p in asked]
+        # 2. Compare, probe by probe and row by row.
+        pairs = [Pair(p, before.answers[p.place], result.answers[p.place]) for p in all_probes]
         evidence = Evidence(
             known=pairs[: len(probes)],
-            learned=[self._first.get(p.place, before.answers[p.place]) for p in probes],
+            learned=[self._answers_when_learned.get(p.place, before.answers[p.place]) for p in probes],
             fresh=pairs[len(probes) :],
-            arrived=[_gain(*of) for of in zip(self._rows, before.rows, sheet.rows, strict=True)],
-            likelihood=_likelihood(self._rows, sheet),
+            arrived=[
+                _measure_gain(*scores)
+                for scores in zip(self._rows, before.rows, result.rows, strict=True)
+            ],
+            likelihood=_mean_likelihood(self._rows, result),
             drift_before=before.drift,
-            drift=sheet.drift,
+            drift=result.drift,
             strength=await self._backend.strength(files),
         )
-        return judge(evidence, self._policy), sheet
+        return judge(evidence, self._policy), result
 
-    def _unasked(self, probes: Sequence[Probe]) -> "ProbeBatch | None":
-        """What the parent was not asked yet."""
+    def _missing_from_parent(self, probes: Sequence[Probe]) -> "ProbeBatch | None":
+        """What is not measured of the parent yet; None if all is."""
         known = self._parent
         missing = [p for p in probes if p.place not in known.answers]
         rows, drift = () if known.rows else self._rows, math.isnan(known.drift)
-        found = ProbeBatch(self._candidate.start, missing, rows, drift)
-        return found if missing or rows or drift else None
+        if not (missing or rows or drift):
+            return None
+        return ProbeBatch(self._candidate.start, missing, rows, drift)
 
-    def _learned(self, sheet: EvalResult) -> dict[ExampleRef, ProbeAnswer]:
+    def _first_answers(self, result: EvalResult) -> dict[ExampleRef, ProbeAnswer]:
         """The answers to all probes as they were when each was asked first."""
-        known = self._parent.answers | self._first
+        known = self._parent.answers | self._answers_when_learned
         first = {p.place: known[p.place] for p in self._probes if p.place in known}
-        return first | {p.place: sheet.answers[p.place] for p in self._candidate.fresh}
+        return first | {p.place: result.answers[p.place] for p in self._candidate.fresh}
 
     def _first_probes(self) -> Sequence[Probe]:
-        """All, or for a small update every pin and a few others: other ones for each candidate."""
+        """All probes; for a small update every pin and a few others, which vary by parent."""
         if not self._candidate.small:
             return self._probes
         pins = [p for p in self._probes if p.kind is ProbeKind.PINNED]
-        rest = [p for p in self._probes if p.kind is not ProbeKind.PINNED]
-        chance = random.Random(self._candidate.start.digest)
-        return [*pins, *chance.sample(rest, min(GLANCE, len(rest)))]
+        others = [p for p in self._probes if p.kind is not ProbeKind.PINNED]
+        generator = random.Random(self._candidate.start.digest)
+        return [*pins, *generator.sample(others, min(FIRST_PROBES, len(others)))]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeBatch:
-    """What is to be known of a version: its answers to probes, what became of rows, and its drift."""
+    """What to measure of a version: its answers to probes, its scores of rows, and its drift."""
 
     files: AdapterFiles
     probes: Sequence[Probe]
     rows: Sequence[Row] = ()
     drift: bool = True
 
-    def requests(self, digest: str) -> list[ScoreRequest]:
-        """What to ask of the version, which is in memory under that digest."""
+    def make_requests(self, digest: str) -> list[ScoreRequest]:
+        """The requests for the version that the backend holds under `digest`."""
         anchors = DRIFT_ANCHORS if self.drift else ()
-        asked = [ScoreRequest(p.example.input, p.example.output, digest) for p in self.probes]
-        asked += [ScoreRequest(row.prompt, text, digest) for row in self.rows for text in row.outputs]
-        return asked + [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
+        requests = [ScoreRequest(p.example.input, p.example.output, digest) for p in self.probes]
+        requests += [ScoreRequest(row.prompt, text, digest) for row in self.rows for text in row.outputs]
+        return requests + [ScoreRequest(a.input, a.output, digest, drift=True) for a in anchors]
 
-    def sheet(self, scores: Sequence[Score]) -> EvalResult:
-        """What the scores of those requests tell."""
-        each = iter(scores)
-        answers = {p.place: _answer(next(each)) for p in self.probes}
-        trained = tuple(tuple(next(each).mean for _ in row.outputs) for row in self.rows)
-        drifts = [score.drift for score in each]
+    def read_scores(self, scores: Sequence[Score]) -> EvalResult:
+        """Sort the scores of those requests, which come in their order, into a result."""
+        remaining = iter(scores)
+        answers = {p.place: _make_answer(next(remaining)) for p in self.probes}
+        trained = tuple(tuple(next(remaining).mean for _ in row.outputs) for row in self.rows)
+        drifts = [score.drift for score in remaining]
         return EvalResult(answers, trained, fmean(drifts) if drifts else math.nan)
 
 
 async def evaluate_probes(
-    backend: Backend, questions: Sequence[ProbeBatch], cancel: CancellationToken | None = None
+    backend: Backend, batches: Sequence[ProbeBatch], cancel: CancellationToken | None = None
 ) -> list[EvalResult]:
-    """Everything that is to be known of some versions, in passes that they share."""
-    asked = [q.requests(await backend.load(q.files)) for q in questions]
-    scores = iter(await backend.score([request for own in asked for request in own], cancel))
-    return [q.sheet(list(islice(scores, len(own)))) for q, own in zip(questions, asked, strict=True)]
+    """Measure several versions in one call of the backend, so that they share its passes."""
+    requests = [batch.make_requests(await backend.load(batch.files)) for batch in batches]
+    scores = iter(await backend.score([each for group in requests for each in group], cancel))
+    return [
+        batch.read_scores(list(islice(scores, len(group))))
+        for batch, group in zip(batches, requests, strict=True)
+    ]
 
 
-def _standing_probes(candidate: Candidate) -> Sequence[Probe]:
-    """Probes that still hold: what is taught anew now counts by its new answer, unless it is pinned."""
-    taught = {row.prompt for row in candidate.rows}
-    return [p for p in candidate.probes if p.kind is ProbeKind.PINNED or p.example.input not in taught]
+def _valid_probes(candidate: Candidate) -> Sequence[Probe]:
+    """Probes whose answer is still wanted: a prompt that is trained now has a new one, unless pinned."""
+    trained = {row.prompt for row in candidate.rows}
+    return [p for p in candidate.probes if p.kind is ProbeKind.PINNED or p.example.input not in trained]
 
 
-def _sample(rows: Sequence[Row]) -> Sequence[Row]:
-    """At most SAMPLE rows, evenly spread."""
-    return rows[:: math.ceil(len(rows) / SAMPLE)] if rows else rows
+def _sample_rows(rows: Sequence[Row]) -> Sequence[Row]:
+    """At most SAMPLED_ROWS rows, evenly spread."""
+    return rows[:: math.ceil(len(rows) / SAMPLED_ROWS)] if rows else rows
 
 
-def _amiss(checks: Sequence[Check]) -> bool:
-    """Whether a glance calls for a closer look."""
+def _needs_all_probes(checks: Sequence[Check]) -> bool:
+    """Whether the first probes call for all of them."""
     return any(check.lost or not check.passed for check in checks)
 
 
-def _answer(score: Score) -> ProbeAnswer:
+def _make_answer(score: Score) -> ProbeAnswer:
     return ProbeAnswer(score.said, math.exp(score.mean))
 
 
-def _gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:
-    """How far a row's wanted output rose, and its unwanted one fell."""
+def _measure_gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:
+    """How far the log-probability of a row's wanted output rose, and that of its unwanted one fell."""
     signs = (1, -1) if row.output is not None else (-1,)
     return sum(sign * (a - b) for sign, b, a in zip(signs, before, after, strict=False))
 
 
-def _likelihood(rows: Sequence[Row], sheet: EvalResult) -> float:
+def _mean_likelihood(rows: Sequence[Row], result: EvalResult) -> float:
     """Mean probability of a token of the wanted outputs."""
-    wanted = [of[0] for row, of in zip(rows, sheet.rows, strict=True) if row.output is not None]
+    wanted = [scores[0] for row, scores in zip(rows, result.rows, strict=True) if row.output is not None]
     return fmean(map(math.exp, wanted)) if wanted else 0.0
 
 
 def make_probe_scores(
-    digest: str, sheet: EvalResult, learned: Mapping[ExampleRef, ProbeAnswer] | None = None
+    digest: str, result: EvalResult, first_answers: Mapping[ExampleRef, ProbeAnswer] | None = None
 ) -> ProbeScores:
-    """What is kept of a sheet, so that the version's successor need not ask it again."""
-    first = sheet.answers if learned is None else learned
+    """What is stored of a result, so that it need not be measured again for the version's successor."""
+    first = result.answers if first_answers is None else first_answers
     return ProbeScores(
         digest,
-        tuple(sheet.answers),
-        tuple(sheet.answers.values()),
-        None if math.isnan(sheet.drift) else sheet.drift,
+        tuple(result.answers),
+        tuple(result.answers.values()),
+        None if math.isnan(result.drift) else result.drift,
         tuple(first),
         tuple(first.values()),
     )

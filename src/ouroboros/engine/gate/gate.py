@@ -1,4 +1,4 @@
-"""Judges candidates, repairs what can be repaired, and knows what each line was taught."""
+"""`PromotionGate`: judges candidates, repairs what can be repaired, and commits the result."""
 
 import asyncio
 from collections import defaultdict
@@ -24,7 +24,7 @@ from ouroboros.registry.threads import in_thread
 from ouroboros.registry.version_draft import AppliedFeedback
 
 Retry = Callable[[], Awaitable[TrainOutcome]]
-"""Trains once more, more gently."""
+"""Trains the same rows again, with more replay and at a lower rate."""
 
 
 class PromotionGate:
@@ -40,17 +40,17 @@ class PromotionGate:
         self._backend = backend
         self._registry = registry
         self._policy = policy or GatePolicy()
-        self._lines = HistoryReader(registry.blocking, replay_rows)
-        self._reading: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._histories = HistoryReader(registry.blocking, replay_rows)
+        self._read_locks: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def knowledge(self, adapter: Adapter) -> Knowledge:
         """What the adapter's head has been taught."""
-        async with self._reading[adapter.id]:
-            return await in_thread(self._lines.knowledge, adapter)
+        async with self._read_locks[adapter.id]:
+            return await in_thread(self._histories.knowledge, adapter)
 
     def drop_cached(self, adapter: AdapterId) -> None:
-        """Call when events were erased from an adapter's journal, or its line is another."""
-        self._lines.forget(adapter)
+        """Call when events were erased from an adapter's journal, or the adapter was deleted."""
+        self._histories.drop_cached(adapter)
 
     async def judge(
         self,
@@ -59,10 +59,11 @@ class PromotionGate:
         retry: Retry | None = None,
         cancel: CancellationToken | None = None,
     ) -> JudgedCandidate:
-        """The candidate with its verdict: as it was, or repaired.
+        """Return the candidate with its verdict: as trained, repaired, or refused.
 
-        Repairs, one after the other until one keeps most of what was learned: less of the candidate, the
-        same rows trained more gently (`retry`), less of that. If none does, the one that keeps most.
+        Repairs are tried one after the other until one keeps most of what was learned: a point between
+        parent and candidate, a second training at a lower rate (`retry`), a point between parent and
+        that. If none keeps most, the one that keeps more is returned.
         """
         parent = await self._registry.scores.get(adapter, candidate.start.digest)
         evaluation = CandidateEvaluation(self._backend, self._policy, candidate, parent, cancel)
@@ -78,16 +79,16 @@ class PromotionGate:
 
     async def parent_knowledge(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
         """What each parent of a merge was taught."""
-        return await in_thread(self._lines.parent_knowledge, merged)
+        return await in_thread(self._histories.parent_knowledge, merged)
 
     async def merged_knowledge(self, merged: MergedFrom) -> Knowledge:
-        """What a merge goes on from: all that its parents were taught."""
-        return await in_thread(self._lines.merged_knowledge, merged)
+        """What a merge starts with: all that its parents were taught."""
+        return await in_thread(self._histories.merged_knowledge, merged)
 
     def compare(
         self, probes: Sequence[Probe], cancel: CancellationToken | None = None
     ) -> MergeEvaluation:
-        """A merge is to be held against its parents on these probes."""
+        """Return what measures a merge and its parents on these probes."""
         return MergeEvaluation(self._backend, self._policy, probes, cancel)
 
     async def commit_judged(
@@ -146,7 +147,7 @@ def choose_further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCan
 
 
 def refusal_error(version: Version, parent: int) -> Refused:
-    """The error that tells a version was refused, and what is served instead."""
+    """The error for a refused version; it names the failed checks and what is served instead."""
     names = (
         ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed)) if version.verdict else ""
     )

@@ -1,7 +1,7 @@
-"""What each adapter's line of versions has been taught, read from the journal and kept at hand.
+"""What each adapter has been taught, version by version: read from the journal and cached.
 
-A merged adapter goes on from what its parents were taught, which is read from their journals: what is
-erased there, or goes with a parent that is deleted, it remembers no longer.
+A merged adapter starts with what its parents were taught, which is read from their journals. What is
+erased there, or deleted with a parent, is no longer part of its history.
 """
 
 from collections import deque
@@ -20,9 +20,9 @@ from ouroboros.registry.registry import Registry
 
 @dataclass
 class History:
-    """The knowledge of the versions up to `number`; pins are read up to `read_to`.
+    """The knowledge of the versions up to `number`; pins are read up to event `read_to`.
 
-    `sources` are the adapters that some of it was taken over from.
+    `sources` are the adapters that a merge took some of the knowledge from.
     """
 
     born: int
@@ -33,7 +33,7 @@ class History:
     pins: deque[JournalEntry] = field(default_factory=deque)
 
     def take(self, entry: JournalEntry) -> None:
-        """Take in what was learned, after the pins that were set before it."""
+        """Add what an event taught, after the pins that were set before it."""
         self.take_pins(before=entry.seq)
         self.knowledge.take(entry.seq, entry.event)
 
@@ -44,91 +44,99 @@ class History:
 
 
 class HistoryReader:
-    """Methods block. What is kept is a digest: it can be let go at any time."""
+    """Builds histories and caches one per adapter. Methods block."""
 
     def __init__(self, registry: Registry, replay_rows: int) -> None:
         self._registry = registry
         self._replay_rows = replay_rows
-        self._lines: dict[AdapterId, History] = {}
+        self._histories: dict[AdapterId, History] = {}
 
-    def forget(self, adapter: AdapterId) -> None:
-        """Read an adapter's journal anew when it, or what was merged from it, is asked for next."""
-        stale = [known for known, line in self._lines.items() if adapter in (known, *line.sources)]
-        for known in stale:
-            self._lines.pop(known, None)
+    def drop_cached(self, adapter: AdapterId) -> None:
+        """Forget the histories of an adapter and of all that was merged from it."""
+        stale = [
+            cached
+            for cached, history in self._histories.items()
+            if adapter in (cached, *history.sources)
+        ]
+        for cached in stale:
+            self._histories.pop(cached, None)
 
     def knowledge(self, adapter: Adapter) -> Knowledge:
-        """What the adapter's head has been taught. Another head than a later one starts over."""
-        line = self._lines.pop(adapter.id, None)
-        ahead = self._ahead(adapter, line) if line else None
-        if line is None or ahead is None:
-            line, ahead = self._begin(adapter, adapter.head)
-        self._read(adapter.id, line, ahead)
-        self._lines[adapter.id] = line
-        return line.knowledge
+        """What the adapter's head has been taught. After a rollback the history is built anew."""
+        history = self._histories.pop(adapter.id, None)
+        versions = self._missing_versions(adapter, history) if history else None
+        if history is None or versions is None:
+            history, versions = self._start_history(adapter, adapter.head)
+        self._extend(adapter.id, history, versions)
+        self._histories[adapter.id] = history
+        return history.knowledge
 
     def parent_knowledge(self, merged: MergedFrom) -> list[tuple[AdapterId, Knowledge]]:
-        """What each parent of a merge was taught up to then, as far as they are still there."""
-        found = []
+        """What each parent of a merge had been taught by then, unless it was deleted."""
+        parents = []
         ends = merged.journals or (None,) * len(merged.versions)
         for ref, end in zip(merged.versions, ends, strict=True):
             with suppress(NotFound):
-                line, ahead = self._begin(self._registry.get(ref.adapter), ref.number)
-                self._read(ref.adapter, line, ahead, end)
-                found.append((ref.adapter, line.knowledge))
-        return found
+                history, versions = self._start_history(self._registry.get(ref.adapter), ref.number)
+                self._extend(ref.adapter, history, versions, end)
+                parents.append((ref.adapter, history.knowledge))
+        return parents
 
     def merged_knowledge(self, merged: MergedFrom) -> Knowledge:
-        """What a merge goes on from."""
-        heritage = self.parent_knowledge(merged)
-        knowledge = Knowledge(self._replay_rows, whole=len(heritage) == len(merged.versions))
-        knowledge.inherit([(adapter.name, known) for adapter, known in heritage])
+        """What a merge starts with: all that its parents had been taught."""
+        parents = self.parent_knowledge(merged)
+        knowledge = Knowledge(self._replay_rows, whole=len(parents) == len(merged.versions))
+        knowledge.inherit([(adapter.name, taught) for adapter, taught in parents])
         return knowledge
 
-    def _begin(self, adapter: Adapter, head: int | None) -> tuple[History, list[Version]]:
-        """A line before its first version, and the versions up to `head`, which comes first."""
-        ahead = self._registry.lineage(VersionRef(adapter.id, head))
-        first = ahead[-1]
+    def _start_history(self, adapter: Adapter, head: int | None) -> tuple[History, list[Version]]:
+        """An empty history, and the versions up to `head`, the newest first."""
+        versions = self._registry.lineage(VersionRef(adapter.id, head))
+        first = versions[-1]
         merged = first.merged
-        told = Knowledge(self._replay_rows, whole=first.cause == "created")
-        knowledge = self.merged_knowledge(merged) if merged else told
-        return History(adapter.born, None, adapter.born, knowledge, self._sources(merged)), ahead
+        if merged:
+            knowledge = self.merged_knowledge(merged)
+        else:
+            knowledge = Knowledge(self._replay_rows, whole=first.cause == "created")
+        sources = self._collect_sources(merged)
+        return History(adapter.born, None, adapter.born, knowledge, sources), versions
 
-    def _sources(self, merged: MergedFrom | None) -> frozenset[AdapterId]:
+    def _collect_sources(self, merged: MergedFrom | None) -> frozenset[AdapterId]:
         """Every adapter whose journal a merge goes back to."""
-        found: set[AdapterId] = set()
+        sources: set[AdapterId] = set()
         for ref in merged.versions if merged else ():
-            found.add(ref.adapter)
+            sources.add(ref.adapter)
             with suppress(NotFound):
-                found |= self._sources(self._registry.lineage(ref)[-1].merged)
-        return frozenset(found)
+                sources |= self._collect_sources(self._registry.lineage(ref)[-1].merged)
+        return frozenset(sources)
 
-    def _read(
-        self, adapter: AdapterId, line: History, ahead: list[Version], end: int | None = None
+    def _extend(
+        self, adapter: AdapterId, history: History, versions: list[Version], end: int | None = None
     ) -> None:
-        """Take in what versions learned, the last of them first, and the pins up to `end`."""
-        self._find_pins(adapter, line, end)
-        for version in reversed(ahead):
+        """Add what `versions`, the newest first, have learned, and the pins up to event `end`."""
+        self._read_pins(adapter, history, end)
+        for version in reversed(versions):
             for entry in learned(self._registry, version):
-                line.take(entry)
-            line.number = version.number
-        line.take_pins(before=line.read_to + 1)
+                history.take(entry)
+            history.number = version.number
+        history.take_pins(before=history.read_to + 1)
 
-    def _ahead(self, adapter: Adapter, line: History) -> list[Version] | None:
-        """The versions from the head back to what is known; None if that is not on the way."""
-        found: list[Version] = []
+    def _missing_versions(self, adapter: Adapter, history: History) -> list[Version] | None:
+        """The versions after the history's last, the newest first; None if the head is no descendant."""
+        missing: list[Version] = []
         number: int | None = adapter.head
-        while number is not None and line.born == adapter.born:
-            if number == line.number:
-                return found
-            found.append(self._registry.version(VersionRef(adapter.id, number)))
-            number = found[-1].parent
+        while number is not None and history.born == adapter.born:
+            if number == history.number:
+                return missing
+            missing.append(self._registry.version(VersionRef(adapter.id, number)))
+            number = missing[-1].parent
         return None
 
-    def _find_pins(self, adapter: AdapterId, line: History, end: int | None) -> None:
-        while entries := self._registry.journal.read(adapter, after=line.read_to):
-            line.read_to = entries[-1].seq
-            line.pins += [
+    def _read_pins(self, adapter: AdapterId, history: History, end: int | None) -> None:
+        """Read the journal on, and queue its pins up to event `end`."""
+        while entries := self._registry.journal.read(adapter, after=history.read_to):
+            history.read_to = entries[-1].seq
+            history.pins += [
                 e
                 for e in entries
                 if isinstance(e.event, Pinned | Unpinned) and (end is None or e.seq <= end)

@@ -1,4 +1,4 @@
-"""A merge before the gate: held against its parents, on what each of them knows."""
+"""A merge before the gate: compared with its parents, on what each of them knows."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ouroboros.learning.replay.probes import Probe
 
 @dataclass(frozen=True, slots=True)
 class JudgedMerge:
-    """A merge's verdict, how it does on the probes, and what it answered."""
+    """A merge's verdict, its scores on the probes, and all that was measured of it."""
 
     verdict: Verdict
     probe_scores: ProbeScores
@@ -25,9 +25,9 @@ class JudgedMerge:
 
 
 class MergeEvaluation:
-    """Asks parents and merge the same, and holds the merge against the parent that is best at a thing.
+    """Measures parents and merge on the same probes; compares the merge with the best parent of each.
 
-    Nothing is repaired: there is no way from several parents to a merge that could be gone back.
+    A merge is not repaired: with several parents, there is no single direction to walk back in.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class MergeEvaluation:
         self._cancel = cancel
 
     async def evaluate_parent(self, files: AdapterFiles) -> EvalResult:
-        """What a parent answers."""
+        """Measure a parent on all probes."""
         return await self._evaluate(ProbeBatch(files, self._probes))
 
     async def evaluate_trial(self, files: AdapterFiles, probes: Sequence[Probe]) -> EvalResult:
-        """What a merge with weights that are only tried answers to some probes."""
+        """Measure a merge with trial weights on some probes."""
         return await self._evaluate(ProbeBatch(files, probes, drift=False))
 
     async def _evaluate(self, batch: ProbeBatch) -> EvalResult:
@@ -55,15 +55,15 @@ class MergeEvaluation:
         return result
 
     async def judge(self, parents: Mapping[str, EvalResult], merged: AdapterFiles) -> JudgedMerge:
-        """The verdict on a merge, by the sheets of its parents, which are named like "tickets@2"."""
+        """Judge a merge by the results of its parents, which are named like "tickets@2"."""
         began = time.perf_counter()
         best = best_parents(self._probes, {name: parent.answers for name, parent in parents.items()})
         result = await self._evaluate(ProbeBatch(merged, self._probes))
         pairs = []
         for probe in self._probes:
-            by = best[probe.place.adapter]
-            before = parents[by].answers[probe.place]
-            pairs.append(Pair(probe, before, result.answers[probe.place], by))
+            parent = best[probe.place.adapter]
+            before = parents[parent].answers[probe.place]
+            pairs.append(Pair(probe, before, result.answers[probe.place], parent))
         evidence = Evidence(
             known=pairs,
             fresh=(),

@@ -1,4 +1,4 @@
-"""Where portraits are kept and searched: by the store if it can, else in this program's memory."""
+"""Where centroids are stored and searched: in a store that can search, else in this program's memory."""
 
 import base64
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from ouroboros.learning.routing.index import Index
 from ouroboros.registry.profiles import ProfileStore
 from ouroboros.stores.vectors.base import VectorStore
 
-_MORE = 8
-"""Hits asked for beyond those wanted: some may be of a head that moved a moment ago."""
+_EXTRA_HITS = 8
+"""Extra hits to request: some may be of a head that has just moved."""
 
 
 class CentroidIndex(Protocol):
-    """Portraits that outlive the program, and the search among them. Methods block."""
+    """Stored centroids, and the search among them. Methods block."""
 
     def sync(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
-        """Have these portraits found, and no others; returns those that are to be drawn first.
+        """Make exactly these adapters searchable; returns those whose centroids must be computed first.
 
-        `wanted` says of what each is drawn; `space` names the embedding and the base of all of them.
+        `wanted` says what each adapter's are computed from; `space` names their embedding and base.
         """
         ...
 
-    def add(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
-        """Keep a portrait that was drawn, and have it found."""
+    def add(self, adapter: AdapterId, of: str, centroids: TaskCentroids) -> None:
+        """Store an adapter's centroids, and make them searchable."""
         ...
 
     def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
@@ -39,44 +39,44 @@ class CentroidIndex(Protocol):
 
 
 class InMemoryCentroidIndex:
-    """Kept as records, read once, and searched by brute force."""
+    """Stored as records, read once, and searched by brute force."""
 
-    def __init__(self, sketches: ProfileStore) -> None:
-        self._sketches = sketches
+    def __init__(self, profiles: ProfileStore) -> None:
+        self._profiles = profiles
         self._index = Index()
-        self._hung: dict[AdapterId, str] = {}
+        self._indexed: dict[AdapterId, str] = {}
         self._read = False
 
     def sync(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
-        for adapter in self._hung.keys() - wanted.keys():
+        for adapter in self._indexed.keys() - wanted.keys():
             self._index.drop(adapter)
-            del self._hung[adapter]
-        changed = [a for a, of in wanted.items() if self._hung.get(a) != of]
-        kept = {} if self._read else self._sketches.all()
+            del self._indexed[adapter]
+        changed = [a for a, of in wanted.items() if self._indexed.get(a) != of]
+        stored = {} if self._read else self._profiles.all()
         self._read = True
         missing = []
         for adapter in changed:
-            sketch = kept.get(adapter)
-            if sketch is not None and sketch.of == wanted[adapter]:
-                self._show(adapter, sketch.of, _unpack(sketch))
+            profile = stored.get(adapter)
+            if profile is not None and profile.of == wanted[adapter]:
+                self._index_centroids(adapter, profile.of, _unpack(profile))
             else:
                 missing.append(adapter)
         return missing
 
-    def add(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
-        self._sketches.put(adapter, _pack(portrait, of))
-        self._show(adapter, of, portrait)
+    def add(self, adapter: AdapterId, of: str, centroids: TaskCentroids) -> None:
+        self._profiles.put(adapter, _pack(centroids, of))
+        self._index_centroids(adapter, of, centroids)
 
     def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
         return self._index.search(text, k)
 
-    def _show(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
-        self._index.put(adapter, portrait)
-        self._hung[adapter] = of
+    def _index_centroids(self, adapter: AdapterId, of: str, centroids: TaskCentroids) -> None:
+        self._index.put(adapter, centroids)
+        self._indexed[adapter] = of
 
 
 class StoredCentroidIndex:
-    """Kept with their vectors in a store that searches them: none are in this program's memory."""
+    """Stored with their vectors in a store that searches them; none are in this program's memory."""
 
     def __init__(self, vectors: VectorStore) -> None:
         self._vectors = vectors
@@ -85,28 +85,28 @@ class StoredCentroidIndex:
 
     def sync(self, space: str, wanted: Mapping[AdapterId, str]) -> list[AdapterId]:
         self._space, self._wanted = space, wanted
-        kept = self._vectors.values(space)
-        return [a for a, of in wanted.items() if kept.get(a.name, {}).get("of") != of]
+        stored = self._vectors.values(space)
+        return [a for a, of in wanted.items() if stored.get(a.name, {}).get("of") != of]
 
-    def add(self, adapter: AdapterId, of: str, portrait: TaskCentroids) -> None:
-        value = {"of": of, "needed": portrait.needed}
-        self._vectors.put(self._space, adapter.name, value, portrait.vectors.tolist())
+    def add(self, adapter: AdapterId, of: str, centroids: TaskCentroids) -> None:
+        value = {"of": of, "needed": centroids.needed}
+        self._vectors.put(self._space, adapter.name, value, centroids.vectors.tolist())
 
     def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
-        hits = self._vectors.search(self._space, text.tolist(), k + _MORE)
-        found = [(AdapterId(hit.key), hit) for hit in hits]
+        hits = self._vectors.search(self._space, text.tolist(), k + _EXTRA_HITS)
+        adapters = [(AdapterId(hit.key), hit) for hit in hits]
         return [
             RouteMatch(adapter, hit.similarity, hit.value["needed"])
-            for adapter, hit in found
+            for adapter, hit in adapters
             if self._wanted.get(adapter) == hit.value["of"]
         ][:k]
 
 
-def _pack(portrait: TaskCentroids, of: str) -> AdapterProfile:
-    data = portrait.vectors.astype("<f2").tobytes()
-    return AdapterProfile(of, portrait.needed, len(portrait.vectors), base64.b64encode(data).decode())
+def _pack(centroids: TaskCentroids, of: str) -> AdapterProfile:
+    data = centroids.vectors.astype("<f2").tobytes()
+    return AdapterProfile(of, centroids.needed, len(centroids.vectors), base64.b64encode(data).decode())
 
 
-def _unpack(sketch: AdapterProfile) -> TaskCentroids:
-    vectors = np.frombuffer(base64.b64decode(sketch.vectors), "<f2").astype(np.float32)
-    return TaskCentroids(vectors.reshape(sketch.count, -1), sketch.needed)
+def _unpack(profile: AdapterProfile) -> TaskCentroids:
+    vectors = np.frombuffer(base64.b64decode(profile.vectors), "<f2").astype(np.float32)
+    return TaskCentroids(vectors.reshape(profile.count, -1), profile.needed)

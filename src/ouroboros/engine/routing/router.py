@@ -1,4 +1,4 @@
-"""Finding the adapter that knows a task: portraits of all of them, kept up with their heads."""
+"""`AdapterRouter`: finds the adapter that knows a task, by centroids of what each head has learned."""
 
 import asyncio
 import hashlib
@@ -30,8 +30,8 @@ from ouroboros.registry.heads import heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 
-PATIENCE = 50
-"""What others changed is looked for again after this many times the last look took."""
+REFRESH_PATIENCE = 50
+"""Changes by other programs are read again after this many times the seconds the last read took."""
 
 
 class BaseEmbedder:
@@ -49,7 +49,7 @@ class BaseEmbedder:
 
 
 class AdapterRouter:
-    """Draws each adapter's portrait once for each of its heads, from what that one was taught."""
+    """Computes centroids once for each head of an adapter, and searches the nearest."""
 
     def __init__(
         self, embedder: Embedder, backend: Backend, registry: AsyncRegistry, gate: PromotionGate
@@ -58,81 +58,86 @@ class AdapterRouter:
         self._backend = backend
         self._registry = registry
         self._gate = gate
-        self._gallery = _gallery(registry.blocking)
-        self._strangers: Float[ndarray, "S D"] | None = None
-        self._looking = asyncio.Lock()
-        self._look_at = 0.0
-        self._changes = 0
+        self._index = _open_index(registry.blocking)
+        self._background: Float[ndarray, "S D"] | None = None
+        self._refresh_lock = asyncio.Lock()
+        self._refresh_at = 0.0
+        self._seen_changes = 0
 
     async def find(self, prompt: Prompt, k: int) -> list[RouteMatch]:
         """The `k` adapters that are nearest to a prompt, the nearest first."""
-        async with self._looking:
-            if self._registry.blocking.changes != self._changes or time.perf_counter() >= self._look_at:
-                await self._look()
-        (vector,) = await self._embed([_text(prompt)])
-        return await in_thread(self._gallery.search, vector, k)
+        async with self._refresh_lock:
+            if (
+                self._registry.blocking.changes != self._seen_changes
+                or time.perf_counter() >= self._refresh_at
+            ):
+                await self._refresh()
+        (vector,) = await self._embed([_user_text(prompt)])
+        return await in_thread(self._index.search, vector, k)
 
     async def find_best(self, prompt: Prompt) -> RouteMatch | None:
         """The nearest adapter, which may not be `sure`; None if there is no adapter at all."""
         matches = await self.find(prompt, 1)
         return matches[0] if matches else None
 
-    async def _look(self) -> None:
-        """Take in the heads that moved, and let go of the adapters that went."""
-        self._changes = self._registry.blocking.changes
+    async def _refresh(self) -> None:
+        """Update the index: heads that moved are computed anew, deleted adapters are dropped."""
+        self._seen_changes = self._registry.blocking.changes
         base = (await self._backend.base()).fingerprint
         began = time.perf_counter()
-        now = await in_thread(heads, self._registry.blocking.stores[0], base)
-        took = time.perf_counter() - began
-        space = f"{await self._embedder.name()} {_short(base)}"
-        wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in now.items()}
-        for adapter in await in_thread(self._gallery.sync, space, wanted):
-            with suppress(NotFound):  # deleted since
-                await self._add(await self._registry.get(adapter), wanted[adapter])
-        self._look_at = time.perf_counter() + PATIENCE * took
+        head_numbers = await in_thread(heads, self._registry.blocking.stores[0], base)
+        seconds = time.perf_counter() - began
+        space = f"{await self._embedder.name()} {_hash_fingerprint(base)}"
+        wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in head_numbers.items()}
+        for adapter in await in_thread(self._index.sync, space, wanted):
+            with suppress(NotFound):  # deleted in the meantime
+                await self._add_profile(await self._registry.get(adapter), wanted[adapter])
+        self._refresh_at = time.perf_counter() + REFRESH_PATIENCE * seconds
 
-    async def _add(self, adapter: Adapter, of: str) -> None:
-        portrait = await self._draw(adapter)
-        await in_thread(self._gallery.add, adapter.id, of, portrait)
+    async def _add_profile(self, adapter: Adapter, of: str) -> None:
+        centroids = await self._compute_centroids(adapter)
+        await in_thread(self._index.add, adapter.id, of, centroids)
         await in_thread(self._drop_unless_served, adapter)
 
-    def _drop_unless_served(self, drawn: Adapter) -> None:
-        """A head that went while its portrait was drawn was perhaps to be forgotten."""
+    def _drop_unless_served(self, adapter: Adapter) -> None:
+        """Drop centroids whose head moved meanwhile: what it knew may have been erased."""
         with suppress(NotFound):
-            if self._registry.blocking.get(drawn.id).head == drawn.head:
+            if self._registry.blocking.get(adapter.id).head == adapter.head:
                 return
-        self._registry.blocking.sketches.drop(drawn.id)
+        self._registry.blocking.sketches.drop(adapter.id)
 
-    async def _draw(self, adapter: Adapter) -> TaskCentroids:
-        if self._strangers is None:
-            self._strangers = await self._embed([_text(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
-        examples = await self._learned(adapter)
+    async def _compute_centroids(self, adapter: Adapter) -> TaskCentroids:
+        if self._background is None:
+            self._background = await self._embed(
+                [_user_text(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)]
+            )
+        examples = await self._read_examples(adapter)
         if not examples:
             words = adapter.description or adapter.id.name
-            return described(await self._embed([words]), self._strangers, bool(adapter.description))
+            return described(await self._embed([words]), self._background, bool(adapter.description))
         classes = [class_of(e.output) for e in examples]
-        vectors = await self._embed([_text(e.input) for e in examples])
-        return compute_centroids(vectors, classes, self._strangers)
+        vectors = await self._embed([_user_text(e.input) for e in examples])
+        return compute_centroids(vectors, classes, self._background)
 
-    async def _learned(self, adapter: Adapter) -> list[TrainingExample]:
-        """What it was taught itself: what it took over in a merge, its parents are found by."""
+    async def _read_examples(self, adapter: Adapter) -> list[TrainingExample]:
+        """The adapter's own examples: those of a merge's parents lead to the parents."""
         knowledge = await self._gate.knowledge(adapter)
-        return [kept.example for kept in knowledge.replay if not kept.place.adapter]
+        return [stored.example for stored in knowledge.replay if not stored.place.adapter]
 
     async def _embed(self, texts: Sequence[str]) -> Float[ndarray, "N D"]:
         return np.array(await self._embedder.embed(texts), dtype=np.float32)
 
 
-def _gallery(registry: Registry) -> CentroidIndex:
+def _open_index(registry: Registry) -> CentroidIndex:
     if registry.vectors is not None:
         return StoredCentroidIndex(registry.vectors)
     return InMemoryCentroidIndex(registry.sketches)
 
 
-def _text(prompt: Prompt) -> str:
-    """What the user says: all turns of it, since a last one alone may be "and tomorrow?"."""
+def _user_text(prompt: Prompt) -> str:
+    """All that the user says: the last turn alone may be "and tomorrow?"."""
     return "\n".join(m.content for m in messages_of(prompt) if m.role == "user")
 
 
-def _short(base: Fingerprint) -> str:
+def _hash_fingerprint(base: Fingerprint) -> str:
     return hashlib.sha256(base.to_text().encode()).hexdigest()[:12]

@@ -75,7 +75,9 @@ class MergingVerbs(Core):
             str(v.ref): await comparison.evaluate_parent(f) for v, f in zip(versions, files, strict=True)
         }
         accuracy = {
-            ref: result.right(accuracy_probes) for ref, result in results.items() if accuracy_probes
+            ref: result.share_correct(accuracy_probes)
+            for ref, result in results.items()
+            if accuracy_probes
         }
         scores = [] if given_probes else await self._monitor.score_versions(versions)
         recipe = check_merge(recipe, scores or list(accuracy.values()))
@@ -98,7 +100,7 @@ class MergingVerbs(Core):
         merged = replace(merged, config=config)
         await self._gate.create_merged(merged_id, merged, replace(origin, recipe=recipe), judged)
         if accuracy_probes:
-            accuracy[str(merged_id)] = judged.result.right(accuracy_probes)
+            accuracy[str(merged_id)] = judged.result.share_correct(accuracy_probes)
         return MergeReport(
             id=merged_id,
             rank=config.rank,
