@@ -210,7 +210,7 @@ class FeedbackLearner:
             parent=head.number,
             cause="feedback",
             events=to,
-            taught=AppliedFeedback(adapter.applied, to, lessons, update),
+            feedback=AppliedFeedback(adapter.applied, to, lessons, update),
         )
         return self._cache_outcomes(adapter.id, lessons, head if version.refused else version)
 

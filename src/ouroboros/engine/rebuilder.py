@@ -79,10 +79,10 @@ class Rebuilder:
             return None
         if rebuilt.verdict is not None and not (rebuilt.verdict.promoted or version.merged):
             return None  # its predecessor is served instead; a merge has none
-        taught = None
+        feedback = None
         if version.update is not None and version.events is not None:
             since = applied_before(version)
-            taught = AppliedFeedback(since, version.events, rebuilt.lessons, version.update)
+            feedback = AppliedFeedback(since, version.events, rebuilt.lessons, version.update)
         stored = await self._registry.store_unserved(
             adapter.id,
             rebuilt.files,
@@ -91,7 +91,7 @@ class Rebuilder:
             training=version.training,
             report=rebuilt.report,
             events=version.events,
-            taught=taught,
+            taught=feedback,
             verdict=rebuilt.verdict,
             merged=replace(version.merged, versions=tuple(parents)) if version.merged else None,
             replaces=version.number,

@@ -100,7 +100,7 @@ class PromotionGate:
         cause: str,
         events: int,
         training: TrainingConfig | None = None,
-        taught: AppliedFeedback | None = None,
+        feedback: AppliedFeedback | None = None,
     ) -> Version:
         """Store a judged candidate as a version, and make it the head if the verdict promotes it.
 
@@ -115,7 +115,7 @@ class PromotionGate:
             training=training,
             report=judged.outcome.report,
             events=events,
-            taught=taught,
+            taught=feedback,
             verdict=judged.verdict,
         )
         if not version.refused:

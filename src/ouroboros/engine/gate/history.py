@@ -86,7 +86,7 @@ class HistoryReader:
         """What a merge starts with: all that its parents had been taught."""
         parents = self.parent_knowledge(merged)
         knowledge = Knowledge(self._replay_rows, whole=len(parents) == len(merged.versions))
-        knowledge.inherit([(adapter.name, taught) for adapter, taught in parents])
+        knowledge.inherit([(adapter.name, inherited) for adapter, inherited in parents])
         return knowledge
 
     def _start_history(self, adapter: Adapter, head: int | None) -> tuple[History, list[Version]]:
