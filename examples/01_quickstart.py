@@ -23,4 +23,4 @@ with open_sync_engine() as engine:
 
     for adapter in (None, "quickstart"):
         answer = engine.generate_with_adapter("I was charged twice.", adapter).unwrap()
-        print(f"{adapter or 'bare model'}: {answer.text.strip()}")
+        print(f"{adapter or 'base model'}: {answer.text.strip()}")

@@ -12,7 +12,7 @@ def test_the_demo_trains_once_and_says_what_to_type_next(cli, tiny):
     lines = first.out.splitlines()
     assert f"generate {TASK} " in lines[-1]
     assert lines[-1].endswith(f"--model {tiny}")
-    assert any(line.startswith("bare model  ") and " of 60 " in line for line in lines)
+    assert any(line.startswith("base model  ") and " of 60 " in line for line in lines)
     assert any(line.startswith("tickets@2 ") and " of 60 " in line for line in lines)
 
     second = cli("demo", "--json")

@@ -35,7 +35,7 @@ def test_without_adapters_the_bare_model_answers(cli):
     assert cli("create", "a").code == 0
     assert cli("delete", "a").code == 0
     assert "There are no adapters." in cli("find", "hello").out
-    assert "the bare model answered" in cli("generate", "auto", "hello", "--max-tokens", "2").err
+    assert "the base model answered" in cli("generate", "auto", "hello", "--max-tokens", "2").err
 
 
 def test_an_unknown_embedding_is_refused(cli):

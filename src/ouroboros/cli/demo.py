@@ -78,7 +78,7 @@ async def evaluate(
     engine: AdapterLearningEngine, adapter: str | None, data: DemoTask, out: Output
 ) -> Evaluation:
     with out.waiting(
-        f"Evaluating {adapter or 'the bare model'} on {len(data.heldout)} held-out questions"
+        f"Evaluating {adapter or 'the base model'} on {len(data.heldout)} held-out questions"
     ):
         return (await engine.evaluate_adapter(adapter, data.heldout)).unwrap()
 
@@ -124,7 +124,7 @@ def format_answers(
 
 def format_scores(version: Version, before: Evaluation, after: Evaluation, out: Output) -> str:
     rows = [
-        ("bare model", describe.percent(before), f"{before.mean_logprob:.2f}"),
+        ("base model", describe.percent(before), f"{before.mean_logprob:.2f}"),
         (str(version.ref), describe.percent(after), f"{after.mean_logprob:.2f}"),
     ]
     return out.table(("held-out score", "right", "log-probability per token"), rows)

@@ -18,7 +18,7 @@ HELP = "count how many examples of a file an adapter answers exactly"
 EXAMPLES = """\
   ouroboros evaluate tickets heldout.jsonl
   ouroboros evaluate tickets                    its probes, which test every new version
-  ouroboros evaluate tickets@1 heldout.jsonl    version 1 is the bare model"""
+  ouroboros evaluate tickets@1 heldout.jsonl    version 1 is the base model"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -35,7 +35,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     if matches and matches[0].sure:
         out.next_step("generate", matches[0].adapter.name, options.text)
     elif matches:
-        out.note("No adapter is close enough: `ouroboros generate auto` would use the bare model.")
+        out.note("No adapter is close enough: `ouroboros generate auto` would use the base model.")
 
 
 def format_threshold(match: RouteMatch) -> str:

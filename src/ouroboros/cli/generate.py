@@ -18,9 +18,9 @@ NAME = "generate"
 HELP = "answer a prompt with an adapter that you name, or with the one that matches the prompt"
 EXAMPLES = """\
   ouroboros generate tickets "Where is my parcel?"
-  ouroboros generate tickets@1 "Where is my parcel?"    version 1 is the bare model
+  ouroboros generate tickets@1 "Where is my parcel?"    version 1 is the base model
   ouroboros generate poems "About autumn" --temperature 0.8 --seed 1 --max-tokens 200
-  ouroboros generate auto "Where is my parcel?"         the best match, or the bare model
+  ouroboros generate auto "Where is my parcel?"         the best match, or the base model
   ouroboros generate tickets - < question.txt"""
 
 
@@ -83,10 +83,10 @@ def describe_route(answer: Generation) -> str:
     """Returns which adapter answered, and why."""
     match = answer.found
     if match is None:
-        return "the bare model answered: there are no adapters"
+        return "the base model answered: there are no adapters"
     figures = f"similarity {match.similarity:.2f}, threshold {format_threshold(match)}"
     if answer.version:
         return f"{answer.version} answered: {figures}"
     return (
-        f"the bare model answered: the nearest adapter, {match.adapter}, is not close enough ({figures})"
+        f"the base model answered: the nearest adapter, {match.adapter}, is not close enough ({figures})"
     )

@@ -142,7 +142,7 @@ class Distillation:
     """Stay as the teacher is: KL(teacher || adapter) at each of the output's tokens.
 
     The teacher is the adapter as training found it ("parent": learning without forgetting, arXiv
-    1606.09282) or the bare model ("base"). It is asked once, before the first step.
+    1606.09282) or the base model ("base"). It is asked once, before the first step.
     """
 
     teacher: Literal["parent", "base"] = "parent"
