@@ -1,4 +1,4 @@
-"""The documentation says what the program does: every error, verb and option, and no other."""
+"""The documentation matches the program: errors, verbs, options, files and class names."""
 
 import re
 from argparse import Namespace
@@ -42,3 +42,17 @@ def test_commands_in_the_documentation_parse(path):
             options, extras = parser.parse_known_args(words, Namespace())
             assert options.verb, line
             assert not extras, line
+
+
+def test_the_architecture_names_files_that_exist():
+    sources = ROOT / "src" / "ouroboros"
+    for path in re.findall(r"`((?:\w+/)+\w+(?:\.py)?)`", (ROOT / "ARCHITECTURE.md").read_text()):
+        assert any((folder / path).exists() for folder in (sources, sources / "backend" / "local")), path
+
+
+def test_the_glossary_names_classes_that_exist():
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    names = re.findall(r"`([A-Z]\w+)[`.]", (DOCS / "glossary.md").read_text())
+    classes = [name for name in names if len(name) > 1]
+    assert classes
+    assert [name for name in classes if f"\nclass {name}" not in code] == []

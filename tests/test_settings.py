@@ -16,18 +16,18 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_defaults_stand_when_nothing_is_said():
+def test_without_any_setting_the_defaults_apply():
     assert Settings.load(environ={}) == Settings()
 
 
 def test_flags_win_over_environment_over_file(tmp_path):
     (tmp_path / "ouroboros.toml").write_text('store = "file"\nmodel = "file"\ndtype = "float32"\n')
     environ = {"OUROBOROS_STORE": "environment", "OUROBOROS_MODEL": "environment", "PATH": "/bin"}
-    found = Settings.load({"store": "flag"}, environ=environ)
-    assert (found.store, found.model, found.dtype) == ("flag", "environment", "float32")
+    settings = Settings.load({"store": "flag"}, environ=environ)
+    assert (settings.store, settings.model, settings.dtype) == ("flag", "environment", "float32")
 
 
-def test_a_file_may_be_named(tmp_path):
+def test_the_file_can_be_named(tmp_path):
     (tmp_path / "my.toml").write_text("threads = 3\n")
     assert Settings.load(file=tmp_path / "my.toml", environ={}).threads == 3
     assert Settings.load(environ={CONFIG: "my.toml"}).threads == 3
@@ -38,11 +38,11 @@ def test_numbers_are_read_from_the_environment():
     assert Settings.load(environ={"OUROBOROS_TOLERANCE": "0.1"}).tolerance == 0.1
 
 
-def test_a_path_may_be_given_for_text(tmp_path):
+def test_a_path_is_accepted_for_text(tmp_path):
     assert Settings.load({"store": tmp_path}, environ={}).store == str(tmp_path)
 
 
-def test_an_empty_variable_is_no_variable():
+def test_an_empty_variable_is_ignored():
     assert Settings.load(environ={"OUROBOROS_STORE": ""}) == Settings()
 
 
@@ -73,7 +73,7 @@ def test_values_of_the_wrong_kind_are_refused(overrides):
         Settings.load(overrides, environ={})
 
 
-def test_a_number_that_is_none_is_refused():
+def test_text_instead_of_a_number_is_refused():
     with pytest.raises(InvalidConfig, match="two"):
         Settings.load(environ={"OUROBOROS_THREADS": "two"})
 
