@@ -55,7 +55,7 @@ async def test_nothing_is_opened_to_ask_what_is_loaded_or_to_close():
         raise AssertionError("opened")
 
     lazy = LazyBackend(fail)
-    assert await lazy.loaded("digest") is False
+    assert await lazy.is_loaded("digest") is False
     await lazy.close()
 
 
@@ -69,7 +69,7 @@ async def test_verbs_at_once_open_one_backend_and_closing_closes_it():
 
     lazy = LazyBackend(open)
     await asyncio.gather(*(lazy.base() for _ in range(5)))
-    await lazy.loaded("digest")
+    await lazy.is_loaded("digest")
     await lazy.close()
     assert len(opened) == 1
     assert recorder.called == ["base"] * 5 + ["loaded", "close"]

@@ -78,7 +78,7 @@ class MergeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedAdapter:
     """The merged files and their shape; what the cut in rank lost, and the rank that loses nothing."""
 
     files: AdapterFiles
@@ -119,7 +119,7 @@ class Score:
     """
 
     logprobs: tuple[float, ...]
-    said: bool
+    is_greedy: bool
     drift: float = 0.0
 
     @property
@@ -161,11 +161,11 @@ class Backend(Protocol):
         """Validate `files` and keep them ready; returns their digest. Loading twice costs nothing."""
         ...
 
-    async def loaded(self, digest: str) -> bool:
+    async def is_loaded(self, digest: str) -> bool:
         """Whether requests may name this digest now."""
         ...
 
-    async def check(self, rows: Sequence[Row]) -> None:
+    async def check_rows(self, rows: Sequence[Row]) -> None:
         """Raise `TooLong`, naming the row, unless every row fits the model's context."""
         ...
 
@@ -205,15 +205,15 @@ class Backend(Protocol):
         """Log-probabilities of given outputs."""
         ...
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         """Merge adapters into one; a rank whose file would exceed the size limit is refused first."""
         ...
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """The point at `share` of the way from one adapter to another of the same line and shape."""
         ...
 
-    async def strength(self, files: AdapterFiles) -> float:
+    async def measure_strength(self, files: AdapterFiles) -> float:
         """How far an adapter moves its base: norm of all its updates over that of the layers it adapts.
 
         0 for one that answers as the base does. Raises as `validate` does.

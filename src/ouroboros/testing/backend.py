@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from ouroboros.backend.base import (
     GenerateRequest,
     GenerationChunk,
-    Merged,
+    MergedAdapter,
     MergeJob,
     Score,
     ScoreRequest,
@@ -70,10 +70,10 @@ class FakeBackend:
         self._loaded[files.digest] = _read_answers(files)
         return files.digest
 
-    async def loaded(self, digest: str) -> bool:
+    async def is_loaded(self, digest: str) -> bool:
         return digest in self._loaded
 
-    async def check(self, rows: Sequence[Row]) -> None:
+    async def check_rows(self, rows: Sequence[Row]) -> None:
         for number, row in enumerate(rows, start=1):
             longest = max(len(output.split()) for output in row.outputs)
             words = len(_prompt_text(row.prompt).split()) + longest
@@ -128,7 +128,7 @@ class FakeBackend:
             for r, known in zip(requests, matches, strict=True)
         ]
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         """Know what any parent knows; where they differ, the last one is believed."""
         job.recipe.check()
         job.recipe.weights_for(len(job.parents))
@@ -137,13 +137,13 @@ class FakeBackend:
             prompt: answer for files in job.parents for prompt, answer in _read_answers(files).items()
         }
         rank = job.rank or max(_read_rank(files) for files in job.parents)
-        return Merged(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
+        return MergedAdapter(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """Know what `end` does from half of the way on, and what `start` does before."""
         return end if share >= 0.5 else start
 
-    async def strength(self, files: AdapterFiles) -> float:
+    async def measure_strength(self, files: AdapterFiles) -> float:
         """A hundredth for each answer known by heart."""
         return len(_read_answers(files)) / 100
 
@@ -169,7 +169,7 @@ class FakeBackend:
         on_progress: OnProgress | None,
         cancel: CancellationToken | None,
     ) -> TrainOutcome:
-        await self.check(rows)
+        await self.check_rows(rows)
         answers = _read_answers(start)
         words = sum(len(output.split()) for row in rows for output in row.outputs)
         for step in range(1, steps + 1):

@@ -48,7 +48,7 @@ class TrainingVerbs(Core):
         training.check()
         # Examples are journalled, and wait for their training, in the order of the calls.
         async with self._submission_locks[ref.adapter]:
-            await self._backend.check(tuple(map(Row.of, examples)))
+            await self._backend.check_rows(tuple(map(Row.of, examples)))
             await self._loader.get_adapter(ref.adapter)
             event = await self._registry.journal.examples(ref.adapter, examples)
             job = Job(ref.adapter, event, training, datetime.now(UTC))

@@ -2,7 +2,7 @@
 
 Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
 below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
-autograd, and kept in `prompts`.
+autograd, and kept in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def read_prefixes(frozen: BaseRuntime, beginnings: Sequence[Ids]) -> list[Beginn
     found: dict[Ids, Beginning | None] = {(): None}
     for ids in beginnings:
         if ids not in found:
-            kept = frozen.prompts.whole(ids)
+            kept = frozen.prefix_cache.whole(ids)
             found[ids] = kept if kept is not None else _read(frozen, ids)
     return [found[ids] for ids in beginnings]
 
@@ -70,7 +70,7 @@ def read_prefixes(frozen: BaseRuntime, beginnings: Sequence[Ids]) -> list[Beginn
 def _read(frozen: BaseRuntime, ids: Ids) -> Beginning:
     """One beginning in a pass of its own, so that its bits do not depend on its company."""
     assert frozen.decoder is not None
-    frozen.threads.suit(frozen.base, len(ids))
+    frozen.threads.set_for_pass(frozen.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.of_segments([Segment(None, 0, len(ids))])
     frozen.decoder.hidden(
@@ -82,7 +82,7 @@ def _read(frozen: BaseRuntime, ids: Ids) -> Beginning:
         states=states,
     )
     (whole,) = join_prefixes(states, [len(ids)], [None])
-    frozen.prompts.put_whole(ids, whole)
+    frozen.prefix_cache.put_whole(ids, whole)
     return whole
 
 
@@ -104,13 +104,13 @@ def _below(
     """One sequence, likewise in a pass of its own."""
     assert frozen.decoder is not None
     ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
-    found = frozen.prompts.whole(ids, start, layer)
+    found = frozen.prefix_cache.whole(ids, start, layer)
     if found is None:
         own = torch.arange(start, len(ids), device=frozen.device)
-        frozen.threads.suit(frozen.base, len(own))
+        frozen.threads.set_for_pass(frozen.base, len(own))
         tokens = to_device(torch.tensor(ids[start:]), frozen.device)
         found = frozen.decoder.below(layer, tokens, own, [len(own)], [begun])
-        frozen.prompts.put_whole(ids, found, start, layer)
+        frozen.prefix_cache.put_whole(ids, found, start, layer)
     return found
 
 

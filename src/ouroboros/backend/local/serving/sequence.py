@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.base import GenerationChunk
-from ouroboros.backend.local.model.tokenizer import Codec
+from ouroboros.backend.local.model.tokenizer import ChatTokenizer
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.lora.bank import BankedAdapter
 
@@ -26,12 +26,12 @@ class TokenizedPrompt:
 class GeneratedSequence:
     """One growing answer: its tokens, and how much of its text may be shown already."""
 
-    def __init__(self, question: TokenizedPrompt, codec: Codec) -> None:
+    def __init__(self, question: TokenizedPrompt, tokenizer: ChatTokenizer) -> None:
         self.question = question
         self.finish = ""
-        self._codec = codec
+        self._tokenizer = tokenizer
         self._config = question.config
-        self._limit = min(question.config.max_tokens, codec.room(question.prompt))
+        self._limit = min(question.config.max_tokens, tokenizer.remaining_context(question.prompt))
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._text = ""
@@ -71,11 +71,11 @@ class GeneratedSequence:
         """Take the next token; the text it allows to be shown."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
-        if token in self._codec.ends:
+        if token in self._tokenizer.end_ids:
             self.finish = "stop"
         elif len(self._tokens) >= self._limit:
             self.finish = "length"
-        self._text = self._codec.text(self._tokens)
+        self._text = self._tokenizer.decode(self._tokens)
         self._cut_at_stop()
         end = len(self._text) if self.finish else self._safe_end()
         piece, self._shown = self._text[self._shown : end], max(self._shown, end)
