@@ -157,8 +157,8 @@ class Fingerprint:
     vocabulary: int
 
 
-def test_the_name_of_the_file_is_the_one_that_caches_hold(frozen):
-    fingerprint = Fingerprint(**asdict(frozen.base.fingerprint))
-    machine = base_samples.machine()
-    text = repr((fingerprint, frozen.dtype, machine, frozen.device.type, 1, 64, 64, 16, 64))
-    assert base_samples._name(frozen) == sha256(text.encode()).hexdigest()
+def test_the_name_of_the_file_is_the_one_that_caches_hold(runtime):
+    fingerprint = Fingerprint(**asdict(runtime.base.fingerprint))
+    machine = base_samples.describe_machine()
+    text = repr((fingerprint, runtime.dtype, machine, runtime.device.type, 1, 64, 64, 16, 64))
+    assert base_samples._name(runtime) == sha256(text.encode()).hexdigest()
