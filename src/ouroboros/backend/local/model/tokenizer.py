@@ -1,13 +1,14 @@
 """Prompts and outputs as token ids, exactly as the model will see them when it serves."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from ouroboros.domain.data import Prompt, messages_of
-from ouroboros.domain.errors import ModelError, TooLong
+from ouroboros.domain.data import Continuation, Prompt, messages_of
+from ouroboros.domain.errors import InvalidExample, ModelError, TooLong
 
 _SENTINEL = "\u2983answer\u2984"
 _CACHED_PAIRS = 512
@@ -15,6 +16,17 @@ _CACHED_PAIRS = 512
 
 _SAMPLE_PROMPTS = ("hello", "1 + 1 =", "Who?\n", "\u00e9 ")
 """Prompts that end in different ways."""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's byte-level alphabet: the character that stands for each byte, as bytes by character."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    shifted = {chr(256 + n): byte for n, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | shifted
+
+
+_BYTE_OF = _byte_alphabet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class ChatTokenizer:
         self.end_id = self._find_end_id()
         self._cached_encode = lru_cache(maxsize=_CACHED_PAIRS)(self._encode_pair)
         self.invocation_tokens = self._find_invocation_tokens()
+        fast = getattr(hf_tokenizer, "backend_tokenizer", None)
+        self._byte_level = "ByteLevel" in repr(getattr(fast, "decoder", ""))
 
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
@@ -54,6 +68,29 @@ class ChatTokenizer:
             text = "\n".join(m.content for m in messages_of(prompt))
             return tuple(self.hf_tokenizer.encode(text))
         return tuple(self._encode_text(self._render_template(prompt)))
+
+    def encode_continuation(self, prompt: Continuation) -> tuple[int, ...]:
+        """Ids of a text without the chat template, as a text of the base's training begins."""
+        if isinstance(prompt.text, str):
+            return tuple(self.hf_tokenizer.encode(prompt.text))
+        highest = max(prompt.text)
+        if highest >= len(self.hf_tokenizer):
+            raise InvalidExample(
+                f"The prompt holds the token id {highest}; the vocabulary has {len(self.hf_tokenizer):,}.",
+                hint="Tokenize the prompt with this model's tokenizer.",
+            )
+        return prompt.text
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; a byte-level vocabulary has parts of characters."""
+        name = str(self.hf_tokenizer.convert_ids_to_tokens(token))
+        if token in self.hf_tokenizer.all_special_ids:
+            return name.encode()
+        if self._byte_level:
+            return bytes(_BYTE_OF[c] for c in name if c in _BYTE_OF)
+        if re.fullmatch("<0x[0-9A-F]{2}>", name):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("\u2581", " ").encode()
 
     def encode_pair(self, prompt: Prompt, output: str, what: str = "The example") -> TokenizedPair:
         """Ids of a whole row; `TooLong` if it does not fit the context. Nothing is ever cut."""
