@@ -59,6 +59,7 @@ class ChatTokenizer:
         self.end_id = self._find_end_id()
         self._cached_encode = lru_cache(maxsize=_CACHED_PAIRS)(self._encode_pair)
         self.invocation_tokens = self._find_invocation_tokens()
+        self._special_ids = frozenset(hf_tokenizer.all_special_ids)
         fast = getattr(hf_tokenizer, "backend_tokenizer", None)
         self._byte_level = "ByteLevel" in repr(getattr(fast, "decoder", ""))
 
@@ -73,10 +74,10 @@ class ChatTokenizer:
         """Ids of a text without the chat template, as a text of the base's training begins."""
         if isinstance(prompt.text, str):
             return tuple(self.hf_tokenizer.encode(prompt.text))
-        highest = max(prompt.text)
-        if highest >= len(self.hf_tokenizer):
+        highest, size = max(prompt.text), len(self.hf_tokenizer)
+        if highest >= size:
             raise InvalidExample(
-                f"The prompt holds the token id {highest}; the vocabulary has {len(self.hf_tokenizer):,}.",
+                f"The prompt holds the token id {highest}; the vocabulary has {size:,}.",
                 hint="Tokenize the prompt with this model's tokenizer.",
             )
         return prompt.text
@@ -84,7 +85,7 @@ class ChatTokenizer:
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token stands for; a byte-level vocabulary has parts of characters."""
         name = str(self.hf_tokenizer.convert_ids_to_tokens(token))
-        if token in self.hf_tokenizer.all_special_ids:
+        if token in self._special_ids:
             return name.encode()
         if self._byte_level:
             return bytes(_BYTE_OF[c] for c in name if c in _BYTE_OF)
