@@ -202,7 +202,9 @@ async def test_a_training_that_is_paused_before_its_turn_waits_for_its_resumptio
         assert paused.state is JobState.PAUSED
         assert isinstance((await running), Err)
         assert (await engine.resume_job(job.id)).unwrap().number == 2
-        assert isinstance((await engine.pause_job(job.id)).error, NotFound)
+        finished = await engine.pause_job(job.id)
+        assert isinstance(finished, Err)
+        assert isinstance(finished.error, NotFound)
 
 
 def memory_registry() -> Registry:
