@@ -20,6 +20,7 @@ from ouroboros.learning.merging.checks import (
     check_pins_agree,
     explain_failed_merge,
     fill_weights,
+    make_given_probes,
 )
 from ouroboros.learning.merging.weight_search import MAX_TUNING_PROBES, search_weights
 from ouroboros.learning.replay.probes import Probe
