@@ -93,7 +93,7 @@ def test_with_the_typical_it_is_bounded_too_and_the_same_again(rows):
     assert all(latest[k.example.input] == k.example.output for k in kept())
 
 
-def near(one: str, other: str) -> float:
+def compute_cosine(one: str, other: str) -> float:
     return float(bag_of_words(one).astype(float) @ bag_of_words(other).astype(float)) / 127**2
 
 
@@ -102,7 +102,11 @@ def test_order_case_and_marks_do_not_matter():
 
 
 def test_texts_that_share_words_are_near():
-    assert near("turn the lamp on", "turn the lamp off") > 0.5 > near("turn the lamp on", "who wrote it")
+    assert (
+        compute_cosine("turn the lamp on", "turn the lamp off")
+        > 0.5
+        > compute_cosine("turn the lamp on", "who wrote it")
+    )
 
 
 def test_a_conversation_is_all_its_words_and_no_words_are_an_empty_bag():
