@@ -59,7 +59,8 @@ async def test_one_step_and_its_losses_are_those_of_peft(backend, plain, tmp_pat
     tokens = sum(len(sequence.output) for sequence in sequences)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=CONFIG.learning_rate, weight_decay=STEP.weight_decay)
-    total = sum(negative_log_likelihood(model, sequence) for sequence in sequences) / tokens
+    losses = [negative_log_likelihood(model, sequence) for sequence in sequences]
+    total = torch.stack(losses).sum() / tokens
     total.backward()
     optimizer.step()
     assert outcome.report.first_loss == pytest.approx(total.item(), abs=1e-4)
@@ -83,12 +84,12 @@ async def test_one_step_and_its_losses_are_those_of_peft(backend, plain, tmp_pat
     requests = [ScoreRequest(row.prompt, row.output or "", digest) for row in ROWS]
     scores = await backend.score(requests)
     trained = save(outcome.files, tmp_path / "trained")
-    again = peft.PeftModel.from_pretrained(
+    reloaded = peft.PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(plain.config._name_or_path, dtype=torch.float32),
         str(trained),
     ).eval()
     with torch.no_grad():
-        expected = [-negative_log_likelihood(again, sequence).item() for sequence in sequences]
+        expected = [-negative_log_likelihood(reloaded, sequence).item() for sequence in sequences]
     assert [sum(score.logprobs) for score in scores] == pytest.approx(expected, abs=1e-3)
 
 
