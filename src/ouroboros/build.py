@@ -30,9 +30,19 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         raise InvalidConfig(
             "Both settings and single ones are given.", hint="Use dataclasses.replace(settings, ...)."
         )
+    return _assemble_engine(settings, _open_registry(settings))
+
+
+def open_service(settings: Settings) -> tuple[AdapterLearningEngine, Stores]:
+    """An engine, and the stores that it stands on: a server keeps records of its own beside it."""
+    registry = _open_registry(settings)
+    return _assemble_engine(settings, registry), Stores(*registry.stores)
+
+
+def _assemble_engine(settings: Settings, registry: Registry) -> AdapterLearningEngine:
     return AdapterLearningEngine(
         LazyBackend(lambda: _open_backend(settings)),
-        _open_registry(settings),
+        registry,
         UserLimit(events=settings.feedback_limit),
         GatePolicy(tolerance=settings.tolerance),
         replay_rows=settings.replay_rows,

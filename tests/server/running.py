@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
 from ouroboros.server.app import create_app
+from ouroboros.server.run import DrainingServer
 from ouroboros.server.service import Service
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
@@ -30,7 +29,7 @@ class RunningServer:
         self.engine: AdapterLearningEngine
         self.service: Service
         self.loop: asyncio.AbstractEventLoop
-        self.uvicorn: uvicorn.Server
+        self.uvicorn: DrainingServer
 
     def call(self, work: Any) -> Any:
         """The result of a coroutine on the server's loop."""
@@ -57,8 +56,7 @@ def run_server(
                 await prepare(server.engine)
             app = create_app(server.engine, *stores, **options)
             server.service = app.state.service
-            config = uvicorn.Config(app, log_config=None, lifespan="on")
-            server.uvicorn = uvicorn.Server(config)
+            server.uvicorn = DrainingServer(app)
             server.ready.set()
             await server.uvicorn.serve(sockets=[listening])
 

@@ -29,6 +29,7 @@ from ouroboros.cli import (
     generate,
     importing,
     jobs,
+    keys,
     lineage,
     listing,
     merge,
@@ -39,6 +40,7 @@ from ouroboros.cli import (
     rebuild,
     restore,
     rollback,
+    serve,
     show,
     train,
     versions,
@@ -51,6 +53,7 @@ from ouroboros.settings import NAMES, Settings
 GROUPS = {
     "Create and train": (create, train, jobs, feedback, chat, merge, pin),
     "Generate and evaluate": (generate, find, evaluate),
+    "Serve over HTTP": (serve, keys),
     "Inspect": (listing, show, versions, explain, diff, lineage),
     "Undo": (rollback, rebuild, forget, delete),
     "The model": (model, plan),
