@@ -77,7 +77,10 @@ def test_with_keys_every_request_needs_one(tmp_path, environment):
     key = run_keys(tmp_path, environment, "create", "ann", "--scopes", "read")
     stored = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert key["secret"].encode() not in stored
-    with start_program(tmp_path, environment) as (_, url), httpx2.Client(base_url=url, timeout=60) as http:
+    with (
+        start_program(tmp_path, environment) as (_, url),
+        httpx2.Client(base_url=url, timeout=60) as http,
+    ):
         assert http.get("/v1/models").status_code == 401
         assert http.get("/v1/models").headers["www-authenticate"] == "Bearer"
         mine = {"authorization": f"Bearer {key['secret']}"}
