@@ -6,7 +6,7 @@ from typing import Any
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.backend.lazy import LazyBackend
 from ouroboros.backend.sentences import SentenceEmbedder
-from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.errors import InvalidConfig, InvalidInput
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.policy import GatePolicy
@@ -102,7 +102,12 @@ def store_urls(settings: Settings) -> tuple[str, str]:
     if settings.store == MEMORY:
         metadata = blobs = MEMORY
     else:
-        folder = Path(settings.store).expanduser().absolute()
+        try:
+            folder = Path(settings.store).expanduser().absolute()
+        except RuntimeError:
+            raise InvalidInput(
+                f"There is no home folder for {settings.store!r}.", hint="Give the store's whole path."
+            ) from None
         metadata, blobs = f"sqlite:///{folder / 'metadata.db'}", f"file://{folder / 'blobs'}"
     return settings.metadata or metadata, settings.blobs or blobs
 

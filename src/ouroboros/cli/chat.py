@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ouroboros.build import open_engine
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, write_note
 from ouroboros.cli.store import require_store
-from ouroboros.domain.errors import OuroborosError
+from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AdapterId, VersionRef
@@ -52,9 +52,17 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 async def read_line() -> str | None:
     """Reads the next line, or None at the end of input. Only a terminal gets a prompt."""
+    if sys.stdin is None:
+        return None
     if sys.stdin.isatty():
-        print("> ", end="", flush=True, file=sys.stderr)
-    line = await asyncio.to_thread(sys.stdin.readline)
+        write_note("> ")
+    try:
+        line = await asyncio.to_thread(sys.stdin.readline)
+        line.encode()  # bytes that are not text may be read as surrogates
+    except UnicodeError:
+        raise InvalidInput(
+            "A line of standard input is not UTF-8.", hint="Check the encoding of your terminal."
+        ) from None
     return line or None
 
 

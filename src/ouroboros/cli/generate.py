@@ -1,12 +1,11 @@
 """`ouroboros generate NAME PROMPT`."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.find import format_threshold
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, read_stdin
 from ouroboros.cli.parser import given_options
 from ouroboros.cli.store import require_store
 from ouroboros.domain.generation import Generation, GenerationConfig
@@ -49,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     changes = given_options(options, "max_tokens", "temperature", "top_p", "seed")
     config = GenerationConfig(stop=tuple(options.stop or ()), **changes)  # type: ignore[arg-type]
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = read_stdin() if options.prompt == "-" else options.prompt
     require_store(settings)
     async with open_engine(settings) as engine:
         if out.as_json:

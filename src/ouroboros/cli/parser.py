@@ -8,6 +8,7 @@ from textwrap import wrap
 from types import ModuleType
 from typing import Never
 
+from ouroboros.cli.output import write_result
 from ouroboros.domain.checks import nearest
 from ouroboros.domain.errors import InvalidInput
 
@@ -20,8 +21,13 @@ class Parser(argparse.ArgumentParser):
         if choice:
             verbs = [v.strip("' ") for v in choice[2].split(",")]
             raise InvalidInput(f"There is no verb {choice[1]!r}.", hint=nearest(choice[1], verbs))
+        message = re.sub(r"'(.{80})[^']*'", r"'\1...'", message)  # no value needs more to be recognised
         message = message.replace("the following arguments are required", "missing")
         raise InvalidInput(f"{message[0].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Prints the help through the one function that notices a closed or full stdout."""
+        write_result(message)
 
     def check_first(self, arguments: Sequence[str]) -> None:
         """Refuses a mistyped option before the verb, whose value argparse would take for the verb."""
