@@ -20,7 +20,7 @@ class Interrupts:
         self._stop: Callable[[], None] | None = None
 
     @contextmanager
-    def handled(self) -> Iterator[None]:
+    def install_handlers(self) -> Iterator[None]:
         """Installs the handlers, and restores the previous ones at the end."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may install handlers
@@ -33,7 +33,7 @@ class Interrupts:
                 signal.signal(number, handler)
 
     @contextmanager
-    def stopped_by(self, stop: Callable[[], None]) -> Iterator[None]:
+    def call_on_stop(self, stop: Callable[[], None]) -> Iterator[None]:
         """While this lasts, the first signal calls `stop` instead of cancelling the verb."""
         self._stop = stop
         try:

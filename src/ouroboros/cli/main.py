@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     out = Output("--json" in arguments)
     try:
-        with INTERRUPTS.handled():
+        with INTERRUPTS.install_handlers():
             run_verb(arguments, out)
     except OuroborosError as error:
         return report_error(error, out, arguments)
