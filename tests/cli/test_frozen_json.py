@@ -48,6 +48,9 @@ COMMANDS = [
     "gc",
     "fsck",
     "plan",
+    "help train",
+    "version",
+    "doctor",
 ]
 """Run in this order, in one store."""
 

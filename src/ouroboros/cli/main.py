@@ -1,5 +1,6 @@
 """`ouroboros`: runs one verb, and turns every failure into one line and an exit code."""
 
+import itertools
 import re
 import sys
 import traceback
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from ouroboros.cli import (
+    about,
     backup,
     bench,
     chat,
@@ -17,6 +19,7 @@ from ouroboros.cli import (
     delete,
     demo,
     diff,
+    doctor,
     evaluate,
     explain,
     exporting,
@@ -26,6 +29,7 @@ from ouroboros.cli import (
     fsck,
     gc,
     generate,
+    helping,
     importing,
     jobs,
     keys,
@@ -60,6 +64,7 @@ GROUPS = {
     "Import, export": (importing, exporting),
     "The store": (fsck, gc, backup, restore, migrate),
     "Try it": (demo, bench),
+    "This program": (helping, about, doctor),
 }
 """Every verb, grouped by purpose."""
 
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code of `domain.errors.STATUS`."""
     open_standard_descriptors()
     arguments = sys.argv[1:] if arguments is None else arguments
-    out = Output("--json" in arguments)
+    out = Output("--json" in itertools.takewhile(lambda word: word != "--", arguments))
     try:
         with INTERRUPTS.install_handlers():
             run_verb(arguments, out)
