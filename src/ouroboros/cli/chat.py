@@ -35,8 +35,8 @@ The adapter answers each line and remembers the conversation. A line that starts
   /help, /quit"""
 
 _HELP = (
-    "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes that back, /regenerate asks"
-    " again, /reset forgets the conversation, /system TEXT instructs it, /quit ends"
+    "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes that back,"
+    " /regenerate asks again, /reset forgets the conversation, /system TEXT instructs it, /quit ends"
 )
 LONGEST = 4096
 """Tokens of an answer that has no end mark, at most, if the model's context allows that many."""

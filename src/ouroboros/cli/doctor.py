@@ -56,7 +56,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 def examine(settings: Settings) -> dict[str, Any]:
     """Returns what can be known without importing a heavy library."""
-    folder = _nearest_folder(Path(os.path.expanduser(settings.store)))
+    folder = _nearest_folder(Path(settings.store).expanduser())
+    scheme = settings.metadata.partition(":")[0]  # the rest may hold a password
     return {
         "version": version("ouroboros-learning"),
         "python": platform.python_version(),
@@ -69,7 +70,9 @@ def examine(settings: Settings) -> dict[str, Any]:
         "packages": {name: installed_version(name) for name in PACKAGES},
         "optional": {name: installed_version(name) for name in OPTIONAL},
         "store": {
-            "path": settings.metadata.partition("://")[0] or settings.store,
+            "path": f"{settings.metadata.partition(':')[0]}://..."
+            if settings.metadata
+            else settings.store,
             "exists": store_exists(settings),
             "writable": os.access(folder, os.W_OK),
             "disk_free": shutil.disk_usage(folder).free if folder.exists() else None,

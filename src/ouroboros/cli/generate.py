@@ -27,7 +27,12 @@ EXAMPLES = """\
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, one version (tickets@2), or auto")
     parser.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens (default: to its end or the model's context)")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="longest answer, in tokens (default: to its end or the model's context)",
+    )
     parser.add_argument(
         "--temperature", type=float, metavar="X", help="0, the default, takes the likeliest token"
     )

@@ -12,9 +12,8 @@ from ouroboros.cli.output import write_result
 from ouroboros.domain.checks import nearest
 from ouroboros.domain.errors import InvalidInput
 
-
 SIMILAR = {
-    "ask predict infer run answer serve": "generate",
+    "ask predict infer run answer": "generate",
     "ls adapters ps": "list",
     "log logs history": "versions",
     "info status describe": "show",

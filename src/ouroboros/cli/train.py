@@ -24,11 +24,14 @@ HELP = "train an adapter on the examples of a file, as a new version"
 EXAMPLES = """\
   ouroboros train tickets train.jsonl
   ouroboros train tickets more.jsonl --epochs 2 --incremental
+  ouroboros train tickets - < train.jsonl
 
 A line of the file is one of
   {"prompt": "Where is my parcel?", "completion": "delivery"}
   {"input": "Where is my parcel?", "output": "delivery", "weight": 2.0}
   {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}"""
+
+STDIN = Path("/dev/stdin")
 
 PRESETS = {
     "default": TrainingConfig.default,
@@ -41,7 +44,7 @@ _FIELDS |= {"incremental": "incremental_update"}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
-    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines")
+    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines; - reads them from stdin")
     parser.add_argument(
         "--preset",
         choices=("auto", *PRESETS),
@@ -61,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     changes = {_FIELDS[k]: v for k, v in given_options(options, *_FIELDS).items()}
-    examples = read_examples(options.file)
+    examples = read_examples(STDIN if str(options.file) == "-" else options.file)
     require_store(settings)
     async with open_engine(settings) as engine:
         (await engine.get_adapter(options.name)).unwrap()
