@@ -34,8 +34,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     value = examine(settings)
     value["problems"] = list(find_problems(value))
     memory, disk = value["memory_free"], value["store"]["disk_free"]
-    packages = ", ".join(f"{name} {found or 'missing'}" for name, found in value["packages"].items())
-    extras = ", ".join(f"{name} {found}" for name, found in value["optional"].items() if found)
+    packages = ", ".join(f"{name} {release or 'missing'}" for name, release in value["packages"].items())
+    extras = ", ".join(f"{name} {release}" for name, release in value["optional"].items() if release)
     store = value["store"]
     lines = [
         f"ouroboros  {value['version']} on Python {value['python']}, {value['system']}",
@@ -70,9 +70,7 @@ def examine(settings: Settings) -> dict[str, Any]:
         "packages": {name: installed_version(name) for name in PACKAGES},
         "optional": {name: installed_version(name) for name in OPTIONAL},
         "store": {
-            "path": f"{settings.metadata.partition(':')[0]}://..."
-            if settings.metadata
-            else settings.store,
+            "path": f"{scheme}://..." if scheme else settings.store,
             "exists": store_exists(settings),
             "writable": os.access(folder, os.W_OK),
             "disk_free": shutil.disk_usage(folder).free if folder.exists() else None,
@@ -83,7 +81,7 @@ def examine(settings: Settings) -> dict[str, Any]:
 
 def find_problems(value: dict[str, Any]) -> Iterator[str]:
     """Yields a sentence with a hint for everything that will stop a verb."""
-    missing = [name for name, found in value["packages"].items() if found is None]
+    missing = [name for name, release in value["packages"].items() if release is None]
     if missing:
         yield f"{', '.join(missing)} is not installed: pip install {' '.join(missing)}"
     if not value["store"]["writable"]:
