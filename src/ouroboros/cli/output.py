@@ -82,7 +82,8 @@ class Output:
             value = {"code": error.code, "message": error.message, "hint": error.hint}
             write_note(f"{format_json({'error': value})}\n")
         else:
-            self.note(f"Error: {' '.join(str(error).split())}")
+            prefix = "" if error.code == "cancelled" else "Error: "
+            self.note(f"{prefix}{' '.join(str(error).split())}")
 
 
 def escape_controls(text: str) -> str:
