@@ -14,6 +14,7 @@ from ouroboros.cli.main import explain_exception, main
 from ouroboros.cli.output import escape_controls, format_json
 from ouroboros.domain.checks import check_int, check_number
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.engine import AdapterLearningEngine
 
 PROGRAM = f"{sys.executable} -m ouroboros"
 
@@ -149,6 +150,38 @@ def test_both_signals_stop_a_verb_in_order(cli, monkeypatch, number):
     assert ran.err == "Stopped.\n"
     assert cleaned == [True]
     assert signal.getsignal(number) != INTERRUPTS._handle
+
+
+def test_a_stop_just_after_the_commit_says_what_is_served(cli, monkeypatch):
+    close = AdapterLearningEngine.close
+
+    async def stop_and_close(engine: AdapterLearningEngine) -> None:
+        monkeypatch.setattr(AdapterLearningEngine, "close", close)
+        os.kill(os.getpid(), signal.SIGINT)
+        await close(engine)
+
+    monkeypatch.setattr(AdapterLearningEngine, "close", stop_and_close)
+    ran = cli("create", "tickets")
+    assert ran.code == 130
+    served, stopped = ran.err.splitlines()[-2:]
+    assert served == "The change was already committed: tickets@1 is served."
+    assert stopped == "Stopped."
+    monkeypatch.setattr(AdapterLearningEngine, "close", stop_and_close)
+    assert cli("feedback", "tickets", "--pending").err.splitlines()[-1] == "Stopped."
+
+
+def test_a_stop_before_the_commit_says_nothing_else(cli, monkeypatch):
+    cli("create", "tickets")
+    base = AdapterLearningEngine.base
+
+    async def stop(engine: AdapterLearningEngine) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await base(engine)
+
+    monkeypatch.setattr(AdapterLearningEngine, "base", stop)
+    ran = cli("feedback", "tickets", "hi", "--fix", "hello")
+    assert ran.code == 130
+    assert "committed" not in ran.err
 
 
 @pytest.mark.parametrize("value", [10**400, 10**5000, -(10**5000)], ids=["400", "5000", "-5000"])

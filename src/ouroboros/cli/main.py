@@ -6,10 +6,13 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
+from ouroboros.build import open_engine, store_exists
 from ouroboros.cli import (
     about,
     backup,
@@ -67,6 +70,9 @@ GROUPS = {
     "This program": (helping, about, doctor),
 }
 """Every verb, grouped by purpose."""
+
+COMMITTING = {"create", "train", "jobs", "feedback", "merge", "import", "rollback"}
+"""Verbs that move the head of the adapter that they name."""
 
 VERBS = tuple(chain.from_iterable(GROUPS.values()))
 
@@ -132,7 +138,32 @@ def run_verb(arguments: Sequence[str], out: Output) -> None:
     elif options.verb is None:
         parser.print_help()
     else:
-        INTERRUPTS.run(options.run(options, load_settings(options), out))
+        settings, started = load_settings(options), datetime.now(UTC)
+        try:
+            INTERRUPTS.run(options.run(options, settings, out))
+        except KeyboardInterrupt:
+            report_commit(options, settings, started, out)
+            raise
+
+
+def report_commit(options: Namespace, settings: Settings, started: datetime, out: Output) -> None:
+    """Says which version is served if a stopped verb had committed it already."""
+    name = (getattr(options, "resume", None) or getattr(options, "name", None) or "").partition("@")[0]
+    name = name.rpartition("#")[0] if options.verb == "jobs" else name
+    if options.verb not in COMMITTING or not name or not store_exists(settings):
+        return
+
+    async def report() -> None:
+        async with open_engine(settings) as engine:
+            adapter = (await engine.get_adapter(name)).unwrap()
+            head = (await engine.get_version(name)).unwrap()
+            moves = (await engine.get_moves(name)).unwrap()
+            dates = [adapter.created_at, head.created_at, *(move.at for move in moves)]
+            if max(dates) >= started:
+                out.note(f"The change was already committed: {head.ref} is served.")
+
+    with suppress(OuroborosError):
+        INTERRUPTS.run(report())
 
 
 def refuse_bytes(options: Namespace) -> None:
