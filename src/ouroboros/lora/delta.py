@@ -25,11 +25,11 @@ Factors = tuple[Tensor, Tensor]
 class LayerUpdate(Protocol):
     """What one adapter, or several, add to a layer's output."""
 
-    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Any:
-        """Add to `y` in place; returns what `back` wants."""
+    def apply(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Any:
+        """Add to `y` in place; returns what `backward` wants."""
         ...
 
-    def back(
+    def backward(
         self,
         kept: Any,
         x: Float[Tensor, "T I"],
@@ -40,7 +40,7 @@ class LayerUpdate(Protocol):
         ...
 
     @property
-    def trained(self) -> Tensor | None:
+    def trained_factor(self) -> Tensor | None:
         """A factor that wants a gradient, if one does."""
         ...
 
@@ -53,13 +53,13 @@ class LoraUpdate:
     factors: Factors
     scale: float
 
-    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Float[Tensor, "N R"]:
+    def apply(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Float[Tensor, "N R"]:
         a, b = (f.detach() for f in self.factors)
         low = x[self.span] @ a.T
         y[self.span].addmm_(low, b, alpha=self.scale)
         return low
 
-    def back(
+    def backward(
         self,
         kept: Float[Tensor, "N R"],
         x: Float[Tensor, "T I"],
@@ -78,7 +78,7 @@ class LoraUpdate:
             dx[self.span].addmm_(dlow, a, alpha=self.scale)
 
     @property
-    def trained(self) -> Tensor | None:
+    def trained_factor(self) -> Tensor | None:
         return _trained(self.factors)
 
 
@@ -139,13 +139,13 @@ class BatchedLoraUpdate:
     factors: Sequence[Factors]
     scale: float
 
-    def add(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> tuple[Tensor, Tensor]:
+    def apply(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> tuple[Tensor, Tensor]:
         own = self.rows.spread(x)
         low = torch.bmm(own, self._a.transpose(1, 2)).mul_(self.rows.inside)
         self.rows.add(torch.bmm(low, self._b), y, self.scale)
         return own, low
 
-    def back(
+    def backward(
         self,
         kept: tuple[Tensor, Tensor],
         x: Float[Tensor, "T I"],
@@ -156,13 +156,13 @@ class BatchedLoraUpdate:
         dy = self.rows.spread(dy)
         dlow = torch.bmm(dy, self._b.transpose(1, 2)).mul_(self.rows.inside)
         into_a, into_b = ([f.grad for f in factors] for factors in zip(*self.factors, strict=True))
-        _gather(into_b, low, dy, self.scale)
-        _gather(into_a, dlow, own, self.scale)
+        _accumulate_gradients(into_b, low, dy, self.scale)
+        _accumulate_gradients(into_a, dlow, own, self.scale)
         if dx is not None:
             self.rows.add(torch.bmm(dlow, self._a), dx, self.scale)
 
     @property
-    def trained(self) -> Tensor | None:
+    def trained_factor(self) -> Tensor | None:
         return _trained(self.factors[0])
 
     @cached_property
@@ -174,16 +174,16 @@ class BatchedLoraUpdate:
         return torch.stack([b.detach() for _, b in self.factors])
 
 
-def trained(updates: Sequence[LayerUpdate]) -> Tensor | None:
+def find_trained_factor(updates: Sequence[LayerUpdate]) -> Tensor | None:
     """A factor that wants a gradient, if one does."""
-    return next((t for u in updates if (t := u.trained) is not None), None)
+    return next((t for u in updates if (t := u.trained_factor) is not None), None)
 
 
 def _trained(factors: Factors) -> Tensor | None:
     return next((f for f in factors if f.requires_grad), None)
 
 
-def _gather(
+def _accumulate_gradients(
     grads: Sequence[Tensor | None], low: Float[Tensor, "S W R"], x: Float[Tensor, "S W M"], scale: float
 ) -> None:
     """Add each adapter's low^T x to its gradient, where they have any: they are alike."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.delta import BatchedLoraUpdate, LayerUpdate, LoraUpdate, Ragged
 
-SHORT = 64
+SHARED_PRODUCT_TOKENS = 64
 """Stretches of fewer tokens than this share their products. On an accelerator, where many calls are the
 dearer thing, all do: there calls were counted, and nothing was timed."""
 
@@ -25,7 +25,7 @@ class Segment:
     stop: int
 
     @classmethod
-    def of_sequence(
+    def split_sequence(
         cls, adapter: BankedAdapter | None, start: int, prompt: int, stop: int
     ) -> "tuple[Segment, ...]":
         """A sequence at start..stop that begins with a prompt of so many tokens."""
@@ -36,13 +36,13 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class _Alike:
+class _AdapterGroup:
     """Adapters that are gone through together; one that has `long` stretches stays by itself."""
 
     long: bool
     members: list[tuple[BankedAdapter, list[range]]] = field(default_factory=list)
 
-    def updates(self, path: str) -> list[LayerUpdate]:
+    def layer_updates(self, path: str) -> list[LayerUpdate]:
         """What they add to the layer at `path`."""
         (first, spans), scale = self.members[0], self.members[0][0].scale(path)
         factors = first.factors(path)
@@ -63,9 +63,9 @@ class _Alike:
 class Route:
     """Which adapter each token of a batch [B, T] belongs to.
 
-    `sole` is set when one adapter has the whole batch, or none. `inputs`, where given, is filled with
-    what each layer that the batch adapts saw of its adapted tokens, by path. Batches whose rows change
-    from token to token are routed by `slots.Slots`.
+    `only_adapter` is set when one adapter has the whole batch, or none. `inputs`, where given, collects
+    by path what each adapted layer was given of its adapted tokens. Batches whose rows change from
+    token to token are routed by `slots.Slots`.
     """
 
     slots: tuple[BankedAdapter | None, ...]
@@ -73,7 +73,7 @@ class Route:
     inputs: dict[str, Tensor] | None = None
 
     @classmethod
-    def of_segments(
+    def from_segments(
         cls, segments: Iterable[Segment], inputs: dict[str, Tensor] | None = None
     ) -> "Route":
         """Neighbouring segments of one adapter are joined."""
@@ -86,41 +86,41 @@ class Route:
         return cls(slots, segments=tuple(joined), inputs=inputs)
 
     @cached_property
-    def sole(self) -> BankedAdapter | None:
+    def only_adapter(self) -> BankedAdapter | None:
         """The adapter that has every token, if there is one."""
         return self.segments[0].adapter if len(self.segments) == 1 else None
 
-    def touches(self, path: str) -> bool:
+    def adapts(self, path: str) -> bool:
         """Whether any adapter of the batch adapts this layer."""
         return any(a is not None and a.rank(path) for a in self.slots)
 
-    def updates(self, path: str) -> Sequence[LayerUpdate]:
+    def layer_updates(self, path: str) -> Sequence[LayerUpdate]:
         """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
-        return [u for alike in self._alike for u in alike.updates(path)]
+        return [u for alike in self._adapter_groups for u in alike.layer_updates(path)]
 
     @cached_property
-    def _alike(self) -> list["_Alike"]:
+    def _adapter_groups(self) -> list["_AdapterGroup"]:
         """The batch's adapters: those of one layout that have about as many tokens together."""
         spans: dict[BankedAdapter, list[range]] = {}
         for s in self.segments:
             if s.adapter is not None:
                 spans.setdefault(s.adapter, []).append(range(s.start, s.stop))
-        found: dict[object, _Alike] = {}
+        found: dict[object, _AdapterGroup] = {}
         for adapter, own in spans.items():
             tokens = sum(map(len, own))
-            long = tokens >= SHORT * len(own) and adapter.master.device.type == "cpu"
-            kind = adapter if long else (adapter.layout, adapter.moving, tokens.bit_length())
-            found.setdefault(kind, _Alike(long)).members.append((adapter, own))
+            long = tokens >= SHARED_PRODUCT_TOKENS * len(own) and adapter.master.device.type == "cpu"
+            kind = adapter if long else (adapter.layout, adapter.trained_factors, tokens.bit_length())
+            found.setdefault(kind, _AdapterGroup(long)).members.append((adapter, own))
         return list(found.values())
 
-    def see(self, path: str, x: Float[Tensor, "*B I"]) -> None:
+    def record_input(self, path: str, x: Float[Tensor, "*B I"]) -> None:
         """Put down what an adapted layer sees, if that is wanted."""
         if self.inputs is not None:
             rows = x.reshape(-1, x.shape[-1])
             own = [rows[s.start : s.stop] for s in self.segments if s.adapter is not None]
-            self.inputs[path] = x if self.sole is not None else torch.cat(own)
+            self.inputs[path] = x if self.only_adapter is not None else torch.cat(own)
 
-    def at(self, tokens: Int[Tensor, "K"]) -> "Route":
+    def select_tokens(self, tokens: Int[Tensor, "K"]) -> "Route":
         """The route of some of the tokens, which are in order."""
         bounds = torch.tensor([b for s in self.segments for b in (s.start, s.stop)])
         cuts = torch.searchsorted(tokens, bounds).tolist()
@@ -132,20 +132,20 @@ class Route:
         self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
     ) -> Float[Tensor, "*B O"]:
         """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
-        if not self.touches(path):
+        if not self.adapts(path):
             return y
-        self.see(path, x)
+        self.record_input(path, x)
         flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        if self.sole is not None:
-            return _add(self.sole, path, flat_x, flat_y).view(y.shape)
+        if self.only_adapter is not None:
+            return _add_adapter(self.only_adapter, path, flat_x, flat_y).view(y.shape)
         parts = [
-            _add(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
+            _add_adapter(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
             for s in self.segments
         ]
         return torch.cat(parts).view(y.shape)
 
 
-def _add(
+def _add_adapter(
     adapter: BankedAdapter | None, path: str, x: Float[Tensor, "N I"], y: Float[Tensor, "N O"]
 ) -> Float[Tensor, "N O"]:
     factors = adapter.factors(path) if adapter is not None else None

@@ -51,18 +51,18 @@ class KVCache(Cache):
         have = self._capacity[0]
         return (have if rows <= have else max(rows, 2 * have)) * _with_room(longest)
 
-    def join(self, row: Sequence[KeysValues]) -> None:
+    def add_row(self, row: Sequence[KeysValues]) -> None:
         """Add a row, given its keys and values layer by layer."""
         length = row[0][0].shape[1]
         if not self.layers:
             self.layers = [KVCacheLayer(self, *parts) for parts in row]
-        self._fit(len(self) + 1, length)
+        self._ensure_capacity(len(self) + 1, length)
         for layer, keys_values in zip(self.by_layer, row, strict=True):
             for part, states in zip(layer.parts, keys_values, strict=True):
                 part[len(self), :, self._end - length : self._end] = states
         self._lengths.append(length)
 
-    def leave(self, row: int) -> None:
+    def remove_row(self, row: int) -> None:
         """Take a row out; the last row takes its number."""
         last = len(self) - 1
         for layer in self.by_layer:
@@ -74,19 +74,19 @@ class KVCache(Cache):
         if not self._lengths:
             self.layers, self._end, self._capacity = [], 0, (0, 0)
 
-    def open(self, whole: bool = False) -> tuple[Bool[Tensor, "B C"], Int[Tensor, "B 1"]]:
+    def begin_step(self, whole: bool = False) -> tuple[Bool[Tensor, "B C"], Int[Tensor, "B 1"]]:
         """Make room for one token per row; the mask [B, C] of the rows with it, and its positions.
 
         C are the columns that are in use, or the `whole` of them.
         """
-        self._fit(len(self), self._end)
+        self._ensure_capacity(len(self), self._end)
         device = self.by_layer[0].parts[0].device
         lengths = to_device(torch.tensor(self._lengths), device)[:, None]
-        first, stop = (0, self._capacity[1]) if whole else (self.window.start, self._end + 1)
+        first, stop = (0, self._capacity[1]) if whole else (self.used_columns.start, self._end + 1)
         columns = torch.arange(first, stop, device=device)
         return (columns >= self._end - lengths) & (columns <= self._end), lengths
 
-    def close(self) -> None:
+    def finish_step(self) -> None:
         """The token that was made room for has been written to every layer."""
         self._end += 1
         self._lengths = [length + 1 for length in self._lengths]
@@ -96,11 +96,11 @@ class KVCache(Cache):
         return self.layers  # type: ignore[return-value]
 
     @property
-    def window(self) -> slice:
+    def used_columns(self) -> slice:
         """The columns in use."""
         return slice(self._end - max(self._lengths, default=0), self._end)
 
-    def _fit(self, rows: int, end: int) -> None:
+    def _ensure_capacity(self, rows: int, end: int) -> None:
         """See that so many rows fit, that they end at column `end` or later, and one more follows."""
         have, width = self._capacity
         if rows <= have and end <= self._end < width:
@@ -108,9 +108,9 @@ class KVCache(Cache):
         used = max([end, *self._lengths])
         have = have if rows <= have else max(rows, 2 * have)
         self._capacity = (have, _with_room(used))
-        window, self._end = self.window, used
+        window, self._end = self.used_columns, used
         for layer in self.by_layer:
-            layer.move(self._capacity, window, used)
+            layer.reallocate(self._capacity, window, used)
 
 
 class KVCacheLayer(CacheLayerMixin):
@@ -123,7 +123,7 @@ class KVCacheLayer(CacheLayerMixin):
         self.parts = [part.new_zeros(0, part.shape[0], 0, part.shape[2]) for part in (keys, values)]
         self.is_initialized = True
 
-    def move(self, capacity: tuple[int, int], window: slice, end: int) -> None:
+    def reallocate(self, capacity: tuple[int, int], window: slice, end: int) -> None:
         """Into new space, the window's columns now ending at `end`."""
         self.parts = [_moved(part, capacity, window, end) for part in self.parts]
 
@@ -134,21 +134,21 @@ class KVCacheLayer(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Write one token per row; the columns in use, with it."""
-        window = self._owner.window
+        window = self._owner.used_columns
         keys, values = (
             whole[:, :, window.start : window.stop + 1]
-            for whole in self.write(key_states[:, :, 0], value_states[:, :, 0])
+            for whole in self.append_token(key_states[:, :, 0], value_states[:, :, 0])
         )
         return keys, values
 
-    def write(
+    def append_token(
         self, keys: Float[Tensor, "B H D"], values: Float[Tensor, "B H D"]
     ) -> tuple[Float[Tensor, "B H C D"], Float[Tensor, "B H C D"]]:
         """Write one token per row; the whole of the columns, with it.
 
         It has no gaps in memory: batched products in bfloat16 copy what has.
         """
-        rows, end = len(self._owner), self._owner.window.stop
+        rows, end = len(self._owner), self._owner.used_columns.stop
         for part, states in zip(self.parts, (keys, values), strict=True):
             part[:rows, :, end] = states
         return self.parts[0][:rows], self.parts[1][:rows]
@@ -157,7 +157,7 @@ class KVCacheLayer(CacheLayerMixin):
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self._owner.window.stop - self._owner.window.start
+        return self._owner.used_columns.stop - self._owner.used_columns.start
 
     def get_max_length(self) -> int:
         return -1

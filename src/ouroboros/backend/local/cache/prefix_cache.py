@@ -16,25 +16,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PIECE = 32
+BLOCK_TOKENS = 32
 """Tokens of a piece; the last one of a beginning may be shorter."""
 
-LIMIT = 256 << 20
+DEFAULT_MAX_BYTES = 256 << 20
 """Bytes kept, unless told otherwise."""
 
-Beginning = Float[Tensor, "_ 2 _ _ _"]
+PrefixKV = Float[Tensor, "_ 2 _ _ _"]
 """Keys and values [L, 2, H, P, D] of P tokens, for L layers of H key heads each."""
 
 
 class PrefixCache:
-    """Keys and values of beginnings, within `limit` bytes; those used least recently go first.
+    """Keys and values of beginnings, within `max_bytes` bytes; those used least recently go first.
 
     A beginning is kept whole, for those to whom the last bit matters: what is read by itself in one pass
     has the same bits every time. Or it is kept in pieces, which come of passes in any company.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit = limit
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         self._nbytes = 0
 
@@ -42,8 +42,8 @@ class PrefixCache:
     def nbytes(self) -> int:
         return self._nbytes
 
-    def whole(self, tokens: tuple[int, ...], *place: int) -> Tensor | None:
-        """All of a beginning [L, 2, H, P, D], as `put_whole` had it.
+    def get_prefix(self, tokens: tuple[int, ...], *place: int) -> Tensor | None:
+        """All of a beginning [L, 2, H, P, D], as `put_prefix` had it.
 
         With a place, a token and a layer, what that layer is given from that token on, [T, D].
         """
@@ -52,13 +52,13 @@ class PrefixCache:
             self._kept.move_to_end(name)
         return found
 
-    def put_whole(self, tokens: tuple[int, ...], states: Tensor, *place: int) -> None:
+    def put_prefix(self, tokens: tuple[int, ...], states: Tensor, *place: int) -> None:
         """Keep what was read by itself, if there is room for it."""
-        if states.nbytes <= self.limit:
+        if states.nbytes <= self.max_bytes:
             self._keep(_name(tokens, place), states)
             self._shrink()
 
-    def find(self, tokens: tuple[int, ...]) -> Float[Tensor, "L 2 H P D"] | None:
+    def get_blocks(self, tokens: tuple[int, ...]) -> Float[Tensor, "L 2 H P D"] | None:
         """As many pieces as are kept of a beginning, from its first token on."""
         found = []
         for name in _names(tokens):
@@ -69,14 +69,14 @@ class PrefixCache:
             self._kept.move_to_end(name)
         return torch.cat([self._kept[name] for name in found], 3) if found else None
 
-    def put(self, tokens: tuple[int, ...], states: Float[Tensor, "L 2 H P D"]) -> None:
+    def put_blocks(self, tokens: tuple[int, ...], states: Float[Tensor, "L 2 H P D"]) -> None:
         """Keep a beginning in pieces, if there is room; what is not finite would spoil others."""
-        if not tokens or states.nbytes > self.limit or not states.isfinite().all():
+        if not tokens or states.nbytes > self.max_bytes or not states.isfinite().all():
             return
         names = _names(tokens)
-        for start, name in zip(range(0, len(tokens), PIECE), names, strict=True):
+        for start, name in zip(range(0, len(tokens), BLOCK_TOKENS), names, strict=True):
             if name not in self._kept:
-                self._keep(name, states[:, :, :, start : start + PIECE].clone())
+                self._keep(name, states[:, :, :, start : start + BLOCK_TOKENS].clone())
         for name in reversed(names):
             self._kept.move_to_end(name)
         self._shrink()
@@ -87,7 +87,7 @@ class PrefixCache:
         self._nbytes += states.nbytes - (0 if before is None else before.nbytes)
 
     def _shrink(self) -> None:
-        while self._nbytes > self.limit:
+        while self._nbytes > self.max_bytes:
             self._nbytes -= self._kept.popitem(last=False)[1].nbytes
 
 
@@ -101,7 +101,7 @@ def _name(tokens: tuple[int, ...], place: tuple[int, ...]) -> bytes:
 def _names(tokens: tuple[int, ...]) -> tuple[bytes, ...]:
     """A name for each piece, which stands for all tokens up to its end."""
     digest, found = hashlib.sha256(), []
-    for start in range(0, len(tokens), PIECE):
-        digest.update(array("q", tokens[start : start + PIECE]).tobytes())
+    for start in range(0, len(tokens), BLOCK_TOKENS):
+        digest.update(array("q", tokens[start : start + BLOCK_TOKENS]).tobytes())
         found.append(digest.digest())
     return tuple(found)

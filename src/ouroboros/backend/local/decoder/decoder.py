@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ouroboros.backend.local.cache.kv_cache import KVCache, KVCacheLayer
-from ouroboros.backend.local.cache.prefix_cache import Beginning
+from ouroboros.backend.local.cache.prefix_cache import PrefixKV
 from ouroboros.backend.local.decoder.functional import (
     attention,
     attention_backward,
@@ -27,11 +27,11 @@ from ouroboros.backend.local.decoder.layers import Linear, Norm
 from ouroboros.backend.local.decoder.length_groups import LengthGroup, group_by_length, regroup
 from ouroboros.backend.local.decoder.prefix import PrefixBatch
 from ouroboros.lora.bank import Router
-from ouroboros.lora.delta import trained
+from ouroboros.lora.delta import find_trained_factor
 from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.transfer import to_device
 
-States = list[tuple[Tensor, Tensor]]
+KeysValuesPerLayer = list[tuple[Tensor, Tensor]]
 """Keys and values [T, H, D] of a run, layer after layer."""
 
 ARCHITECTURES = frozenset(["llama", "mistral", "qwen2", "qwen3"])
@@ -39,11 +39,12 @@ ARCHITECTURES = frozenset(["llama", "mistral", "qwen2", "qwen3"])
 
 
 @dataclass(frozen=True)
-class Frame:
+class ForwardContext:
     """What all layers of a run share: positions, neighbours, and the adapter of each token.
 
-    `before` is what was read of each group's sequences already. Keys and values are added to `states`.
-    With `again` a layer keeps its inputs alone and is computed again on the way back: arXiv 1604.06174.
+    `before` holds the cached prefixes of each group's sequences. Each layer appends its keys and values
+    to `states`. With `again` a layer saves only its inputs and is recomputed in the backward pass
+    (arXiv 1604.06174).
     """
 
     cos: Float[Tensor, "T 1 C"]
@@ -51,7 +52,7 @@ class Frame:
     groups: tuple[LengthGroup, ...]
     route: Route
     before: tuple[PrefixBatch | None, ...]
-    states: States | None
+    states: KeysValuesPerLayer | None
     again: bool
 
 
@@ -77,57 +78,57 @@ class Decoder:
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
 
-    def reaches(self, lengths: Sequence[int]) -> bool:
+    def fits_sliding_window(self, lengths: Sequence[int]) -> bool:
         """Whether no sequence is longer than a sliding window, which these passes do not know."""
         return self._window is None or max(lengths) <= self._window
 
-    def first_layer(self, paths: Iterable[str]) -> int:
+    def first_adapted_layer(self, paths: Iterable[str]) -> int:
         """The lowest layer that any of these linear layers are in."""
         return min(int(p.removeprefix(self._path).partition(".")[0]) for p in paths)
 
-    def below(
+    def hidden_at_layer(
         self,
         layer: int,
         ids: Int[Tensor, "T"],
         positions: Int[Tensor, "T"],
         lengths: Sequence[int],
-        begun: Sequence[Beginning | None] = (),
+        prefixes: Sequence[PrefixKV | None] = (),
     ) -> Float[Tensor, "T D"]:
-        """What a layer is given by the base alone, for the sequences that `hidden` would run."""
+        """What a layer is given by the base alone, for the sequences that `final_hidden` would run."""
         h = self._embed(ids)
-        route = Route.of_segments([Segment(None, 0, len(ids))])
-        frame = self._frame(h, positions, lengths, route, begun)
+        route = Route.from_segments([Segment(None, 0, len(ids))])
+        frame = self._frame(h, positions, lengths, route, prefixes)
         for each in self._layers[:layer]:
             h = _think(h, _mix(h, None, each, frame), None, each, route, False)
         return h
 
-    def hidden(
+    def final_hidden(
         self,
         ids: Int[Tensor, "T"],
         positions: Int[Tensor, "T"],
         lengths: Sequence[int],
         route: Route,
-        keep: Int[Tensor, "K"],
-        again: bool = False,
-        begun: Sequence[Beginning | None] = (),
-        states: States | None = None,
-        reached: CachedHidden | None = None,
+        output_positions: Int[Tensor, "K"],
+        recompute: bool = False,
+        prefixes: Sequence[PrefixKV | None] = (),
+        keys_values: KeysValuesPerLayer | None = None,
+        cached_hidden: CachedHidden | None = None,
     ) -> Float[Tensor, "K D"]:
-        """What the head sees at the positions `keep`, for sequences of these lengths end to end.
+        """The normed hidden states at `output_positions`, for sequences of these lengths end to end.
 
-        The processor has those positions, so that it need not wait for a device to tell whose they are.
-        Sequence i goes on from begun[i], where that is given. Each layer's keys and values are added to
-        `states`, where that is. With `again` the way back takes less memory and more time, for the same
-        bits. What was `reached` before is not run again.
+        The positions stay in CPU memory, so that routing them does not wait for the device. Sequence i
+        continues after prefixes[i], where that is given. Each layer appends its keys and values to
+        `keys_values`, where that is given. With `recompute` the backward pass takes less memory and more
+        time, for the same bits. The layers below `cached_hidden` are not run.
         """
-        h = self._embed(ids) if reached is None else reached.h
-        frame = self._frame(h, positions, lengths, route, begun, states, again)
-        for layer in self._layers[reached.layer if reached else 0 :]:
+        h = self._embed(ids) if cached_hidden is None else cached_hidden.h
+        frame = self._frame(h, positions, lengths, route, prefixes, keys_values, recompute)
+        for layer in self._layers[cached_hidden.layer if cached_hidden else 0 :]:
             mixed = _mix(h, layer.trained_attention(route), layer, frame)
             if layer is self._layers[-1]:
-                route, at = route.at(keep), to_device(keep, h.device)
+                route, at = route.select_tokens(output_positions), to_device(output_positions, h.device)
                 h, mixed = h.index_select(0, at), mixed.index_select(0, at)
-            h = _think(h, mixed, layer.trained_mlp(route), layer, route, again)
+            h = _think(h, mixed, layer.trained_mlp(route), layer, route, recompute)
         return self._norm(h)[0]
 
     def _frame(
@@ -136,27 +137,25 @@ class Decoder:
         positions: Int[Tensor, "T"],
         lengths: Sequence[int],
         route: Route,
-        begun: Sequence[Beginning | None],
-        states: States | None = None,
+        begun: Sequence[PrefixKV | None],
+        states: KeysValuesPerLayer | None = None,
         again: bool = False,
-    ) -> Frame:
+    ) -> ForwardContext:
         groups = group_by_length(lengths, h.device)
         share = self._layers[0].share
         before = tuple(PrefixBatch.of(group, lengths, begun, share) for group in groups)
-        return Frame(*self._turns(h, positions), groups, route, before, states, again)
+        return ForwardContext(*self._turns(h, positions), groups, route, before, states, again)
 
-    def decode_step(
-        self, ids: Int[Tensor, "B"], columns: KVCache, router: Router
-    ) -> Float[Tensor, "B D"]:
-        """What the head sees after one further token per row; `columns` has those before them."""
-        mask, positions = columns.open(whole=True)
+    def decode_step(self, ids: Int[Tensor, "B"], cache: KVCache, router: Router) -> Float[Tensor, "B D"]:
+        """What the head sees after one further token per row; `cache` has those before them."""
+        mask, positions = cache.begin_step(whole=True)
         h = self._embed(ids)
         cos, sin = self._turns(h, positions[:, 0])
         bias = h.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
         bias = bias.repeat_interleave(self._layers[0].key_heads, 0)[:, None]
-        for layer, kept in zip(self._layers, columns.by_layer, strict=True):
+        for layer, kept in zip(self._layers, cache.by_layer, strict=True):
             h = layer.decode_step(h, cos, sin, bias, kept, router)
-        columns.close()
+        cache.finish_step()
         return self._norm(h)[0]
 
     def _turns(self, h: Tensor, positions: Int[Tensor, "T"]) -> tuple[Tensor, Tensor]:
@@ -188,7 +187,7 @@ class DecoderLayer:
         self.share = self._q.outputs // self._k.outputs
 
     def attention_forward(
-        self, h: Float[Tensor, "T D"], frame: Frame
+        self, h: Float[Tensor, "T D"], frame: ForwardContext
     ) -> tuple[Float[Tensor, "T A"], Any]:
         """What attention brings to each token, before its output projection."""
         x, inverse = self._before(h)
@@ -209,7 +208,9 @@ class DecoderLayer:
         out = regroup(parts, frame.groups, len(h))
         return out, (h, inverse, for_q, for_k, for_v, turned_q, turned_k, kept)
 
-    def attention_backward(self, d: Tensor, kept: Any, frame: Frame, wanted: bool) -> Tensor | None:
+    def attention_backward(
+        self, d: Tensor, kept: Any, frame: ForwardContext, wanted: bool
+    ) -> Tensor | None:
         """The derivative with respect to h, if `wanted`; the adapters' factors get theirs."""
         h, inverse, for_q, for_k, for_v, turned_q, turned_k, groups = kept
         d = d.view(len(d), -1, self._depth)
@@ -268,7 +269,7 @@ class DecoderLayer:
         q, k, v = (p.read(x, router).view(len(h), -1, self._depth) for p in (self._q, self._k, self._v))
         q = rotate(self._q_norm(q)[0] if self._q_norm else q, cos, sin)
         k = rotate(self._k_norm(k)[0] if self._k_norm else k, cos, sin)
-        keys, values = (t.flatten(0, 1) for t in kept.write(k, v))
+        keys, values = (t.flatten(0, 1) for t in kept.append_token(k, v))
         mixed, _ = attention(q.view(len(keys), -1, self._depth), keys, values, self._scale, bias)
         h = self._o.read(mixed.view(len(h), -1), router, onto=h)
         x, _ = self._between(h)
@@ -284,15 +285,20 @@ class DecoderLayer:
     def _trained(self, route: Route, *linears: "Linear") -> Tensor | None:
         """A factor that wants a gradient, if one does: autograd then asks for the way back."""
         return next(
-            (t for linear in linears if (t := trained(route.updates(linear.path))) is not None), None
+            (
+                t
+                for linear in linears
+                if (t := find_trained_factor(route.layer_updates(linear.path))) is not None
+            ),
+            None,
         )
 
-    def _turn(self, x: Tensor, normed: "Norm | None", frame: Frame) -> tuple[Tensor, Any]:
+    def _turn(self, x: Tensor, normed: "Norm | None", frame: ForwardContext) -> tuple[Tensor, Any]:
         heads = x.view(len(x), -1, self._depth)
         found, inverse = normed(heads) if normed else (heads, None)
         return rotate(found, frame.cos, frame.sin), (heads, inverse)
 
-    def _turn_back(self, d: Tensor, normed: "Norm | None", kept: Any, frame: Frame) -> Tensor:
+    def _turn_back(self, d: Tensor, normed: "Norm | None", kept: Any, frame: ForwardContext) -> Tensor:
         heads, inverse = kept
         d = rotate(d.view_as(heads), frame.cos, -frame.sin)
         return (normed.back(d, heads, inverse) if normed else d).flatten(1)
@@ -305,7 +311,9 @@ class _AttentionFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, trained: Tensor | None, layer: "DecoderLayer", frame: Frame) -> Any:
+    def forward(
+        ctx: Any, h: Tensor, trained: Tensor | None, layer: "DecoderLayer", frame: ForwardContext
+    ) -> Any:
         out, kept = layer.attention_forward(h, frame)
         ctx.inputs, ctx.kept = (h, frame), None if frame.again else kept
         ctx.layer = layer

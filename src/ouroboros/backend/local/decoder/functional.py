@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-LONG = 1024
+FUSED_ATTENTION_TOKENS = 1024
 """Sequences from here on are attended without keeping their T x T weights, which is slower on a CPU."""
 
 
-def fused_from(device: torch.device) -> int:
+def fused_attention_threshold(device: torch.device) -> int:
     """Attention over more tokens than these is PyTorch's fused one. An accelerator has it for any."""
-    return LONG if device.type == "cpu" else 0
+    return FUSED_ATTENTION_TOKENS if device.type == "cpu" else 0
 
 
 def rms_norm(
@@ -93,7 +93,7 @@ def attention(
     if bias is not None:
         weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)
         return torch.bmm(weights, v), (weights,)
-    if k.shape[1] > fused_from(k.device):
+    if k.shape[1] > fused_attention_threshold(k.device):
         return _fused(q, k, v, scale)
     bias = causal_mask(k.shape[1], q.shape[1] // k.shape[1], q.dtype, q.device)
     weights = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale).softmax(-1)

@@ -35,10 +35,10 @@ class Linear:
     ) -> tuple[Tensor, SavedForBackward]:
         """The output with its adapters, added to `onto` where that is given."""
         y = self._base(x, onto)
-        updates = route.updates(self.path)
+        updates = route.layer_updates(self.path)
         if updates:
-            route.see(self.path, x)
-        return y, SavedForBackward(x, updates, [u.add(x, y) for u in updates])
+            route.record_input(self.path, x)
+        return y, SavedForBackward(x, updates, [u.apply(x, y) for u in updates])
 
     def read(self, x: Tensor, router: Router, onto: Tensor | None = None) -> Tensor:
         """The same where there is no way back."""
@@ -58,7 +58,7 @@ class Linear:
     def teach(self, dy: Tensor, kept: SavedForBackward, dx: Tensor | None = None) -> None:
         """The adapters' part of it alone."""
         for update, own in zip(kept.updates, kept.own, strict=True):
-            update.back(own, kept.x, dy, dx)
+            update.backward(own, kept.x, dy, dx)
 
 
 class Norm:

@@ -18,12 +18,12 @@ from transformers.masking_utils import sdpa_mask
 
 _NAME = "ouroboros_packed"
 
-Kept = list[tuple[Tensor, Tensor]]
+PackedKeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values [1, K, T, D] of a packed row, layer after layer."""
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackedRowLayout:
     """How N sequences of at most W tokens lie in a packed row of T tokens; P = N W places.
 
     side_by_side [P]  the row's token at each of the P = N W places; any, past a sequence's end.
@@ -35,7 +35,7 @@ class Packing:
     width: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> "Packing | None":
+    def of(cls, lengths: Sequence[int], device: torch.device) -> "PackedRowLayout | None":
         """The packing of sequences of these lengths; None where one row of T^2 costs less than N W^2."""
         width, total = max(lengths), sum(lengths)
         if device.type != "cpu" or len(lengths) == 1 or len(lengths) * width**2 >= total**2:
@@ -48,7 +48,7 @@ class Packing:
         return cls(torch.cat(tokens), torch.cat(places), width)
 
 
-def install(model: PreTrainedModel) -> None:
+def install_packed_attention(model: PreTrainedModel) -> None:
     """Make a model that uses PyTorch's attention understand `packing=` in its forward pass."""
     if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(_NAME, packed_attention)
@@ -56,7 +56,7 @@ def install(model: PreTrainedModel) -> None:
         model.set_attn_implementation(_NAME)
 
 
-def installed(model: PreTrainedModel) -> bool:
+def has_packed_attention(model: PreTrainedModel) -> bool:
     """Whether the model takes `packing=`."""
     return model.config._attn_implementation == _NAME
 
@@ -68,17 +68,17 @@ def packed_attention(
     value: Float[Tensor, "B K S D"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    packing: Packing | None = None,
-    kept: Kept | None = None,
+    packing: PackedRowLayout | None = None,
+    keys_values: PackedKeysValues | None = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "B T H D"], None]:
     """Causal softmax(Q K^T scaling) V. H query heads share K key heads in groups of G = H / K.
 
-    Given `kept`, the layer's keys and values are added to it.
+    Given `keys_values`, the layer's keys and values are added to it.
     """
-    if kept is not None:
-        kept.append((key, value))
+    if keys_values is not None:
+        keys_values.append((key, value))
     if packing is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs

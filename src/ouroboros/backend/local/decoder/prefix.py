@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.cache.prefix_cache import Beginning
+from ouroboros.backend.local.cache.prefix_cache import PrefixKV
 from ouroboros.backend.local.decoder.functional import causal_mask
 from ouroboros.backend.local.decoder.length_groups import LengthGroup
 
@@ -25,7 +25,7 @@ class PrefixBatch:
 
     @classmethod
     def of(
-        cls, group: LengthGroup, lengths: Sequence[int], begun: Sequence[Beginning | None], share: int
+        cls, group: LengthGroup, lengths: Sequence[int], begun: Sequence[PrefixKV | None], share: int
     ) -> "PrefixBatch | None":
         """For sequences of these lengths, of which begun[i] was read; `share` queries share a key."""
         starts = [0, *accumulate(lengths)]

@@ -17,11 +17,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES, PrefixCache
 from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.decoder.functional import fused_from
-from ouroboros.backend.local.decoder.packed_attention import install
+from ouroboros.backend.local.decoder.functional import fused_attention_threshold
+from ouroboros.backend.local.decoder.packed_attention import install_packed_attention
 from ouroboros.backend.local.model.config_only import STARTER, outlined
 from ouroboros.backend.local.model.dtype import compute_dtype
 from ouroboros.backend.local.model.hub import check_hub
@@ -82,7 +82,7 @@ class BaseRuntime:
     def costs(self) -> MemoryCosts:
         """What work on it takes of memory."""
         config = self.model.config.get_text_config()
-        fused = None if self.decoder is None else fused_from(self.device)
+        fused = None if self.decoder is None else fused_attention_threshold(self.device)
         return MemoryCosts.of(self.base, config, self.dtype.itemsize, fused)
 
     @property
@@ -108,7 +108,7 @@ def load_base(
     dtype: str = "auto",
     device: str = "auto",
     quantize: str = "none",
-    prompt_bytes: int = LIMIT,
+    prompt_bytes: int = DEFAULT_MAX_BYTES,
 ) -> BaseRuntime:
     """Load `name` ("starter", a folder or a hub id) frozen, in `dtype`, on `device`.
 
@@ -154,7 +154,7 @@ def load_base(
         model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
     keep_differentiable(model)
     freeze(model)
-    install(model)
+    install_packed_attention(model)
     codec = Codec(tokenizer, _ends(model), _context(model))
     base = _describe(name, source, model, codec)
     return BaseRuntime(base, model, codec, Bank(), PrefixCache(prompt_bytes))

@@ -71,9 +71,9 @@ def decode_step(
     """One further token of every row; what it says comes next."""
     frozen.threads.suit(frozen.base, len(ids))
     decoder = frozen.decoder
-    if decoder is not None and decoder.reaches([n + 1 for n in columns.lengths]):
+    if decoder is not None and decoder.fits_sliding_window([n + 1 for n in columns.lengths]):
         return decoder.head(decoder.decode_step(ids, columns, slots))
-    mask, positions = columns.open()
+    mask, positions = columns.begin_step()
     with frozen.bank.routed(slots):
         logits = frozen.model(
             input_ids=ids[:, None],
@@ -82,7 +82,7 @@ def decode_step(
             past_key_values=columns,
             use_cache=True,
         ).logits[:, -1]
-    columns.close()
+    columns.finish_step()
     return logits
 
 
@@ -126,7 +126,7 @@ class ContinuousBatch:
                     yield
         finally:
             self.running = False
-            self._slots.arrange([])
+            self._slots.assign_rows([])
             self.close()
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ class ContinuousBatch:
             return
         for seat, row, on in zip(chosen, kept, self._next(chosen, logits), strict=True):
             if on:
-                self._columns.join(row)
+                self._columns.add_row(row)
                 self._rows.append(seat)
 
     def _prefill(
@@ -233,7 +233,7 @@ class ContinuousBatch:
                 self._leave(seat)
 
     def _forward(self) -> Float[Tensor, "B V"]:
-        self._slots.arrange([a.adapter for a in self._rows])
+        self._slots.assign_rows([a.adapter for a in self._rows])
         ids = to_device(torch.tensor([a.answer.last for a in self._rows]), self._frozen.device)
         return decode_step(self._frozen, ids, self._columns, self._slots)
 
@@ -263,7 +263,7 @@ class ContinuousBatch:
 
     def _leave(self, seat: ActiveRequest) -> None:
         row = self._rows.index(seat)
-        self._columns.leave(row)
+        self._columns.remove_row(row)
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 
