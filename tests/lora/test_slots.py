@@ -57,7 +57,7 @@ def test_an_adapter_that_stays_is_not_copied_again(monkeypatch):
     copied = []
     copy = Slots._write_adapter
     monkeypatch.setattr(
-        Slots, "_copy", lambda self, a, *where: (copied.append(a), copy(self, a, *where))
+        Slots, "_write_adapter", lambda self, a, *where: (copied.append(a), copy(self, a, *where))
     )
     slots.assign_rows([ADAPTERS[1], ADAPTERS[0], ADAPTERS[0]])
     assert not copied
