@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ouroboros.backend.local.decoder.packed_attention import PackedRowLayout
+from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout
 from ouroboros.backend.local.forward.packing import compute_token_logprobs, is_packable
 from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
 from ouroboros.backend.local.model.load import load_base
@@ -60,9 +60,9 @@ def test_a_batch_gives_what_each_sequence_gives_alone(architecture, lengths, tin
 
 def test_sequences_alike_are_attended_side_by_side():
     cpu = torch.device("cpu")
-    assert PackedRowLayout.of([23, 27, 29, 28], cpu) is not None
-    assert PackedRowLayout.of([8, 42, 16, 2], cpu) is None
-    assert PackedRowLayout.of([30], cpu) is None
+    assert choose_packed_layout([23, 27, 29, 28], cpu) is not None
+    assert choose_packed_layout([8, 42, 16, 2], cpu) is None
+    assert choose_packed_layout([30], cpu) is None
 
 
 def test_gradients_through_packed_attention_are_exact(frozen):

@@ -201,7 +201,7 @@ class TestPromptStore:
         assert store.get_prefix(tuple(range(BLOCK_TOKENS))) is None
         store.put_prefix(tuple(range(BLOCK_TOKENS)), states)
         assert same(store.get_prefix(tuple(range(BLOCK_TOKENS))), states)
-        assert store.get_prefix(tuple(range(BLOCK_TOKENS)), 0, 1) is None
+        assert store.get_hidden(tuple(range(BLOCK_TOKENS)), 0, 1) is None
         assert store.nbytes == 2 * states.nbytes
 
     def test_the_last_pieces_of_a_beginning_go_before_its_first(self):

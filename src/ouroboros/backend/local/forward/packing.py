@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.decoder.packed_attention import PackedRowLayout, has_packed_attention
+from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
 from ouroboros.backend.local.forward.prefix_reuse import (
     base_only_prefix,
@@ -217,7 +217,7 @@ def _model_logits(
         {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
     )
     if batch.positions is not None and has_packed_attention(frozen.model):
-        extra["packing"] = PackedRowLayout.of(batch.lengths, frozen.device)
+        extra["packing"] = choose_packed_layout(batch.lengths, frozen.device)
     with frozen.bank.routed(batch.route):
         logits = frozen.model(
             input_ids=batch.ids,

@@ -104,13 +104,13 @@ def _hidden_at_layer(
     """One sequence, likewise in a pass of its own."""
     assert frozen.decoder is not None
     ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
-    found = frozen.prompts.get_prefix(ids, start, layer)
+    found = frozen.prompts.get_hidden(ids, start, layer)
     if found is None:
         own = torch.arange(start, len(ids), device=frozen.device)
         frozen.threads.suit(frozen.base, len(own))
         tokens = to_device(torch.tensor(ids[start:]), frozen.device)
         found = frozen.decoder.hidden_at_layer(layer, tokens, own, [len(own)], [begun])
-        frozen.prompts.put_prefix(ids, found, start, layer)
+        frozen.prompts.put_hidden(ids, found, start, layer)
     return found
 
 

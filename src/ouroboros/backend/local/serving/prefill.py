@@ -17,7 +17,7 @@ from ouroboros.backend.local.decoder.decoder import Decoder, KeysValuesPerLayer
 from ouroboros.backend.local.decoder.functional import FUSED_ATTENTION_TOKENS
 from ouroboros.backend.local.decoder.packed_attention import (
     PackedKeysValues,
-    PackedRowLayout,
+    choose_packed_layout,
     has_packed_attention,
 )
 from ouroboros.backend.local.forward.packing import is_packable
@@ -104,7 +104,7 @@ def _packed(
             position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
             logits_to_keep=to_device(ends - 1, device),
             use_cache=False,
-            packing=PackedRowLayout.of(lengths, device),
+            packing=choose_packed_layout(lengths, device),
             kept=kept,
         ).logits[0]
     return logits, [[(k[0, :, s], v[0, :, s]) for k, v in kept] for s in spans]
