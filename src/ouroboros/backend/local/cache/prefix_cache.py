@@ -72,7 +72,7 @@ class PrefixCache:
         return torch.cat([self._entries[key] for key in cached], 3) if cached else None
 
     def put_blocks(self, tokens: tuple[int, ...], keys_values: Float[Tensor, "L 2 H P D"]) -> None:
-        """Store a prefix in blocks, if it fits. Values that are not finite would spoil other requests."""
+        """Store a prefix in blocks, if it fits and is finite: other values would spoil requests."""
         if not tokens or keys_values.nbytes > self.max_bytes or not keys_values.isfinite().all():
             return
         keys = _block_keys(tokens)

@@ -65,7 +65,7 @@ class CachedHidden:
 
 
 class HeadsSaved(NamedTuple):
-    """What the norm and rotation of query or key heads save: the heads, and 1 / rms if there is a norm."""
+    """What the norm and rotation of query or key heads save: heads, and 1 / rms with a norm."""
 
     heads: Float[Tensor, "T H D"]
     inverse_rms: Tensor | None
