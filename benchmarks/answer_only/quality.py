@@ -41,4 +41,4 @@ async def _accuracy(backend: Backend, task: str, acts_on: str, seed: int, quick:
     job = TrainJob(await backend.initialize(config, seed), config, training, rows)
     digest = await backend.load((await backend.train(job)).files)
     asked = [ScoreRequest(e.input, e.output, digest) for e in held]
-    return fmean(s.said for s in await backend.score(asked))
+    return fmean(s.is_greedy for s in await backend.score(asked))

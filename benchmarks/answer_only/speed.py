@@ -65,7 +65,7 @@ async def _in_turn(model: str, work: Work, rounds: int) -> dict[str, list[float]
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for _ in range(rounds):
         for arm, (acts_on, kept) in ARMS.items():
-            backend = LocalBackend(load_base(model, prompt_bytes=kept))
+            backend = LocalBackend(load_base(model, prefix_cache_bytes=kept))
             config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
             times[arm].append(await work(backend, config))
             await backend.close()

@@ -26,7 +26,7 @@ def ours(
     """The head's weights after each stage; a refused stage leaves the head where it was. Returns what
     the gate did."""
     registry = Registry(open_metadata(MEMORY), open_blobs(MEMORY))
-    backend = LocalBackend(bench.frozen)
+    backend = LocalBackend(bench.runtime)
     engine = AdapterLearningEngine(backend, registry, replay_rows=dials.kept)
     with asyncio.Runner() as runner:
         runner.run(engine.create_adapter(NAME, bench.config, seed=dials.seed)).unwrap()

@@ -117,7 +117,7 @@ class Watched:
         """Which examples greedy decoding answers exactly."""
         digest = await self.backend.load(self.registry.files(version))
         asked = [ScoreRequest(e.input, e.output, digest) for e in examples]
-        return [score.said for score in await self.backend.score(asked)]
+        return [score.is_greedy for score in await self.backend.score(asked)]
 
     async def accuracy(self, examples: Sequence[TrainingExample]) -> float:
         """Of the version that is served."""

@@ -119,9 +119,9 @@ def context(model: str, points: list[int], processor: bool) -> dict[str, Any]:
     words = " ".join(prompt for prompt, _ in examples(2 * max(points) // 15)).split()
 
     async def work(backend: Any, count: int) -> None:
-        codec = backend._frozen.codec
-        ids = codec.prompt_ids(" ".join(words[:count]))[: count - 8]
-        await _train(backend, [(codec.text(ids), "billing")])
+        codec = backend._runtime.tokenizer
+        ids = codec.encode_prompt(" ".join(words[:count]))[: count - 8]
+        await _train(backend, [(codec.decode(ids), "billing")])
 
     return _on(model, points, processor, work)
 

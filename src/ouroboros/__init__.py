@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
-from ouroboros.domain.data import Message, Prompt, TrainingExample
+from ouroboros.domain.data import Continuation, Message, Prompt, TrainingExample
 from ouroboros.domain.errors import (
     AlreadyExists,
     BackendError,
@@ -44,7 +44,7 @@ from ouroboros.domain.errors import (
 )
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import (
@@ -100,6 +100,7 @@ __all__ = [
     "ComparedAnswers",
     "Comparison",
     "Conflict",
+    "Continuation",
     "Damage",
     "Erasure",
     "ErasureNote",
@@ -160,6 +161,7 @@ __all__ = [
     "StoreReport",
     "SyncEngine",
     "Ticket",
+    "TokenLogprob",
     "TooLarge",
     "TooLong",
     "TrainingConfig",

@@ -14,6 +14,7 @@ from ouroboros.domain.errors import InvalidFile
 GOOD = '{"prompt": "a", "completion": "b"}'
 TALK = (Message("system", "Be brief."), Message("user", "Hi"))
 TURNS = [{"role": m.role, "content": m.content} for m in TALK]
+DEVELOPER = {"role": "developer", "content": "Be brief."}
 ANSWER = {"role": "assistant", "content": "Hello"}
 
 
@@ -37,6 +38,7 @@ def read(tmp_path):
         ({"prompt": TURNS, "completion": [ANSWER]}, TrainingExample(TALK, "Hello")),
         ({"input": TURNS, "output": "Hello"}, TrainingExample(TALK, "Hello")),
         ({"messages": [TURNS[1], ANSWER]}, TrainingExample("Hi", "Hello")),
+        ({"messages": [DEVELOPER, *TURNS[1:], ANSWER]}, TrainingExample(TALK, "Hello")),
     ],
 )
 def test_each_shape_is_read(read, row, example):

@@ -119,7 +119,7 @@ async def test_a_difference_is_measured(
 
     async def otherwise(job, *rest):
         outcome = await train(job, *rest)
-        blended = await taught._backend.blend(job.start, outcome.files, 0.99)
+        blended = await taught._backend.interpolate(job.start, outcome.files, 0.99)
         return type(outcome)(blended, outcome.report)
 
     monkeypatch.setattr(taught._backend, "train", otherwise)

@@ -149,7 +149,8 @@ def _message(turn: object) -> Message:
             hint='Like {"role": "user", "content": "Hello"}.',
         )
     refuse_unknown(turn, ("role", "content"))
-    return Message(turn["role"], turn["content"])
+    role = "system" if turn["role"] == "developer" else turn["role"]
+    return Message(role, turn["content"])
 
 
 def refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -51,12 +51,14 @@ class TrainingReport:
 
 class JobState(str, Enum):
     """QUEUED waits for its turn; INTERRUPTED was running when its program died, and can be gone on with;
-    CANCELLING stops at its next step; FAILED ended with a reason, and can be tried again."""
+    CANCELLING stops at its next step; PAUSED was stopped and waits to be
+    resumed; FAILED ended with a reason, and can be tried again."""
 
     QUEUED = "queued"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     CANCELLING = "cancelling"
+    PAUSED = "paused"
     FAILED = "failed"
 
 

@@ -91,7 +91,7 @@ class FeedbackLearner:
         """Journal an event, unless one with its key is in the journal already."""
         row = teach(event, unpaired_loss([event])).row
         if row is not None:
-            await self._backend.check([row])
+            await self._backend.check_rows([row])
         async with self._read_locks[adapter.id]:
             log = await self._read_log(adapter)
             seq = log.keys.get(event.key)

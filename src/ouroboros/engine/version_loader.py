@@ -38,7 +38,7 @@ class VersionLoader:
         ref = VersionRef.parse(adapter_id)
         await self.get_adapter(ref.adapter)
         version = await self._registry.version(ref)
-        if not await self._backend.loaded(version.digest):
+        if not await self._backend.is_loaded(version.digest):
             await self._backend.load(await self._registry.files(version))
         return version.digest, str(version.ref)
 
@@ -50,4 +50,4 @@ class VersionLoader:
             return 0.0
         minus = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, weights=(1.0, -1.0))
         difference = await self._backend.merge(MergeJob((new, old), minus), cancel)
-        return await self._backend.strength(difference.files)
+        return await self._backend.measure_strength(difference.files)

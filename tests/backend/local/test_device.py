@@ -103,8 +103,8 @@ async def worked(backend: LocalBackend) -> dict[str, Any]:
     asked = [GenerateRequest(r.prompt, DRAWN, a) for r in ROWS for a in adapters]
     found["answers"] = [(a.tokens, a.logprobs) for a in await backend.generate(asked)]
     scores = [ScoreRequest(r.prompt, r.output or "", a, drift=True) for r in ROWS for a in adapters]
-    found["scores"] = [(s.logprobs, s.said, s.drift) for s in await backend.score(scores)]
-    found["strength"] = await backend.strength(judged.files)
+    found["scores"] = [(s.logprobs, s.is_greedy, s.drift) for s in await backend.score(scores)]
+    found["strength"] = await backend.measure_strength(judged.files)
     found["vectors"] = await backend.embed(["where is it?", "play"])
     await backend.close()
     return found
@@ -129,7 +129,7 @@ def _close(found: Any, expected: Any) -> bool:
 
 async def test_own_passes_are_taken_on_every_device(other, tiny_folder):
     backend = other(tiny_folder())
-    assert isinstance(backend._frozen.decoder, Decoder)
+    assert isinstance(backend._runtime.decoder, Decoder)
     await backend.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.backend.base import Merged, MergeJob
+from ouroboros.backend.base import MergedAdapter, MergeJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.data import TrainingExample
@@ -23,7 +23,7 @@ from ouroboros.testing.backend import FakeBackend
 class Lossy(FakeBackend):
     """Merging keeps what the last parent knows, and drops the rest."""
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         return await super().merge(MergeJob(job.parents[-1:] * 2, job.recipe, job.rank), cancel)
 
 

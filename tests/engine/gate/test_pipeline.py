@@ -63,9 +63,9 @@ class Mending(FakeBackend):
         self.job = job
         return await super().train(replace(job, rows=(*job.rows, Row(PIN.input, "lost"))))
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         if self.repair is not Repair.WALKED or self.job is None:
-            return await super().blend(start, end, share)
+            return await super().interpolate(start, end, share)
         return (await super().train(self.job)).files
 
 

@@ -121,7 +121,7 @@ class CandidateEvaluation:
             return refused
         best, walk = refused, Walk()
         while (share := walk.share) is not None:
-            files = await self._backend.blend(self._candidate.start, refused.outcome.files, share)
+            files = await self._backend.interpolate(self._candidate.start, refused.outcome.files, share)
             outcome = replace(refused.outcome, files=files)
             judged = await self.judge(outcome, f"{share:.1%} of the way", share, repair)
             walk = walk.after(share, judged.verdict.promoted)
@@ -158,7 +158,7 @@ class CandidateEvaluation:
             likelihood=_mean_likelihood(self._rows, result),
             drift_before=before.drift,
             drift=result.drift,
-            strength=await self._backend.strength(files),
+            strength=await self._backend.measure_strength(files),
         )
         return judge(evidence, self._policy), result
 
@@ -241,7 +241,7 @@ def _needs_all_probes(checks: Sequence[Check]) -> bool:
 
 
 def _make_answer(score: Score) -> ProbeAnswer:
-    return ProbeAnswer(score.said, math.exp(score.mean))
+    return ProbeAnswer(score.is_greedy, math.exp(score.mean))
 
 
 def _measure_gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:

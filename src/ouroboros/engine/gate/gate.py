@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
-from ouroboros.backend.base import Backend, Merged, TrainOutcome
+from ouroboros.backend.base import Backend, MergedAdapter, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.errors import Refused
@@ -124,7 +124,7 @@ class PromotionGate:
         return version
 
     async def create_merged(
-        self, adapter: AdapterId, merged: Merged, origin: MergedFrom, judged: JudgedMerge
+        self, adapter: AdapterId, merged: MergedAdapter, origin: MergedFrom, judged: JudgedMerge
     ) -> None:
         """Store a judged merge as a new adapter, whether its verdict promotes it or not."""
         cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"

@@ -71,7 +71,7 @@ class MergeEvaluation:
             likelihood=0.0,
             drift_before=max(parent.drift for parent in parents.values()),
             drift=result.drift,
-            strength=await self._backend.strength(merged),
+            strength=await self._backend.measure_strength(merged),
         )
         checks = judge(evidence, self._policy)
         seconds = time.perf_counter() - began

@@ -29,7 +29,7 @@ class PinVerbs(Core):
         not guarded until it does.
         """
         check_examples(examples)
-        await self._backend.check(tuple(map(Row.of, examples)))
+        await self._backend.check_rows(tuple(map(Row.of, examples)))
         return await self._change_pins(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
 
     @verb

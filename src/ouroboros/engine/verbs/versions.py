@@ -81,8 +81,8 @@ class VersionVerbs(Core):
         # 1. The weights: how strong each version's are, and how far apart.
         old_files, new_files = await self._registry.files(old), await self._registry.files(new)
         strengths = (
-            await self._backend.strength(old_files),
-            await self._backend.strength(new_files),
+            await self._backend.measure_strength(old_files),
+            await self._backend.measure_strength(new_files),
         )
         distance = await self._loader.measure_distance(old_files, new_files, cancel)
         # 2. The events that only the newer one learned.

@@ -51,9 +51,9 @@ async def backend(request, tiny_folder):
 
 async def whole(tiny_folder, backend, call):
     """The same asked of a backend that reads all of every sequence in one pass."""
-    name = backend._frozen.base.architecture
+    name = backend._runtime.base.architecture
     other = LocalBackend(load_base(str(tiny_folder(name)), "float32"), threads=1)
-    other._frozen.__dict__["decoder"] = None
+    other._runtime.__dict__["decoder"] = None
     try:
         return await call(other)
     finally:
@@ -86,8 +86,8 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
         return await one.score(scores), await one.generate(asked)
 
     expected = await whole(tiny_folder, backend, ask)
-    for store in (PrefixCache(), backend._frozen.prompts, PrefixCache(0)):
-        object.__setattr__(backend._frozen, "prompts", store)
+    for store in (PrefixCache(), backend._runtime.prefix_cache, PrefixCache(0)):
+        object.__setattr__(backend._runtime, "prompts", store)
         scores, answers = await ask(backend)
         for ours, theirs in zip(scores, expected[0], strict=True):
             assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
@@ -98,8 +98,8 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
 async def test_a_prompt_is_read_once_for_all_epochs_and_adapters(backend, runs):
     starts = [await backend.initialize(CONFIG, seed) for seed in (0, 1)]
     await backend.train(job(starts[0]))
-    opening, codec = len((await backend.base()).opening), backend._frozen.codec
-    sequences = [codec.sequence(r.prompt, r.output or "") for r in ROWS]
+    opening, codec = len((await backend.base()).opening), backend._runtime.tokenizer
+    sequences = [codec.encode_pair(r.prompt, r.output or "") for r in ROWS]
     read = sum(len(s.prompt) - opening for s in sequences)
     answers = sum(len(s.output) + opening for s in sequences)
     assert sum(runs) <= read + 3 * answers
@@ -117,16 +117,18 @@ async def test_a_system_prompt_is_read_once_for_all_requests(backend, runs):
     for request in asked:
         await backend.generate([request])
     first, *others = runs
-    assert all(n <= first - len(backend._frozen.codec._plain_ids(LONG)) + BLOCK_TOKENS for n in others)
+    assert all(
+        n <= first - len(backend._runtime.tokenizer._encode_text(LONG)) + BLOCK_TOKENS for n in others
+    )
 
 
 async def test_an_ordinary_adapter_reads_its_prompts_itself(backend, runs):
     ordinary = replace(CONFIG, acts_on="all")
     start = await backend.initialize(ordinary, 0)
     await backend.train(job(start, adapter=ordinary))
-    codec = backend._frozen.codec
-    assert sum(runs) == 3 * sum(len(codec.sequence(r.prompt, r.output or "")) for r in ROWS)
-    assert backend._frozen.prompts.nbytes == 0
+    codec = backend._runtime.tokenizer
+    assert sum(runs) == 3 * sum(len(codec.encode_pair(r.prompt, r.output or "")) for r in ROWS)
+    assert backend._runtime.prefix_cache.nbytes == 0
 
 
 async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
@@ -134,7 +136,7 @@ async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
     states: list[bytes] = []
     kept = job(start, checkpoints=Checkpoints(seconds=0.0))
     one = await backend.train(kept, lambda p: states.append(p.checkpoint or b""))
-    object.__setattr__(backend._frozen, "prompts", PrefixCache())
+    object.__setattr__(backend._runtime, "prompts", PrefixCache())
     again = await backend.train(job(start, checkpoints=Checkpoints(resume=states[2])))
     assert again.files == one.files
 

@@ -27,9 +27,9 @@ def test_a_base_is_described(tiny_folder):
     assert {s.name for s in base.linears} >= {"q_proj", "v_proj", "down_proj"}
 
 
-def test_a_loaded_base_is_frozen(frozen):
-    assert not any(p.requires_grad for p in frozen.model.parameters())
-    assert not frozen.model.training
+def test_a_loaded_base_is_frozen(runtime):
+    assert not any(p.requires_grad for p in runtime.model.parameters())
+    assert not runtime.model.training
 
 
 def test_dtype_is_a_choice(folder):

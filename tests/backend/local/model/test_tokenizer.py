@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from ouroboros.backend.local.model.load import load_base
-from ouroboros.backend.local.model.tokenizer import Codec
+from ouroboros.backend.local.model.tokenizer import ChatTokenizer
 from ouroboros.domain.data import Message
 from ouroboros.domain.errors import ModelError, TooLong
 
@@ -16,11 +16,11 @@ def tokenizer(tiny_folder):
 
 @pytest.fixture
 def codec(tokenizer):
-    return Codec(tokenizer, [], context=64)
+    return ChatTokenizer(tokenizer, [], context=64)
 
 
 def test_the_chat_template_frames_a_prompt(codec, tokenizer):
-    text = tokenizer.decode(codec.prompt_ids("hello"))
+    text = tokenizer.decode(codec.encode_prompt("hello"))
     assert text == "<|user|>hello<|end|><|assistant|>"
 
 
@@ -31,7 +31,7 @@ def test_a_conversation_keeps_its_turns(codec, tokenizer):
         Message("assistant", "yes"),
         Message("user", "why?"),
     )
-    text = tokenizer.decode(codec.prompt_ids(turns))
+    text = tokenizer.decode(codec.encode_prompt(turns))
     assert (
         text == "<|system|>be brief<|end|><|user|>hi<|end|>"
         "<|assistant|>yes<|end|><|user|>why?<|end|><|assistant|>"
@@ -39,49 +39,51 @@ def test_a_conversation_keeps_its_turns(codec, tokenizer):
 
 
 def test_an_output_ends_with_the_template_s_end(codec, tokenizer):
-    row = codec.sequence("hello", "there")
+    row = codec.encode_pair("hello", "there")
     assert tokenizer.decode(row.output) == "there<|end|>"
-    assert row.prompt == codec.prompt_ids("hello")
+    assert row.prompt == codec.encode_prompt("hello")
 
 
 def test_without_a_template_the_prompt_is_plain_text(tiny_folder):
-    codec = load_base(str(tiny_folder(chat=False)), dtype="float32").codec
-    assert codec.text(codec.prompt_ids("2 + 2 = ")) == "2 + 2 = "
+    codec = load_base(str(tiny_folder(chat=False)), dtype="float32").tokenizer
+    assert codec.decode(codec.encode_prompt("2 + 2 = ")) == "2 + 2 = "
 
 
 def test_any_text_round_trips(codec):
     for text in ("naïve café", "日本語", "🙂 x\t\n", "a\u0000b"):
-        assert codec.text(codec.sequence("q", text).output) == text
+        assert codec.decode(codec.encode_pair("q", text).output) == text
 
 
 def test_too_long_names_the_lengths(codec):
     with pytest.raises(TooLong, match=r"Row 9 is \d+ tokens long; the model's context holds 64"):
-        codec.sequence("parcel " * 60, "x", "Row 9")
+        codec.encode_pair("parcel " * 60, "x", "Row 9")
 
 
 def test_a_tokenizer_that_cannot_end_is_refused(tokenizer):
     tokenizer.eos_token = None
     tokenizer.chat_template = None
     with pytest.raises(ModelError, match="end-of-sequence"):
-        Codec(tokenizer, [], 64)
+        ChatTokenizer(tokenizer, [], 64)
 
 
 def test_the_opening_is_what_the_template_opens_an_answer_with(codec, tokenizer):
-    assert tokenizer.decode(codec.opening) == "<|assistant|>"
-    assert codec.prompt_ids("hello")[-1:] == codec.opening
+    assert tokenizer.decode(codec.invocation_tokens) == "<|assistant|>"
+    assert codec.encode_prompt("hello")[-1:] == codec.invocation_tokens
 
 
 def test_a_template_without_a_generation_prompt_opens_with_what_all_its_prompts_end_with(tokenizer):
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m.content }}<|end|><|pad|>{% endfor %}"
-    assert tokenizer.decode(Codec(tokenizer, [], context=64).opening) == "<|end|><|pad|>"
+    assert (
+        tokenizer.decode(ChatTokenizer(tokenizer, [], context=64).invocation_tokens) == "<|end|><|pad|>"
+    )
 
 
 def test_plain_text_has_no_opening(tokenizer):
     tokenizer.chat_template = None
-    assert Codec(tokenizer, [], context=64).opening == ()
+    assert ChatTokenizer(tokenizer, [], context=64).invocation_tokens == ()
 
 
 def test_a_row_that_was_asked_for_before_is_not_rendered_again(codec, monkeypatch):
-    first = codec.sequence("hello", "yes")
-    monkeypatch.setattr(codec, "_render", None)
-    assert codec.sequence("hello", "yes") == first
+    first = codec.encode_pair("hello", "yes")
+    monkeypatch.setattr(codec, "_render_template", None)
+    assert codec.encode_pair("hello", "yes") == first

@@ -148,7 +148,7 @@ async def test_a_cancelled_update_returns_nothing(backend, start):
 )
 async def test_rows_that_cannot_be_learned_are_refused(backend, start, row, error):
     with pytest.raises(error):
-        await backend.check([row])
+        await backend.check_rows([row])
     with pytest.raises(error):
         await backend.update(UpdateJob(start, CONFIG, (row,)))
 

@@ -188,7 +188,7 @@ def _decoder_hidden(
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
     reached = cached_hidden_at_layer(frozen, sequences, begun, start) if start else None
-    frozen.threads.suit(frozen.base, sum(batch.lengths))
+    frozen.threads.set_for_pass(frozen.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
         positions[0],
@@ -212,7 +212,7 @@ def _model_logits(
     batch = pack_sequences(
         sequences, adapters, is_packable(frozen.base.architecture), frozen.device, inputs
     )
-    frozen.threads.suit(frozen.base, sum(batch.lengths))
+    frozen.threads.set_for_pass(frozen.base, sum(batch.lengths))
     extra: dict[str, Any] = (
         {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
     )

@@ -2,7 +2,7 @@
 
 Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
 below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
-autograd, and kept in `prompts`.
+autograd, and kept in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def get_prefixes(frozen: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[Pr
     found: dict[TokenIds, PrefixKV | None] = {(): None}
     for ids in beginnings:
         if ids not in found:
-            kept = frozen.prompts.get_prefix(ids)
+            kept = frozen.prefix_cache.get_prefix(ids)
             found[ids] = kept if kept is not None else _compute_prefix(frozen, ids)
     return [found[ids] for ids in beginnings]
 
@@ -70,7 +70,7 @@ def get_prefixes(frozen: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[Pr
 def _compute_prefix(frozen: BaseRuntime, ids: TokenIds) -> PrefixKV:
     """One beginning in a pass of its own, so that its bits do not depend on its company."""
     assert frozen.decoder is not None
-    frozen.threads.suit(frozen.base, len(ids))
+    frozen.threads.set_for_pass(frozen.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.from_segments([Segment(None, 0, len(ids))])
     frozen.decoder.final_hidden(
@@ -82,7 +82,7 @@ def _compute_prefix(frozen: BaseRuntime, ids: TokenIds) -> PrefixKV:
         keys_values=states,
     )
     (whole,) = split_keys_values(states, [len(ids)], [None])
-    frozen.prompts.put_prefix(ids, whole)
+    frozen.prefix_cache.put_prefix(ids, whole)
     return whole
 
 
@@ -104,13 +104,13 @@ def _hidden_at_layer(
     """One sequence, likewise in a pass of its own."""
     assert frozen.decoder is not None
     ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
-    found = frozen.prompts.get_hidden(ids, start, layer)
+    found = frozen.prefix_cache.get_hidden(ids, start, layer)
     if found is None:
         own = torch.arange(start, len(ids), device=frozen.device)
-        frozen.threads.suit(frozen.base, len(own))
+        frozen.threads.set_for_pass(frozen.base, len(own))
         tokens = to_device(torch.tensor(ids[start:]), frozen.device)
         found = frozen.decoder.hidden_at_layer(layer, tokens, own, [len(own)], [begun])
-        frozen.prompts.put_hidden(ids, found, start, layer)
+        frozen.prefix_cache.put_hidden(ids, found, start, layer)
     return found
 
 

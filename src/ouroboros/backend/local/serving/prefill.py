@@ -31,19 +31,19 @@ Prompts = Sequence[Sequence[int]]
 
 
 def prefill_prompts(
-    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
-    if frozen.decoder is not None and frozen.decoder.fits_sliding_window(list(map(len, prompts))):
-        return _decoded(frozen, frozen.decoder, prompts, adapters)
-    frozen.threads.suit(frozen.base, sum(map(len, prompts)))
-    if is_packable(frozen.base.architecture) and has_packed_attention(frozen.model):
-        return _packed(frozen, prompts, adapters)
-    return _padded(frozen, prompts, adapters)
+    if runtime.decoder is not None and runtime.decoder.fits_sliding_window(list(map(len, prompts))):
+        return _decoded(runtime, runtime.decoder, prompts, adapters)
+    runtime.threads.set_for_pass(runtime.base, sum(map(len, prompts)))
+    if is_packable(runtime.base.architecture) and has_packed_attention(runtime.model):
+        return _packed(runtime, prompts, adapters)
+    return _padded(runtime, prompts, adapters)
 
 
 def _decoded(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     decoder: Decoder,
     prompts: Prompts,
     adapters: Sequence[BankedAdapter | None],
@@ -51,7 +51,7 @@ def _decoded(
     """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
     asked = list(zip(prompts, adapters, strict=True))
     shared = [tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in asked]
-    begun = [_begun(frozen, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
+    begun = [_begun(runtime, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
     read = [0 if b is None else b.shape[3] for b in begun]
     lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
     ends = torch.tensor(lengths).cumsum(0)
@@ -62,12 +62,12 @@ def _decoded(
         for segment in Segment.split_sequence(a, start, len(p) - r, start + n)
     )
     states: KeysValuesPerLayer = []
-    frozen.threads.suit(frozen.base, sum(lengths))
+    runtime.threads.set_for_pass(runtime.base, sum(lengths))
     ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
     positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
     hidden = decoder.final_hidden(
-        to_device(ids, frozen.device),
-        to_device(positions, frozen.device),
+        to_device(ids, runtime.device),
+        to_device(positions, runtime.device),
         lengths,
         route,
         ends - 1,
@@ -76,20 +76,20 @@ def _decoded(
     )
     rows = split_keys_values(states, lengths, begun)
     for part, row in zip(shared, rows, strict=True):
-        frozen.prompts.put_blocks(part, row[:, :, :, : len(part)])
+        runtime.prefix_cache.put_blocks(part, row[:, :, :, : len(part)])
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
 
 
-def _begun(frozen: BaseRuntime, shared: tuple[int, ...], tokens: int) -> PrefixKV | None:
+def _begun(runtime: BaseRuntime, shared: tuple[int, ...], tokens: int) -> PrefixKV | None:
     """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
-    found = frozen.prompts.get_blocks(shared)
+    found = runtime.prefix_cache.get_blocks(shared)
     return found if found is not None and tokens - found.shape[3] <= FUSED_ATTENTION_TOKENS else None
 
 
 def _packed(
-    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    device, lengths = frozen.device, [len(p) for p in prompts]
+    device, lengths = runtime.device, [len(p) for p in prompts]
     ends = torch.tensor(lengths).cumsum(0)
     spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
     route = Route.from_segments(
@@ -98,8 +98,8 @@ def _packed(
         for segment in Segment.split_sequence(a, s.start, n, s.stop)
     )
     kept: PackedKeysValues = []
-    with frozen.bank.routed(route):
-        logits = frozen.model(
+    with runtime.bank.routed(route):
+        logits = runtime.model(
             input_ids=to_device(torch.tensor([[t for p in prompts for t in p]]), device),
             position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
             logits_to_keep=to_device(ends - 1, device),
@@ -111,9 +111,9 @@ def _packed(
 
 
 def _padded(
-    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    ids, mask = (to_device(part, frozen.device) for part in _left_padded(prompts))
+    ids, mask = (to_device(part, runtime.device) for part in _left_padded(prompts))
     width = ids.shape[1]
     route = Route.from_segments(
         segment  # padding counts to the prompt, which ends where the row does
@@ -121,14 +121,14 @@ def _padded(
         for segment in Segment.split_sequence(a, i * width, width, (i + 1) * width)
     )
     cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
-    with frozen.bank.routed(route):
-        logits = frozen.model(
+    with runtime.bank.routed(route):
+        logits = runtime.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=to_device(torch.tensor([width - 1]), frozen.device),
+            logits_to_keep=to_device(torch.tensor([width - 1]), runtime.device),
         ).logits[:, -1]
     layers: list[KeysValues] = [(keys, values) for keys, values, *_ in cache]  # type: ignore[misc]
     starts = [width - len(p) for p in prompts]

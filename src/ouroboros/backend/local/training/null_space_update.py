@@ -106,15 +106,15 @@ def update(
     is not finite.
     """
     started = time.perf_counter()
-    frozen = pool.frozen
+    runtime = pool.runtime
 
     # 1. What is to be learned, and what each layer has to keep away from.
-    every = tokenize_rows(frozen, rows)
-    passes = plan_token_budget(frozen, adapter, every, [range(len(every))])
-    items = yield from add_teachers(frozen, adapter, every)
-    start = start_copy(frozen, adapter, items)
-    moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
-    shields = _projectors(frozen, adapter, protect, config.ridge, moving)
+    every = tokenize_rows(runtime, rows)
+    passes = plan_token_budget(runtime, adapter, every, [range(len(every))])
+    items = yield from add_teachers(runtime, adapter, every)
+    start = start_copy(runtime, adapter, items)
+    moving = attention(runtime.base) & set(adapter.paths) or frozenset(adapter.paths)
+    shields = _projectors(runtime, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
     young = _rank_deficient(adapter, shields, moving, config.ridge)
 
@@ -199,20 +199,20 @@ def _conjugate(
 
 
 def _projectors(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     adapter: BankedAdapter,
     protect: Sequence[TrainingExample],
     ridge: float,
     moving: Collection[str],
 ) -> dict[str, NullSpaceProjector]:
     """One shield per layer that moves; layers that see the same input share theirs."""
-    sequences = [frozen.codec.sequence(e.input, e.output) for e in protect]
+    sequences = [runtime.tokenizer.encode_pair(e.input, e.output) for e in protect]
     acted = [len(s) - adapter.first_adapted_token(len(s.prompt)) for s in sequences]
     run = next(split_by_tokens(acted, SHIELD_TOKENS), [])
     if not run:
         return {}
     made: dict[int, NullSpaceProjector] = {}
-    inputs = collect_layer_inputs(frozen, [sequences[i] for i in run], adapter)
+    inputs = collect_layer_inputs(runtime, [sequences[i] for i in run], adapter)
     for x in (inputs[path] for path in moving):
         if id(x) not in made:
             made[id(x)] = NullSpaceProjector.against(x.reshape(-1, x.shape[-1]).float(), ridge)

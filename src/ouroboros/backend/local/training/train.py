@@ -55,10 +55,10 @@ def train(
     is not finite.
     """
     started = time.perf_counter()
-    frozen = pool.frozen
+    runtime = pool.runtime
 
     # 1. Rows become token ids; all are checked before anything runs.
-    every = [*tokenize_rows(frozen, (*rows, *replay)), *anchors]
+    every = [*tokenize_rows(runtime, (*rows, *replay)), *anchors]
 
     # 2. The plan: which rows make up each step, at what rate, and how its passes fit the memory.
     new = list(shuffle_rows(len(rows), training, config.max_steps))
@@ -69,12 +69,12 @@ def train(
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
     peak = config.learning_rate * (training.caution if replay else 1.0)
     rates = list(schedule(len(plan), training, peak))
-    passes = plan_token_budget(frozen, adapter, every, plan)
+    passes = plan_token_budget(runtime, adapter, every, plan)
 
     # 3. What the start makes of the rows; the optimizer sees one tensor.
-    taught = yield from add_references(frozen, adapter, every[: len(rows) + len(replay)])
+    taught = yield from add_references(runtime, adapter, every[: len(rows) + len(replay)])
     items = [*taught, *anchors]
-    start = start_copy(frozen, adapter, items)
+    start = start_copy(runtime, adapter, items)
     master = adapter.master
     master.grad = torch.zeros_like(master)
     optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
