@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from ouroboros.backend.base import GenerationChunk
     from ouroboros.build import open_engine, open_sync_engine
     from ouroboros.data.examples import read_examples
-    from ouroboros.data.judgements import RecordedFeedback, read_feedback
+    from ouroboros.data.feedback import RecordedFeedback, read_feedback
     from ouroboros.engine import AdapterLearningEngine
     from ouroboros.learning.replay.probes import Probe, ProbeKind
     from ouroboros.lora.planning import shrink_to_limit
@@ -188,8 +188,8 @@ _LATER = {
     "open_engine": "ouroboros.build",
     "open_sync_engine": "ouroboros.build",
     "read_examples": "ouroboros.data.examples",
-    "RecordedFeedback": "ouroboros.data.judgements",
-    "read_feedback": "ouroboros.data.judgements",
+    "RecordedFeedback": "ouroboros.data.feedback",
+    "read_feedback": "ouroboros.data.feedback",
     "AdapterLearningEngine": "ouroboros.engine",
     "Probe": "ouroboros.learning.replay.probes",
     "ProbeKind": "ouroboros.learning.replay.probes",

@@ -47,7 +47,7 @@ Opened = Callable[[Path], LocalBackend]
 
 def pretended(folder: Path) -> LocalBackend:
     with pytest.MonkeyPatch.context() as patch, fake_device.activate():
-        patch.setattr(loading, "_device", lambda _: fake_device.DEVICE)
+        patch.setattr(loading, "_resolve_device", lambda _: fake_device.DEVICE)
         frozen = loading.load_base(str(folder), "float32")
     backend = LocalBackend(frozen, threads=1)
     backend._worker = Worker("fake-device", fake_device.activate_on_each_thread())

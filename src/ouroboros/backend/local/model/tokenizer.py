@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from ouroboros.backend.local.model.template_limit import time_limit
 from ouroboros.domain.data import Continuation, Prompt, messages_of
 from ouroboros.domain.errors import InvalidExample, ModelError, TooLong
 
@@ -46,13 +47,19 @@ class ChatTokenizer:
     Prompt and output are tokenized apart, so that a prompt has the same ids in training as in serving.
     `end_ids` are the ids that end an answer; `end_id` is the one that training teaches.
     `invocation_tokens` are the ids of the template's generation prompt, which every prompt ends with;
-    empty without a template.
+    empty without a template. `rows` counts those of the model's embedding: text with a token beyond them
+    is refused.
     """
 
     def __init__(
-        self, hf_tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], context: int
+        self,
+        hf_tokenizer: PreTrainedTokenizerBase,
+        end_ids: Sequence[int],
+        context: int,
+        rows: int = 1 << 31,
     ) -> None:
         self.hf_tokenizer = hf_tokenizer
+        self._rows = rows
         self.context = context
         candidates = dict.fromkeys([*end_ids, hf_tokenizer.eos_token_id])
         self.end_ids = frozenset(i for i in candidates if isinstance(i, int))
@@ -67,14 +74,14 @@ class ChatTokenizer:
         """Ids up to where the answer starts."""
         if self.hf_tokenizer.chat_template is None:
             text = "\n".join(m.content for m in messages_of(prompt))
-            return tuple(self.hf_tokenizer.encode(text))
+            return tuple(self._check_ids(self.hf_tokenizer.encode(text)))
         return tuple(self._encode_text(self._render_template(prompt)))
 
     def encode_continuation(self, prompt: Continuation) -> tuple[int, ...]:
         """Ids of a text without the chat template, as a text of the base's training begins."""
         if isinstance(prompt.text, str):
-            return tuple(self.hf_tokenizer.encode(prompt.text))
-        highest, size = max(prompt.text), len(self.hf_tokenizer)
+            return tuple(self._check_ids(self.hf_tokenizer.encode(prompt.text)))
+        highest, size = max(prompt.text), min(len(self.hf_tokenizer), self._rows)
         if highest >= size:
             raise InvalidExample(
                 f"The prompt holds the token id {highest}; the vocabulary has {size:,}.",
@@ -123,15 +130,27 @@ class ChatTokenizer:
         )  # type: ignore[return-value]  # one sequence gives one string
 
     def _encode_text(self, text: str) -> list[int]:
-        return self.hf_tokenizer.encode(text, add_special_tokens=False)
+        return self._check_ids(self.hf_tokenizer.encode(text, add_special_tokens=False))
+
+    def _check_ids(self, ids: list[int]) -> list[int]:
+        """The ids, each of which has a row in the model's embedding."""
+        beyond = [i for i in ids if i >= self._rows]
+        if beyond:
+            token = self.hf_tokenizer.convert_ids_to_tokens(beyond[0])
+            raise InvalidExample(
+                f"The text holds the token {token!r}, for which the model has no embedding.",
+                hint="Leave it out.",
+            )
+        return ids
 
     def _render_template(self, prompt: Prompt, answer: str | None = None) -> str:
         messages = [{"role": m.role, "content": m.content} for m in messages_of(prompt)]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        return self.hf_tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer is None
-        )  # type: ignore[return-value]
+        with time_limit():
+            return self.hf_tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=answer is None
+            )  # type: ignore[return-value]
 
     def _find_invocation_tokens(self) -> tuple[int, ...]:
         """The template's generation prompt; where it has none, all that its prompts end with."""
@@ -139,7 +158,8 @@ class ChatTokenizer:
             return ()
         common_suffix = _common_suffix([self.encode_prompt(p) for p in _SAMPLE_PROMPTS])
         messages = [{"role": "user", "content": _SAMPLE_PROMPTS[0]}]
-        without_invocation: str = self.hf_tokenizer.apply_chat_template(messages, tokenize=False)  # type: ignore[assignment]
+        with time_limit():
+            without_invocation: str = self.hf_tokenizer.apply_chat_template(messages, tokenize=False)  # type: ignore[assignment]
         generation_prompt = tuple(
             self._encode_text(self._render_template(_SAMPLE_PROMPTS[0]).removeprefix(without_invocation))
         )
