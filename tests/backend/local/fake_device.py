@@ -47,11 +47,11 @@ class FakeDeviceTensor(Tensor):
             dtype=here.dtype,
             device=DEVICE,
         )
-        made.here = here
+        made.value = here
         return made
 
     def __repr__(self, **kwargs: Any) -> str:
-        return f"Elsewhere({self.value})"
+        return f"FakeDeviceTensor({self.value})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -138,7 +138,7 @@ class _Values(TorchFunctionMode):
             return pinned
         if func is Tensor.tolist and isinstance(args[0], FakeDeviceTensor):
             _waits.append(func)
-            return args[0].here.tolist()
+            return args[0].value.tolist()
         return func(*args, **kwargs)
 
 

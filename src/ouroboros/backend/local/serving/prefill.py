@@ -105,7 +105,7 @@ def _packed(
             logits_to_keep=to_device(ends - 1, device),
             use_cache=False,
             packing=choose_packed_layout(lengths, device),
-            kept=kept,
+            keys_values=kept,
         ).logits[0]
     return logits, [[(k[0, :, s], v[0, :, s]) for k, v in kept] for s in spans]
 
