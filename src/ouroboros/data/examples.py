@@ -19,9 +19,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from ouroboros.domain.checks import nearest
 from ouroboros.domain.data import Message, Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile
-
-MAX_LINE = 16 * 1024 * 1024
-"""The most bytes that a line may have: more than any context holds."""
+from ouroboros.domain.limits import MAX_LINE
 
 _SHAPES = (("prompt", "completion"), ("input", "output"), ("messages",))
 _KNOWN = ("prompt", "completion", "input", "output", "messages", "weight")

@@ -24,6 +24,7 @@ The tree::
       BackendError        the backend broke
       OutOfMemory         a model, a training or an answer needs more memory than is free
       MissingExtra        an optional library is not installed
+      OutputError         the work is done, but its result cannot be written
 
 Inside the program these are raised; the engine hands them out as ``Err`` (see `result`).
 `STATUS` is the one table from code to HTTP status and command-line exit code.
@@ -137,6 +138,10 @@ class MissingExtra(OuroborosError):
     code = "missing_extra"
 
 
+class OutputError(OuroborosError):
+    code = "output_error"
+
+
 class Status(NamedTuple):
     """Where an error code surfaces."""
 
@@ -167,4 +172,5 @@ STATUS: dict[str, Status] = {
     "backend_error": Status(500, 9),
     "out_of_memory": Status(503, 12),
     "missing_extra": Status(501, 10),
+    "output_error": Status(500, 13),
 }

@@ -216,10 +216,16 @@ def _check_embedding_rows(name: str, model: PreTrainedModel, tokenizer: PreTrain
 def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdecimal())):
+        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu", "cuda" or "cuda:1".')
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError("No CUDA device is available.", hint='Use device "auto" or "cpu".')
-    if name not in ("cpu", "cuda"):
-        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu" or "cuda".')
+    if number and int(number) >= torch.cuda.device_count():
+        raise ModelError(
+            f"There is no device {name}; this machine has {torch.cuda.device_count()}.",
+            hint="The first one is cuda:0.",
+        )
     return torch.device(name)
 
 
