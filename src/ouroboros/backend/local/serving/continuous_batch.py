@@ -119,7 +119,12 @@ class ContinuousBatch:
         try:
             while self._drop_cancelled():
                 if chosen := self._chosen():
-                    self._admit(chosen)
+                    try:
+                        self._admit(chosen)
+                    except BaseException as error:
+                        for request in chosen:  # they wait in no list any more: nobody else would tell them
+                            request.fail(error)
+                        raise
                     yield
                 if self._rows:
                     self._decode()
