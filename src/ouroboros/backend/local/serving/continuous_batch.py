@@ -122,7 +122,7 @@ class ContinuousBatch:
                     try:
                         self._admit(chosen)
                     except BaseException as error:
-                        for request in chosen:  # they wait in no list any more: nobody else would tell them
+                        for request in chosen:  # no list holds them any more
                             request.fail(error)
                         raise
                     yield
