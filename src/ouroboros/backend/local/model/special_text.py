@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ouroboros.domain.errors import InvalidExample
 
 _PRIVATE_USE = range(0xE000, 0xF900)
-"""Unicode assigns no character here; templates do not change them and tokenizers have no token of them."""
+"""Unicode assigns no character here; templates do not change them, tokenizers have no tokens of them."""
 
 
 class SpecialText:
