@@ -80,7 +80,9 @@ class Output:
             write_note(f"{format_json({'error': value})}\n")
         else:
             prefix = "" if error.code == "cancelled" else "Error: "
-            self.note(f"{prefix}{' '.join(str(error).split())}")
+            # A word of hundreds of characters, like a pasted file, would hide what the error says.
+            words = [f"{w[:80]}..." if len(w) > 200 else w for w in str(error).split()]
+            self.note(f"{prefix}{' '.join(words)}")
 
 
 def escape_controls(text: str) -> str:
