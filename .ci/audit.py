@@ -1,7 +1,7 @@
 """Writes a bill of materials of this environment, and asks pip-audit about known vulnerabilities.
 
-`python .ci/audit.py [sbom.json]`. Exits with 1 if a package has a known vulnerability. Without pip-audit,
-or without a way to its data, it says so and exits with 0: the list is written in any case.
+`python .ci/audit.py [sbom.json]`. Exits with 1 if a package has a known vulnerability. Without pip-audit
+or its data it says so and exits with 0; the list is written in any case.
 """
 
 import json
