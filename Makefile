@@ -28,6 +28,9 @@ check: $(STAMPS)/dev  ## style, names, types and the direction of imports
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_language.py
 
+audit: $(STAMPS)/dev  ## a bill of materials (sbom.json), and known vulnerabilities where data can be had
+	$(BIN)/python .ci/audit.py
+
 bench: $(STAMPS)/dev  ## list the benchmarks, or run one: make bench NAME=w2
 	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 

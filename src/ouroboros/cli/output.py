@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ouroboros.domain.errors import InvalidInput, OuroborosError, OutputError
+from ouroboros.domain.limits import MAX_STDIN
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that act on a terminal or reorder its text; a line's end and a tab are not among them."""
-
-
-MAX_STDIN = 16 * 2**20
-"""Characters that are read from standard input at most, as in one line of a file."""
 
 
 class Output:
@@ -96,7 +93,9 @@ class Output:
             write_note(f"{format_json({'error': value})}\n")
         else:
             prefix = "" if error.code == "cancelled" else "Error: "
-            self.note(f"{prefix}{' '.join(str(error).split())}")
+            # A word of hundreds of characters, like a pasted file, would hide what the error says.
+            words = [f"{w[:80]}..." if len(w) > 200 else w for w in str(error).split()]
+            self.note(f"{prefix}{' '.join(words)}")
 
 
 def escape_controls(text: str) -> str:
