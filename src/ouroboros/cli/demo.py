@@ -187,7 +187,7 @@ async def correct_and_undo(
     # 3. The way back: the earlier version is served again, with the answer that it gave.
     if (await engine.get_version(TASK)).unwrap().number != version.number:
         (await engine.rollback_adapter(version.ref)).unwrap()
-    again = (await engine.generate_with_adapter(question, TASK)).unwrap().text
+    undone = (await engine.generate_with_adapter(question, TASK)).unwrap().text
     correction = Correction(
         question,
         answer,
@@ -199,7 +199,7 @@ async def correct_and_undo(
         len(data.heldout) - 1,
         (after.correct, now.correct - (now.answers[index].strip() == wanted.strip())),
         changed,
-        again == answer,
+        undone == answer,
     )
     out.section(*format_correction(correction, version))
     return correction
