@@ -44,6 +44,9 @@ def create_app(
         description="OpenAI's API on one frozen model with many small adapters that learn.",
         lifespan=_run_service,
         redirect_slashes=False,
+        # FastAPI's pages load scripts of another host; the reference is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.state.warm = asyncio.Event()
