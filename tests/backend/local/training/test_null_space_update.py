@@ -122,7 +122,7 @@ async def test_each_score_of_a_batch_is_the_size_of_its_change(backend, trained,
     ("before", "after"), [(-3.0, -3.0 + math.log(2)), (-0.5, 2 * math.log(0.9)), (-0.1, -0.1)]
 )
 def test_praise_doubles_an_answer_or_raises_its_tokens_to_nine_tenths(before, after):
-    pair = TokenizedPair([1], [2, 3])
+    pair = TokenizedPair((1,), (2, 3))
     item = TokenizedRow(Row("hello", "hi", APOZero()), (pair,), (before,))
     assert score_target(item) == pytest.approx(after)
 

@@ -6,6 +6,9 @@ matters to the rows moves. The first is short; each later one is as long as what
 seems to need, by what the last one taught. They are taken back when the loss rose, and end as soon as
 all rows are learned.
 
+Answers with a score move by a given distance, so they are not among these rows: once all others are
+learned, `score_targets` moves them.
+
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
 changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
 gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space

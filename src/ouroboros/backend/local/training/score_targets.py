@@ -200,8 +200,9 @@ def _conjugate_step(
 ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Float[Tensor, "P"]]:
     """The shortest step that closes all distances, the one to take, and the direction of descent.
 
-    The step to take is the shortest one at first. After a step that had to be shortened, the valley is narrow: then it turns
-    into the last step by Polak and Ribiere's share, and among such steps is the closest that closes all.
+    The step to take is the shortest one at first. After a step that had to be shortened, the valley is
+    narrow: then the last step is continued by Polak and Ribiere's share, and the shortest step is added
+    that closes what this leaves open.
     """
     kernel = (gradients @ projected.T).double().cpu()
     kernel.diagonal().add_(_DAMPING * float(kernel.diagonal().mean().clamp(min=1e-30)))
