@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Settings:
     """
 
     store: str = "./ouroboros-store"
-    metadata: str = ""
-    blobs: str = ""
+    metadata: str = field(default="", repr=False)  # its URL may have a password
+    blobs: str = field(default="", repr=False)
     blob_cache: int = 1024
     model: str = "starter"
     dtype: str = "auto"

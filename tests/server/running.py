@@ -10,6 +10,7 @@ from typing import Any
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
 from ouroboros.server.app import create_app
+from ouroboros.server.jobs import JobRunner
 from ouroboros.server.run import DrainingServer
 from ouroboros.server.service import Service
 from ouroboros.stores.blobs.base import BlobStore
@@ -28,6 +29,8 @@ class RunningServer:
         self.ready = threading.Event()
         self.engine: AdapterLearningEngine
         self.service: Service
+        self.runner: JobRunner
+        self.warm: asyncio.Event
         self.loop: asyncio.AbstractEventLoop
         self.uvicorn: DrainingServer
 
@@ -56,6 +59,8 @@ def run_server(
                 await prepare(server.engine)
             app = create_app(server.engine, *stores, **options)
             server.service = app.state.service
+            server.runner = app.state.runner
+            server.warm = app.state.warm
             server.uvicorn = DrainingServer(app)
             server.ready.set()
             await server.uvicorn.serve(sockets=[listening])

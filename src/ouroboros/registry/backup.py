@@ -170,6 +170,7 @@ def _whole(file: Path) -> Iterator[Path]:
     """A name to write under; the file gets its own once it is complete and synced."""
     partial = file.with_name(file.name + ".partial")
     try:
+        partial.touch(mode=0o600)  # it has users' texts
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())
