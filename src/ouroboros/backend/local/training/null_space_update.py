@@ -181,14 +181,14 @@ def update(
 
         # 4. Scored answers move to their targets; what was learned in step 2 stays.
         if scored:
-            held = yield from add_references(
+            fixed_items = yield from add_references(
                 runtime, adapter, [as_held(item) for item in items][:MAX_HELD]
             )
             moved = yield from move_to_targets(
                 pool,
                 adapter,
                 scored,
-                [(item, item.reference[0]) for item in held],
+                [(item, item.reference[0]) for item in fixed_items],
                 lambda vector: _projector(adapter, vector, shields, young),
                 grads,
                 passes,

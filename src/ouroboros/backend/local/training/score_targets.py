@@ -29,7 +29,7 @@ from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
 
 MAX_HELD = 16
-"""Answers that are kept at their log-probability, at most: each costs a pass per step."""
+"""Answers that stay at their log-probability, at most: each costs a pass per step."""
 
 MAX_GRADIENT_VALUES = 2**28
 """Gradient values of one group of answers, at most: 1 GiB in float32."""
@@ -76,7 +76,7 @@ def move_to_targets(
     pool: GradientBatcher,
     adapter: BankedAdapter,
     scored: Sequence[TokenizedRow],
-    held: Sequence[tuple[TokenizedRow, float]],
+    fixed: Sequence[tuple[TokenizedRow, float]],
     project: Callable[[Float[Tensor, "P"]], None],
     grads: Float[Tensor, "P"],
     passes: MemoryPlan,
@@ -85,13 +85,13 @@ def move_to_targets(
 ) -> Steps[TrainingProgress, ScoreReport]:
     """Move the `scored` answers, which have their references, to their targets.
 
-    `held` are answers with the log-probability at which they are to stay; `project` changes a gradient
+    `fixed` are answers with the log-probability at which they are to stay; `project` changes a gradient
     in place to what may move. Ends at the point closest to the targets.
 
     Raises `TrainingFailed` when a log-probability or gradient is not finite.
     """
     targets = [_as_target(item, score_target(item), score_tolerance(item)) for item in scored]
-    kept = [_as_target(item, total, score_tolerance(item)) for item, total in held]
+    fixed_targets = [_as_target(item, total, score_tolerance(item)) for item, total in fixed]
     size = max(1, MAX_GRADIENT_VALUES // adapter.master.numel() // 2)
     groups = [targets[i : i + size] for i in range(0, len(targets), size)]
     first = final = 0.0
@@ -99,12 +99,12 @@ def move_to_targets(
     for sweep in range(MAX_SWEEPS if len(groups) > 1 else 1):
         final, missed = 0.0, 0
         for group in groups:
-            members = [*group, *kept[: max(size - len(group), 0)]]
+            members = [*group, *fixed_targets[: max(size - len(group), 0)]]
             search = _move_group(
                 pool, adapter, members, project, grads, passes, max_steps - steps, steps, started
             )
-            before, after, taken = yield from search
-            steps += taken
+            before, after, new_steps = yield from search
+            steps += new_steps
             judged = list(zip(group, after, strict=False))
             final += sum(abs(distance) for _, distance in judged) / len(targets)
             missed += sum(abs(distance) > each.tolerance for each, distance in judged)
@@ -126,22 +126,22 @@ def _move_group(
     steps_before: int,
     started: float,
 ) -> Steps[TrainingProgress, tuple[list[float], list[float], int]]:
-    """Move one group of answers; returns the distances before and after, and the steps taken."""
+    """Move one group of answers; returns the distances before and after, and the number of steps."""
     master = adapter.master
     point, step = master.clone(), torch.zeros_like(master)
     first: list[float] = []
     distances: list[float] = []
     shortest, descent, turned = torch.zeros_like(master), torch.zeros_like(master), False
-    taken, shortening, norm = 0, 1.0, 0.0
+    steps, shortening, norm = 0, 1.0, 0.0
     tokens = sum(len(each.item) for each in targets)
     while True:
         # 1. Where the answers are now, and which way each moves.
         gradients = torch.zeros(len(targets), master.numel(), device=master.device)
         totals: list[float] = []
         for each, gradient in zip(targets, gradients, strict=True):
-            found = yield from pool.gradient(adapter, None, [each.item], grads, gradient, passes)
+            stats = yield from pool.gradient(adapter, None, [each.item], grads, gradient, passes)
             gradient.mul_(-len(each.item.sequences[0].output))  # the loss is the mean over the tokens
-            totals.append(found.totals[0][0])
+            totals.append(stats.totals[0][0])
         now = [each.target - total for each, total in zip(targets, totals, strict=True)]
         if not first:
             first = now
@@ -169,26 +169,26 @@ def _move_group(
                 gradients, projected, distances, step if turned else None, descent
             )
             norm, shortening = float(gradients.norm()), min(1.0, MAX_GROWTH * shortening)
-        if taken >= max_steps or shortening < _MIN_SHORTENING:
+        if steps >= max_steps or shortening < _MIN_SHORTENING:
             break
 
         # 3. Take the step.
-        taken += 1
+        steps += 1
         torch.add(point, step, alpha=shortening, out=master)
         adapter.publish()
         yield TrainingProgress(
-            step=steps_before + taken,
+            step=steps_before + steps,
             steps=steps_before + max_steps,
             loss=sum(map(abs, distances)) / len(distances),
             learning_rate=shortening * float(step.norm()),
             grad_norm=norm,
-            tokens=(steps_before + taken) * tokens,
+            tokens=(steps_before + steps) * tokens,
             seconds=time.perf_counter() - started,
             note=passes.note,
         )
     master.copy_(point)
     adapter.publish()
-    return first, distances, taken
+    return first, distances, steps
 
 
 def _conjugate_step(

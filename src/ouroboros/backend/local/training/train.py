@@ -122,12 +122,12 @@ def train(
         # 6. Scored answers; what was learned in the steps, and what was replayed, stays.
         if scored:
             others = [as_held(items[i]) for i in (*stepped, *known)][:MAX_HELD]
-            held = yield from add_references(runtime, adapter, others)
+            fixed_items = yield from add_references(runtime, adapter, others)
             moved = yield from move_to_targets(
                 pool,
                 adapter,
                 [items[i] for i in scored],
-                [(item, item.reference[0]) for item in held],
+                [(item, item.reference[0]) for item in fixed_items],
                 lambda vector: None,
                 grads,
                 passes,
