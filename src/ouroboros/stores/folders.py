@@ -11,7 +11,7 @@ def make_folder(folder: Path) -> None:
     for created in reversed(missing):
         created.mkdir(mode=0o700, exist_ok=True)
     if not folder.is_dir():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))  # a file is in the way
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
     for created in missing:
         descriptor = os.open(created.parent, os.O_RDONLY)
         try:
