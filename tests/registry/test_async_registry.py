@@ -8,7 +8,7 @@ import pytest
 
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.async_registry import AsyncFacade, AsyncRegistry
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 
 ITERATORS = {"Journal": {"all"}}
@@ -58,7 +58,7 @@ async def test_work_that_has_begun_is_finished(registry: Registry, monkeypatch):
         return 0
 
     monkeypatch.setattr(registry.journal, "end", wait)
-    call = asyncio.create_task(AsyncRegistry(registry).journal.end(AdapterId("tickets")))
+    call = asyncio.create_task(AsyncRegistry(registry).journal.last_seq(AdapterId("tickets")))
     await asyncio.to_thread(started.wait)
     call.cancel()
     may_end.set()
@@ -68,4 +68,4 @@ async def test_work_that_has_begun_is_finished(registry: Registry, monkeypatch):
 
 
 async def test_functions_that_take_a_registry_can_be_awaited(registry: Registry):
-    assert await AsyncRegistry(registry).run(check) == check(registry)
+    assert await AsyncRegistry(registry).run(check_store) == check_store(registry)

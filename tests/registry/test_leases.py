@@ -56,9 +56,9 @@ def test_a_dead_holders_lease_is_taken_over_at_once(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert not registry.leases.take(TICKETS)
+        assert not registry.leases.acquire(TICKETS)
         holder.kill()
-    assert registry.leases.take(TICKETS)
+    assert registry.leases.acquire(TICKETS)
 
 
 async def test_turns_follow_one_another_across_programs(registry: Registry) -> None:

@@ -81,7 +81,7 @@ async def print_stream(
 
 def describe_route(answer: Generation) -> str:
     """Returns which adapter answered, and why."""
-    match = answer.found
+    match = answer.route
     if match is None:
         return "the base model answered: there are no adapters"
     figures = f"similarity {match.similarity:.2f}, threshold {format_threshold(match)}"

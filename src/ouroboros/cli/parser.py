@@ -8,7 +8,7 @@ from textwrap import wrap
 from types import ModuleType
 from typing import Never
 
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.errors import InvalidInput
 
 
@@ -19,7 +19,9 @@ class Parser(argparse.ArgumentParser):
         choice = re.match(r"argument VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
             verbs = [v.strip("' ") for v in choice[2].split(",")]
-            raise InvalidInput(f"There is no verb {choice[1]!r}.", hint=nearest(choice[1], verbs))
+            raise InvalidInput(
+                f"There is no verb {choice[1]!r}.", hint=suggest_nearest(choice[1], verbs)
+            )
         message = message.replace("the following arguments are required", "missing")
         raise InvalidInput(f"{message[0].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
 
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
                 hint=f"Put quotes around text with spaces. See: {self.prog} --help",
             )
         options = [o for o in self._option_string_actions if o.startswith("--")]
-        raise InvalidInput(f"There is no option {extra}.", hint=nearest(extra, options))
+        raise InvalidInput(f"There is no option {extra}.", hint=suggest_nearest(extra, options))
 
 
 def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:

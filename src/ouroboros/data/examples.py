@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.data import Message, Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile
 
@@ -155,4 +155,4 @@ def _message(turn: object) -> Message:
 def refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...]) -> None:
     for key in found:
         if key not in known:
-            raise InvalidExample(f"The key {key[:80]!r} is not known.", hint=nearest(key, known))
+            raise InvalidExample(f"The key {key[:80]!r} is not known.", hint=suggest_nearest(key, known))

@@ -1,12 +1,12 @@
 """`Result`: a fallible operation returns `Ok(value)` or `Err(error)` instead of raising.
 
-Two small frozen classes, made for ``match``::
+Both are small frozen classes, for use with ``match``::
 
     match await engine.create_adapter("tickets"):
         case Ok(adapter): ...
         case Err(error): print(error.code, error)
 
-and for those who prefer exceptions, ``.unwrap()``.
+``.unwrap()`` returns the value, or raises the error.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[T]):
-    """Success, holding what was asked for."""
+    """Success, with its value."""
 
     value: T
 
@@ -38,7 +38,7 @@ class Ok(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Err:
-    """Failure, holding an error with a code, a message and a hint."""
+    """Failure, with an error that has a code, a message and a hint."""
 
     error: OuroborosError
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.performance import UsageCounts
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.domain.tracking import UsageCounts
 from ouroboros.learning.gate.performance import PerformanceTracker, Regression, find_regression
 from ouroboros.registry.adapter_lock import Locks
 from ouroboros.registry.async_registry import AsyncRegistry
@@ -36,9 +36,9 @@ class PerformanceMonitor:
 
     async def count_usage(self, version: Version) -> UsageCounts:
         """Return the judgements of a version and of those it was made from."""
-        adapter = await self._registry.get(version.adapter)
+        adapter = await self._registry.get_adapter(version.adapter)
         tracker = await self.read_tracker(adapter)
-        lineage = await self._registry.lineage(version.ref, limit=LINEAGE)
+        lineage = await self._registry.list_lineage(version.ref, limit=LINEAGE)
         return sum((tracker.uses.get(str(v.ref), UsageCounts()) for v in lineage), UsageCounts())
 
     async def score_versions(self, versions: Iterable[Version]) -> list[float]:
@@ -64,9 +64,9 @@ class PerformanceMonitor:
 
     async def _choose_rollback(self, adapter_id: AdapterId, event: int) -> tuple[VersionRef, str] | None:
         """The version to go back to, and why; None if the head is no worse."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         tracker = await self.read_tracker(adapter)
-        lineage = await self._registry.lineage(VersionRef(adapter_id), limit=LINEAGE)
+        lineage = await self._registry.list_lineage(VersionRef(adapter_id), limit=LINEAGE)
         judgements = [tracker.heard.get(str(v.ref), []) for v in lineage]
         regression = find_regression(judgements, self._auto_rollback, event)
         if regression is None:

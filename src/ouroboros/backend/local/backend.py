@@ -40,7 +40,7 @@ from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation
-from ouroboros.domain.places import cache_folder
+from ouroboros.cache import cache_folder
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -349,7 +349,7 @@ class LocalBackend:
         """From any thread: the model is not touched."""
         unpacked = self._unpack(files)
         invocation_tokens = (
-            len(self._runtime.base.opening) if unpacked.config.acts_on == ANSWER else None
+            len(self._runtime.base.invocation_tokens) if unpacked.config.acts_on == ANSWER else None
         )
         return BankedAdapter(
             unpacked.weights, self._runtime.dtype, self._runtime.device, invocation_tokens

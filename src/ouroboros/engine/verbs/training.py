@@ -48,18 +48,18 @@ class TrainingVerbs(Core):
         training.check()
         # Examples are journalled, and wait for their training, in the order of the calls.
         async with self._submission_locks[ref.adapter]:
-            await self._backend.check_rows(tuple(map(Row.of, examples)))
+            await self._backend.check_rows(tuple(map(Row.from_example, examples)))
             await self._loader.get_adapter(ref.adapter)
-            event = await self._registry.journal.examples(ref.adapter, examples)
+            event = await self._registry.journal.append_examples(ref.adapter, examples)
             job = Job(ref.adapter, event, training, datetime.now(UTC))
-            await self._registry.jobs.open(job)
+            await self._registry.jobs.add(job)
         return await self._run_job(job, tuple(examples), on_progress, cancel)
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
         """Trainings that are queued, running, interrupted or failed."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
-        return await self._registry.unfinished(adapter)
+        return await self._registry.list_unfinished_jobs(adapter)
 
     @verb
     async def resume_job(
@@ -79,7 +79,7 @@ class TrainingVerbs(Core):
         entries = await self._registry.journal.read(job.adapter, after=job.event - 1, limit=1)
         event = entries[0].event if entries and entries[0].seq == job.event else None
         if not isinstance(event, ExamplesGiven):
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
             raise NotFound(f"The examples of {job.id} were erased.", hint="Train others.")
         return await self._run_job(job, event.examples, on_progress, cancel)
 
@@ -88,9 +88,9 @@ class TrainingVerbs(Core):
         """Cancel a training. One that is running, in any program, stops within a second or a step."""
         job = await self._registry.jobs.get(job_id)
         if job.state is JobState.RUNNING and await self._registry.leases.is_held(job.adapter):
-            await self._registry.jobs.change(job.id, lambda j: replace(j, state=JobState.CANCELLING))
+            await self._registry.jobs.update(job.id, lambda j: replace(j, state=JobState.CANCELLING))
         else:
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
 
     async def _run_job(
         self,
@@ -106,16 +106,16 @@ class TrainingVerbs(Core):
                 raise_if_cancelled(token)
                 version = await self._train_new_head(job.id, examples, on_progress, token)
         except (Cancelled, asyncio.CancelledError, Refused):
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
             raise
         except OuroborosError as error:
             failed, reason = JobState.FAILED, str(error)
             with suppress(OuroborosError):
-                await self._registry.jobs.change(
+                await self._registry.jobs.update(
                     job.id, lambda j: replace(j, state=failed, reason=reason)
                 )
             raise
-        await self._registry.jobs.close(job.id)
+        await self._registry.jobs.remove(job.id)
         return version
 
     async def _train_new_head(
@@ -132,13 +132,13 @@ class TrainingVerbs(Core):
         except NotFound:
             raise Cancelled("The training was cancelled while it waited for its turn.") from None
         adapter = await self._loader.get_adapter(job.adapter)
-        head = await self._registry.version(VersionRef(adapter.id))
-        start = await self._registry.files(head)
+        head = await self._registry.get_version(VersionRef(adapter.id))
+        start = await self._registry.load_files(head)
         # 2. A checkpoint only fits the head that the job began on; on another head it begins anew.
         state = b""
         if job.parent == head.number:
-            state = await self._registry.jobs.state(job)
-        await self._registry.jobs.change(
+            state = await self._registry.jobs.load_checkpoint(job)
+        await self._registry.jobs.update(
             job.id,
             lambda j: replace(j, state=JobState.RUNNING, parent=head.number, reason=""),
         )

@@ -8,7 +8,7 @@ from math import comb
 
 from ouroboros.domain.events import Event, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackKind
-from ouroboros.domain.tracking import UsageCounts
+from ouroboros.domain.performance import UsageCounts
 
 FIRST_LOOK = 4
 """Judgements of what is new before it is compared for the first time."""

@@ -170,10 +170,10 @@ def _group(name: CheckName, pairs: Sequence[Pair], policy: GatePolicy) -> Check:
     """Neither may the right answers fall beyond tolerance nor, of all together, their likelihood."""
     answers, likelihood = _changes(pairs, policy)
     assert answers is not None and likelihood is not None
-    falls = answers.falls(policy.tolerance)
+    falls = answers.is_significant_fall(policy.tolerance)
     first, told = pairs[0].probe.place, name is CheckName.CLASS
     if name is not CheckName.CLASS:
-        falls = falls or likelihood.falls(policy.erosion)
+        falls = falls or likelihood.is_significant_fall(policy.erosion)
         told = bool(first.adapter)
     return Check(
         name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ouroboros.domain.data import TrainingExample, messages_of
+from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Change, Check, CheckName, ExampleRef, Verdict
 
@@ -141,7 +141,7 @@ def _text(place: ExampleRef, texts: Texts) -> str:
     example = texts.get(place)
     if example is None:
         return f"{_where(place)}{', which was erased' if place.event else ''}"
-    return f'"{_short(messages_of(example.input)[-1].content)}" -> {_short(example.output)}'
+    return f'"{_short(to_messages(example.input)[-1].content)}" -> {_short(example.output)}'
 
 
 def _where(place: ExampleRef) -> str:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from ouroboros.domain.data import Prompt, messages_of
+from ouroboros.domain.data import Prompt, to_messages
 from ouroboros.domain.errors import ModelError, TooLong
 
 _SENTINEL = "\u2983answer\u2984"
@@ -51,7 +51,7 @@ class ChatTokenizer:
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
         if self.hf_tokenizer.chat_template is None:
-            text = "\n".join(m.content for m in messages_of(prompt))
+            text = "\n".join(m.content for m in to_messages(prompt))
             return tuple(self.hf_tokenizer.encode(text))
         return tuple(self._encode_text(self._render_template(prompt)))
 
@@ -88,7 +88,7 @@ class ChatTokenizer:
         return self.hf_tokenizer.encode(text, add_special_tokens=False)
 
     def _render_template(self, prompt: Prompt, answer: str | None = None) -> str:
-        messages = [{"role": m.role, "content": m.content} for m in messages_of(prompt)]
+        messages = [{"role": m.role, "content": m.content} for m in to_messages(prompt)]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         return self.hf_tokenizer.apply_chat_template(
