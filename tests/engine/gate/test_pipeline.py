@@ -253,9 +253,9 @@ async def test_answers_are_compared_with_how_they_were_when_learned(engine, open
     async with open_engine() as again:
         head = (await versions(again))[-1]
         standing = again._registry.blocking.scores.get(head.adapter, head.digest)
-    assert set(standing.first()) >= set(standing.known())
-    assert len(standing.first()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
-    assert all(answer.said for answer in standing.first().values())
+    assert set(standing.learned_by_probe()) >= set(standing.answers_by_probe())
+    assert len(standing.learned_by_probe()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
+    assert all(answer.said for answer in standing.learned_by_probe().values())
 
 
 async def test_pins_are_listed_limited_to_the_model_and_let_go(engine):
