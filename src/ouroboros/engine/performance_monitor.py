@@ -44,7 +44,9 @@ class PerformanceMonitor:
     async def score_versions(self, versions: Iterable[Version]) -> list[float]:
         """Return how well people judged each version; empty unless all of them were judged."""
         usage = [await self.count_usage(version) for version in versions]
-        return [counts.score for counts in usage] if all(counts.judged for counts in usage) else []
+        return (
+            [counts.smoothed_rate for counts in usage] if all(counts.judged for counts in usage) else []
+        )
 
     async def roll_back_if_worse(self, adapter: AdapterId, event: int) -> None:
         """Serve an earlier version if `event` completes the evidence that later ones are worse."""
