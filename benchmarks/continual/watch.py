@@ -16,7 +16,7 @@ from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Change
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.feedback.rate_limit import UserLimit
-from ouroboros.learning.gate.intervals import change_of_answers
+from ouroboros.learning.gate.intervals import compare_answers
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import MEMORY, open_blobs, open_metadata
@@ -102,7 +102,7 @@ class Watched:
         change = None
         if known:
             before, after = [await self.said(v, known) for v in (parent, version)]
-            change = change_of_answers(before, after, SURE)
+            change = compare_answers(before, after, SURE)
         verdict = version.verdict
         return Update(
             promoted=verdict.promoted,

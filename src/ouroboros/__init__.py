@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
-from ouroboros.domain.data import Message, Prompt, TrainingExample
+from ouroboros.domain.data import Continuation, Message, Prompt, TrainingExample
 from ouroboros.domain.errors import (
     AlreadyExists,
     BackendError,
@@ -44,7 +44,7 @@ from ouroboros.domain.errors import (
 )
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.performance import GateCounts, Performance, UsageCounts
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from ouroboros.backend.base import GenerationChunk
     from ouroboros.build import open_engine, open_sync_engine
     from ouroboros.data.examples import read_examples
-    from ouroboros.data.judgements import RecordedFeedback, read_feedback
+    from ouroboros.data.feedback import RecordedFeedback, read_feedback
     from ouroboros.engine import AdapterLearningEngine
     from ouroboros.learning.replay.probes import Probe, ProbeKind
     from ouroboros.lora.planning import shrink_to_limit
@@ -100,6 +100,7 @@ __all__ = [
     "ComparedAnswers",
     "Comparison",
     "Conflict",
+    "Continuation",
     "Damage",
     "Erasure",
     "ErasureNote",
@@ -160,6 +161,7 @@ __all__ = [
     "StoreReport",
     "SyncEngine",
     "Ticket",
+    "TokenLogprob",
     "TooLarge",
     "TooLong",
     "TrainingConfig",
@@ -186,8 +188,8 @@ _LATER = {
     "open_engine": "ouroboros.build",
     "open_sync_engine": "ouroboros.build",
     "read_examples": "ouroboros.data.examples",
-    "RecordedFeedback": "ouroboros.data.judgements",
-    "read_feedback": "ouroboros.data.judgements",
+    "RecordedFeedback": "ouroboros.data.feedback",
+    "read_feedback": "ouroboros.data.feedback",
     "AdapterLearningEngine": "ouroboros.engine",
     "Probe": "ouroboros.learning.replay.probes",
     "ProbeKind": "ouroboros.learning.replay.probes",

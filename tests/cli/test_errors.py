@@ -77,7 +77,7 @@ def test_a_wrong_training_leaves_the_adapter_as_it_was(cli, rows, option, value)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no examples"),
+        ("", "has no examples"),
         ('{"prompt": "a", "completion": "b"}\n{oops\n', "rows.jsonl, line 2"),
         ('{"prompt": "a", "completion": "  "}\n', "output is empty"),
         ('{"prompt": "a", "completion": "b", "weight": -1}\n', "weight is -1"),

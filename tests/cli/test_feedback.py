@@ -76,7 +76,7 @@ def test_mistakes_are_one_line(run, arguments: list[str], code: int) -> None:
     ("line", "problem"),
     [
         ('{"prompt": "a", "answer": "b"}', "not exactly one signal"),
-        ('{"prompt": "a", "answer": "b", "sucess": 1}', "'sucess' is not known"),
+        ('{"prompt": "a", "answer": "b", "sucess": 1}', "Unknown key 'sucess'"),
         ('{"prompt": "a", "answer": "b", "success": "yes"}', "score is 'yes'"),
         ('{"prompt": " ", "answer": "b", "success": 1}', "prompt is empty"),
         ("{", "not JSON"),

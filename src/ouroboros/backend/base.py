@@ -12,8 +12,8 @@ from typing import Protocol
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
-from ouroboros.domain.data import Prompt, Row, TrainingExample
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.data import Continuation, Prompt, Row, TrainingExample
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingReport
@@ -91,7 +91,7 @@ class MergedAdapter:
 class GenerateRequest:
     """Answer `prompt` with the adapter of digest `adapter`, or with the bare base for None."""
 
-    prompt: Prompt
+    prompt: Prompt | Continuation
     config: GenerationConfig = GenerationConfig()
     adapter: str | None = None
 
@@ -133,10 +133,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GenerationChunk:
-    """A piece of a streamed answer; the last chunk carries the whole `generation`."""
+    """A piece of a streamed answer; the last chunk carries the whole `generation`.
+
+    `details` has the tokens since the chunk before, if the request asked for `top_logprobs`.
+    """
 
     text: str
     generation: Generation | None = None
+    details: tuple[TokenLogprob, ...] = ()
 
 
 class Backend(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
-from ouroboros.data.judgements import RecordedFeedback, read_feedback
+from ouroboros.data.feedback import RecordedFeedback, read_feedback
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket

@@ -33,6 +33,7 @@ from ouroboros.cli import (
     listing,
     merge,
     migrate,
+    model,
     pin,
     plan,
     rebuild,
@@ -52,7 +53,8 @@ GROUPS = {
     "Generate and evaluate": (generate, find, evaluate),
     "Inspect": (listing, show, versions, explain, diff, lineage),
     "Undo": (rollback, rebuild, forget, delete),
-    "Plan, import, export": (plan, importing, exporting),
+    "The model": (model, plan),
+    "Import, export": (importing, exporting),
     "The store": (fsck, gc, backup, restore, migrate),
     "Try it": (demo, bench),
 }

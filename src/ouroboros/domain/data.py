@@ -23,6 +23,29 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 """A conversation; plain text is a single user turn."""
 
 
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Text, or token ids, that the model goes on with as it stands: no chat template is applied."""
+
+    text: str | tuple[int, ...]
+
+    def check(self) -> None:
+        """Refuse a text without a character, and ids that are no ids."""
+        if isinstance(self.text, str):
+            if not self.text:
+                raise InvalidExample("The prompt is empty.", hint="Give some text.")
+            if any("\ud800" <= c <= "\udfff" for c in self.text):
+                raise InvalidExample(
+                    "The prompt holds a lone surrogate and is not valid Unicode.",
+                    hint="Re-encode it as UTF-8.",
+                )
+            return
+        if not self.text or not all(type(token) is int and token >= 0 for token in self.text):
+            raise InvalidExample(
+                "The prompt is not a list of token ids.", hint="Give ids of 0 or more, at least one."
+            )
+
+
 def to_messages(prompt: Prompt) -> tuple[Message, ...]:
     """Return a prompt as a conversation."""
     return (Message("user", prompt),) if isinstance(prompt, str) else prompt

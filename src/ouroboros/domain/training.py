@@ -56,13 +56,15 @@ class JobState(str, Enum):
     RUNNING      trains now.
     INTERRUPTED  was running when its program died, and can be resumed.
     CANCELLING   stops at its next step.
-    FAILED       ended with a reason, and can be tried again.
+    PAUSED was stopped and waits to be
+    resumed; FAILED       ended with a reason, and can be tried again.
     """
 
     QUEUED = "queued"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     CANCELLING = "cancelling"
+    PAUSED = "paused"
     FAILED = "failed"
 
 

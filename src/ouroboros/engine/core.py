@@ -21,7 +21,7 @@ from ouroboros.engine.trainer import Trainer
 from ouroboros.engine.version_loader import VersionLoader
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.learning.replay.reservoir import ROWS
+from ouroboros.learning.replay.reservoir import MAX_ROWS
 from ouroboros.registry.adapter_lock import AdapterLocks
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.registry import Registry
@@ -58,7 +58,7 @@ class Core:
         registry: Registry,
         feedback_limit: UserLimit | None = None,
         gate: GatePolicy | None = None,
-        replay_rows: int = ROWS,
+        replay_rows: int = MAX_ROWS,
         auto_rollback: float = 0.0,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         embedder: Embedder | None = None,

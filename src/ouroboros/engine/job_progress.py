@@ -38,6 +38,6 @@ class JobProgress:
 
     def _given_up(self) -> bool:
         try:
-            return self._jobs.get(self._id).state is JobState.CANCELLING
+            return self._jobs.get(self._id).state in (JobState.CANCELLING, JobState.PAUSED)
         except NotFound:
             return True

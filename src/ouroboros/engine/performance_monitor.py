@@ -31,7 +31,7 @@ class PerformanceMonitor:
         while entries := await self._registry.journal.read(adapter.id, after=tracker.read_to):
             for entry in entries:
                 if entry.seq > tracker.read_to:  # another verb may be reading at the same time
-                    tracker.take(entry.seq, entry.event)
+                    tracker.add_event(entry.seq, entry.event)
         return tracker
 
     async def count_usage(self, version: Version) -> UsageCounts:
@@ -39,7 +39,7 @@ class PerformanceMonitor:
         adapter = await self._registry.get_adapter(version.adapter)
         tracker = await self.read_tracker(adapter)
         lineage = await self._registry.list_lineage(version.ref, limit=LINEAGE)
-        return sum((tracker.uses.get(str(v.ref), UsageCounts()) for v in lineage), UsageCounts())
+        return sum((tracker.usage.get(str(v.ref), UsageCounts()) for v in lineage), UsageCounts())
 
     async def score_versions(self, versions: Iterable[Version]) -> list[float]:
         """Return how well people judged each version; empty unless all of them were judged."""
@@ -69,7 +69,7 @@ class PerformanceMonitor:
         adapter = await self._registry.get_adapter(adapter_id)
         tracker = await self.read_tracker(adapter)
         lineage = await self._registry.list_lineage(VersionRef(adapter_id), limit=LINEAGE)
-        judgements = [tracker.heard.get(str(v.ref), []) for v in lineage]
+        judgements = [tracker.outcomes.get(str(v.ref), []) for v in lineage]
         regression = find_regression(judgements, self._auto_rollback, event)
         if regression is None:
             return None

@@ -6,6 +6,7 @@ import math
 import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from ouroboros.backend.base import (
     GenerateRequest,
@@ -21,9 +22,9 @@ from ouroboros.backend.base import (
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.data import Prompt, Row, to_messages
+from ouroboros.domain.data import Continuation, Prompt, Row, to_messages
 from ouroboros.domain.errors import InvalidAdapter, NotFound, TooLong
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, ExportForm
@@ -113,10 +114,13 @@ class FakeBackend:
         self, request: GenerateRequest, cancel: CancellationToken | None = None
     ) -> AsyncIterator[GenerationChunk]:
         (generation,) = await self.generate([request], cancel)
+        details = generation.details
         for piece in re.findall(r"\s*\S+|\s+$", generation.text):
             _raise_if_cancelled(cancel)
-            yield GenerationChunk(piece)
-        yield GenerationChunk("", generation)
+            count = int(bool(generation.details))
+            yield GenerationChunk(piece, details=details[:count])
+            details = details[count:]
+        yield GenerationChunk("", generation, details)
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
@@ -186,12 +190,15 @@ class FakeBackend:
         report = TrainingReport(len(rows), steps, words, 1.0, 1 / steps, steps * self._step_seconds)
         return TrainOutcome(_to_files(_read_rank(start), answers, 0), report)
 
-    def _answer_prompt(self, prompt: Prompt, adapter: str | None) -> str:
+    def _answer_prompt(self, prompt: Prompt | Continuation, adapter: str | None) -> str:
         if adapter is None:
             return _prompt_text(prompt)
         if adapter not in self._loaded:
             raise NotFound(f"No adapter {adapter[:12]} is loaded.", hint="Load its files first.")
-        return self._loaded[adapter].get(_prompt_key(prompt), _prompt_text(prompt))
+        text = _prompt_text(prompt)
+        return self._loaded[adapter].get(
+            _prompt_key(text if isinstance(prompt, Continuation) else prompt), text
+        )
 
 
 def _memorize_row(answers: Answers, row: Row) -> None:
@@ -206,7 +213,9 @@ def _prompt_key(prompt: Prompt) -> str:
     return json.dumps([[m.role, m.content] for m in to_messages(prompt)])
 
 
-def _prompt_text(prompt: Prompt) -> str:
+def _prompt_text(prompt: Prompt | Continuation) -> str:
+    if isinstance(prompt, Continuation):
+        return prompt.text if isinstance(prompt.text, str) else " ".join(map(str, prompt.text))
     return to_messages(prompt)[-1].content
 
 
@@ -218,7 +227,7 @@ def _bag_of_words(text: str) -> Vector:
     return tuple(count / length for count in bins)
 
 
-def _to_generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Generation:
+def _to_generation(prompt: Prompt | Continuation, answer: str, config: GenerationConfig) -> Generation:
     for stop in config.stop:
         answer = answer.partition(stop)[0]
     words = answer.split()
@@ -229,7 +238,17 @@ def _to_generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Gen
         logprobs=_fake_logprobs(text, known=True),
         finish="stop" if text == answer else "length",
         prompt_tokens=len(_prompt_text(prompt).split()),
+        details=() if config.top_logprobs is None else _fake_details(text, config.top_logprobs),
     )
+
+
+def _fake_details(text: str, alternatives: int) -> tuple[TokenLogprob, ...]:
+    """Each word with the blanks before it is a token; the only alternative to it is itself."""
+    tokens = [
+        TokenLogprob(number, piece.encode(), _KNOWN_LOGPROB)
+        for number, piece in enumerate(re.findall(r"\s*\S+|\s+$", text))
+    ]
+    return tuple(replace(t, alternatives=(t,)) for t in tokens) if alternatives else tuple(tokens)
 
 
 def _fake_logprobs(text: str, *, known: bool) -> tuple[float, ...]:

@@ -47,7 +47,7 @@ Opened = Callable[[Path], LocalBackend]
 
 def pretended(folder: Path) -> LocalBackend:
     with pytest.MonkeyPatch.context() as patch, elsewhere.there():
-        patch.setattr(loading, "_device", lambda _: elsewhere.DEVICE)
+        patch.setattr(loading, "_resolve_device", lambda _: elsewhere.DEVICE)
         frozen = loading.load_base(str(folder), "float32")
     backend = LocalBackend(frozen, threads=1)
     backend._worker = Worker("elsewhere", elsewhere.on_each_thread())

@@ -273,7 +273,7 @@ async def test_the_explanation_names_what_was_lost(engine):
     (await engine.pin_answers("tickets", [PIN])).unwrap()
     await corrected(engine, "where is it?", "lost")
     lines = "\n".join((await engine.explain_version("tickets@3")).unwrap().lines)
-    assert "tickets@3, feedback from @2: refused: it is kept, and not served." in lines
+    assert "tickets@3, feedback from @2: refused, stored but not served." in lines
     assert "FAILED  pinned    0 of 1 pinned answers right (1 before)" in lines
     assert 'lost: "where is it?" -> shipping' in lines
     assert "as trained: failed pinned" in lines

@@ -38,7 +38,7 @@ from ouroboros.cache import cache_folder
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import ANSWER, AdapterConfig
-from ouroboros.domain.data import Row
+from ouroboros.domain.data import Continuation, Row
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.routing import Vector
@@ -283,7 +283,11 @@ class LocalBackend:
         tokenizer = self._runtime.tokenizer
         prompts = [
             TokenizedPrompt(
-                tokenizer.encode_prompt(r.prompt), r.config, self._resident_adapter(r.adapter)
+                tokenizer.encode_continuation(r.prompt)
+                if isinstance(r.prompt, Continuation)
+                else tokenizer.encode_prompt(r.prompt),
+                r.config,
+                self._resident_adapter(r.adapter),
             )
             for r in requests
         ]

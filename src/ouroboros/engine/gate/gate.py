@@ -15,10 +15,10 @@ from ouroboros.engine.gate.candidate import Candidate, CandidateEvaluation, Judg
 from ouroboros.engine.gate.history import HistoryReader
 from ouroboros.engine.gate.merge_gate import JudgedMerge, MergeEvaluation
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.learning.gate.repair import far_enough
+from ouroboros.learning.gate.repair import keeps_enough
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe
-from ouroboros.learning.replay.reservoir import ROWS
+from ouroboros.learning.replay.reservoir import MAX_ROWS
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.threads import in_thread
 from ouroboros.registry.version_draft import AppliedFeedback
@@ -35,7 +35,7 @@ class PromotionGate:
         backend: Backend,
         registry: AsyncRegistry,
         policy: GatePolicy | None = None,
-        replay_rows: int = ROWS,
+        replay_rows: int = MAX_ROWS,
     ) -> None:
         self._backend = backend
         self._registry = registry
@@ -71,7 +71,7 @@ class PromotionGate:
         if judged.verdict.promoted:
             return judged
         walked = await evaluation.walk_back(judged)
-        if retry is None or far_enough(walked.verdict):
+        if retry is None or keeps_enough(walked.verdict):
             return walked
         judged = await evaluation.judge(await retry(), "trained again, more gently", repair=Repair.AGAIN)
         retried = judged if judged.verdict.promoted else await evaluation.walk_back(judged, Repair.AGAIN)

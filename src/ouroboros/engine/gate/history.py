@@ -35,12 +35,12 @@ class History:
     def take(self, entry: JournalEntry) -> None:
         """Add what an event taught, after the pins that were set before it."""
         self.take_pins(before=entry.seq)
-        self.knowledge.take(entry.seq, entry.event)
+        self.knowledge.add_event(entry.seq, entry.event)
 
     def take_pins(self, before: int) -> None:
         while self.pins and self.pins[0].seq < before:
             pin = self.pins.popleft()
-            self.knowledge.take(pin.seq, pin.event)
+            self.knowledge.add_event(pin.seq, pin.event)
 
 
 class HistoryReader:
@@ -87,7 +87,7 @@ class HistoryReader:
     def merged_knowledge(self, merged: MergedFrom) -> Knowledge:
         """What a merge starts with: all that its parents had been taught."""
         parents = self.parent_knowledge(merged)
-        knowledge = Knowledge(self._replay_rows, whole=len(parents) == len(merged.versions))
+        knowledge = Knowledge(self._replay_rows, complete=len(parents) == len(merged.versions))
         knowledge.inherit([(adapter.name, inherited) for adapter, inherited in parents])
         return knowledge
 
@@ -99,7 +99,7 @@ class HistoryReader:
         if merged:
             knowledge = self.merged_knowledge(merged)
         else:
-            knowledge = Knowledge(self._replay_rows, whole=first.cause == "created")
+            knowledge = Knowledge(self._replay_rows, complete=first.cause == "created")
         sources = self._collect_sources(merged)
         return History(adapter.born, None, adapter.born, knowledge, sources), versions
 

@@ -23,8 +23,13 @@ from ouroboros.engine.routing.index_store import (
     StoredCentroidIndex,
 )
 from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
-from ouroboros.learning.replay.reservoir import class_of
-from ouroboros.learning.routing.centroids import DRAWN, TaskCentroids, compute_centroids, described
+from ouroboros.learning.replay.reservoir import classify_output
+from ouroboros.learning.routing.centroids import (
+    CENTROIDS_VERSION,
+    TaskCentroids,
+    centroid_of_description,
+    compute_centroids,
+)
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.heads import read_heads
 from ouroboros.registry.registry import Registry
@@ -88,7 +93,9 @@ class AdapterRouter:
         head_numbers = await in_thread(read_heads, self._registry.blocking.stores[0], base)
         seconds = time.perf_counter() - began
         space = f"{await self._embedder.name()} {_hash_fingerprint(base)}"
-        wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in head_numbers.items()}
+        wanted = {
+            adapter: f"{head} {space} {CENTROIDS_VERSION}" for adapter, head in head_numbers.items()
+        }
         for adapter in await in_thread(self._index.sync, space, wanted):
             with suppress(NotFound):  # deleted in the meantime
                 await self._add_profile(await self._registry.get_adapter(adapter), wanted[adapter])
@@ -114,15 +121,17 @@ class AdapterRouter:
         examples = await self._read_examples(adapter)
         if not examples:
             words = adapter.description or adapter.id.name
-            return described(await self._embed([words]), self._background, bool(adapter.description))
-        classes = [class_of(e.output) for e in examples]
+            return centroid_of_description(
+                await self._embed([words]), self._background, bool(adapter.description)
+            )
+        classes = [classify_output(e.output) for e in examples]
         vectors = await self._embed([_user_text(e.input) for e in examples])
         return compute_centroids(vectors, classes, self._background)
 
     async def _read_examples(self, adapter: Adapter) -> list[TrainingExample]:
         """The adapter's own examples: those of a merge's parents lead to the parents."""
         knowledge = await self._gate.knowledge(adapter)
-        return [stored.example for stored in knowledge.replay if not stored.place.adapter]
+        return [stored.example for stored in knowledge.replay if not stored.ref.adapter]
 
     async def _embed(self, texts: Sequence[str]) -> Float[ndarray, "N D"]:
         return np.array(await self._embedder.embed(texts), dtype=np.float32)

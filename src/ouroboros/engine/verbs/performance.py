@@ -13,5 +13,5 @@ class PerformanceVerbs(Core):
         versions = await self._registry.list_versions(adapter.id)
         tracker = await self._monitor.read_tracker(adapter)
         return Performance(
-            tuple((v, tracker.uses.get(str(v.ref), UsageCounts())) for v in versions), tracker.trend
+            tuple((v, tracker.usage.get(str(v.ref), UsageCounts())) for v in versions), tracker.trend
         )

@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.losses import APOZero
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import ExampleRef
 from ouroboros.engine.checks import check_examples
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.feedback.signals import teach
+from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
 from ouroboros.learning.replay.probes import Probe
@@ -81,6 +80,6 @@ def _examples_of(event: Event) -> Sequence[TrainingExample]:
         case ExamplesGiven() | Pinned():
             return event.examples
         case FeedbackGiven():
-            row = teach(event, APOZero()).row
+            row = row_of(event)
             return [TrainingExample(row.prompt, row.output)] if row and row.output is not None else []
     return []

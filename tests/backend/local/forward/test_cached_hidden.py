@@ -106,7 +106,7 @@ async def test_what_others_have_pushed_out_is_read_again_to_the_same_bits(backen
     whole = await backend.train(await job(backend))
     planned = train.plan_token_budget
     monkeypatch.setattr(train, "plan_token_budget", lambda *a: replace(planned(*a), first_layer=1))
-    object.__setattr__(backend._runtime, "prompts", PrefixCache(0))
+    object.__setattr__(backend._runtime, "prefix_cache", PrefixCache(0))
     again = await backend.train(await job(backend))
     assert sum(runs) == tokens(backend) * 4
     assert again.files.digest == whole.files.digest

@@ -95,3 +95,31 @@ def test_an_end_token_is_not_text(runtime):
 def test_a_prompt_that_fills_the_context_is_refused(runtime):
     with pytest.raises(TooLong, match="context"):
         run(runtime, ask(runtime, "parcel " * 400))
+
+
+def test_tokens_are_described_one_by_one_with_the_likeliest_in_their_place(runtime):
+    (greedy,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8, top_logprobs=3))
+    assert [d.token for d in greedy.details] == list(greedy.tokens)[: len(greedy.details)]
+    assert b"".join(d.data for d in greedy.details).decode(errors="replace") == greedy.text
+    for detail in greedy.details:
+        assert len(detail.alternatives) == 3
+        assert detail.alternatives[0].token == detail.token
+        assert detail.alternatives[0].logprob == pytest.approx(detail.logprob, abs=1e-5)
+        logprobs = [other.logprob for other in detail.alternatives]
+        assert logprobs == sorted(logprobs, reverse=True)
+    assert [d for piece in pieces[0] for d in piece.details] == list(greedy.details)
+
+
+def test_tokens_cut_off_with_a_stop_string_are_not_described(runtime):
+    (whole,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8, top_logprobs=0))
+    stop = whole.text[len(whole.text) // 2 :]
+    (cut,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8, top_logprobs=0, stop=(stop,)))
+    assert cut.finish == "stop"
+    assert 0 < len(cut.details) < len(whole.details)
+    assert [d for piece in pieces[0] for d in piece.details] == list(cut.details)
+
+
+def test_nothing_is_described_unless_it_is_asked_for(runtime):
+    (plain,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=4))
+    assert plain.details == ()
+    assert not any(piece.details for piece in pieces[0])

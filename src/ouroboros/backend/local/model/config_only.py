@@ -8,10 +8,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import ModelError
 from ouroboros.lora.inject import linear_shapes
-from ouroboros.starter import starter_path
-
-STARTER = "starter"
-"""The name of the bundled model."""
+from ouroboros.models.folder_check import check_config_file
+from ouroboros.models.limits import check_config
+from ouroboros.models.resolve import resolve_model
 
 _NO_DIGEST = "0" * 64
 """Stands for the digests of files that are not read; it is as long as one."""
@@ -22,11 +21,11 @@ def describe_base(name: str) -> BaseModel:
 
     Raises `ModelError` if there is no configuration of a causal language model.
     """
-    source = str(starter_path()) if name == STARTER else name
+    source = resolve_model(name)
     model = build_meta_model(source)
     text_config = model.config.get_text_config()
     return BaseModel(
-        name=Path(source).name if Path(source).exists() else name,
+        name=Path(name).name if Path(name).exists() else name,
         fingerprint=Fingerprint(_NO_DIGEST, _NO_DIGEST, _NO_DIGEST, _NO_DIGEST, text_config.vocab_size),
         architecture=text_config.model_type,
         width=text_config.hidden_size,
@@ -40,8 +39,11 @@ def describe_base(name: str) -> BaseModel:
 
 def build_meta_model(source: str) -> PreTrainedModel:
     """A model whose weights have shapes and nothing else. Raises `ModelError` like `describe_base`."""
+    if (Path(source) / "config.json").is_file():
+        check_config_file(Path(source))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        check_config(config.to_dict(), source)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:

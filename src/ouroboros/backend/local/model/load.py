@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.functional import fused_from
 from ouroboros.backend.local.decoder.packed_attention import install
-from ouroboros.backend.local.model.config_only import STARTER, build_meta_model
+from ouroboros.backend.local.model.config_only import build_meta_model
 from ouroboros.backend.local.model.dtype import compute_dtype
 from ouroboros.backend.local.model.hub import check_hub
 from ouroboros.backend.local.model.memory_plan import MemoryCosts
@@ -38,10 +40,11 @@ from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
 from ouroboros.lora.bank import Bank
 from ouroboros.lora.inject import freeze, linear_shapes
-from ouroboros.starter import starter_path
+from ouroboros.models.digests import weights_digest
+from ouroboros.models.folder_check import check_config_file, check_weight_files
+from ouroboros.models.resolve import STARTER, resolve_model
 
 _UNHASHED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-_HASH_WHOLE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ def load_base(
     quantize: str = "none",
     prefix_cache_bytes: int = LIMIT,
 ) -> BaseRuntime:
-    """Load `name` ("starter", a folder or a hub id) runtime, in `dtype`, on `device`.
+    """Load `name` frozen, in `dtype`, on `device`.
+
+    `name` is "starter", "smollm2", a folder, a GGUF file or a hub id.
 
     `quantize` keeps its linear layers in fewer bits (see `quantized`). What it makes of prompts that
     adapters leave to it is kept, within `prefix_cache_bytes`.
@@ -126,7 +131,7 @@ def load_base(
     Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only;
     `OutOfMemory` when it is too large for the free memory, before any of it is read or fetched.
     """
-    source = str(starter_path()) if name == STARTER else name
+    source = resolve_model(name)
     target = _resolve_device(device)
     compute = compute_dtype(dtype, target)
     quantization = quantization_config(quantize, compute)
@@ -143,29 +148,69 @@ def load_base(
         'Use dtype "bfloat16", quantize it, close other programs, or take a smaller model.',
     )
     transformers_logging.disable_progress_bar()
+    hashing = ThreadPoolExecutor(1)
     try:
+        # The files of a folder are there already; those of a hub id come with the model.
+        early = hashing.submit(_weights_digest, source) if Path(source).is_dir() else None
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=compute,
             quantization_config=quantization,
             device_map=None if quantization is None else {"": target},
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
+        model, report = loaded
+        weights_sha256 = early.result() if early else _weights_digest(source)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"The base model {name!r} cannot be loaded: {_first_line(error)}",
             hint="Give a Hugging Face causal language model with safetensors weights: folder or id.",
         ) from error
+    finally:
+        hashing.shutdown(wait=False, cancel_futures=True)
+    _check_complete(name, report)
+    rows = _check_embedding_rows(name, model, tokenizer)
     if quantization is None:
         model.to(target)  # type: ignore[arg-type]  # the stub knows no torch.device
     keep_differentiable(model)
     freeze(model)
     install(model)
-    chat_tokenizer = ChatTokenizer(tokenizer, _end_ids(model), _context_length(model))
-    base = _describe_loaded(name, source, model, chat_tokenizer)
+    chat_tokenizer = ChatTokenizer(tokenizer, _end_ids(model), _context_length(model), rows)
+    base = _describe_loaded(name, weights_sha256, model, chat_tokenizer)
     return BaseRuntime(base, model, chat_tokenizer, Bank(), PrefixCache(prefix_cache_bytes))
+
+
+def _check_complete(name: str, report: dict[str, Any]) -> None:
+    """Refuse weights that do not fill the model: transformers would start the rest at random."""
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise ModelError(
+            f"The base model {name!r} is not whole: {len(missing)} of its tensors are in no weight file,"
+            f" {missing[0]} among them.",
+            hint="Fetch the model again; every *.safetensors file of it is needed.",
+        )
+
+
+def _check_embedding_rows(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The rows of the embedding; refuse a tokenizer whose ordinary tokens have ids beyond them.
+
+    Some published tokenizers have special tokens beyond the rows, for images for example. They are
+    accepted, and `ChatTokenizer` refuses text that holds one.
+    """
+    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[arg-type,union-attr]
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    beyond = {t: i for t, i in tokenizer.get_vocab().items() if i >= rows and t not in special}
+    if beyond:
+        token, index = max(beyond.items(), key=lambda item: item[1])
+        raise ModelError(
+            f"The tokenizer of {name!r} does not fit the model: it has the token {token!r} with the id"
+            f" {index:,}, and the model has {rows:,} embedding rows.",
+            hint="Give the tokenizer that the model was trained with.",
+        )
+    return rows
 
 
 def _resolve_device(name: str) -> torch.device:
@@ -208,6 +253,8 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder} has no tokenizer.", hint="Save it there: tokenizer.save_pretrained(folder)."
         )
+    check_config_file(folder)
+    check_weight_files(folder)
 
 
 def _end_ids(model: PreTrainedModel) -> list[int]:
@@ -224,7 +271,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _describe_loaded(
-    name: str, source: str, model: PreTrainedModel, tokenizer: ChatTokenizer
+    name: str, weights_sha256: str, model: PreTrainedModel, tokenizer: ChatTokenizer
 ) -> BaseModel:
     config, hf_tokenizer = model.config.get_text_config(), tokenizer.hf_tokenizer
     return BaseModel(
@@ -235,7 +282,7 @@ def _describe_loaded(
             ),
             tokenizer=_digest_json(_tokenizer_state(hf_tokenizer)),
             template=_digest_json(hf_tokenizer.chat_template or ""),
-            weights=_weights_digest(source),
+            weights=weights_sha256,
             vocabulary=len(hf_tokenizer),
         ),
         architecture=config.model_type,
@@ -271,19 +318,8 @@ def _digest_json(value: object) -> str:
 
 
 def _weights_digest(source: str) -> str:
-    """Over every weight file: whole up to 64 MiB, above that its header and 256 samples of 64 KiB."""
-    digest = hashlib.sha256()
-    for path in _weight_files(source):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            if size <= _HASH_WHOLE_BYTES:
-                digest.update(file.read())
-                continue
-            for i in range(256):
-                file.seek(i * (size - 65536) // 255)
-                digest.update(file.read(65536))
-    return digest.hexdigest()
+    """Over the whole content of every weight file."""
+    return weights_digest(_weight_files(source))
 
 
 def _weight_files(source: str) -> list[Path]:

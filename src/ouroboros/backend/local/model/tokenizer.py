@@ -1,13 +1,15 @@
 """Prompts and outputs as token ids, exactly as the model will see them when it serves."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from ouroboros.domain.data import Prompt, to_messages
-from ouroboros.domain.errors import ModelError, TooLong
+from ouroboros.backend.local.model.template_limit import time_limit
+from ouroboros.domain.data import Continuation, Prompt, to_messages
+from ouroboros.domain.errors import InvalidExample, ModelError, TooLong
 
 _SENTINEL = "\u2983answer\u2984"
 _CACHED_PAIRS = 512
@@ -15,6 +17,17 @@ _CACHED_PAIRS = 512
 
 _SAMPLE_PROMPTS = ("hello", "1 + 1 =", "Who?\n", "\u00e9 ")
 """Prompts that end in different ways."""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's byte-level alphabet: the character that stands for each byte, as bytes by character."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    shifted = {chr(256 + n): byte for n, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printable} | shifted
+
+
+_BYTE_OF = _byte_alphabet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +47,58 @@ class ChatTokenizer:
     Prompt and output are tokenized apart, so that a prompt has the same ids in training as in serving.
     `end_ids` are the ids that end an answer; `end_id` is the one that training teaches.
     `invocation_tokens` are the ids of the template's generation prompt, which every prompt ends with;
-    empty without a template.
+    empty without a template. `rows` counts those of the model's embedding: text with a token beyond them
+    is refused.
     """
 
     def __init__(
-        self, hf_tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], context: int
+        self,
+        hf_tokenizer: PreTrainedTokenizerBase,
+        end_ids: Sequence[int],
+        context: int,
+        rows: int = 1 << 31,
     ) -> None:
         self.hf_tokenizer = hf_tokenizer
+        self._rows = rows
         self.context = context
         candidates = dict.fromkeys([*end_ids, hf_tokenizer.eos_token_id])
         self.end_ids = frozenset(i for i in candidates if isinstance(i, int))
         self.end_id = self._find_end_id()
         self._cached_encode = lru_cache(maxsize=_CACHED_PAIRS)(self._encode_pair)
         self.invocation_tokens = self._find_invocation_tokens()
+        self._special_ids = frozenset(hf_tokenizer.all_special_ids)
+        fast = getattr(hf_tokenizer, "backend_tokenizer", None)
+        self._byte_level = "ByteLevel" in repr(getattr(fast, "decoder", ""))
 
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
         if self.hf_tokenizer.chat_template is None:
             text = "\n".join(m.content for m in to_messages(prompt))
-            return tuple(self.hf_tokenizer.encode(text))
+            return tuple(self._check_ids(self.hf_tokenizer.encode(text)))
         return tuple(self._encode_text(self._render_template(prompt)))
+
+    def encode_continuation(self, prompt: Continuation) -> tuple[int, ...]:
+        """Ids of a text without the chat template, as a text of the base's training begins."""
+        if isinstance(prompt.text, str):
+            return tuple(self._check_ids(self.hf_tokenizer.encode(prompt.text)))
+        highest, size = max(prompt.text), min(len(self.hf_tokenizer), self._rows)
+        if highest >= size:
+            raise InvalidExample(
+                f"The prompt holds the token id {highest}; the vocabulary has {size:,}.",
+                hint="Tokenize the prompt with this model's tokenizer.",
+            )
+        return prompt.text
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for; a byte-level vocabulary has parts of characters."""
+        name = str(self.hf_tokenizer.convert_ids_to_tokens(token))
+        if token in self._special_ids:
+            return name.encode()
+        if self._byte_level:
+            return bytes(_BYTE_OF[c] for c in name if c in _BYTE_OF)
+        if re.fullmatch("<0x[0-9A-F]{2}>", name):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("\u2581", " ").encode()
 
     def encode_pair(self, prompt: Prompt, output: str, what: str = "The example") -> TokenizedPair:
         """Ids of a whole row; `TooLong` if it does not fit the context. Nothing is ever cut."""
@@ -85,15 +130,27 @@ class ChatTokenizer:
         )  # type: ignore[return-value]  # one sequence gives one string
 
     def _encode_text(self, text: str) -> list[int]:
-        return self.hf_tokenizer.encode(text, add_special_tokens=False)
+        return self._check_ids(self.hf_tokenizer.encode(text, add_special_tokens=False))
+
+    def _check_ids(self, ids: list[int]) -> list[int]:
+        """The ids, each of which has a row in the model's embedding."""
+        beyond = [i for i in ids if i >= self._rows]
+        if beyond:
+            token = self.hf_tokenizer.convert_ids_to_tokens(beyond[0])
+            raise InvalidExample(
+                f"The text holds the token {token!r}, for which the model has no embedding.",
+                hint="Leave it out.",
+            )
+        return ids
 
     def _render_template(self, prompt: Prompt, answer: str | None = None) -> str:
         messages = [{"role": m.role, "content": m.content} for m in to_messages(prompt)]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        return self.hf_tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer is None
-        )  # type: ignore[return-value]
+        with time_limit():
+            return self.hf_tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=answer is None
+            )  # type: ignore[return-value]
 
     def _find_invocation_tokens(self) -> tuple[int, ...]:
         """The template's generation prompt; where it has none, all that its prompts end with."""
@@ -101,7 +158,8 @@ class ChatTokenizer:
             return ()
         common_suffix = _common_suffix([self.encode_prompt(p) for p in _SAMPLE_PROMPTS])
         messages = [{"role": "user", "content": _SAMPLE_PROMPTS[0]}]
-        without_invocation: str = self.hf_tokenizer.apply_chat_template(messages, tokenize=False)  # type: ignore[assignment]
+        with time_limit():
+            without_invocation: str = self.hf_tokenizer.apply_chat_template(messages, tokenize=False)  # type: ignore[assignment]
         generation_prompt = tuple(
             self._encode_text(self._render_template(_SAMPLE_PROMPTS[0]).removeprefix(without_invocation))
         )

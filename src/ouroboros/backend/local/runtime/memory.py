@@ -69,6 +69,11 @@ def free_bytes(device: torch.device) -> int | None:
     return free + reusable_bytes()
 
 
+def free_memory() -> int | None:
+    """As `free_bytes`, of the machine's own memory."""
+    return free_bytes(torch.device("cpu"))
+
+
 def format_bytes(count: int) -> str:
     """Bytes as people read them."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

@@ -51,9 +51,9 @@ class ActiveRequest:
     def adapter(self) -> BankedAdapter | None:
         return self.answer.question.adapter
 
-    def push(self, token: int, logprob: float) -> bool:
+    def push(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]] = ()) -> bool:
         """Take the next token and tell of it; whether the answer goes on."""
-        piece = self.answer.push(token, logprob)
+        piece = self.answer.push(token, logprob, alternatives)
         if self.tell is not None:
             self.tell(piece)
         if self.answer.finish:
@@ -243,6 +243,10 @@ class ContinuousBatch:
         highest, likeliest = logits.max(-1)
         highest, norms = torch.stack([highest, logits.logsumexp(-1)]).tolist()
         likeliest = likeliest.tolist()
+        # Only rows that asked for alternatives pay for them.
+        tops = {
+            i: _likeliest(logits[i], one.answer.top) for i, one in enumerate(seats) if one.answer.top
+        }
         going = []
         for i, one in enumerate(seats):
             try:
@@ -255,7 +259,8 @@ class ContinuousBatch:
                 if not one.answer.greedy:
                     token = one.answer.sample(logits[i])
                     logit = float(logits[i, token])
-                going.append(one.push(token, logit - norms[i]))
+                others = [(other, value - norms[i]) for other, value in tops.get(i, ())]
+                going.append(one.push(token, logit - norms[i], others))
             except Exception as error:  # whatever it is, it is this row's alone
                 one.fail(error)
                 going.append(False)
@@ -271,3 +276,9 @@ class ContinuousBatch:
         for seat in self._rows:
             seat.fail(error)
         self._rows, self._columns = [], KVCache()
+
+
+def _likeliest(logits: Float[Tensor, "V"], count: int) -> list[tuple[int, float]]:
+    """The `count` likeliest tokens with their logits, the likeliest first."""
+    values, tokens = logits.topk(min(count, len(logits)))
+    return list(zip(tokens.tolist(), values.tolist(), strict=True))
