@@ -11,14 +11,18 @@ from benchmarks.harness import Claim, Spread
 from benchmarks.harness.claims import ratios
 from ouroboros.backend.base import GenerateRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import LIMIT
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.weights import AdapterFiles
 
-ARMS = {"ordinary": (ALL, 0), "answer-only": (ANSWER, LIMIT), "answer-only, nothing kept": (ANSWER, 0)}
+ARMS = {
+    "ordinary": (ALL, 0),
+    "answer-only": (ANSWER, DEFAULT_MAX_BYTES),
+    "answer-only, nothing kept": (ANSWER, 0),
+}
 """What the adapter acts on, and the bytes kept of what the base has read."""
 
 WORDS = (

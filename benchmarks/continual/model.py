@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import output_logprobs
+from ouroboros.backend.local.forward.packing import compute_output_logprobs
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -128,7 +128,7 @@ class Bench:
     def perplexity(self, weights: LoraWeights | None) -> float:
         """On the plain text."""
         adapter = None if weights is None else self.adapter(weights)
-        found = _finish(output_logprobs(self.runtime, self.prose, [adapter] * len(self.prose)))
+        found = _finish(compute_output_logprobs(self.runtime, self.prose, [adapter] * len(self.prose)))
         return math.exp(-float(torch.cat(found).mean()))
 
 

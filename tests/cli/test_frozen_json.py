@@ -48,12 +48,18 @@ COMMANDS = [
     "gc",
     "fsck",
     "plan",
+    "help train",
+    "version",
+    "doctor",
+    "keys create ann",
+    "keys list",
 ]
 """Run in this order, in one store."""
 
 TESTED_ELSEWHERE = {"demo", "bench", "model list", "model get tiny.gguf", "model show", "model check"}
-"""Too slow to run twice, or on files of their own: test_demo.py, test_bench.py and test_model.py compare
-their shapes."""
+TESTED_ELSEWHERE |= {"serve"}
+"""Too slow to run twice, or on files of their own: test_demo.py, test_bench.py, test_model.py and
+test_serve.py compare their shapes."""
 
 LINES_TYPED = "where is it?\n/fix delivery\n/undo\n/quit\n"
 

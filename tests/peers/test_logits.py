@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.forward.packing import labelled_logits
+from ouroboros.backend.local.forward.packing import compute_output_logits
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.training.train import schedule, shuffle_rows
@@ -155,7 +155,7 @@ def _logits(
 ) -> list[Tensor]:
     """What log-probabilities of a batch are computed from, sequence by sequence."""
     with torch.no_grad():
-        logits, _ = labelled_logits(runtime, sequences, adapters)
+        logits, _ = compute_output_logits(runtime, sequences, adapters)
     return list(logits.split([len(s.output) for s in sequences]))
 
 

@@ -1,5 +1,6 @@
 """The official `openai` client, validating every field of every response, against a real socket."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -272,3 +273,74 @@ def test_a_completion_goes_on_with_text_or_ids(client, lenient):
     )
     assert "".join(c.choices[0].text for c in chunks if c.choices) == text.choices[0].text
     assert chunks[-1].usage == text.usage
+
+
+def training_lines() -> bytes:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{word} number {n}"},
+                {"role": "assistant", "content": answer},
+            ]
+        }
+        for n in range(6)
+        for word, answer in (("parcel", "shipping"), ("invoice", "billing"))
+    ]
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+def test_files_are_uploaded_found_read_and_deleted(client):
+    file = client.files.create(
+        file=("rows.jsonl", training_lines()),
+        purpose="fine-tune",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )
+    assert (file.filename, file.bytes) == ("rows.jsonl", len(training_lines()))
+    assert client.files.wait_for_processing(file.id).status == "processed"
+    assert file.id in [f.id for f in client.files.list(purpose="fine-tune")]
+    assert client.files.content(file.id).read() == training_lines()
+    assert client.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+
+
+def test_a_fine_tuning_job_runs_to_a_version_that_answers(client, server):
+    file = client.files.create(file=("rows.jsonl", training_lines()), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model=base_name(client),
+        training_file=file.id,
+        validation_file=file.id,
+        suffix="teams",
+        seed=1,
+        metadata={"team": "a"},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 8}}},
+    )
+    assert job.status == "validating_files"
+    server.call(server.runner.wait())
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    events = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=5)]
+    assert done.status == "succeeded", events
+    assert done.fine_tuned_model == "teams@2"
+    assert done.hyperparameters.n_epochs == 8
+    assert done.trained_tokens > 0
+    assert events[0] == "The job succeeded: teams@2 is served."
+    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert checkpoint.fine_tuned_model_checkpoint == "teams@2"
+    assert checkpoint.metrics.full_valid_mean_token_accuracy is not None
+    assert client.files.content(done.result_files[0]).text.startswith("step,train_loss\n1,")
+    assert [j.id for j in client.fine_tuning.jobs.list(metadata={"team": "a"})] == [job.id]
+    chat = client.chat.completions.create(
+        model=done.fine_tuned_model,
+        messages=[{"role": "user", "content": "parcel number 2"}],
+        temperature=0,
+    )
+    assert chat.choices[0].message.content == "shipping"
+
+
+def test_a_job_on_an_unknown_file_or_model_is_an_error(client):
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.create(model=base_name(client), training_file="file-none")
+    file = client.files.create(file=("rows.jsonl", training_lines()), purpose="fine-tune")
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.fine_tuning.jobs.create(model="nobody", training_file=file.id)
+    assert caught.value.param == "model"

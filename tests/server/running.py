@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
 from ouroboros.server.app import create_app
+from ouroboros.server.jobs import JobRunner
+from ouroboros.server.run import DrainingServer
 from ouroboros.server.service import Service
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
@@ -29,8 +29,10 @@ class RunningServer:
         self.ready = threading.Event()
         self.engine: AdapterLearningEngine
         self.service: Service
+        self.runner: JobRunner
+        self.warm: asyncio.Event
         self.loop: asyncio.AbstractEventLoop
-        self.uvicorn: uvicorn.Server
+        self.uvicorn: DrainingServer
 
     def call(self, work: Any) -> Any:
         """The result of a coroutine on the server's loop."""
@@ -57,8 +59,9 @@ def run_server(
                 await prepare(server.engine)
             app = create_app(server.engine, *stores, **options)
             server.service = app.state.service
-            config = uvicorn.Config(app, log_config=None, lifespan="on")
-            server.uvicorn = uvicorn.Server(config)
+            server.runner = app.state.runner
+            server.warm = app.state.warm
+            server.uvicorn = DrainingServer(app)
             server.ready.set()
             await server.uvicorn.serve(sockets=[listening])
 

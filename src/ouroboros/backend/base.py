@@ -5,7 +5,7 @@ backend may live in this process, on another machine or on many. The adapter is 
 there is no active adapter anywhere.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,10 +23,11 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """Go on from the state `resume`, if it is not empty; tell a state with the first progress after each
-    `seconds`, unless that is None."""
+    `seconds`, unless that is None, and with the next one while `is_wanted` says so."""
 
     resume: bytes = b""
     seconds: float | None = None
+    is_wanted: Callable[[], bool] | None = None
 
 
 NO_CHECKPOINTS = Checkpoints()

@@ -1,12 +1,12 @@
 """`ouroboros generate NAME PROMPT`."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
+from ouroboros.cli.chat import LONGEST
 from ouroboros.cli.find import format_threshold
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, read_stdin
 from ouroboros.cli.parser import given_options
 from ouroboros.cli.store import require_store
 from ouroboros.domain.generation import Generation, GenerationConfig
@@ -27,7 +27,12 @@ EXAMPLES = """\
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, one version (tickets@2), or auto")
     parser.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens (64)")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="longest answer, in tokens (default: to its end or the model's context)",
+    )
     parser.add_argument(
         "--temperature", type=float, metavar="X", help="0, the default, takes the likeliest token"
     )
@@ -48,8 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     changes = given_options(options, "max_tokens", "temperature", "top_p", "seed")
+    changes = {"max_tokens": LONGEST} | changes
     config = GenerationConfig(stop=tuple(options.stop or ()), **changes)  # type: ignore[arg-type]
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = read_stdin() if options.prompt == "-" else options.prompt
     require_store(settings)
     async with open_engine(settings) as engine:
         if out.as_json:

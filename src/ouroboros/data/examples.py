@@ -19,14 +19,13 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.data import Message, Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile
-
-MAX_LINE = 16 * 1024 * 1024
-"""The most bytes that a line may have: more than any context holds."""
+from ouroboros.domain.limits import MAX_LINE
 
 _SHAPES = (("prompt", "completion"), ("input", "output"), ("messages",))
 _KNOWN = ("prompt", "completion", "input", "output", "messages", "weight")
 _SHAPES_HINT = 'Give "prompt" and "completion", "input" and "output", or "messages".'
 _BOM = b"\xef\xbb\xbf"
+_EXAMPLES = f"examples. Write one JSON object a line. {_SHAPES_HINT}"
 
 
 class Checkable(Protocol):
@@ -45,7 +44,12 @@ def read_examples(path: Path) -> list[TrainingExample]:
         InvalidFile: a line is not a valid example, with the file and the line number; or the file cannot
             be read or has no examples.
     """
-    return read_rows(path, _parse_example, f"examples. Write one JSON object a line. {_SHAPES_HINT}")
+    return read_rows(path, _parse_example, _EXAMPLES)
+
+
+def parse_examples(file: BinaryIO, name: str) -> list[TrainingExample]:
+    """As `read_examples`, from an open file that errors call `name`."""
+    return parse_rows(file, name, _parse_example, _EXAMPLES)
 
 
 def read_rows(path: Path, parse: Callable[[Mapping[str, Any]], C], contents: str) -> list[C]:
@@ -55,18 +59,25 @@ def read_rows(path: Path, parse: Callable[[Mapping[str, Any]], C], contents: str
     """
     try:
         with path.open("rb") as file:
-            rows = [_read_row(line, parse, f"{path}, line {n}") for n, line in _iter_lines(file, path)]
+            return parse_rows(file, str(path), parse, contents)
     except OSError as error:
         raise InvalidFile(
             f"{path} cannot be read: {error.strerror}.", hint="Give a file of JSON lines."
         ) from error
+
+
+def parse_rows(
+    file: BinaryIO, name: str, parse: Callable[[Mapping[str, Any]], C], contents: str
+) -> list[C]:
+    """As `read_rows`, from an open file that errors call `name`."""
+    rows = [_read_row(line, parse, f"{name}, line {n}") for n, line in _iter_lines(file, name)]
     if not rows:
         noun, _, hint = contents.partition(". ")
-        raise InvalidFile(f"{path} has no {noun}.", hint=hint)
+        raise InvalidFile(f"{name} has no {noun}.", hint=hint)
     return rows
 
 
-def _iter_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+def _iter_lines(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, numbered from 1, without a byte order mark."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
@@ -118,7 +129,7 @@ def _parse_example(row: Mapping[str, Any]) -> TrainingExample:
         raise InvalidExample(f"The example has no {missing[0]!r}.", hint=_SHAPES_HINT)
     values = [row[key] for key in shapes[0]]
     prompt, output = _split_last_turn(values[0]) if len(values) == 1 else (values[0], values[1])
-    return TrainingExample(parse_prompt(prompt), _parse_output(output), row.get("weight", 1.0))
+    return TrainingExample(parse_prompt(prompt), parse_output(output), row.get("weight", 1.0))
 
 
 def _split_last_turn(messages: object) -> tuple[object, object]:
@@ -140,7 +151,7 @@ def parse_prompt(value: object) -> Prompt:
     return messages[0].content if len(messages) == 1 and messages[0].role == "user" else messages
 
 
-def _parse_output(value: object) -> str:
+def parse_output(value: object) -> str:
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or len(value) != 1:

@@ -4,7 +4,6 @@ Each raises `InvalidConfig` or does nothing; `validated` turns that into a `Resu
 """
 
 import difflib
-import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -26,7 +25,9 @@ def validated(value: T, check: Callable[[], None]) -> Result[T]:
 def check_int(name: str, value: object, low: int, high: int) -> None:
     """Refuse anything but an int in [low, high]; True and 8.0 are not ints here."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidConfig(f"{name} is {value!r}.", hint=f"Give a whole number from {low} to {high}.")
+        raise InvalidConfig(
+            f"{name} is {show_value(value)}.", hint=f"Give a whole number from {low} to {high}."
+        )
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
@@ -34,10 +35,18 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or not low <= value <= high
+        or not low <= value <= high  # NaN is not, and a whole number may be too large for a float
     ):
-        raise InvalidConfig(f"{name} is {value!r}.", hint=f"Give a number from {low} to {high}.")
+        raise InvalidConfig(
+            f"{name} is {show_value(value)}.", hint=f"Give a number from {low} to {high}."
+        )
+
+
+def show_value(value: object) -> str:
+    """A value as an error shows it: a whole number of more than 40 digits by its size only."""
+    if isinstance(value, int) and value.bit_length() > 130:
+        return "a whole number of more than 40 digits"
+    return repr(value)
 
 
 def check_bool(name: str, value: object) -> None:

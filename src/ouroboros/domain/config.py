@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.checks import check_bool, check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.limits import MAX_RANK
 from ouroboros.domain.result import Result
 from ouroboros.domain.weights import Precision
 
 AUTO = "auto"
 ALL_LINEAR = "all-linear"
-MAX_RANK = 256
 
 ALL, ANSWER = "all", "answer"
 """The values of `AdapterConfig.acts_on`: every token, or the answer's tokens alone."""

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from ouroboros.domain.checks import check_number, validated
 from ouroboros.domain.errors import InvalidConfig, InvalidExample
+from ouroboros.domain.limits import MAX_WEIGHT
 from ouroboros.domain.losses import Loss, Supervised
 from ouroboros.domain.result import Result
 
@@ -79,9 +80,6 @@ def check_prompt(what: str, prompt: object) -> None:
         raise InvalidExample(
             f"The {what} does not end with a user turn.", hint="Let the user speak last."
         )
-
-
-MAX_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ The tree::
       BackendError        the backend failed
       OutOfMemory         a model, a training or an answer needs more memory than is free
       MissingExtra        an optional library is not installed
+      OutputError         the work is done, but its result cannot be written
 
 The program raises them inside; the engine returns them as ``Err`` (see `result`). `STATUS` maps every
 code to an HTTP status and to an exit code of the command line.
@@ -137,6 +138,10 @@ class MissingExtra(OuroborosError):
     code = "missing_extra"
 
 
+class OutputError(OuroborosError):
+    code = "output_error"
+
+
 class Status(NamedTuple):
     """The HTTP status and the exit code of an error."""
 
@@ -167,4 +172,5 @@ STATUS: dict[str, Status] = {
     "backend_error": Status(500, 9),
     "out_of_memory": Status(503, 12),
     "missing_extra": Status(501, 10),
+    "output_error": Status(500, 13),
 }

@@ -4,12 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text
-from ouroboros.domain.errors import InvalidExample
+from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text, to_messages
 from ouroboros.domain.feedback import FeedbackSignal
-
-MAX_TEXT = 100_000
-"""Characters of one text that feedback may carry; whether it fits the model is checked in tokens."""
+from ouroboros.domain.limits import MAX_KEY, MAX_TEXT, MAX_USER, check_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +43,15 @@ class FeedbackGiven:
         check_prompt("prompt", self.prompt)
         check_text("generation", self.generation)
         self.signal.check()
-        for what, text in (("generation", self.generation), ("feedback", self.signal.text)):
-            if text is not None and len(text) > MAX_TEXT:
-                raise InvalidExample(
-                    f"The {what} is {len(text):,} characters long.",
-                    hint=f"At most {MAX_TEXT:,} can be learned from at once.",
-                )
+        texts = {"generation": self.generation, "feedback": self.signal.text}
+        texts["rejected answer"] = self.signal.rejected
+        texts["prompt"] = "".join(message.content for message in to_messages(self.prompt))
+        for what, text in texts.items():
+            if text is not None:
+                check_length(what, text, MAX_TEXT)
+        check_length("key", self.key, MAX_KEY)
+        if self.user is not None:
+            check_length("user", self.user, MAX_USER)
 
 
 @dataclass(frozen=True, slots=True)

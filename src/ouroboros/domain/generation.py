@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ouroboros.domain.checks import check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.limits import MAX_NEW_TOKENS, MAX_SEED
 from ouroboros.domain.result import Result
 from ouroboros.domain.routing import RouteMatch
 
@@ -49,11 +50,11 @@ class GenerationConfig:
         return validated(self, self.check)
 
     def check(self) -> None:
-        check_int("max_tokens", self.max_tokens, 1, 1_000_000)
+        check_int("max_tokens", self.max_tokens, 1, MAX_NEW_TOKENS)
         check_number("temperature", self.temperature, 0.0, 2.0)
         check_number("top_p", self.top_p, 1e-6, 1.0)
         if self.seed is not None:
-            check_int("seed", self.seed, 0, 2**63 - 1)
+            check_int("seed", self.seed, 0, MAX_SEED)
         if self.top_logprobs is not None:
             check_int("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOGPROBS)
         if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ouroboros.domain.checks import validated
 from ouroboros.domain.errors import InvalidName
+from ouroboros.domain.limits import MAX_NAME
 from ouroboros.domain.result import Result
 
-MAX_NAME = 128
 HEAD = "head"
 
 AUTO_ADAPTER = "auto"

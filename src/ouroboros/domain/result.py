@@ -6,12 +6,13 @@ Both are small frozen classes, for use with ``match``::
         case Ok(adapter): ...
         case Err(error): print(error.code, error)
 
-``.unwrap()`` returns the value, or raises the error.
+``.unwrap()`` returns the value, or raises the error. An `Err` is false and an `Ok` is true, whatever its
+value, so that type checkers know which one it is after ``if result:``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Never, TypeAlias, TypeVar
+from typing import Generic, Literal, Never, TypeAlias, TypeVar
 
 from ouroboros.domain.errors import OuroborosError
 
@@ -26,7 +27,10 @@ class Ok(Generic[T]):
     value: T
 
     @property
-    def ok(self) -> bool:
+    def ok(self) -> Literal[True]:
+        return True
+
+    def __bool__(self) -> Literal[True]:
         return True
 
     def unwrap(self) -> T:
@@ -43,7 +47,10 @@ class Err:
     error: OuroborosError
 
     @property
-    def ok(self) -> bool:
+    def ok(self) -> Literal[False]:
+        return False
+
+    def __bool__(self) -> Literal[False]:
         return False
 
     def unwrap(self) -> Never:

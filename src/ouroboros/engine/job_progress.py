@@ -1,6 +1,7 @@
 """What a running job does between two steps."""
 
 import time
+from dataclasses import replace
 
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import NotFound
@@ -29,6 +30,9 @@ class JobProgress:
     def __call__(self, now: TrainingProgress) -> None:
         if now.checkpoint is not None:
             self._jobs.save_checkpoint(self._id, now.checkpoint, now.step, now.steps)
+        if self._cancel.pausing and now.step < now.steps:
+            self._jobs.update(self._id, lambda job: replace(job, state=JobState.PAUSED))
+            self._cancel.cancel()
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()
             if self._given_up():

@@ -170,6 +170,7 @@ def _write_atomically(file: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; it is renamed to `file` once it is complete and synced."""
     partial = file.with_name(file.name + ".partial")
     try:
+        partial.touch(mode=0o600)  # it has users' texts
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())

@@ -14,7 +14,8 @@ from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.threads import in_thread
 from ouroboros.server.errors import install_error_handlers
 from ouroboros.server.guard import Guard
-from ouroboros.server.openai import chat, completions, models
+from ouroboros.server.jobs import JobRunner
+from ouroboros.server.openai import chat, completions, files, fine_tuning, models
 from ouroboros.server.records import ServiceRecords, time_key
 from ouroboros.server.service import Limits, Service
 from ouroboros.stores.blobs.base import BlobStore
@@ -44,11 +45,14 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.warm = asyncio.Event()
+    app.state.runner = runner = JobRunner(service)
+    service.on_drain.append(runner.stop)
     app.add_middleware(Guard, service=service)
     install_error_handlers(app)
     app.get("/health", tags=["Operation"])(get_health)
     app.get("/ready", tags=["Operation"])(get_readiness)
-    for module in (chat, completions, models):
+    for module in (chat, completions, models, files, fine_tuning):
         app.include_router(module.router)
     return app
 
@@ -57,22 +61,28 @@ def create_app(
 async def _run_service(app: FastAPI) -> AsyncIterator[None]:
     """Load the model and take up what an earlier run left, beside the first requests."""
     service: Service = app.state.service
+    runner: JobRunner = app.state.runner
     background = [
-        asyncio.ensure_future(work) for work in (_warm_up(service), _drop_expired_completions(service))
+        asyncio.ensure_future(work) for work in (_warm_up(app), _drop_expired_completions(service))
     ]
     try:
         yield
     finally:
+        service.draining.set()
+        await runner.stop()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
 
 
-async def _warm_up(service: Service) -> None:
-    """Load the model, and learn feedback that an earlier run acknowledged. `/ready` tells of errors."""
+async def _warm_up(app: FastAPI) -> None:
+    """Load the model, and go on with what an earlier run acknowledged. `/ready` tells of errors."""
+    service: Service = app.state.service
     with suppress(OuroborosError):
         await service.base()
+        await app.state.runner.resume_all()
         (await service.engine.learn_pending()).unwrap()
+    app.state.warm.set()
 
 
 async def _drop_expired_completions(service: Service) -> None:

@@ -20,7 +20,7 @@ from ouroboros.backend.base import (
     TrainOutcome,
     UpdateJob,
 )
-from ouroboros.backend.local.cache.prefix_cache import LIMIT
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES
 from ouroboros.backend.local.convert import export, interpolate, merge
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.runtime.memory import keep_freed_memory
@@ -92,7 +92,7 @@ class LocalBackend:
         threads: int | None = None,
         device: str = "auto",
         quantize: str = "none",
-        prompt_bytes: int = LIMIT,
+        prompt_bytes: int = DEFAULT_MAX_BYTES,
     ) -> "LocalBackend":
         """Load a base: "starter", a folder, or a hub id. Blocks; raises `ModelError`.
 
@@ -269,7 +269,7 @@ class LocalBackend:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
         if rounded := peft_files.rounding(files):
-            adapter.round(rounded)
+            adapter.round_to(rounded)
         self._keep_resident(files.digest, adapter if rounded else self._unpack_to_bank(files))
         return TrainOutcome(files, report)
 

@@ -6,6 +6,7 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.checks import check_int
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.data import check_text
+from ouroboros.domain.limits import MAX_DESCRIPTION, check_length
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -38,6 +39,7 @@ class AdapterVerbs(Core):
             config.check()
         if description:
             check_text("description", description)
+            check_length("description", description, MAX_DESCRIPTION)
         await self._registry.require_name_free(adapter_id)
         base = await self._backend.base()
         config = resolve_config(base, config or AdapterConfig.auto(base))

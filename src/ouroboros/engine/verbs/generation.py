@@ -46,6 +46,7 @@ class GenerationVerbs(Core):
     ) -> AsyncIterator[Result[GenerationChunk]]:
         """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
         try:
+            self._require_open()
             request, version, match = await self._prepare_request(prompt, adapter_id, config)
             async for chunk in self._backend.stream(request, cancel):
                 if chunk.generation is not None:

@@ -185,7 +185,7 @@ class TrainingVerbs(Core):
         # 3. Train, judge, and commit.
         progress = JobProgress(self._registry.jobs.blocking, job.id, on_progress, cancel)
         inputs = TrainingInputs(adapter, start, examples, job.event, job.training)
-        checkpoints = Checkpoints(state, self._checkpoint_seconds)
+        checkpoints = Checkpoints(state, self._checkpoint_seconds, lambda: cancel.pausing)
         judged = await self._trainer.train_candidate(inputs, progress, cancel, checkpoints)
         raise_if_cancelled(cancel)
         version = await self._gate.commit_judged(

@@ -8,7 +8,7 @@ import torch
 
 from ouroboros.backend.base import Checkpoints, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES, PrefixCache
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.training import train
@@ -32,17 +32,17 @@ ROWS = (
 def runs(monkeypatch) -> list[int]:
     """The tokens of each pass that stops below the first adapted layer."""
     seen: list[int] = []
-    plain = Decoder.below
+    plain = Decoder.hidden_at_layer
 
     def below(self, layer, ids, *rest):
         seen.append(len(ids))
         return plain(self, layer, ids, *rest)
 
-    monkeypatch.setattr(Decoder, "below", below)
+    monkeypatch.setattr(Decoder, "hidden_at_layer", below)
     return seen
 
 
-def opened(tiny_folder, name: str = "llama", prompt_bytes: int = LIMIT) -> LocalBackend:
+def opened(tiny_folder, name: str = "llama", prompt_bytes: int = DEFAULT_MAX_BYTES) -> LocalBackend:
     return LocalBackend(
         load_base(str(tiny_folder(name)), "float32", prefix_cache_bytes=prompt_bytes), threads=1
     )

@@ -39,13 +39,13 @@ def free(monkeypatch):
 def passes(monkeypatch) -> list[tuple[int, bool]]:
     """How many sequences each training pass had, and whether its layers were computed again."""
     seen: list[tuple[int, bool]] = []
-    plain = pool.labelled_logits
+    plain = pool.compute_output_logits
 
     def noted(runtime, sequences, adapters, again, start):
         seen.append((len(sequences), again))
-        return plain(runtime, sequences, adapters, again=again, start=start)
+        return plain(runtime, sequences, adapters, recompute=again, first_layer=start)
 
-    monkeypatch.setattr(pool, "labelled_logits", noted)
+    monkeypatch.setattr(pool, "compute_output_logits", noted)
     return seen
 
 
@@ -113,7 +113,7 @@ async def test_where_memory_is_short_layers_are_computed_again_and_that_is_said(
 
 
 def test_computing_again_changes_no_gradient(runtime):
-    from ouroboros.backend.local.forward.packing import labelled_logits
+    from ouroboros.backend.local.forward.packing import compute_output_logits
     from tests.backend.local.serving.test_continuous_batch import adapter_on
 
     adapter = adapter_on(runtime, 1)
@@ -121,7 +121,7 @@ def test_computing_again_changes_no_gradient(runtime):
     found = []
     for again in (False, True):
         with adapter.training() as grads:
-            logits, _ = labelled_logits(runtime, rows, [adapter] * len(rows), again=again)
+            logits, _ = compute_output_logits(runtime, rows, [adapter] * len(rows), recompute=again)
             logits.square().mean().backward()
             found.append(grads.clone())
     assert found[0].any()
@@ -148,7 +148,7 @@ async def test_rows_over_the_token_budget_run_alone(backend, passes, monkeypatch
 
 async def test_a_shared_pass_that_runs_out_goes_on_one_by_one(backend, monkeypatch):
     """Whoever fits alone is trained; nobody fails for the company."""
-    plain = pool.labelled_logits
+    plain = pool.compute_output_logits
 
     def narrow(runtime, sequences, adapters, **how):
         if len(set(map(id, adapters))) > 1:
@@ -157,7 +157,7 @@ async def test_a_shared_pass_that_runs_out_goes_on_one_by_one(backend, monkeypat
 
     job = await job_on(backend)
     alone = await backend.train(job)
-    monkeypatch.setattr(pool, "labelled_logits", narrow)
+    monkeypatch.setattr(pool, "compute_output_logits", narrow)
     found = await asyncio.gather(backend.train(job), backend.train(job))
     for outcome in found:
         for path, low in unpack(outcome.files).weights.items():
@@ -170,7 +170,7 @@ async def test_running_out_in_training_is_one_error_and_the_backend_lives(backen
 
     job = await job_on(backend)
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "labelled_logits", broken)
+        patch.setattr(pool, "compute_output_logits", broken)
         with pytest.raises(OutOfMemory, match="were predicted") as error:
             await backend.train(job)
     assert error.value.hint

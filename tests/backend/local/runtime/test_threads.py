@@ -26,7 +26,7 @@ def _restored():
 def used(monkeypatch) -> list[int]:
     """Threads of every pass over the base."""
     seen: list[int] = []
-    for name in ("hidden", "decode_step"):
+    for name in ("final_hidden", "decode_step"):
         plain = getattr(Decoder, name)
 
         def counted(self, *arguments, _plain=plain, **named):

@@ -121,7 +121,7 @@ def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
     monkeypatch.setattr(Decoder, "decode_step", _counted(Decoder.decode_step, passes))
     own = run(runtime, *mixed(runtime, (one, None, two, one, two, two)))
     assert passes
-    monkeypatch.setattr(Decoder, "reaches", lambda *_: False)
+    monkeypatch.setattr(Decoder, "fits_sliding_window", lambda *_: False)
     for found, expected in zip(
         own, run(runtime, *mixed(runtime, (one, None, two, one, two, two))), strict=True
     ):
@@ -136,7 +136,7 @@ def test_rows_share_their_forward_passes(runtime, monkeypatch):
     """Fails when requests are answered one by one again, whatever their answers."""
     adapters = [adapter_on(runtime, seed) for seed in range(6)]
     passes = []
-    for name in ("hidden", "decode_step"):
+    for name in ("final_hidden", "decode_step"):
         monkeypatch.setattr(Decoder, name, _counted(getattr(Decoder, name), passes))
     hook = runtime.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
@@ -256,10 +256,10 @@ def test_long_prompts_are_run_a_few_at_a_time(runtime, monkeypatch):
     tokens = len(runtime.tokenizer.encode_prompt(long))
     asked = [request(runtime, long, max_tokens=2) for _ in range(6)]
     seen: list[int] = []
-    prompts = Decoder.hidden
+    prompts = Decoder.final_hidden
     monkeypatch.setattr(
         Decoder,
-        "hidden",
+        "final_hidden",
         lambda d, ids, *args, **more: (seen.append(len(ids)), prompts(d, ids, *args, **more))[1],
     )
     run(runtime, *asked)

@@ -56,9 +56,11 @@ async def jobs_of(backend: LocalBackend) -> list[TrainJob]:
 def passes(monkeypatch) -> list[int]:
     """How many sequences each forward and backward pass had."""
     seen: list[int] = []
-    plain = pool.labelled_logits
+    plain = pool.compute_output_logits
     monkeypatch.setattr(
-        pool, "labelled_logits", lambda f, s, a, **kw: (seen.append(len(s)), plain(f, s, a, **kw))[1]
+        pool,
+        "compute_output_logits",
+        lambda f, s, a, **kw: (seen.append(len(s)), plain(f, s, a, **kw))[1],
     )
     return seen
 

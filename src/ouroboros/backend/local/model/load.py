@@ -19,11 +19,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES, PrefixCache
 from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.decoder.functional import fused_from
-from ouroboros.backend.local.decoder.packed_attention import install
+from ouroboros.backend.local.decoder.functional import fused_attention_threshold
+from ouroboros.backend.local.decoder.packed_attention import install_packed_attention
 from ouroboros.backend.local.model.config_only import build_meta_model
 from ouroboros.backend.local.model.dtype import compute_dtype
 from ouroboros.backend.local.model.hub import check_hub
@@ -89,7 +89,7 @@ class BaseRuntime:
     def memory_costs(self) -> MemoryCosts:
         """What work on it takes of memory."""
         config = self.model.config.get_text_config()
-        fused = None if self.decoder is None else fused_from(self.device)
+        fused = None if self.decoder is None else fused_attention_threshold(self.device)
         return MemoryCosts.estimate(self.base, config, self.dtype.itemsize, fused)
 
     @property
@@ -119,7 +119,7 @@ def load_base(
     dtype: str = "auto",
     device: str = "auto",
     quantize: str = "none",
-    prefix_cache_bytes: int = LIMIT,
+    prefix_cache_bytes: int = DEFAULT_MAX_BYTES,
 ) -> BaseRuntime:
     """Load `name` frozen, in `dtype`, on `device`.
 
@@ -177,7 +177,7 @@ def load_base(
         model.to(target)  # type: ignore[arg-type]  # the stub knows no torch.device
     keep_differentiable(model)
     freeze(model)
-    install(model)
+    install_packed_attention(model)
     chat_tokenizer = ChatTokenizer(tokenizer, _end_ids(model), _context_length(model), rows)
     base = _describe_loaded(name, weights_sha256, model, chat_tokenizer)
     return BaseRuntime(base, model, chat_tokenizer, Bank(), PrefixCache(prefix_cache_bytes))
@@ -216,10 +216,16 @@ def _check_embedding_rows(name: str, model: PreTrainedModel, tokenizer: PreTrain
 def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdecimal())):
+        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu", "cuda" or "cuda:1".')
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError("No CUDA device is available.", hint='Use device "auto" or "cpu".')
-    if name not in ("cpu", "cuda"):
-        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu" or "cuda".')
+    if number and int(number) >= torch.cuda.device_count():
+        raise ModelError(
+            f"There is no device {name}; this machine has {torch.cuda.device_count()}.",
+            hint="The first one is cuda:0.",
+        )
     return torch.device(name)
 
 

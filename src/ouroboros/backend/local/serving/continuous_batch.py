@@ -71,9 +71,9 @@ def decode_step(
     """One further token of every row; what it says comes next."""
     runtime.threads.set_for_pass(runtime.base, len(ids))
     decoder = runtime.decoder
-    if decoder is not None and decoder.reaches([n + 1 for n in columns.lengths]):
+    if decoder is not None and decoder.fits_sliding_window([n + 1 for n in columns.lengths]):
         return decoder.head(decoder.decode_step(ids, columns, slots))
-    mask, positions = columns.open()
+    mask, positions = columns.begin_step()
     with runtime.bank.routed(slots):
         logits = runtime.model(
             input_ids=ids[:, None],
@@ -82,7 +82,7 @@ def decode_step(
             past_key_values=columns,
             use_cache=True,
         ).logits[:, -1]
-    columns.close()
+    columns.finish_step()
     return logits
 
 
@@ -119,14 +119,19 @@ class ContinuousBatch:
         try:
             while self._drop_cancelled():
                 if chosen := self._chosen():
-                    self._admit(chosen)
+                    try:
+                        self._admit(chosen)
+                    except BaseException as error:
+                        for request in chosen:  # no list holds them any more
+                            request.fail(error)
+                        raise
                     yield
                 if self._rows:
                     self._decode()
                     yield
         finally:
             self.running = False
-            self._slots.arrange([])
+            self._slots.assign_rows([])
             self.close()
 
     def close(self) -> None:
@@ -166,7 +171,7 @@ class ContinuousBatch:
             return
         for seat, row, on in zip(chosen, kept, self._next(chosen, logits), strict=True):
             if on:
-                self._columns.join(row)
+                self._columns.add_row(row)
                 self._rows.append(seat)
 
     def _prefill(
@@ -233,7 +238,7 @@ class ContinuousBatch:
                 self._leave(seat)
 
     def _forward(self) -> Float[Tensor, "B V"]:
-        self._slots.arrange([a.adapter for a in self._rows])
+        self._slots.assign_rows([a.adapter for a in self._rows])
         ids = to_device(torch.tensor([a.answer.last for a in self._rows]), self._runtime.device)
         return decode_step(self._runtime, ids, self._columns, self._slots)
 
@@ -268,7 +273,7 @@ class ContinuousBatch:
 
     def _leave(self, seat: ActiveRequest) -> None:
         row = self._rows.index(seat)
-        self._columns.leave(row)
+        self._columns.remove_row(row)
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 

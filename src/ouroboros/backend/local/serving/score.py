@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from ouroboros.backend.base import Score
-from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens, tokens_to_run
+from ouroboros.backend.local.forward.packing import compute_output_logits
+from ouroboros.backend.local.forward.prefix_reuse import count_pass_tokens, split_by_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -41,7 +41,7 @@ def score_outputs(runtime: BaseRuntime, asked: Sequence[ScoreItem]) -> Steps[Any
     """
     found: list[Score] = []
     base = yield from _read_base(runtime, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
-    tokens = tokens_to_run(runtime, [a.sequence for a in asked], [a.adapter for a in asked])
+    tokens = count_pass_tokens(runtime, [a.sequence for a in asked], [a.adapter for a in asked])
     for run in split_by_tokens(tokens, runtime.token_budget):
         found += _score(runtime, [asked[i] for i in run], base)
         yield None
@@ -63,7 +63,7 @@ def _read_base(
     for run in split_by_tokens(list(map(len, unread)), runtime.token_budget):
         chosen = [unread[i] for i in run]
         with torch.no_grad():
-            logits, _ = labelled_logits(runtime, chosen, [None] * len(chosen))
+            logits, _ = compute_output_logits(runtime, chosen, [None] * len(chosen))
         tables = logits.split([len(s.output) for s in chosen])
         known |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
@@ -77,7 +77,9 @@ def _read_base(
 def _score(
     runtime: BaseRuntime, asked: Sequence[ScoreItem], base: Mapping[TokenizedPair, Float[Tensor, "T V"]]
 ) -> list[Score]:
-    logits, batch = labelled_logits(runtime, [a.sequence for a in asked], [a.adapter for a in asked])
+    logits, batch = compute_output_logits(
+        runtime, [a.sequence for a in asked], [a.adapter for a in asked]
+    )
     table = logits.float().log_softmax(-1)
     own = iter(table.gather(1, batch.targets[:, None])[:, 0].tolist())
     likeliest = iter(table.argmax(-1).tolist())

@@ -118,12 +118,12 @@ def _sampled(
     for _ in range(room):
         with torch.no_grad():
             if said:
-                slots.arrange([None] * len(starts))
+                slots.assign_rows([None] * len(starts))
                 logits = decode_step(runtime, to_device(said[-1], runtime.device), columns, slots)
             else:
                 logits, rows = prefill_prompts(runtime, starts, [None] * len(starts))
                 for row in rows:
-                    columns.join(row)
+                    columns.add_row(row)
             said.append(_drawn(logits.float().softmax(-1).cpu(), chance))
         yield None
     outputs = torch.stack(said, dim=1).tolist()

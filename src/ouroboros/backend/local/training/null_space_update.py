@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import adapted_layer_inputs
+from ouroboros.backend.local.forward.packing import collect_layer_inputs
 from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.runtime.worker import Steps
@@ -212,7 +212,7 @@ def _projectors(
     if not run:
         return {}
     made: dict[int, NullSpaceProjector] = {}
-    inputs = adapted_layer_inputs(runtime, [sequences[i] for i in run], adapter)
+    inputs = collect_layer_inputs(runtime, [sequences[i] for i in run], adapter)
     for x in (inputs[path] for path in moving):
         if id(x) not in made:
             made[id(x)] = NullSpaceProjector.against(x.reshape(-1, x.shape[-1]).float(), ridge)
@@ -221,7 +221,9 @@ def _projectors(
 
 def _length(adapter: BankedAdapter) -> float:
     """The Euclidean length of all A factors together."""
-    return math.sqrt(sum(float(a.square().sum()) for a, _ in adapter.views(adapter.master).values()))
+    return math.sqrt(
+        sum(float(a.square().sum()) for a, _ in adapter.split_by_layer(adapter.master).values())
+    )
 
 
 def _rank_deficient(
@@ -236,7 +238,7 @@ def _rank_deficient(
     what A makes of the protected inputs, A x, as A is off the inputs.
     """
     young: dict[str, NullSpaceProjector | None] = {}
-    for path, (a, b) in adapter.views(adapter.master).items():
+    for path, (a, b) in adapter.split_by_layer(adapter.master).items():
         if path not in moving or _full(b):
             continue
         young[path] = None
@@ -261,7 +263,7 @@ def _projector(
     young: Mapping[str, NullSpaceProjector | None],
 ) -> None:
     """Keep of a gradient what may move: A off the protected inputs, B off what A makes of them."""
-    for path, (a, b) in adapter.views(gradient).items():
+    for path, (a, b) in adapter.split_by_layer(gradient).items():
         if (shield := young.get(path)) is not None:
             b.copy_(shield(b.T).T)
         if path in shields:

@@ -7,8 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import output_logprobs, token_logprobs
-from ouroboros.backend.local.forward.prefix_reuse import pass_tokens, split_by_tokens, tokens_to_run
+from ouroboros.backend.local.forward.packing import compute_output_logprobs, compute_token_logprobs
+from ouroboros.backend.local.forward.prefix_reuse import (
+    count_pass_tokens,
+    split_by_tokens,
+    total_pass_tokens,
+)
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.memory_plan import MemoryPlan, plan_memory
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
@@ -71,7 +75,7 @@ def plan_token_budget(
     steps: Sequence[Sequence[int]],
 ) -> MemoryPlan:
     """How passes over items are cut so that they fit; `steps` are the items of each step."""
-    tokens = [pass_tokens(runtime, i.sequences, adapter) for i in items]
+    tokens = [total_pass_tokens(runtime, i.sequences, adapter) for i in items]
     rows = [
         (n, max(map(len, i.sequences)), sum(len(s.output) for s in i.sequences))
         for n, i in zip(tokens, items, strict=True)
@@ -98,7 +102,11 @@ def _start(
     if runtime.decoder is None or sum(map(len, steps)) < 2 * len({i for step in steps for i in step}):
         return 0
     taken = sum(map(len, items)) * runtime.base.width * runtime.dtype.itemsize
-    return runtime.decoder.first_layer(adapter.paths) if taken <= runtime.prefix_cache.limit // 2 else 0
+    return (
+        runtime.decoder.first_adapted_layer(adapter.paths)
+        if taken <= runtime.prefix_cache.max_bytes // 2
+        else 0
+    )
 
 
 def add_references(
@@ -107,7 +115,7 @@ def add_references(
     """Items with what is asked once, before the first step: of the start adapter, and of teachers."""
     asking = [i for i in items if i.row.loss.uses_reference]
     sequences = [s for item in asking for s in item.sequences]
-    found = yield from output_logprobs(runtime, sequences, [adapter] * len(sequences))
+    found = yield from compute_output_logprobs(runtime, sequences, [adapter] * len(sequences))
     sums = iter([float(row.sum()) for row in found])
     return (yield from add_teachers(runtime, adapter, [_compared(i, sums) for i in items]))
 
@@ -177,8 +185,10 @@ def _totals(
     parts = []
     with torch.no_grad():
         for run in split_by_tokens(
-            tokens_to_run(runtime, sequences, [adapter] * len(sequences)), runtime.token_budget
+            count_pass_tokens(runtime, sequences, [adapter] * len(sequences)), runtime.token_budget
         ):
-            logprobs, owner = token_logprobs(runtime, [sequences[i] for i in run], [adapter] * len(run))
+            logprobs, owner = compute_token_logprobs(
+                runtime, [sequences[i] for i in run], [adapter] * len(run)
+            )
             parts.append(totals(logprobs, owner, len(run)))
     return torch.cat(parts)

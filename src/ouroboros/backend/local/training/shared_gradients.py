@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import pass_tokens
+from ouroboros.backend.local.forward.packing import compute_output_logits
+from ouroboros.backend.local.forward.prefix_reuse import total_pass_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.memory_plan import MemoryPlan
 from ouroboros.backend.local.runtime.memory import oom_as_error
@@ -62,7 +62,7 @@ class GradientBatcher:
         """
         shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
         kl = kl_to_start(self.runtime, adapter, start, items) if start is not None else 0.0
-        tokens = [pass_tokens(self.runtime, i.sequences, adapter) for i in items]
+        tokens = [total_pass_tokens(self.runtime, i.sequences, adapter) for i in items]
         asked = GradientRequest(adapter, items, tokens, shares, kl, grads, into, plan, enough)
         self._asked.append(asked)
         try:
@@ -113,7 +113,9 @@ class GradientBatcher:
         adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
         again = any(asked.plan.recompute for asked, _ in taking)
         start = min(asked.plan.first_layer for asked, _ in taking)
-        logits, batch = labelled_logits(self.runtime, sequences, adapters, again=again, start=start)
+        logits, batch = compute_output_logits(
+            self.runtime, sequences, adapters, recompute=again, first_layer=start
+        )
         every = [item for _, items in chosen for item in items]
         logprobs, apart = logprobs_and_kl(
             logits, batch.targets, list(map(_labels, every)), [item.teacher for item in every]
@@ -124,7 +126,7 @@ class GradientBatcher:
             for (asked, items), piece, own, away in zip(
                 chosen,
                 logprobs.split(lengths),
-                batch.owner.split(lengths),
+                batch.sequence_index.split(lengths),
                 apart.split(lengths),
                 strict=True,
             )

@@ -107,7 +107,8 @@ def train(
             done.losses.append(found.loss)
             done.tokens += sum(map(len, batch))
             now, state = time.perf_counter(), None
-            if checkpoints.seconds is not None and now - saved >= checkpoints.seconds:
+            due = checkpoints.seconds is not None and now - saved >= checkpoints.seconds
+            if due or (checkpoints.is_wanted is not None and checkpoints.is_wanted()):
                 saved, state = now, pack_state(master, optimizer, done)
             yield TrainingProgress(
                 step, len(plan), found.loss, rate, norm, done.tokens, now - started, state, passes.note
