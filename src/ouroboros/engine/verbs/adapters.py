@@ -6,6 +6,7 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.checks import check_int
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.data import check_text
+from ouroboros.domain.errors import InvalidName
 from ouroboros.domain.limits import MAX_DESCRIPTION, check_length
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
@@ -90,6 +91,12 @@ class AdapterVerbs(Core):
 
         Its version numbers are never used again.
         """
-        adapter = VersionRef.parse(adapter_id).adapter
+        ref = VersionRef.parse(adapter_id)
+        if ref.number is not None:
+            raise InvalidName(
+                f"{ref} is one version, and an adapter is deleted whole.",
+                hint=f"Name the adapter, {ref.adapter}, or serve another version with rollback_adapter.",
+            )
+        adapter = ref.adapter
         await self._registry.delete_adapter(adapter)
         self._gate.drop_cached(adapter)

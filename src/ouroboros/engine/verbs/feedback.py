@@ -75,6 +75,11 @@ class FeedbackVerbs(Core):
         return await self._feedback_learner.outcome(ticket)
 
     @verb
+    async def look_up_feedback(self, ticket: Ticket) -> Ticket:
+        """A judgement's ticket as it is now, without waiting; it has no lesson while it is pending."""
+        return await self._feedback_learner.outcome(ticket)
+
+    @verb
     async def learn_pending(
         self, adapter_id: str | AdapterId | None = None, *, cancel: CancellationToken | None = None
     ) -> list[Adapter]:

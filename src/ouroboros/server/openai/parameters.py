@@ -1,6 +1,6 @@
 """Parameters of chat completions and completions: which are obeyed, which are accepted when neutral."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -151,15 +151,20 @@ class ChatParameters(AnswerParameters):
 
     def prompt(self) -> Prompt:
         """The conversation; raises with the path of a turn that cannot be read."""
-        turns = tuple(_read_turn(turn, index) for index, turn in enumerate(self.messages))
-        if turns[-1].role != "user":
-            raise RequestError(
-                400,
-                "The last message is not the user's.",
-                code="invalid_value",
-                param=f"messages.{len(turns) - 1}.role",
-            )
-        return turns[0].content if len(turns) == 1 else turns
+        return read_turns(self.messages)
+
+
+def read_turns(messages: Sequence[ChatMessage]) -> Prompt:
+    """Messages as a prompt; raises with the path of a turn that cannot be read."""
+    turns = tuple(_read_turn(turn, index) for index, turn in enumerate(messages))
+    if not turns or turns[-1].role != "user":
+        raise RequestError(
+            400,
+            "The last message is not the user's.",
+            code="invalid_value",
+            param=f"messages.{len(turns) - 1}.role",
+        )
+    return turns[0].content if len(turns) == 1 else turns
 
 
 def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:

@@ -7,8 +7,9 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from ouroboros.backend.local.model.special_text import SpecialText
 from ouroboros.backend.local.model.template_limit import time_limit
-from ouroboros.domain.data import Continuation, Prompt, to_messages
+from ouroboros.domain.data import Continuation, Message, Prompt, to_messages
 from ouroboros.domain.errors import InvalidExample, ModelError, TooLong
 
 _SENTINEL = "\u2983answer\u2984"
@@ -48,7 +49,7 @@ class ChatTokenizer:
     `end_ids` are the ids that end an answer; `end_id` is the one that training teaches.
     `invocation_tokens` are the ids of the template's generation prompt, which every prompt ends with;
     empty without a template. `rows` counts those of the model's embedding: text with a token beyond them
-    is refused.
+    is refused. Text of messages and outputs never becomes a special token (see `SpecialText`).
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ChatTokenizer:
         self.context = context
         candidates = dict.fromkeys([*end_ids, hf_tokenizer.eos_token_id])
         self.end_ids = frozenset(i for i in candidates if isinstance(i, int))
+        self.special_text = SpecialText(hf_tokenizer, self._find_marks())
         self.end_id = self._find_end_id()
         self._cached_encode = lru_cache(maxsize=_CACHED_PAIRS)(self._encode_pair)
         self.invocation_tokens = self._find_invocation_tokens()
@@ -72,15 +74,21 @@ class ChatTokenizer:
 
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
+        messages = to_messages(prompt)
         if self.hf_tokenizer.chat_template is None:
-            text = "\n".join(m.content for m in to_messages(prompt))
-            return tuple(self._check_ids(self.hf_tokenizer.encode(text)))
-        return tuple(self._encode_text(self._render_template(prompt)))
+            return tuple(self._encode_raw_text("\n".join(m.content for m in messages)))
+        texts, masks = self.special_text.mask([m.content for m in messages])
+        masked = tuple(Message(m.role, text) for m, text in zip(messages, texts, strict=True))
+        rendered = self._render_template(masked)
+        return tuple(self.special_text.encode_masked(rendered, masks, self._encode_text))
 
     def encode_continuation(self, prompt: Continuation) -> tuple[int, ...]:
-        """Ids of a text without the chat template, as a text of the base's training begins."""
+        """Ids of a text without the chat template, as a text of the base's training begins.
+
+        Special tokens can be given as ids; in a text they are ordinary characters.
+        """
         if isinstance(prompt.text, str):
-            return tuple(self._check_ids(self.hf_tokenizer.encode(prompt.text)))
+            return tuple(self._encode_raw_text(prompt.text))
         highest, size = max(prompt.text), min(len(self.hf_tokenizer), self._rows)
         if highest >= size:
             raise InvalidExample(
@@ -111,7 +119,7 @@ class ChatTokenizer:
         return pair
 
     def _encode_pair(self, prompt: Prompt, output: str) -> TokenizedPair:
-        return TokenizedPair(self.encode_prompt(prompt), (*self._encode_text(output), self.end_id))
+        return TokenizedPair(self.encode_prompt(prompt), (*self._encode_output(output), self.end_id))
 
     def remaining_context(self, prompt: Sequence[int]) -> int:
         """How many tokens may follow a prompt; `TooLong` if none."""
@@ -128,6 +136,22 @@ class ChatTokenizer:
         return self.hf_tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )  # type: ignore[return-value]  # one sequence gives one string
+
+    def _encode_output(self, text: str) -> list[int]:
+        if self.special_text.occurs_in(text):
+            return self._check_ids(self.special_text.encode_ordinary(text))
+        return self._encode_text(text)
+
+    def _encode_raw_text(self, text: str) -> list[int]:
+        """Ids of a text without a template, between the tokens that the tokenizer puts around texts."""
+        ids = self.hf_tokenizer.encode(text)
+        if not self.special_text.occurs_in(text):
+            return self._check_ids(ids)
+        around = self.hf_tokenizer.encode("")
+        bare = self.hf_tokenizer.encode(text, add_special_tokens=False)
+        before = next((n for n in range(len(around) + 1) if ids[n : n + len(bare)] == bare), 0)
+        ordinary = self._check_ids(self.special_text.encode_ordinary(text))
+        return [*ids[:before], *ordinary, *ids[before + len(bare) :]]
 
     def _encode_text(self, text: str) -> list[int]:
         return self._check_ids(self.hf_tokenizer.encode(text, add_special_tokens=False))
@@ -151,6 +175,22 @@ class ChatTokenizer:
             return self.hf_tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=answer is None
             )  # type: ignore[return-value]
+
+    def _find_marks(self) -> dict[int, str]:
+        """Special tokens, and other added tokens with which the template begins and ends turns.
+
+        Some tokenizers add a template's role marks as tokens that are not special.
+        """
+        added = self.hf_tokenizer.added_tokens_decoder
+        marks = {i: token.content for i, token in added.items() if token.special}
+        marks |= {i: str(self.hf_tokenizer.convert_ids_to_tokens(i)) for i in self.end_ids}
+        if self.hf_tokenizer.chat_template is not None:
+            # Only the first one after the content: an answer may hold the <think> that follows it.
+            before, _, after = self._render_template(_SENTINEL).partition(_SENTINEL)
+            turns = [i for i in self._encode_text(before) if i in added]
+            turns += [i for i in self._encode_text(after) if i in added][:1]
+            marks |= {i: added[i].content for i in turns}
+        return marks
 
     def _find_invocation_tokens(self) -> tuple[int, ...]:
         """The template's generation prompt; where it has none, all that its prompts end with."""
