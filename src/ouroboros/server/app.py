@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from ouroboros.domain.errors import OuroborosError
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.threads import in_thread
-from ouroboros.server import adapters, feedback
+from ouroboros.server import adapters, feedback, operation
 from ouroboros.server.errors import install_error_handlers
 from ouroboros.server.guard import Guard
 from ouroboros.server.jobs import JobRunner
@@ -56,7 +56,7 @@ def create_app(
     install_error_handlers(app)
     app.get("/health", tags=["Operation"])(get_health)
     app.get("/ready", tags=["Operation"])(get_readiness)
-    for module in (chat, completions, models, files, fine_tuning, feedback):
+    for module in (chat, completions, models, files, fine_tuning, feedback, operation):
         app.include_router(module.router)
     app.include_router(adapters.router)
     app.include_router(adapters.vllm_router)
