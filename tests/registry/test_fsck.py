@@ -116,7 +116,8 @@ def test_weights_stored_again_while_they_are_swept_are_there_in_the_end(
     """The sweep runs at the worst moments of a commit of the same weights."""
     files = make_files("orphan")
     registry.weights.put(files)
-    part, step = (registry.version_rows, "add") if moment.startswith("before") else (registry, "_move_head")
+    before = moment.startswith("before")
+    part, step = (registry.version_rows, "add") if before else (registry, "_move_head")
     original = getattr(part, step)
 
     def swept_first(*args: object) -> object:
