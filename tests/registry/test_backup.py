@@ -50,7 +50,7 @@ def test_records_and_blobs_of_others_are_backed_up_and_never_collected(
     filled._metadata.put("service-files", "file-1", {"name": "rows.jsonl"}, expected=0)
     filled._blobs.put("service/file-1", b"rows")
     collect_garbage(filled, timedelta(0))
-    backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
+    write_backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
     again = restored(tmp_path / "store.backup")
     record = again._metadata.get("service-files", "file-1")
     assert record is not None and record.value == {"name": "rows.jsonl"}
