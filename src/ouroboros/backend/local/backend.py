@@ -49,7 +49,7 @@ from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.peft_files import UnpackedAdapter
 from ouroboros.lora.size import check_size
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 T = TypeVar("T")
@@ -222,8 +222,8 @@ class LocalBackend:
 
     def _initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
         check_size(self._frozen.base, config)
-        peft_files.invocation(config, self._frozen.base)
-        shapes = select(self._frozen.base, config)
+        peft_files.invocation_tokens(config, self._frozen.base)
+        shapes = select_layers(self._frozen.base, config)
         generator = torch.Generator().manual_seed(seed)
         weights = {s.path: _fresh(s, config, generator) for s in shapes}
         return self._pack(weights, config)
@@ -264,7 +264,7 @@ class LocalBackend:
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
-        if rounded := peft_files.rounding(files):
+        if rounded := peft_files.storage_rounding(files):
             adapter.round(rounded)
         self._admit(files.digest, adapter if rounded else self._read(files))
         return TrainOutcome(files, report)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """[N, rows, cols] -> nearest semi-orthogonal matrices, by Newton-Schulz steps in bfloat16."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.size(1) > matrices.size(2)
@@ -31,14 +31,14 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # no closure: it is never given one
         for group in self.param_groups:
             directions = torch.stack(
-                [self.direction(parameter, group["momentum"]) for parameter in group["params"]]
+                [self.update_direction(parameter, group["momentum"]) for parameter in group["params"]]
             )
             rows, cols = directions.shape[1:]
             rate = group["lr"] * max(1.0, rows / cols) ** 0.5
-            for parameter, update in zip(group["params"], orthogonal(directions), strict=True):
+            for parameter, update in zip(group["params"], orthogonalise(directions), strict=True):
                 parameter.add_(update, alpha=-rate)
 
-    def direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
+    def update_direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
         """Nesterov momentum."""
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
@@ -46,10 +46,12 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(momentum, beta)
 
 
-def optimizers(model: nn.Module, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+def create_optimizers(
+    model: nn.Module, matrix_rate: float, other_rate: float
+) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    other_parameters = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     return [
         Muon(matrices, matrix_rate),
-        torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(other_parameters, other_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]

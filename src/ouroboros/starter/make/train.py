@@ -14,15 +14,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from ouroboros.starter.make.corpus import Blocks, Corpus
-from ouroboros.starter.make.optimizer import optimizers
+from ouroboros.starter.make.corpus import Corpus, TokenBlocks
+from ouroboros.starter.make.optimizer import create_optimizers
 from ouroboros.starter.make.tokenizer import END, PAD
 
 SHARD_STEPS = 32
 
 
 @dataclass(frozen=True)
-class Run:
+class PretrainingRun:
     """Short blocks for the stable part, where attention is cheap; longer ones while the rate decays."""
 
     tokens: int
@@ -62,7 +62,7 @@ class Run:
         )
 
 
-def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
+def create_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -88,16 +88,16 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
     return model
 
 
-def own_document_mask(documents: Tensor) -> Tensor:
+def document_mask(documents: Tensor) -> Tensor:
     """[B, T] ids -> additive [B, 1, T, T]: a token sees the earlier tokens of its own document."""
     length = documents.size(1)
-    seen = (documents[:, :, None] == documents[:, None, :]) & torch.ones(
+    is_visible = (documents[:, :, None] == documents[:, None, :]) & torch.ones(
         length, length, dtype=torch.bool
     ).tril()
-    return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, -1e4)[:, None]
+    return torch.zeros(is_visible.shape, dtype=torch.bfloat16).masked_fill_(~is_visible, -1e4)[:, None]
 
 
-def chosen_targets(weights: Tensor) -> Tensor:
+def sample_targets(weights: Tensor) -> Tensor:
     """Indices of a quarter of the [B, T] tokens to predict: every answer, then a draw by weight.
 
     The vocabulary would be a third of the arithmetic, and most of a question's words teach little.
@@ -117,14 +117,20 @@ def weighted_loss(
 
 
 def train(
-    corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path, start: Path | None = None
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    run: PretrainingRun,
+    checkpoint: Path,
+    start: Path | None = None,
 ) -> LlamaForCausalLM:
     """Run to the end, from `checkpoint` if there is one, else from the finished model in `start`."""
-    model = new_model(tokenizer)
+    model = create_model(tokenizer)
     if start is not None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
-    both = optimizers(model, run.matrix_rate, run.other_rate)
-    first = resume(model, both, checkpoint) // run.step_tokens if checkpoint.exists() else 0
+    optimizers = create_optimizers(model, run.matrix_rate, run.other_rate)
+    first = (
+        load_checkpoint(model, optimizers, checkpoint) // run.step_tokens if checkpoint.exists() else 0
+    )
     loss_of = torch.compile(weighted_loss, dynamic=False)
     blocks, shard = None, -1
     for step in range(first, run.steps):
@@ -134,34 +140,34 @@ def train(
             blocks = corpus.shard(
                 run.first_shard + shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length
             )
-        began = time.monotonic()
-        loss = one_step(model, loss_of, both, blocks, run, step)  # type: ignore[arg-type]  # read in the first round
+        started_at = time.monotonic()
+        loss = train_step(model, loss_of, optimizers, blocks, run, step)  # type: ignore[arg-type]  # read in the first round
         if step % 10 == 0:
-            speed = run.step_tokens / (time.monotonic() - began)
-            where = f"step {step}/{run.steps} rate {run.rate(step):.2f}"
-            print(f"{where} loss {loss:.3f} tokens/s {speed:.0f}", flush=True)
+            speed = run.step_tokens / (time.monotonic() - started_at)
+            position = f"step {step}/{run.steps} rate {run.rate(step):.2f}"
+            print(f"{position} loss {loss:.3f} tokens/s {speed:.0f}", flush=True)
         if (step + 1) % run.save_every == 0:
-            save_checkpoint(model, both, (step + 1) * run.step_tokens, checkpoint)
+            save_checkpoint(model, optimizers, (step + 1) * run.step_tokens, checkpoint)
     return model
 
 
-def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float:
+def train_step(model, loss_of, optimizers, blocks: TokenBlocks, run: PretrainingRun, step: int) -> float:
     """One optimizer step over `micro_batches`; the mean is over all weights of the step."""
-    parts = parts_of_step(blocks, run, step)
-    targets = [chosen_targets(weights) for _, weights, _ in parts]
+    parts = split_micro_batches(blocks, run, step)
+    targets = [sample_targets(weights) for _, weights, _ in parts]
     total = sum(
         weights.flatten()[chosen].sum() for (_, weights, _), chosen in zip(parts, targets, strict=True)
     )
     loss = 0.0
     for (tokens, weights, documents), chosen in zip(parts, targets, strict=True):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            partial = loss_of(model, tokens, weights, own_document_mask(documents), chosen) / total
+            partial = loss_of(model, tokens, weights, document_mask(documents), chosen) / total
         partial.backward()
         loss += partial.item()
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss} at step {step}")
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer, rate in zip(both, (run.matrix_rate, run.other_rate), strict=True):
+    for optimizer, rate in zip(optimizers, (run.matrix_rate, run.other_rate), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * run.rate(step)
         optimizer.step()
@@ -169,7 +175,9 @@ def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float
     return loss
 
 
-def parts_of_step(blocks: Blocks, run: Run, step: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def split_micro_batches(
+    blocks: TokenBlocks, run: PretrainingRun, step: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """tokens, weights, documents of each micro-batch, all [micro rows, T]."""
     arrays = [torch.from_numpy(x) for x in (blocks.tokens, blocks.weights, blocks.documents)]
     rows = run.micro_tokens // blocks.tokens.shape[1]
@@ -180,26 +188,30 @@ def parts_of_step(blocks: Blocks, run: Run, step: int) -> list[tuple[Tensor, Ten
     ]
 
 
-def save_checkpoint(model, both, tokens: int, path: Path) -> None:
+def save_checkpoint(model, optimizers, tokens: int, path: Path) -> None:
     """Beside, then renamed: an interrupted write leaves the last one whole."""
-    beside = path.with_suffix(".part")
+    partial_path = path.with_suffix(".part")
     torch.save(
-        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in both], "tokens": tokens},
-        beside,
+        {
+            "model": model.state_dict(),
+            "optimizers": [o.state_dict() for o in optimizers],
+            "tokens": tokens,
+        },
+        partial_path,
     )
-    beside.rename(path)
+    partial_path.rename(path)
 
 
-def resume(model, both, path: Path) -> int:
+def load_checkpoint(model, optimizers, path: Path) -> int:
     """The tokens seen so far."""
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
-    for optimizer, saved in zip(both, state["optimizers"], strict=True):
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return state["tokens"]
 
 
-def export(model: LlamaForCausalLM, folder: Path) -> None:
+def export_model(model: LlamaForCausalLM, folder: Path) -> None:
     """The Hugging Face files, weights in bfloat16."""
     model.config._attn_implementation = "sdpa"
     model.generation_config = GenerationConfig(

@@ -45,7 +45,7 @@ from ouroboros.domain.config import UpdateConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.targets import attention
+from ouroboros.lora.targets import attention_layers
 
 SHIELD_TOKENS = 640
 """Protected tokens at most, adapted ones: reading them is the dearest part of an update."""
@@ -113,7 +113,7 @@ def update(
     passes = plan_token_budget(frozen, adapter, every, [range(len(every))])
     items = yield from add_teachers(frozen, adapter, every)
     start = start_copy(frozen, adapter, items)
-    moving = attention(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
+    moving = attention_layers(frozen.base) & set(adapter.paths) or frozenset(adapter.paths)
     shields = _projectors(frozen, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
     young = _rank_deficient(adapter, shields, moving, config.ridge)
