@@ -1,4 +1,4 @@
-"""Make the starter model from the corpora, end to end."""
+"""Train the starter model from the corpora, end to end."""
 
 import argparse
 from pathlib import Path
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def load_or_train_tokenizer(corpus: Corpus, folder: Path, size: int) -> Tokenizer:
-    """Read it where it exists, so that a resumed run keeps its vocabulary."""
+    """Load the tokenizer if it exists, so that a resumed run keeps its vocabulary; else train it."""
     if not (folder / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer(corpus.sample_texts(60_000), size), folder, CONTEXT)
     return Tokenizer.from_file(str(folder / "tokenizer.json"))

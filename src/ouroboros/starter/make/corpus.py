@@ -1,4 +1,4 @@
-"""The diet: documents drawn from the corpora, packed into fixed blocks of tokens.
+"""The training mix: documents drawn from the corpora, packed into fixed blocks of tokens.
 
 A document is a string with the chat's special tokens inside. Five kinds, by share of draws:
 
@@ -23,7 +23,7 @@ from ouroboros.starter.make.tasks import LabelledTask, build_tasks
 from ouroboros.starter.make.tokenizer import ASSISTANT, END, SYSTEM, USER
 
 ANSWER_WEIGHT, QUESTION_WEIGHT = 4.0, 0.5
-CANDIDATE_COUNT = 64  # documents to choose the next fitting one from
+CANDIDATE_COUNT = 64  # documents from which the next one that fits is chosen
 FREE_ANSWERS = (
     "answer_generation",
     "generate_next",
@@ -47,13 +47,13 @@ class TokenBlocks:
 
 
 def render_chat(turns: list[tuple[str, str]], system: str = "") -> str:
-    """The chat template of the model, spelled out for speed."""
+    """Render the model's chat template directly, for speed."""
     head = SYSTEM + system if system else ""
     return head + "".join(f"{USER}{question}{ASSISTANT}{answer}{END}" for question, answer in turns)
 
 
 class Corpus:
-    """Draws shards of blocks; a shard depends on the seed and its number alone."""
+    """Draws shards of blocks. A shard depends only on the seed and its number."""
 
     def __init__(self, data: Path, seed: int = 0) -> None:
         rng = random.Random(seed)
@@ -73,7 +73,7 @@ class Corpus:
         self.code_words = [word for words in self.fields.values() for word in words if word.isalpha()]
 
     def shard(self, number: int, tokenizer: Tokenizer, blocks: int, length: int) -> TokenBlocks:
-        """`blocks` blocks of `length` tokens."""
+        """Return shard `number`: `blocks` blocks of `length` tokens."""
         rng = random.Random(self.seed * 1_000_003 + number + 1)
         return pack_blocks(
             encode_documents(self.draw_documents(rng), tokenizer),
@@ -85,7 +85,7 @@ class Corpus:
         )
 
     def sample_texts(self, count: int) -> list[str]:
-        """Documents of the diet, without the chat's marks, for the tokenizer to learn from."""
+        """Return documents without the chat's special tokens, to train the tokenizer on."""
         documents = self.draw_documents(random.Random(self.seed))
         return [text for _ in range(count) for text in MARKS_PATTERN.split(next(documents)) if text]
 
@@ -110,7 +110,7 @@ class Corpus:
         return render_chat([(vary_spelling(rng.choice(self.grouped[task.name][label]), rng), label)])
 
     def draw_pack(self, rng: random.Random) -> str:
-        """Rows of one task, classes balanced, at most about 240 tokens by length of text."""
+        """Render rows of one task with balanced classes, at most about 240 tokens by text length."""
         grouped = self.grouped[self.draw_task(rng).name]
         labels = rng.sample(sorted(grouped), k=min(len(grouped), rng.choice((2, 2, 3, 3, 4, 5, 6))))
         names = self.rename_labels(labels, rng)
@@ -123,7 +123,7 @@ class Corpus:
         return render_chat(turns[:-1] or turns)
 
     def rename_labels(self, labels: list[str], rng: random.Random) -> dict[str, str]:
-        """The labels as they are, in another spelling, as arbitrary words, or as codes."""
+        """Map the labels to themselves, to another spelling, to arbitrary words or to codes."""
         style = rng.choice(("plain", "plain", "title", "snake", "upper", "word", "code", "letter"))
         if style == "word":
             return dict(zip(labels, rng.sample(self.code_words, k=len(labels)), strict=True))
@@ -154,7 +154,7 @@ class Corpus:
         return render_chat([(question[-700:], answer[:300])], system)
 
     def draw_word_list(self, rng: random.Random) -> str:
-        """Words that belong together, one after the other: what skip-gram learns from, said directly."""
+        """Render related words as a list: the co-occurrence that skip-gram learns from."""
         words = rng.choice(sorted(self.fields.values()))
         return ", ".join(rng.sample(words, k=min(len(words), rng.choice((6, 10, 16))))) + END
 
@@ -168,7 +168,7 @@ class Corpus:
 
 
 def load_prose_sources(data: Path) -> list[tuple[list[str], float]]:
-    """(paragraphs in order, share) of every plain text."""
+    """Return (paragraphs in order, share) for every plain-text source."""
     novels = [(texts, 0.5 / 15) for texts in sources.read_novels(data).values()]
     reviews = [" ".join(review) for rows in sources.read_film_reviews(data).values() for review in rows]
     superni = sources.read_instructions(data)
@@ -186,13 +186,13 @@ def load_prose_sources(data: Path) -> list[tuple[list[str], float]]:
 
 
 def labels_and_weights(grouped: dict[str, list[str]]) -> tuple[list[str], list[float]]:
-    """Labels and weights: the square root of the count, between natural and uniform."""
+    """Return labels and weights: the square root of the count, between natural and uniform."""
     labels = sorted(grouped)
     return labels, [len(grouped[label]) ** 0.5 for label in labels]
 
 
 def vary_spelling(text: str, rng: random.Random) -> str:
-    """People type in lower case, or without the last stop."""
+    """Sometimes lower the case or drop the last full stop, as people do when they type."""
     chance = rng.random()
     if chance < 0.15:
         return text.lower()
@@ -205,7 +205,7 @@ def vary_spelling(text: str, rng: random.Random) -> str:
 def encode_documents(
     documents: Iterator[str], tokenizer: Tokenizer, batch: int = 256
 ) -> Iterator[list[int]]:
-    """Token ids, encoded many at a time (the tokenizer runs them in parallel)."""
+    """Yield token ids, encoded in batches, which the tokenizer runs in parallel."""
     while True:
         for encoding in tokenizer.encode_batch(
             [next(documents) for _ in range(batch)], add_special_tokens=False
@@ -221,7 +221,7 @@ def pack_blocks(
     length: int,
     rng: random.Random,
 ) -> TokenBlocks:
-    """Whole documents side by side, prose in the little that is left of a block; blocks shuffled."""
+    """Pack whole documents into blocks, fill the remaining space with prose, and shuffle the blocks."""
     tokens = np.zeros((blocks, length), np.int64)
     ids = np.zeros((blocks, length), np.int32)
     candidates = [next(documents)[:length] for _ in range(CANDIDATE_COUNT)]
@@ -244,7 +244,10 @@ def pack_blocks(
 
 
 def token_weights(tokens: np.ndarray, documents: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Answers count more, questions less; the first token of a document cannot be predicted."""
+    """Return the weight of predicting each token [N, T].
+
+    Answers count more and questions less; the first token of a document cannot be predicted.
+    """
     user, assistant, end = (tokenizer.token_to_id(token) for token in (USER, ASSISTANT, END))
     weights = np.ones(tokens.shape, np.float32)
     mode = np.ones(tokens.shape[0], np.float32)

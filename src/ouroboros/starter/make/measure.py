@@ -1,8 +1,8 @@
-"""Few-shot accuracy: train a LoRA adapter on a task the model never saw, then read the held-out rows.
+"""Few-shot accuracy: train a LoRA adapter on an unseen task, then evaluate its held-out rows.
 
     python -m ouroboros.starter.make.measure --model FOLDER --tasks examples/data
 
-A plain adapter loop of its own, so that the model is measured without the engine it ships with.
+It has a plain training loop of its own, so that the model is measured without the engine.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def tokenize_row(tokenizer, row: Row) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and answer, and the labels: the answer and its end."""
+    """Return the token ids of prompt and answer, and the labels: the answer and its end token."""
     messages = [{"role": "user", "content": row["prompt"]}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     answer = [*tokenizer.encode(row["completion"], add_special_tokens=False), tokenizer.eos_token_id]
@@ -72,7 +72,7 @@ def pad_rows(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor,
 def train_adapter(
     model: nn.Module, rows: list, pad: int, rate: float, epochs: int, batch: int, seed: int
 ) -> None:
-    """AdamW, a short warm-up, then a linear decay to zero."""
+    """Train with AdamW, a short warm-up, then a linear decay to zero."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     steps = epochs * -(-len(rows) // batch)
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.0)
@@ -96,10 +96,10 @@ def train_adapter(
 
 @torch.no_grad()
 def measure_exact_match(model: nn.Module, rows: list, pad: int) -> float:
-    """Share of rows that greedy decoding gets exactly right, the end of the answer included.
+    """Return the share of rows that greedy decoding gets exactly right, including the end token.
 
-    Greedy decoding writes the expected answer if and only if each of its tokens is the likeliest after
-    the ones before, so one forward pass tells.
+    Greedy decoding produces the expected answer if and only if each of its tokens is the most likely one
+    after the tokens before it, so one forward pass is enough.
     """
     tokens, labels = pad_rows(rows, pad)
     best = model(input_ids=tokens, use_cache=False).logits[:, :-1].argmax(-1)
@@ -110,7 +110,7 @@ def measure_exact_match(model: nn.Module, rows: list, pad: int) -> float:
 def measure_task(
     folder: Path, task: Path, options: argparse.Namespace, seed: int
 ) -> tuple[float, float]:
-    """Accuracy on the held-out rows before and after training."""
+    """Return the accuracy on the held-out rows before and after training."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, heldout = (
         [tokenize_row(tokenizer, row) for row in read_rows(task / f"{part}.jsonl")]

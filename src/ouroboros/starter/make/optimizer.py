@@ -17,7 +17,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised momentum: every matrix moves by the same spectral amount, equal shapes together."""
+    """Orthogonalised momentum: every matrix moves by the same spectral norm; equal shapes batched."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         by_shape: dict[torch.Size, list[nn.Parameter]] = {}
@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
                 parameter.add_(update, alpha=-rate)
 
     def update_direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
-        """Nesterov momentum."""
+        """Update the Nesterov momentum and return the direction."""
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
         momentum.lerp_(gradient, 1 - beta)

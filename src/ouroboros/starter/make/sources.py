@@ -1,4 +1,4 @@
-"""Readers: each corpus of the data folder as plain Python values, tidied to ordinary English typing."""
+"""Readers of the corpora: plain Python values, normalised to ordinary English typing."""
 
 import gzip
 import html
@@ -27,7 +27,7 @@ def tidy(text: str) -> str:
 
 
 def read_zip(path: Path, suffix: str = "") -> Iterator[tuple[str, str]]:
-    """(name, text) of each member of a zip whose name ends with `suffix`."""
+    """Yield (name, text) of each member of a zip whose name ends with `suffix`."""
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             if name.endswith(suffix) and not name.endswith(
@@ -66,12 +66,12 @@ def read_speeches(data: Path) -> list[str]:
 
 
 def read_plays(data: Path) -> list[str]:
-    """One string a speech, its lines joined."""
-    speeches_found = []
+    """Return one string per speech, its lines joined."""
+    passages = []
     for _, text in read_zip(data / "text" / "shakespeare.zip", ".xml"):
         for speech in re.findall(r"<SPEECH>(.*?)</SPEECH>", text, flags=re.DOTALL):
-            speeches_found.append(" ".join(re.findall(r"<LINE>(.*?)</LINE>", speech)))
-    return [re.sub(r"<.*?>", "", speech) for speech in speeches_found if speech]
+            passages.append(" ".join(re.findall(r"<LINE>(.*?)</LINE>", speech)))
+    return [re.sub(r"<.*?>", "", speech) for speech in passages if speech]
 
 
 def read_scripture(data: Path) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Labelled tasks made from the corpora: rows of (text, label), one list a task."""
+"""Labelled tasks from the corpora: rows of (text, label), one list per task."""
 
 import random
 import re
@@ -22,7 +22,7 @@ CARRIERS = (
 
 @dataclass(frozen=True)
 class LabelledTask:
-    """`share`: how often the task is drawn, relative to the others."""
+    """A labelled task; `share` is how often it is drawn, relative to the others."""
 
     name: str
     rows: list[Row]
@@ -37,7 +37,7 @@ class LabelledTask:
 
 
 def build_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
-    """Every labelled task, on the train parts only."""
+    """Build every labelled task, from the training parts only."""
     return [
         *dialogue_tasks(sources.read_dialogues(data)),
         *opinion_tasks(data, rng),
@@ -77,7 +77,7 @@ def dialogue_tasks(dialogues: list[dict]) -> list[LabelledTask]:
 
 
 def intent_rows(dialogue: dict) -> list[Row]:
-    """User turns that begin a new intent: there the text alone tells it, unless it is very short."""
+    """Return user turns that start a new intent and are long enough to show it."""
     rows, previous_intents = [], None
     for (speaker, text), intents in zip(dialogue["turns"], dialogue["intents"], strict=True):
         if speaker == "user":
@@ -128,7 +128,7 @@ def opinion_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
 
 
 def joined_remarks(remarks: list[Row], rng: random.Random, count: int = 20_000) -> list[Row]:
-    """Two or three remarks of one opinion, as sentences of one review."""
+    """Join two or three remarks of one opinion as sentences of one review."""
     grouped: dict[str, list[str]] = {}
     for text, label in remarks:
         grouped.setdefault(label, []).append(text)
@@ -141,7 +141,8 @@ def joined_remarks(remarks: list[Row], rng: random.Random, count: int = 20_000) 
 
 
 def review_windows(reviews: dict[str, list[list[str]]], rng: random.Random) -> list[Row]:
-    """Two sentences of a long review, the last two among them: there the verdict is."""
+    """Return pairs of neighbouring sentences of long reviews, including the last two, which hold the
+    verdict."""
     rows = []
     for label, texts in reviews.items():
         for sentences in texts:
@@ -187,7 +188,7 @@ def writing_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
 
 
 def draw_excerpts(texts: list[str], count: int, rng: random.Random) -> list[str]:
-    """One or two neighbouring sentences from random places, at most 240 characters."""
+    """Draw one or two neighbouring sentences from random places, at most 240 characters."""
     pieces = []
     usable = [text for text in texts if len(text) > 30]
     for text in rng.choices(usable, k=count):
@@ -203,7 +204,7 @@ def draw_excerpts(texts: list[str], count: int, rng: random.Random) -> list[str]
 
 
 def field_rows(rng: random.Random, count: int) -> list[Row]:
-    """A word or some words of one field in a neutral carrier -> the field's name."""
+    """Return one or several words of a field in a neutral carrier sentence, labelled with the field."""
     fields = sources.read_word_fields()
     names = sorted(fields)
     rows = []

@@ -1,6 +1,6 @@
-"""The run: warm-up, a stable part, a linear decay if one is wanted; checkpoints to resume from.
+"""The training run: warm-up, a stable part, an optional linear decay; checkpoints to resume from.
 
-The shipped model has no decay: it lowers the loss of the text, and adapters learn no better on it.
+The shipped model has no decay: it lowers the loss on text, but adapters do not learn better on it.
 """
 
 import math
@@ -23,7 +23,9 @@ SHARD_STEPS = 32
 
 @dataclass(frozen=True)
 class PretrainingRun:
-    """Short blocks for the stable part, where attention is cheap; longer ones while the rate decays."""
+    """Settings of a run: short blocks in the stable part, where attention is cheap, longer ones in the
+    decay.
+    """
 
     tokens: int
     decay_tokens: int
@@ -46,7 +48,7 @@ class PretrainingRun:
         return self.tokens // self.step_tokens
 
     def rate(self, step: int) -> float:
-        """Share of the full rate at a step."""
+        """Return the share of the full rate at a step."""
         return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / self.decay_steps)
 
     @property
@@ -54,7 +56,7 @@ class PretrainingRun:
         return max(1, self.decay_tokens // self.step_tokens)
 
     def length(self, shard: int) -> int:
-        """Of the blocks of a shard."""
+        """Return the block length of a shard."""
         return (
             self.decay_length
             if shard * SHARD_STEPS >= self.steps - self.decay_steps
@@ -98,9 +100,10 @@ def document_mask(documents: Tensor) -> Tensor:
 
 
 def sample_targets(weights: Tensor) -> Tensor:
-    """Indices of a quarter of the [B, T] tokens to predict: every answer, then a draw by weight.
+    """Return the indices of a quarter of the [B, T] tokens: every answer, then a draw by weight.
 
-    The vocabulary would be a third of the arithmetic, and most of a question's words teach little.
+    Predicting all would spend a third of the arithmetic on the vocabulary, and most words of a question
+    teach little.
     """
     keys = torch.where(weights > 1, 10.0, weights * torch.rand(weights.shape))
     return keys.flatten().topk(weights.numel() // 4, sorted=False).indices.sort().values
@@ -109,7 +112,7 @@ def sample_targets(weights: Tensor) -> Tensor:
 def weighted_loss(
     model: LlamaForCausalLM, tokens: Tensor, weights: Tensor, mask: Tensor, targets: Tensor
 ) -> Tensor:
-    """Sum over the chosen tokens of weight x cross entropy, each predicted from the token before it."""
+    """Sum weight x cross entropy over the sampled tokens."""
     hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1)[targets - 1]).float()
     losses = F.cross_entropy(logits, tokens.flatten()[targets], reduction="none")
@@ -123,7 +126,7 @@ def train(
     checkpoint: Path,
     start: Path | None = None,
 ) -> LlamaForCausalLM:
-    """Run to the end, from `checkpoint` if there is one, else from the finished model in `start`."""
+    """Train to the end, from `checkpoint` if it exists, else from the finished model in `start`."""
     model = create_model(tokenizer)
     if start is not None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
@@ -152,7 +155,7 @@ def train(
 
 
 def train_step(model, loss_of, optimizers, blocks: TokenBlocks, run: PretrainingRun, step: int) -> float:
-    """One optimizer step over `micro_batches`; the mean is over all weights of the step."""
+    """Take one optimizer step over `micro_batches`; returns the mean loss of the step."""
     parts = split_micro_batches(blocks, run, step)
     targets = [sample_targets(weights) for _, weights, _ in parts]
     total = sum(
@@ -178,7 +181,7 @@ def train_step(model, loss_of, optimizers, blocks: TokenBlocks, run: Pretraining
 def split_micro_batches(
     blocks: TokenBlocks, run: PretrainingRun, step: int
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """tokens, weights, documents of each micro-batch, all [micro rows, T]."""
+    """Return tokens, weights and documents of each micro-batch, all [micro rows, T]."""
     arrays = [torch.from_numpy(x) for x in (blocks.tokens, blocks.weights, blocks.documents)]
     rows = run.micro_tokens // blocks.tokens.shape[1]
     first = (step % SHARD_STEPS) * run.micro_batches
@@ -189,7 +192,7 @@ def split_micro_batches(
 
 
 def save_checkpoint(model, optimizers, tokens: int, path: Path) -> None:
-    """Beside, then renamed: an interrupted write leaves the last one whole."""
+    """Write a partial file and rename it, so that an interrupted write keeps the last checkpoint."""
     partial_path = path.with_suffix(".part")
     torch.save(
         {
@@ -203,7 +206,7 @@ def save_checkpoint(model, optimizers, tokens: int, path: Path) -> None:
 
 
 def load_checkpoint(model, optimizers, path: Path) -> int:
-    """The tokens seen so far."""
+    """Load a checkpoint and return the number of tokens seen so far."""
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -212,7 +215,7 @@ def load_checkpoint(model, optimizers, path: Path) -> int:
 
 
 def export_model(model: LlamaForCausalLM, folder: Path) -> None:
-    """The Hugging Face files, weights in bfloat16."""
+    """Write the Hugging Face files, with weights in bfloat16."""
     model.config._attn_implementation = "sdpa"
     model.generation_config = GenerationConfig(
         eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id, do_sample=False
