@@ -100,10 +100,10 @@ class _Bench:
         remote: "_InQdrant | None",
     ) -> None:
         from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
-        from ouroboros.learning.routing.index import Index
+        from ouroboros.learning.routing.index import VectorIndex
 
         self._embed, self._others = embed, 0
-        self._index, self._remote = Index(), remote
+        self._index, self._remote = VectorIndex(), remote
         self._anchors = embed([str(a.input) for a in (*ANCHORS, *DRIFT_ANCHORS)])
         for group in range(GROUPS):
             learned = [(t, i) for i in range(group, len(train), GROUPS) for t in train[i]]

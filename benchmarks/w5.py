@@ -74,7 +74,7 @@ async def _ours(
 
     async def ask(digest: str, prompt: str) -> int:
         nonlocal reads
-        if not await backend.loaded(digest):
+        if not await backend.is_loaded(digest):
             reads += 1
             weights = await asyncio.to_thread((store / digest).read_bytes)
             await backend.load(AdapterFiles(start.config, weights))

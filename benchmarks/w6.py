@@ -70,8 +70,10 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
         times: list[float] = []
         config, clock = GenerationConfig(max_tokens=tokens), Clock(processor)
         request = GenerateRequest(prompt, config, digest)
-        (seat,) = await backend._call(
-            lambda: backend._ask([request], CancellationToken(), lambda _: times.append(1000 * clock()))
+        (seat,) = await backend._run_short(
+            lambda: backend._submit_requests(
+                [request], CancellationToken(), lambda _: times.append(1000 * clock())
+            )
         )
         await asyncio.wrap_future(seat.done)
         return [b - a for a, b in pairwise(times)]

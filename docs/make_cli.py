@@ -14,8 +14,12 @@ TOP = """\
 
 `ouroboros VERB ...`, or `python -m ouroboros VERB ...`. `python docs/make_cli.py` generates this page.
 
-Results go to stdout, progress and notes to stderr. [Errors](errors.md) lists the exit codes. Ctrl-C
-stops at the next step without changing anything, and exits with 130.
+Results go to stdout, progress and notes to stderr. [Errors](errors.md) lists the exit codes.
+
+Ctrl-C and SIGTERM stop a command in order, and it exits with 130. A training keeps a checkpoint, and the
+last line names the command that goes on with it; a second Ctrl-C drops the training. If a command had
+already committed its change, the last lines say which version is served.
+
 [Settings](settings.md) shows how to set defaults in a file or in the environment.
 """
 COMMON = "\n## Options of every verb\n\nThey can stand before or after the verb.\n"

@@ -36,6 +36,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of the real model: fetched and converted once, into a place that outlives the tests."""
+    from ouroboros.domain.errors import ModelError
+    from ouroboros.models import resolve_model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(Path(__file__).parents[1] / ".setup" / "cache"))
+        try:
+            return Path(resolve_model("smollm2"))
+        except ModelError as error:
+            pytest.skip(f"the model smollm2 is not to be had: {error}")
+
+
+@pytest.fixture(scope="session")
 def qdrant() -> Iterator["ServerProcess"]:
     """An emulator of a Qdrant server."""
     from ouroboros.testing import servers

@@ -10,6 +10,7 @@ from docs.make_cli import PAGE, page
 from ouroboros.cli.main import GROUPS
 from ouroboros.cli.parser import build_parser
 from ouroboros.domain.errors import STATUS
+from ouroboros.domain.limits import LIMITS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -21,6 +22,11 @@ def test_the_table_of_errors_is_the_programs():
         r"^\| `(\w+)` \| (\d+) \| (\d+) \|", (DOCS / "errors.md").read_text(), re.MULTILINE
     )
     assert {code: (int(http), int(exit)) for code, exit, http in rows} == STATUS
+
+
+def test_the_table_of_limits_is_the_programs():
+    rows = re.findall(r"^\| (.+?) \| ([\d,]+) \|(.*)\|$", (DOCS / "limits.md").read_text(), re.MULTILINE)
+    assert {what: (int(limit.replace(",", "")), unit.strip()) for what, limit, unit in rows} == LIMITS
 
 
 def test_the_reference_of_the_command_line_is_up_to_date():

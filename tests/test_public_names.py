@@ -12,16 +12,16 @@ from ouroboros.domain import errors
 PUBLIC = """
     Adapter AdapterConfig AdapterFiles AdapterId AdapterLearningEngine AlreadyExists Attempt
     BackendError BackupContents BaseMismatch BaseModel CancellationToken Cancelled Change Check
-    CheckName ComparedAnswers Comparison Conflict Damage Erasure ErasureNote Err Evaluation Event
-    ExampleRef ExamplesGiven Explanation ExportForm FeedbackGiven FeedbackKind FeedbackSignal
+    CheckName ComparedAnswers Comparison Conflict Continuation Damage Erasure ErasureNote Err Evaluation
+    Event ExampleRef ExamplesGiven Explanation ExportForm FeedbackGiven FeedbackKind FeedbackSignal
     Fingerprint GateCounts Generation GenerationChunk GenerationConfig HeadMoved InvalidAdapter
     InvalidConfig InvalidExample InvalidFile InvalidInput InvalidName Job JobState JournalEntry
     Lesson LinearShape MergeRecipe MergeReport MergeSpace MergeStrategy MergedFrom Message
-    MissingExtra ModelError NotFound Ok OnProgress Origin OuroborosError OutOfMemory Performance
-    Pinned Probe ProbeKind Prompt Rebuild RecordedFeedback Refused Repair Result RouteMatch Settings
-    StoreError StoreReport SyncEngine Ticket TooLarge TooLong TrainingConfig TrainingExample
-    TrainingFailed TrainingProgress TrainingReport UnknownTarget Unpinned UpdateConfig UsageCounts
-    Verdict Version VersionRef open_engine open_sync_engine read_examples read_feedback
+    MissingExtra ModelError NotFound Ok OnProgress Origin OuroborosError OutOfMemory OutputError
+    Performance Pinned Probe ProbeKind Prompt Rebuild RecordedFeedback Refused Repair Result RouteMatch
+    Settings StoreError StoreReport SyncEngine Ticket TokenLogprob TooLarge TooLong TrainingConfig
+    TrainingExample TrainingFailed TrainingProgress TrainingReport UnknownTarget Unpinned UpdateConfig
+    UsageCounts Verdict Version VersionRef open_engine open_sync_engine read_examples read_feedback
     shrink_to_limit
 """
 

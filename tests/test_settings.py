@@ -91,3 +91,8 @@ def test_every_setting_is_documented():
     assert rows == set(NAMES)
     for name in NAMES:
         assert f"`{PREFIX}{name.upper()}`" in DOCUMENT.read_text()
+
+
+def test_the_repr_shows_no_password():
+    settings = Settings(metadata="postgresql://ann:secret@host/db", blobs="s3://key:secret@bucket")
+    assert "secret" not in repr(settings)

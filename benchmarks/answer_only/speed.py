@@ -11,14 +11,18 @@ from benchmarks.harness import Claim, Spread
 from benchmarks.harness.claims import ratios
 from ouroboros.backend.base import GenerateRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import LIMIT
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Message, Row
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.weights import AdapterFiles
 
-ARMS = {"ordinary": (ALL, 0), "answer-only": (ANSWER, LIMIT), "answer-only, nothing kept": (ANSWER, 0)}
+ARMS = {
+    "ordinary": (ALL, 0),
+    "answer-only": (ANSWER, DEFAULT_MAX_BYTES),
+    "answer-only, nothing kept": (ANSWER, 0),
+}
 """What the adapter acts on, and the bytes kept of what the base has read."""
 
 WORDS = (
@@ -61,7 +65,7 @@ async def _in_turn(model: str, work: Work, rounds: int) -> dict[str, list[float]
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for _ in range(rounds):
         for arm, (acts_on, kept) in ARMS.items():
-            backend = LocalBackend(load_base(model, prompt_bytes=kept))
+            backend = LocalBackend(load_base(model, prefix_cache_bytes=kept))
             config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
             times[arm].append(await work(backend, config))
             await backend.close()

@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.harness import Claim, Spread
-from ouroboros.domain.tracking import GateCounts
+from ouroboros.domain.performance import GateCounts
 
 SHARE = 0.2
 """Of the stream's rows, at most this share is kept."""
@@ -117,13 +117,13 @@ def _setting(options: Namespace, seed: int) -> tuple[Any, Any, Any]:
     from ouroboros.backend.local.model.load import load_base
     from ouroboros.domain.config import ALL, ANSWER, AdapterConfig, TrainingConfig
 
-    frozen = load_base(options.model)
+    runtime = load_base(options.model)
     cut = Cut(options.stages, options.classes, options.rows, options.test)
     stages = stream(options.stream, cut, seed)
     training = TrainingConfig.auto(len(stages[0].train), seed=seed)
     acts_on = ANSWER if options.answer_only else ALL
-    config = AdapterConfig.auto(frozen.base, max_steps=1_000_000, acts_on=acts_on)
-    bench = Bench(frozen, config, training, prose(frozen, options.prose))
+    config = AdapterConfig.auto(runtime.base, max_steps=1_000_000, acts_on=acts_on)
+    bench = Bench(runtime, config, training, prose(runtime, options.prose))
     return bench, stages, Dials(seed, kept=round(SHARE * len(rows_of(stages))))
 
 

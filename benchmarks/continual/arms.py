@@ -90,7 +90,7 @@ def olora(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraW
         layout = bench.adapter(weights)
 
         def separate(master: Tensor, gradient: Tensor, layout: BankedAdapter = layout) -> None:
-            factors, gradients = layout.views(master), layout.views(gradient)
+            factors, gradients = layout.split_by_layer(master), layout.split_by_layer(gradient)
             for path, (a, _) in factors.items():
                 into_a, into_b = gradients[path]
                 into_a[:-rank], into_b[:-rank] = 0.0, 0.0

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import output_logprobs
+from ouroboros.backend.local.forward.packing import compute_output_logprobs
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -40,7 +40,7 @@ PROSE_TOKENS = 128
 class Bench:
     """The base, how adapters on it are shaped and trained, and plain text that no task is about."""
 
-    frozen: BaseRuntime
+    runtime: BaseRuntime
     config: AdapterConfig
     training: TrainingConfig
     prose: tuple[TokenizedPair, ...]
@@ -49,7 +49,7 @@ class Bench:
         """PEFT's initial factors: A uniform, B zero."""
         chance = torch.Generator().manual_seed(seed)
         found = {}
-        for shape in select_layers(self.frozen.base, self.config):
+        for shape in select_layers(self.runtime.base, self.config):
             bound = shape.inputs**-0.5
             a = torch.empty(self.config.rank, shape.inputs).uniform_(-bound, bound, generator=chance)
             b = torch.zeros(shape.outputs, self.config.rank)
@@ -57,9 +57,9 @@ class Bench:
         return found
 
     def adapter(self, weights: LoraWeights) -> BankedAdapter:
-        opening = len(self.frozen.base.opening) if self.config.acts_on == ANSWER else None
-        adapter = BankedAdapter(weights, self.frozen.dtype, self.frozen.device, opening)
-        inject(self.frozen.model, adapter.paths, self.frozen.bank)
+        opening = len(self.runtime.base.invocation_tokens) if self.config.acts_on == ANSWER else None
+        adapter = BankedAdapter(weights, self.runtime.dtype, self.runtime.device, opening)
+        inject(self.runtime.model, adapter.paths, self.runtime.bank)
         return adapter
 
     def fit(
@@ -82,7 +82,10 @@ class Bench:
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
-        pool, passes = GradientBatcher(self.frozen), plan_token_budget(self.frozen, adapter, items, plan)
+        pool, passes = (
+            GradientBatcher(self.runtime),
+            plan_token_budget(self.runtime, adapter, items, plan),
+        )
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
                 batch = [items[i] for i in chosen]
@@ -102,8 +105,8 @@ class Bench:
         items = self._items(adapter, examples)
         steps = [[i] for i in range(len(items))]
         pool, passes = (
-            GradientBatcher(self.frozen),
-            plan_token_budget(self.frozen, adapter, items, steps),
+            GradientBatcher(self.runtime),
+            plan_token_budget(self.runtime, adapter, items, steps),
         )
         with adapter.training() as grads:
             for item in items:
@@ -112,24 +115,24 @@ class Bench:
         return found
 
     def _items(self, adapter: BankedAdapter, examples: Sequence[TrainingExample]) -> list[TokenizedRow]:
-        rows = tokenize_rows(self.frozen, [Row.of(example) for example in examples])
-        return _finish(add_references(self.frozen, adapter, rows))
+        rows = tokenize_rows(self.runtime, [Row.from_example(example) for example in examples])
+        return _finish(add_references(self.runtime, adapter, rows))
 
     def accuracy(self, weights: LoraWeights | None, examples: Sequence[TrainingExample]) -> float:
         """Share of examples whose output greedy decoding says exactly."""
         adapter = None if weights is None else self.adapter(weights)
-        codec = self.frozen.codec
-        asked = [ScoreItem(codec.sequence(e.input, e.output), adapter) for e in examples]
-        return fmean(s.said for s in _finish(score_outputs(self.frozen, asked)))
+        codec = self.runtime.tokenizer
+        asked = [ScoreItem(codec.encode_pair(e.input, e.output), adapter) for e in examples]
+        return fmean(s.said for s in _finish(score_outputs(self.runtime, asked)))
 
     def perplexity(self, weights: LoraWeights | None) -> float:
         """On the plain text."""
         adapter = None if weights is None else self.adapter(weights)
-        found = _finish(output_logprobs(self.frozen, self.prose, [adapter] * len(self.prose)))
+        found = _finish(compute_output_logprobs(self.runtime, self.prose, [adapter] * len(self.prose)))
         return math.exp(-float(torch.cat(found).mean()))
 
 
-def prose(frozen: BaseRuntime, folder: Path, pieces: int = 3) -> tuple[TokenizedPair, ...]:
+def prose(runtime: BaseRuntime, folder: Path, pieces: int = 3) -> tuple[TokenizedPair, ...]:
     """A few pieces of each of the folder's text files, as tokens to be predicted one by one."""
     found = []
     for file in sorted(folder.glob("*.txt")):
@@ -137,7 +140,9 @@ def prose(frozen: BaseRuntime, folder: Path, pieces: int = 3) -> tuple[Tokenized
         for i in range(1, pieces + 1):
             at = i * len(text) // (pieces + 1)
             piece = text[at : at + 6 * PROSE_TOKENS]
-            ids = frozen.codec.tokenizer(piece, add_special_tokens=False)["input_ids"][:PROSE_TOKENS]
+            ids = runtime.tokenizer.hf_tokenizer(piece, add_special_tokens=False)["input_ids"][
+                :PROSE_TOKENS
+            ]
             found.append(TokenizedPair(tuple(ids[:1]), tuple(ids[1:])))
     return tuple(found)
 

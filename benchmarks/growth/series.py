@@ -93,7 +93,7 @@ def adapters_registered(points: list[int], processor: bool) -> dict[str, Any]:
         async def work(count: int) -> None:
             nonlocal made
             for n in range(made, count):
-                registry.create(name_of(n), AdapterConfig(), BASE, files)
+                registry.create_adapter(name_of(n), AdapterConfig(), BASE, files)
             made = count
 
         await work(2)
@@ -119,9 +119,9 @@ def context(model: str, points: list[int], processor: bool) -> dict[str, Any]:
     words = " ".join(prompt for prompt, _ in examples(2 * max(points) // 15)).split()
 
     async def work(backend: Any, count: int) -> None:
-        codec = backend._frozen.codec
-        ids = codec.prompt_ids(" ".join(words[:count]))[: count - 8]
-        await _train(backend, [(codec.text(ids), "billing")])
+        codec = backend._runtime.tokenizer
+        ids = codec.encode_prompt(" ".join(words[:count]))[: count - 8]
+        await _train(backend, [(codec.decode(ids), "billing")])
 
     return _on(model, points, processor, work)
 

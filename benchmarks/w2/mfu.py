@@ -6,7 +6,7 @@ from typing import Any
 
 
 def operations(
-    frozen: Any, rows: Sequence[tuple[str, str]], epochs: int, rank: int, targets: Any
+    runtime: Any, rows: Sequence[tuple[str, str]], epochs: int, rank: int, targets: Any
 ) -> int:
     """FLOPs of training, counted as 2 per multiplication with an addition.
 
@@ -14,14 +14,14 @@ def operations(
     are frozen; 6 for each weight of the adapter; attention's two products, forward and twice back; and
     4VD for the head at each labelled token alone.
     """
-    base = frozen.base
+    base = runtime.base
     layers = [s for s in base.linears if "lm_head" not in s.path]
     weights = sum(s.inputs * s.outputs for s in layers)
     adapter = rank * sum(s.inputs + s.outputs for s in layers if s.name in targets)
-    head = 4 * frozen.model.config.vocab_size * base.width
+    head = 4 * runtime.model.config.vocab_size * base.width
     total = 0
     for row in rows:
-        encoded = frozen.codec.sequence(*row)
+        encoded = runtime.tokenizer.encode_pair(*row)
         tokens, labels = len(encoded), len(encoded.output)
         attention = 6 * base.layers * base.width * tokens  # causal: half of 12
         total += tokens * (4 * weights + 6 * adapter + attention) + labels * head

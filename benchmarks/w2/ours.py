@@ -25,14 +25,14 @@ def ours(job: Mapping[str, Any], runs: int, dtype: str, anchors: float) -> dict[
     from ouroboros.backend.local.model.load import load_base
 
     work = Job.of(job)
-    frozen = load_base(work.model, dtype)
+    runtime = load_base(work.model, dtype)
     folder = folder_of(work, f"ours-{dtype}-{anchors}")
     training = TrainingConfig(BATCH, work.epochs, seed=SEED, warmup=0.0, anchors=anchors)
-    times = asyncio.run(_repeat(LocalBackend(frozen), work, training, folder, runs))
+    times = asyncio.run(_repeat(LocalBackend(runtime), work, training, folder, runs))
     found = {"times": times, "folder": str(folder)}
     if runs > 1:
-        found["operations"] = operations(frozen, work.rows, work.epochs, RANK, TARGETS)
-        found["peak"] = peak(frozen.dtype)
+        found["operations"] = operations(runtime, work.rows, work.epochs, RANK, TARGETS)
+        found["peak"] = peak(runtime.dtype)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
-from ouroboros.domain.data import Message, Prompt, TrainingExample
+from ouroboros.domain.data import Continuation, Message, Prompt, TrainingExample
 from ouroboros.domain.errors import (
     AlreadyExists,
     BackendError,
@@ -35,6 +35,7 @@ from ouroboros.domain.errors import (
     NotFound,
     OuroborosError,
     OutOfMemory,
+    OutputError,
     Refused,
     StoreError,
     TooLarge,
@@ -44,9 +45,10 @@ from ouroboros.domain.errors import (
 )
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.performance import GateCounts, Performance, UsageCounts
 from ouroboros.domain.records import (
     Adapter,
     Explanation,
@@ -60,7 +62,6 @@ from ouroboros.domain.records import (
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.results import ComparedAnswers, Comparison, Erasure, Evaluation, Rebuild
 from ouroboros.domain.routing import RouteMatch
-from ouroboros.domain.tracking import GateCounts, Performance, UsageCounts
 from ouroboros.domain.training import Job, JobState, OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from ouroboros.backend.base import GenerationChunk
     from ouroboros.build import open_engine, open_sync_engine
     from ouroboros.data.examples import read_examples
-    from ouroboros.data.judgements import RecordedFeedback, read_feedback
+    from ouroboros.data.feedback import RecordedFeedback, read_feedback
     from ouroboros.engine import AdapterLearningEngine
     from ouroboros.learning.replay.probes import Probe, ProbeKind
     from ouroboros.lora.planning import shrink_to_limit
@@ -100,6 +101,7 @@ __all__ = [
     "ComparedAnswers",
     "Comparison",
     "Conflict",
+    "Continuation",
     "Damage",
     "Erasure",
     "ErasureNote",
@@ -144,6 +146,7 @@ __all__ = [
     "Origin",
     "OuroborosError",
     "OutOfMemory",
+    "OutputError",
     "Performance",
     "Pinned",
     "Probe",
@@ -160,6 +163,7 @@ __all__ = [
     "StoreReport",
     "SyncEngine",
     "Ticket",
+    "TokenLogprob",
     "TooLarge",
     "TooLong",
     "TrainingConfig",
@@ -186,8 +190,8 @@ _LATER = {
     "open_engine": "ouroboros.build",
     "open_sync_engine": "ouroboros.build",
     "read_examples": "ouroboros.data.examples",
-    "RecordedFeedback": "ouroboros.data.judgements",
-    "read_feedback": "ouroboros.data.judgements",
+    "RecordedFeedback": "ouroboros.data.feedback",
+    "read_feedback": "ouroboros.data.feedback",
     "AdapterLearningEngine": "ouroboros.engine",
     "Probe": "ouroboros.learning.replay.probes",
     "ProbeKind": "ouroboros.learning.replay.probes",

@@ -6,11 +6,11 @@ from typing import Any
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.backend.lazy import LazyBackend
 from ouroboros.backend.sentences import SentenceEmbedder
-from ouroboros.domain.errors import InvalidConfig
+from ouroboros.domain.errors import InvalidConfig, InvalidInput
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.registry.migrate import Stores
+from ouroboros.registry.migrate import Store
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings
 from ouroboros.stores.open import MEMORY, SQLITE, cached_blobs, open_blobs, open_metadata, open_vectors
@@ -30,9 +30,19 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
         raise InvalidConfig(
             "Both settings and single ones are given.", hint="Use dataclasses.replace(settings, ...)."
         )
+    return _assemble_engine(settings, _open_registry(settings))
+
+
+def open_service(settings: Settings) -> tuple[AdapterLearningEngine, Store]:
+    """An engine, and the stores that it stands on: a server keeps records of its own beside it."""
+    registry = _open_registry(settings)
+    return _assemble_engine(settings, registry), Store(*registry.stores)
+
+
+def _assemble_engine(settings: Settings, registry: Registry) -> AdapterLearningEngine:
     return AdapterLearningEngine(
         LazyBackend(lambda: _open_backend(settings)),
-        _open_registry(settings),
+        registry,
         UserLimit(events=settings.feedback_limit),
         GatePolicy(tolerance=settings.tolerance),
         replay_rows=settings.replay_rows,
@@ -76,12 +86,12 @@ def _open_registry(settings: Settings) -> Registry:
     return Registry(stores.metadata, stores.blobs, cached_blobs(stores.blobs, blobs, limit), vectors)
 
 
-def open_stores(settings: Settings) -> Stores:
+def open_stores(settings: Settings) -> Store:
     """The stores that `settings` name, made if they are not there."""
     metadata, blobs = store_urls(settings)
     opened = open_metadata(metadata)
     try:
-        return Stores(opened, open_blobs(blobs))
+        return Store(opened, open_blobs(blobs))
     except BaseException:
         opened.close()
         raise
@@ -92,7 +102,12 @@ def store_urls(settings: Settings) -> tuple[str, str]:
     if settings.store == MEMORY:
         metadata = blobs = MEMORY
     else:
-        folder = Path(settings.store).expanduser().absolute()
+        try:
+            folder = Path(settings.store).expanduser().absolute()
+        except RuntimeError:
+            raise InvalidInput(
+                f"There is no home folder for {settings.store!r}.", hint="Give the store's whole path."
+            ) from None
         metadata, blobs = f"sqlite:///{folder / 'metadata.db'}", f"file://{folder / 'blobs'}"
     return settings.metadata or metadata, settings.blobs or blobs
 

@@ -1,14 +1,15 @@
 """The program's settings: few, frozen, from flags, the environment and a TOML file, in that order."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ouroboros.domain.checks import check_int, check_number, nearest
+from ouroboros.domain.checks import check_int, check_number, suggest_nearest
 from ouroboros.domain.errors import InvalidConfig, InvalidFile
 
 PREFIX = "OUROBOROS_"
@@ -26,9 +27,10 @@ class Settings:
     metadata  where metadata is kept instead of in the store's folder: a URL; "" leaves it there.
     blobs    the same for weights.
     blob_cache  MiB of weights in a cloud that this machine keeps copies of; 0 keeps none.
-    model    "starter", the folder of a Hugging Face causal language model, or its hub id.
+    model    "starter", "smollm2", a GGUF file, the folder of a Hugging Face causal language model, or
+             its hub id.
     dtype    what the model computes in: "auto", "float32" or "bfloat16".
-    device   "auto", "cpu" or "cuda".
+    device   "auto", "cpu", "cuda", or one of several: "cuda:1".
     quantize  keep the model's linear layers in fewer bits: "none", "int8" or "nf4".
     threads  processor threads; None leaves the choice to PyTorch.
     embedding  what tells adapters apart: "base", the model itself, or "minilm", a small sentence model.
@@ -41,8 +43,8 @@ class Settings:
     """
 
     store: str = "./ouroboros-store"
-    metadata: str = ""
-    blobs: str = ""
+    metadata: str = field(default="", repr=False)  # its URL may have a password
+    blobs: str = field(default="", repr=False)
     blob_cache: int = 1024
     model: str = "starter"
     dtype: str = "auto"
@@ -86,7 +88,8 @@ class Settings:
             if not isinstance(value, str) or not value.strip():
                 raise InvalidConfig(f"The setting {name} is {value!r}.", hint="Give some text.")
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            value = getattr(self, name)
+            if value not in choices and not (name == "device" and re.fullmatch(r"cuda:\d{1,3}", value)):
                 raise InvalidConfig(
                     f"The setting {name} is {getattr(self, name)!r}.",
                     hint=f"Use one of {', '.join(choices)}.",
@@ -141,7 +144,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for key in given:
         if key not in known:
             raise InvalidConfig(
-                f"There is no environment variable {key}.", hint=nearest(key, [*known, CONFIG])
+                f"There is no environment variable {key}.", hint=suggest_nearest(key, [*known, CONFIG])
             )
     found: dict[str, Any] = {known[k]: v for k, v in given.items()}
     return found | {n: _number(found[n]) for n in _NUMBERS if n in found}
@@ -158,4 +161,6 @@ def _number(text: str) -> int | float | str:
 def _refuse_unknown(found: Mapping[str, Any], what: str) -> None:
     for name in found:
         if name not in NAMES:
-            raise InvalidConfig(f"There is no {what} called {name!r}.", hint=nearest(name, NAMES))
+            raise InvalidConfig(
+                f"There is no {what} called {name!r}.", hint=suggest_nearest(name, NAMES)
+            )

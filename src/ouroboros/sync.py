@@ -2,7 +2,9 @@
 
 import asyncio
 import functools
+import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -51,6 +53,8 @@ class SyncEngine:
     create_adapter = _blocking(AdapterLearningEngine.create_adapter)
     train_adapter = _blocking(AdapterLearningEngine.train_adapter)
     learn_from_feedback = _blocking(AdapterLearningEngine.learn_from_feedback)
+    record_feedback = _blocking(AdapterLearningEngine.record_feedback)
+    look_up_feedback = _blocking(AdapterLearningEngine.look_up_feedback)
     feedback_outcome = _blocking(AdapterLearningEngine.feedback_outcome)
     learn_pending = _blocking(AdapterLearningEngine.learn_pending)
     generate_with_adapter = _blocking(AdapterLearningEngine.generate_with_adapter)
@@ -75,7 +79,9 @@ class SyncEngine:
     rollback_adapter = _blocking(AdapterLearningEngine.rollback_adapter)
     delete_adapter = _blocking(AdapterLearningEngine.delete_adapter)
     list_jobs = _blocking(AdapterLearningEngine.list_jobs)
+    submit_training = _blocking(AdapterLearningEngine.submit_training)
     resume_job = _blocking(AdapterLearningEngine.resume_job)
+    pause_job = _blocking(AdapterLearningEngine.pause_job)
     cancel_job = _blocking(AdapterLearningEngine.cancel_job)
     track_adapter = _blocking(AdapterLearningEngine.track_adapter)
     rebuild_version = _blocking(AdapterLearningEngine.rebuild_version)
@@ -89,11 +95,15 @@ class SyncEngine:
 
     def __init__(self, engine: AdapterLearningEngine) -> None:
         self._engine = engine
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="ouroboros-sync", daemon=True
+            target=_run_loop, args=(self._loop,), name="ouroboros-sync", daemon=True
         )
         self._thread.start()
+        # An engine that nobody closed is closed when nobody can use it any more.
+        self._closing = weakref.finalize(self, _close_soon, engine, self._loop, self._process)
+        self._closing.atexit = False  # the system frees what an ending process holds
 
     def __enter__(self) -> Self:
         return self
@@ -102,16 +112,44 @@ class SyncEngine:
         self.close()
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._run(self._engine.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        """Close the engine and end its thread. Does nothing the second time, and in a forked process."""
+        self._closing()
+        if os.getpid() == self._process:
             self._thread.join()
-            self._loop.close()
 
     def _run(self, verb: Coroutine[Any, Any, T]) -> T:
+        if not self._closing.alive or os.getpid() != self._process:
+            return _first_step(verb)
         future = asyncio.run_coroutine_threadsafe(verb, self._loop)
         try:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _close_soon(engine: AdapterLearningEngine, loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Let the loop close the engine and stop; never waits, since a garbage collector may call it."""
+
+    async def close_and_stop() -> None:
+        try:
+            await engine.close()
+        finally:
+            loop.stop()
+
+    if os.getpid() == process:
+        asyncio.run_coroutine_threadsafe(close_and_stop(), loop)
+
+
+def _first_step(verb: Coroutine[Any, Any, T]) -> T:
+    """Run a verb that refuses before it waits for anything: its loop has ended, or is in the parent."""
+    try:
+        verb.send(None)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("A verb of a closed engine did not refuse.")

@@ -26,8 +26,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 
 @pytest.fixture
-def frozen(tiny_folder: Callable[..., Path]) -> BaseRuntime:
+def runtime(tiny_folder: Callable[..., Path]) -> BaseRuntime:
     return load_base(str(tiny_folder()), dtype="float32")
+
+
+@pytest.fixture
+def frozen(runtime: BaseRuntime) -> BaseRuntime:
+    return runtime
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def arguments_of(verb: str) -> list[str]:
     return [p for p in inspect.signature(getattr(Backend, verb)).parameters if p != "self"]
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS - {"loaded", "close", "stream"}))
+@pytest.mark.parametrize("verb", sorted(VERBS - {"is_loaded", "close", "stream"}))
 async def test_a_verb_is_handed_on_as_it_is(verb):
     recorder = Recorder()
     lazy = LazyBackend(lambda: recorder)  # type: ignore[arg-type,return-value]
@@ -55,7 +55,7 @@ async def test_nothing_is_opened_to_ask_what_is_loaded_or_to_close():
         raise AssertionError("opened")
 
     lazy = LazyBackend(fail)
-    assert await lazy.loaded("digest") is False
+    assert await lazy.is_loaded("digest") is False
     await lazy.close()
 
 
@@ -69,10 +69,10 @@ async def test_verbs_at_once_open_one_backend_and_closing_closes_it():
 
     lazy = LazyBackend(open)
     await asyncio.gather(*(lazy.base() for _ in range(5)))
-    await lazy.loaded("digest")
+    await lazy.is_loaded("digest")
     await lazy.close()
     assert len(opened) == 1
-    assert recorder.called == ["base"] * 5 + ["loaded", "close"]
+    assert recorder.called == ["base"] * 5 + ["is_loaded", "close"]
 
 
 async def test_a_failed_opening_is_tried_again():

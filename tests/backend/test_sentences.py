@@ -25,6 +25,6 @@ def test_without_the_package_the_error_names_the_line_that_installs_it(monkeypat
 
 async def test_other_weights_than_the_known_ones_are_refused(monkeypatch, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"something else")
-    monkeypatch.setattr(sentences, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(sentences, "_find_model_folder", lambda: tmp_path)
     with pytest.raises(ModelError, match="not the sentence model"):
         await SentenceEmbedder().embed(["hello"])

@@ -13,13 +13,13 @@ def test_the_exponent_is_the_power(power):
 
 
 def test_operations_grow_with_rows_and_epochs_and_little_with_the_adapter(tiny):
-    frozen = load_base(str(tiny), "float32")
+    runtime = load_base(str(tiny), "float32")
     rows = [("where is my parcel?", "shipping"), ("set an alarm", "clock")]
     targets = ("q_proj", "v_proj")
-    once = operations(frozen, rows, 1, 4, targets)
-    assert operations(frozen, rows, 3, 4, targets) == 3 * once
-    assert sum(operations(frozen, [row], 1, 4, targets) for row in rows) == once
-    tokens = sum(len(frozen.codec.sequence(*row)) for row in rows)
-    assert operations(frozen, rows, 1, 8, targets) - once == tokens * 6 * 4 * sum(
-        s.inputs + s.outputs for s in frozen.base.linears if s.name in targets
+    once = operations(runtime, rows, 1, 4, targets)
+    assert operations(runtime, rows, 3, 4, targets) == 3 * once
+    assert sum(operations(runtime, [row], 1, 4, targets) for row in rows) == once
+    tokens = sum(len(runtime.tokenizer.encode_pair(*row)) for row in rows)
+    assert operations(runtime, rows, 1, 8, targets) - once == tokens * 6 * 4 * sum(
+        s.inputs + s.outputs for s in runtime.base.linears if s.name in targets
     )

@@ -77,7 +77,7 @@ def test_a_wrong_training_leaves_the_adapter_as_it_was(cli, rows, option, value)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no examples"),
+        ("", "has no examples"),
         ('{"prompt": "a", "completion": "b"}\n{oops\n', "rows.jsonl, line 2"),
         ('{"prompt": "a", "completion": "  "}\n', "output is empty"),
         ('{"prompt": "a", "completion": "b", "weight": -1}\n', "weight is -1"),
@@ -147,6 +147,14 @@ def test_a_store_that_cannot_be_written_is_one_line(cli, home):
     ran = cli("create", "a", "--store", "./file/store")
     assert ran.code == 7
     assert ran.error
+
+
+def test_a_version_is_not_taken_for_its_adapter_by_delete(cli):
+    cli("create", "a")
+    ran = cli("delete", "a@1")
+    assert ran.code == 2
+    assert "one version" in ran.error
+    assert cli("show", "a").code == 0
 
 
 def test_errors_are_json_for_programs(cli):

@@ -1,12 +1,16 @@
 """`ouroboros feedback` and `ouroboros chat`, in this process, on a tiny model."""
 
+import asyncio
 import io
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from ouroboros.cli.main import main
+from ouroboros.engine import AdapterLearningEngine
 
 
 @pytest.fixture
@@ -76,7 +80,7 @@ def test_mistakes_are_one_line(run, arguments: list[str], code: int) -> None:
     ("line", "problem"),
     [
         ('{"prompt": "a", "answer": "b"}', "not exactly one signal"),
-        ('{"prompt": "a", "answer": "b", "sucess": 1}', "'sucess' is not known"),
+        ('{"prompt": "a", "answer": "b", "sucess": 1}', "Unknown key 'sucess'"),
         ('{"prompt": "a", "answer": "b", "success": "yes"}', "score is 'yes'"),
         ('{"prompt": " ", "answer": "b", "success": 1}', "prompt is empty"),
         ("{", "not JSON"),
@@ -104,3 +108,26 @@ def test_a_conversation_teaches_and_takes_back(run, monkeypatch: pytest.MonkeyPa
     assert f"tickets now serves @1.\n  now:    {before}\n" in out
     assert "Ask something first." in error
     assert "The correction is empty." in error
+
+
+def test_equal_outcomes_of_a_file_are_one_line(run, tmp_path: Path) -> None:
+    file = tmp_path / "judgements.jsonl"
+    rows = [{"prompt": f"question {i}", "answer": "x", "critique": "too short"} for i in range(24)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = run("feedback", "tickets", "--file", str(file))
+    assert code == 0
+    outcome, unchanged = out.splitlines()
+    assert outcome.endswith("(24 judgements)")
+    assert unchanged == "Nothing changed: tickets still serves @1."
+
+
+def test_a_stop_while_learning_says_what_is_stored(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stop(engine: AdapterLearningEngine, ticket: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(AdapterLearningEngine, "feedback_outcome", stop)
+    code, _, error = run("feedback", "tickets", "hi", "--answer", "a", "--fix", "b")
+    assert code == 130
+    assert "1 judgement of 1 stored." in error
+    assert "feedback tickets --pending" in error

@@ -7,6 +7,7 @@ import pytest
 
 from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.progress import format_clock, training_progress
+from ouroboros.domain.errors import NotFound
 from ouroboros.domain.training import TrainingProgress
 
 
@@ -79,3 +80,11 @@ def test_the_next_command_can_be_copied(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(installed.parent))
     Output().next_step("train", "my tickets", "FILE")
     assert capsys.readouterr().out == "\nNext: ouroboros train 'my tickets' FILE\n"
+
+
+def test_an_error_stays_one_short_line(capsys):
+    Output().error(NotFound(f"There is no adapter\n'{'x' * 10_000}'.", hint="See ouroboros list."))
+    line = capsys.readouterr().err
+    assert line.startswith("Error: There is no adapter 'xxx")
+    assert line.endswith("... See ouroboros list.\n")
+    assert len(line) < 200

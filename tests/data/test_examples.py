@@ -1,4 +1,4 @@
-"""Reading training examples: three shapes, and for each mistake the line it is on."""
+"""Training examples are read in three formats, and each mistake is reported with its line."""
 
 import json
 
@@ -14,6 +14,7 @@ from ouroboros.domain.errors import InvalidFile
 GOOD = '{"prompt": "a", "completion": "b"}'
 TALK = (Message("system", "Be brief."), Message("user", "Hi"))
 TURNS = [{"role": m.role, "content": m.content} for m in TALK]
+DEVELOPER = {"role": "developer", "content": "Be brief."}
 ANSWER = {"role": "assistant", "content": "Hello"}
 
 
@@ -21,11 +22,11 @@ ANSWER = {"role": "assistant", "content": "Hello"}
 def read(tmp_path):
     path = tmp_path / "rows.jsonl"
 
-    def reading(text: str | bytes) -> list[TrainingExample]:
+    def write_and_read(text: str | bytes) -> list[TrainingExample]:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return read_examples(path)
 
-    return reading
+    return write_and_read
 
 
 @pytest.mark.parametrize(
@@ -37,9 +38,10 @@ def read(tmp_path):
         ({"prompt": TURNS, "completion": [ANSWER]}, TrainingExample(TALK, "Hello")),
         ({"input": TURNS, "output": "Hello"}, TrainingExample(TALK, "Hello")),
         ({"messages": [TURNS[1], ANSWER]}, TrainingExample("Hi", "Hello")),
+        ({"messages": [DEVELOPER, *TURNS[1:], ANSWER]}, TrainingExample(TALK, "Hello")),
     ],
 )
-def test_each_shape_is_read(read, row, example):
+def test_each_format_is_read(read, row, example):
     assert read(json.dumps(row)) == [example]
 
 
@@ -54,7 +56,7 @@ def test_only_newlines_end_a_line(read):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{oops", "not JSON: .* at column 2"),
         ("[1]", "not a JSON object"),
@@ -62,12 +64,12 @@ def test_only_newlines_end_a_line(read):
         ("9" * 5_000, "not JSON"),
         ("{}", "no input and no output"),
         ('{"prompt": "a"}', "no 'completion'"),
-        ('{"prompt": "a", "completoin": "b"}', "'completoin' is not known.*Did you mean completion"),
-        ('{"prompt": "a", "completion": "b", "output": "c"}', "mixes two kinds"),
+        ('{"prompt": "a", "completoin": "b"}', "Unknown key 'completoin'.*Did you mean completion"),
+        ('{"prompt": "a", "completion": "b", "output": "c"}', "keys of two formats"),
         ('{"prompt": "a", "completion": ""}', "output is empty"),
         ('{"prompt": " \\n", "completion": "b"}', "input is empty"),
-        ('{"prompt": 3, "completion": "b"}', "neither text nor a list"),
-        ('{"prompt": "a", "completion": 3}', "neither text nor one message"),
+        ('{"prompt": 3, "completion": "b"}', "neither a text nor a list"),
+        ('{"prompt": "a", "completion": 3}', "neither a text nor a list of one"),
         ('{"prompt": "a", "completion": "\\ud800"}', "lone surrogate"),
         ('{"prompt": "a", "completion": "b", "weight": 0}', "weight is 0"),
         ('{"prompt": "a", "completion": "b", "weight": NaN}', "weight is nan"),
@@ -76,18 +78,18 @@ def test_only_newlines_end_a_line(read):
         ('{"messages": "hi"}', "at least two turns"),
         (
             '{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}',
-            "turn of",
+            "role 'user'",
         ),
         (
             '{"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}',
-            "role and a content",
+            "keys role and content",
         ),
         ('{"prompt": [{"role": "user", "content": "a", "nmae": "b"}], "completion": "c"}', "'nmae'"),
         ('{"prompt": [{"role": "robot", "content": "a"}], "completion": "c"}', "known role"),
     ],
 )
-def test_a_mistake_is_reported_with_file_and_line(read, line, said):
-    with pytest.raises(InvalidFile, match=rf"(?s)rows\.jsonl, line 3: .*({said})"):
+def test_a_mistake_is_reported_with_file_and_line(read, line, message):
+    with pytest.raises(InvalidFile, match=rf"(?s)rows\.jsonl, line 3: .*({message})"):
         read(f"{GOOD}\n\n{line}\n{GOOD}\n")
 
 
@@ -96,7 +98,7 @@ def test_bytes_that_are_not_utf8_are_reported_by_line(read):
         read(GOOD.encode() + b'\n{"prompt": "\xff"}')
 
 
-def test_an_endless_line_is_not_read_to_its_end(read, monkeypatch):
+def test_an_overlong_line_is_refused_before_it_is_read_whole(read, monkeypatch):
     monkeypatch.setattr(formats, "MAX_LINE", 1 << 10)
     with pytest.raises(InvalidFile, match="line 2 is longer"):
         read(GOOD + "\n" + "x" * (1 << 12))
@@ -104,7 +106,7 @@ def test_an_endless_line_is_not_read_to_its_end(read, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "\n \n", "\ufeff"])
 def test_a_file_without_examples_is_refused(read, text):
-    with pytest.raises(InvalidFile, match="holds no examples"):
+    with pytest.raises(InvalidFile, match="has no examples"):
         read(text)
 
 
@@ -119,7 +121,7 @@ _text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
 
 
 @given(st.lists(st.tuples(_text, _text), min_size=1, max_size=5), st.booleans())
-def test_what_json_writes_is_read_back(tmp_path_factory, pairs, ascii):
+def test_json_lines_are_read_back_as_written(tmp_path_factory, pairs, ascii):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     lines = [json.dumps({"input": i, "output": o}, ensure_ascii=ascii) for i, o in pairs]
     path.write_text("\n".join(lines), encoding="utf-8", newline="")

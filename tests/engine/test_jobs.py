@@ -4,14 +4,17 @@ import asyncio
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ouroboros.backend.local import LocalBackend
+from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Cancelled, NotFound, TrainingFailed
+from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Err
 from ouroboros.domain.training import JobState
 from ouroboros.engine import AdapterLearningEngine
@@ -158,3 +161,51 @@ async def test_the_jobs_of_a_deleted_adapter_are_gone(
     await start(engine)
     (await engine.delete_adapter("a")).unwrap()
     assert (await engine.list_jobs()).unwrap() == []
+
+
+async def test_a_paused_training_is_kept_and_comes_to_the_same_bits(tiny: Path, tmp_path: Path) -> None:
+    backend = LocalBackend.open(str(tiny), dtype="float32", threads=1)
+    engine, whole = (engine_at(tmp_path / name, backend) for name in ("paused", "whole"))
+    await engine.create_adapter("a", AdapterConfig(rank=2, learning_rate=0.01))
+    examples = [TrainingExample(f"prompt {i}", f"answer {i % 3}") for i in range(6)]
+    config = TrainingConfig(batch_size=2, epochs=4)
+    job = (await engine.submit_training("a", examples, config)).unwrap()
+    assert (await engine.list_jobs("a")).unwrap() == [job]
+    cancel = CancellationToken()
+    jobs = engine._registry.blocking.jobs
+
+    def pause_at_step_five(now) -> None:
+        if now.step == 5:
+            jobs.update(job.id, lambda j: replace(j, state=JobState.PAUSED))
+            cancel.cancel()
+
+    stopped = await engine.resume_job(job.id, on_progress=pause_at_step_five, cancel=cancel)
+    assert isinstance(stopped, Err)
+    (paused,) = (await engine.list_jobs("a")).unwrap()
+    assert (paused.state, paused.step) == (JobState.PAUSED, 5)
+    resumed = (await engine.resume_job(job.id)).unwrap()
+    assert resumed.digest == (await start(whole)).unwrap().digest
+    assert (await engine.list_jobs()).unwrap() == []
+    await engine.close()
+    await whole.close()
+
+
+async def test_a_training_that_is_paused_before_its_turn_waits_for_its_resumption() -> None:
+    async with AdapterLearningEngine(FakeBackend(), memory_registry()) as engine:
+        await engine.create_adapter("a")
+        async with engine._locks[AdapterId("a")]:
+            running = asyncio.create_task(engine.train_adapter("a", [TrainingExample("p", "q")]))
+            while not (jobs := (await engine.list_jobs("a")).unwrap()):
+                await asyncio.sleep(0)
+            (job,) = jobs
+            paused = (await engine.pause_job(job.id)).unwrap()
+        assert paused.state is JobState.PAUSED
+        assert isinstance((await running), Err)
+        assert (await engine.resume_job(job.id)).unwrap().number == 2
+        finished = await engine.pause_job(job.id)
+        assert isinstance(finished, Err)
+        assert isinstance(finished.error, NotFound)
+
+
+def memory_registry() -> Registry:
+    return Registry(open_metadata("memory:"), open_blobs("memory:"))

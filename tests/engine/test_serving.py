@@ -6,7 +6,8 @@ import pytest
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
-from ouroboros.domain.data import TrainingExample
+from ouroboros.domain.data import Continuation, TrainingExample
+from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.registry import Registry
@@ -52,3 +53,24 @@ async def test_calls_that_overlap_are_answered_together_each_by_its_adapter(engi
     assert [g.tokens for g in together] == [g.tokens for g in alone]
     assert [g.version for g in together] == ["one@1", "two@2", None]
     assert together[0].tokens == together[2].tokens != together[1].tokens
+
+
+async def test_a_continuation_is_not_put_into_the_chat_template(engine):
+    config = GenerationConfig(max_tokens=5)
+    text = (await engine.generate_with_adapter(Continuation("where is"), None, config)).unwrap()
+    turn = (await engine.generate_with_adapter("where is", None, config)).unwrap()
+    assert text.prompt_tokens < turn.prompt_tokens
+    ids = (await engine.generate_with_adapter(Continuation((5, 6)), None, config)).unwrap()
+    assert ids.prompt_tokens == 2
+
+
+@pytest.mark.parametrize("prompt", ["", "\ud800", (), (-1,), (10**6,), (True,)])
+async def test_a_continuation_that_cannot_be_read_is_refused(engine, prompt):
+    error = (await engine.generate_with_adapter(Continuation(prompt))).error
+    assert isinstance(error, InvalidExample)
+
+
+async def test_no_adapter_is_chosen_by_token_ids_alone(engine):
+    error = (await engine.generate_with_adapter(Continuation((5, 6)), "auto")).error
+    assert error.code == "invalid_input"
+    assert (await engine.generate_with_adapter(Continuation("where is"), "auto")).ok

@@ -65,7 +65,7 @@ def x() -> torch.Tensor:
 
 def everywhere(adapter: BankedAdapter) -> Route:
     """One adapter for all twelve tokens of `x`."""
-    return Route.of_segments([Segment(adapter, 0, 12)])
+    return Route.from_segments([Segment(adapter, 0, 12)])
 
 
 def run(model: Model, bank: Bank, route: Route, x: torch.Tensor) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_one_adapter_equals_its_dense_delta(model, bank, x):
 def test_segments_of_a_packed_row_each_get_their_adapter(model, bank, x):
     one, two = low_rank(1, 2), low_rank(2, 4)
     packed = x.reshape(1, 12, 6)
-    route = Route.of_segments(
+    route = Route.from_segments(
         [
             Segment(BankedAdapter(one), 0, 5),
             Segment(None, 5, 7),
@@ -97,9 +97,9 @@ def test_segments_of_a_packed_row_each_get_their_adapter(model, bank, x):
 
 def test_neighbouring_segments_of_one_adapter_are_joined():
     adapter = BankedAdapter(low_rank(1, 2))
-    route = Route.of_segments([Segment(adapter, 0, 3), Segment(adapter, 3, 8)])
+    route = Route.from_segments([Segment(adapter, 0, 3), Segment(adapter, 3, 8)])
     assert route.segments == (Segment(adapter, 0, 8),)
-    assert route.sole is adapter
+    assert route.only_adapter is adapter
 
 
 def test_outside_a_routed_call_the_model_is_the_base(model, bank, x):
@@ -131,7 +131,9 @@ def _grad(tensor: torch.Tensor) -> torch.Tensor:
 def test_only_the_adapters_in_the_batch_get_gradients(model, bank, x):
     here, elsewhere = BankedAdapter(low_rank(1, 2)), BankedAdapter(low_rank(2, 2))
     with here.training() as grads, elsewhere.training() as untouched:
-        run(model, bank, Route.of_segments([Segment(here, 0, 12)]), x.reshape(1, 12, 6)).sum().backward()
+        run(
+            model, bank, Route.from_segments([Segment(here, 0, 12)]), x.reshape(1, 12, 6)
+        ).sum().backward()
     assert grads.abs().sum() > 0
     assert untouched.abs().sum() == 0
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.delta import BatchedLoraUpdate, LayerUpdate, LoraUpdate, trained
-from ouroboros.lora.route import SHORT, Route, Segment
+from ouroboros.lora.delta import BatchedLoraUpdate, LayerUpdate, LoraUpdate, find_trained_factor
+from ouroboros.lora.route import SHARED_PRODUCT_TOKENS, Route, Segment
 from ouroboros.lora.weights import LowRank
 
 INPUTS, OUTPUTS = 7, 5
@@ -26,7 +26,7 @@ def route(*parts: tuple[BankedAdapter | None, int]) -> Route:
     for owner, tokens in parts:
         segments.append(Segment(owner, at, at + tokens))
         at += tokens
-    return Route.of_segments(segments)
+    return Route.from_segments(segments)
 
 
 def alone(way: Route) -> list[LoraUpdate]:
@@ -43,9 +43,9 @@ def outcome(updates: Sequence[LayerUpdate], grads: Sequence[torch.Tensor], token
     chance = torch.Generator().manual_seed(99)
     x, dy = (torch.randn(tokens, n, generator=chance) for n in (INPUTS, OUTPUTS))
     y, dx = torch.ones(tokens, OUTPUTS), torch.ones(tokens, INPUTS)
-    kept = [u.add(x, y) for u in updates]
+    kept = [u.apply(x, y) for u in updates]
     for update, own in zip(updates, kept, strict=True):
-        update.back(own, x, dy, dx)
+        update.backward(own, x, dy, dx)
     found = [y, dx, *(g.clone() for g in grads)]
     for grad in grads:
         grad.zero_()
@@ -64,7 +64,7 @@ A, B, C, ODD = adapter(0), adapter(1), adapter(2), adapter(3, rank=2)
         ([(A, 2), (None, 1), (A, 3)], 1),
         ([(A, 5), (ODD, 6), (B, 4)], 2),
         ([(A, 2), (B, 20)], 2),
-        ([(A, SHORT), (B, SHORT + 1)], 2),
+        ([(A, SHARED_PRODUCT_TOKENS), (B, SHARED_PRODUCT_TOKENS + 1)], 2),
         ([(A, 5)], 1),
     ],
     ids=["neighbours", "with base", "scattered", "one", "ranks", "lengths", "long", "alone"],
@@ -75,7 +75,7 @@ def test_together_is_as_alone(parts, products):
     owners = list(dict.fromkeys(a for a, _ in parts if a is not None))
     with ExitStack() as stack:
         grads = [stack.enter_context(a.training()) for a in owners]
-        updates = way.updates("layer")
+        updates = way.layer_updates("layer")
         assert len(updates) == products
         found, expected = outcome(updates, grads, tokens), outcome(alone(way), grads, tokens)
     for ours, theirs in zip(found, expected, strict=True):
@@ -85,13 +85,13 @@ def test_together_is_as_alone(parts, products):
 def test_factors_that_rest_get_no_gradient():
     way = route((A, 5), (B, 6))
     with A.training({"layer": "a"}) as one, B.training({"layer": "a"}) as two:
-        (update,) = way.updates("layer")
+        (update,) = way.layer_updates("layer")
         assert isinstance(update, BatchedLoraUpdate)
         factors = A.factors("layer")
         assert factors is not None
-        assert trained([update]) is factors[0]
+        assert find_trained_factor([update]) is factors[0]
         found = outcome([update], [one, two], 11)
-        (_, b), (_, d) = A.views(found[2])["layer"], B.views(found[3])["layer"]
+        (_, b), (_, d) = A.split_by_layer(found[2])["layer"], B.split_by_layer(found[3])["layer"]
     assert found[2].any()
     assert found[3].any()
     assert not b.any()
@@ -101,9 +101,9 @@ def test_factors_that_rest_get_no_gradient():
 def test_who_moves_other_factors_has_a_product_of_its_own():
     way = route((A, 5), (B, 6))
     with A.training({"layer": "a"}), B.training():
-        assert len(way.updates("layer")) == 2
+        assert len(way.layer_updates("layer")) == 2
 
 
 def test_nobody_trains_where_nothing_wants_a_gradient():
-    assert trained(route((A, 5), (B, 6)).updates("layer")) is None
-    assert route((None, 4)).updates("layer") == []
+    assert find_trained_factor(route((A, 5), (B, 6)).layer_updates("layer")) is None
+    assert route((None, 4)).layer_updates("layer") == []

@@ -157,7 +157,7 @@ def test_order_does_not_matter(seed: int, order: list[int], strategy: MergeStrat
     )
 
 
-@property_test(seeds, seeds, counts, st.sampled_from([s for s in MergeStrategy if not s.entrywise]))
+@property_test(seeds, seeds, counts, st.sampled_from([s for s in MergeStrategy if not s.is_entrywise]))
 def test_how_an_update_is_factorised_does_not_matter(
     seed: int, turn: int, count: int, strategy: MergeStrategy
 ):

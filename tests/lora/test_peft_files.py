@@ -50,7 +50,7 @@ def test_floats_at_the_configs_own_scale_are_rounded_and_nothing_else(
     assert (rounded is None) == (precision in (Precision.INT8, Precision.INT4))
     if rounded is not None:
         banked = BankedAdapter(weights)
-        banked.round(rounded)
+        banked.round_to(rounded)
         assert torch.equal(banked.master, BankedAdapter(unpack(files, base).weights).master)
     assert storage_rounding(pack(weights, replace(CONFIG, alpha=7.0), base, precision)) is None
 

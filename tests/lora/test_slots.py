@@ -32,7 +32,7 @@ ROW = st.sampled_from([None, 0, 1, 2, 3])
 
 def check(slots: Slots, rows: list[int | None]) -> None:
     """Every row gets what its adapter's dense delta gives, the base's rows get nothing."""
-    slots.arrange([None if r is None else ADAPTERS[r] for r in rows])
+    slots.assign_rows([None if r is None else ADAPTERS[r] for r in rows])
     for path, (inputs, outputs) in WIDTHS.items():
         x, y = torch.randn(len(rows), 1, inputs), torch.randn(len(rows), 1, outputs)
         got = slots.adapt(path, x, y)
@@ -53,22 +53,22 @@ def test_whatever_rows_come_and_go_each_has_its_own_adapter(batches):
 
 def test_an_adapter_that_stays_is_not_copied_again(monkeypatch):
     slots = Slots()
-    slots.arrange([ADAPTERS[0], ADAPTERS[1], None])
+    slots.assign_rows([ADAPTERS[0], ADAPTERS[1], None])
     copied = []
-    copy = Slots._copy
+    copy = Slots._write_adapter
     monkeypatch.setattr(
-        Slots, "_copy", lambda self, a, *where: (copied.append(a), copy(self, a, *where))
+        Slots, "_write_adapter", lambda self, a, *where: (copied.append(a), copy(self, a, *where))
     )
-    slots.arrange([ADAPTERS[1], ADAPTERS[0], ADAPTERS[0]])
+    slots.assign_rows([ADAPTERS[1], ADAPTERS[0], ADAPTERS[0]])
     assert not copied
-    slots.arrange([ADAPTERS[3], ADAPTERS[0]])
+    slots.assign_rows([ADAPTERS[3], ADAPTERS[0]])
     assert copied == [ADAPTERS[3]]
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [0, 0, 1], [None, 0, 0]])
 def test_a_row_that_is_not_finite_spoils_no_other(rows):
     slots = Slots()
-    slots.arrange([None if r is None else ADAPTERS[r] for r in rows])
+    slots.assign_rows([None if r is None else ADAPTERS[r] for r in rows])
     x, y = torch.randn(3, 1, 6), torch.randn(3, 1, 5)
     x[1] = float("nan")
     out = slots.adapt("first", x, y)
@@ -81,10 +81,10 @@ def test_a_row_has_the_same_bits_in_any_company(dtype):
     x, y = torch.randn(6, 1, 6).to(dtype), torch.randn(6, 1, 5).to(dtype)
     rows = [adapters[0], None, adapters[3], adapters[1], adapters[0], None]
     slots, alone = Slots(), Slots()
-    slots.arrange(rows)
+    slots.assign_rows(rows)
     together = slots.adapt("first", x, y)
     for i, row in enumerate(rows):
-        alone.arrange([row])
+        alone.assign_rows([row])
         assert torch.equal(alone.adapt("first", x[i : i + 1], y[i : i + 1])[0], together[i])
 
 
@@ -95,6 +95,6 @@ def test_a_layer_takes_two_operations_however_many_adapters_there_are(rows, monk
     sums = torch.embedding_bag
     monkeypatch.setattr(torch, "embedding_bag", lambda *a, **b: (calls.append(1), sums(*a, **b))[1])
     slots = Slots()
-    slots.arrange([None if r is None else ADAPTERS[r] for r in rows])
+    slots.assign_rows([None if r is None else ADAPTERS[r] for r in rows])
     slots.adapt("first", torch.randn(len(rows), 1, 6), torch.randn(len(rows), 1, 5))
     assert len(calls) == 2

@@ -83,20 +83,20 @@ async def test_a_mixed_batch_says_what_peft_says_of_each_alone(architecture: str
     answers = await backend.generate([GenerateRequest(r.prompt, short, r.adapter) for r in requests])
     await backend.close()
 
-    frozen = load_base(str(base), "float32")
+    runtime = load_base(str(base), "float32")
     models = {
         None: load_plain_model(base),
         answer: load_in_peft(base, folders[0]),
         ordinary: load_in_peft(base, folders[1]),
     }
     for request, score, generation in zip(requests, scores, answers, strict=True):
-        row = frozen.codec.sequence(request.prompt, request.output)
+        row = runtime.tokenizer.encode_pair(request.prompt, request.output)
         theirs = output_logprobs(models[request.adapter], row)
         torch.testing.assert_close(torch.tensor(score.logprobs), theirs, atol=1e-5, rtol=1e-5)
         prompt = torch.tensor([row.prompt])
         out = models[request.adapter].generate(input_ids=prompt, max_new_tokens=8, do_sample=False)
         assert generation.tokens == tuple(out[0, prompt.shape[1] :].tolist())
-    row = frozen.codec.sequence(ROWS[-1].prompt, ROWS[-1].output or "")
+    row = runtime.tokenizer.encode_pair(ROWS[-1].prompt, ROWS[-1].output or "")
     bare = output_logprobs(models[None], row)
     assert (torch.tensor(scores[-1].logprobs) - bare).abs().max() > 1e-3, "the adapter does something"
 
@@ -118,12 +118,13 @@ async def test_a_training_gives_the_weights_of_a_plain_peft_loop(architecture: s
 
 def train_plain_loop(base: Path, start: Path) -> AdapterFiles:
     """The same training as anyone would write it: PEFT, torch's AdamW, one row at a time."""
-    model, codec = load_in_peft(base, start, is_trainable=True), load_base(str(base), "float32").codec
+    model = load_in_peft(base, start, is_trainable=True)
+    codec = load_base(str(base), "float32").tokenizer
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=0.0)
     plan = list(shuffle_rows(len(ROWS), TRAINING, CONFIG.max_steps))
     for chosen, rate in zip(plan, schedule(len(plan), TRAINING, CONFIG.learning_rate), strict=True):
-        rows = [codec.sequence(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
+        rows = [codec.encode_pair(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
         tokens = sum(len(row.output) for row in rows)
         for row in rows:
             (
@@ -153,14 +154,14 @@ def create_peft_adapter(base: Path, folder: Path, tokens: list[int]) -> tuple[An
 
 async def test_an_activated_lora_of_peft_comes_here_as_an_answer_only_adapter(tmp_path: Path):
     base = tiny_model(tmp_path / "base")
-    frozen = load_base(str(base), "float32")
-    model, files = create_peft_adapter(base, tmp_path / "theirs", list(frozen.base.opening))
-    backend = LocalBackend(frozen)
+    runtime = load_base(str(base), "float32")
+    model, files = create_peft_adapter(base, tmp_path / "theirs", list(runtime.base.invocation_tokens))
+    backend = LocalBackend(runtime)
     assert (await backend.validate(files)).acts_on == "answer"
     digest = await backend.load(files)
     (score,) = await backend.score([ScoreRequest(ROWS[1].prompt, "billing", digest)])
     await backend.close()
-    theirs = output_logprobs(model, frozen.codec.sequence(ROWS[1].prompt, "billing"))
+    theirs = output_logprobs(model, runtime.tokenizer.encode_pair(ROWS[1].prompt, "billing"))
     torch.testing.assert_close(torch.tensor(score.logprobs), theirs, atol=1e-5, rtol=1e-5)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.forward.packing import labelled_logits
+from ouroboros.backend.local.forward.packing import compute_output_logits
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.training.train import schedule, shuffle_rows
@@ -61,10 +61,10 @@ async def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Trained:
 
 
 def test_a_mixed_batch_has_the_logits_that_peft_gives_each_row_alone(trained: Trained) -> None:
-    frozen = load_base(str(trained.base), "float32")
-    first, second = (_load_banked(frozen, folder) for folder in trained.adapters)
-    sequences = [_tokenize_whole(frozen, row) for row in ROWS[:4]]
-    mixed = _batch_logits(frozen, sequences, [first, second, None, first])
+    runtime = load_base(str(trained.base), "float32")
+    first, second = (_load_banked(runtime, folder) for folder in trained.adapters)
+    sequences = [_tokenize_whole(runtime, row) for row in ROWS[:4]]
+    mixed = _batch_logits(runtime, sequences, [first, second, None, first])
     for ours, sequence, folder in zip(
         mixed, sequences, [*trained.adapters, None, trained.adapters[0]], strict=True
     ):
@@ -107,12 +107,12 @@ def _train_plain_loop(
 ) -> AdapterFiles:
     """The same training as anyone would write it: PEFT, torch's AdamW, one row at a time."""
     model = _peft_model(base, start, is_trainable=True)
-    codec = load_base(str(base), "float32").codec
+    codec = load_base(str(base), "float32").tokenizer
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
     plan = list(shuffle_rows(len(ROWS), training, config.max_steps))
     for chosen, rate in zip(plan, schedule(len(plan), training, config.learning_rate), strict=True):
-        rows = [codec.sequence(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
+        rows = [codec.encode_pair(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
         tokens = sum(len(row.output) for row in rows)
         for row in rows:
             (_negative_log_likelihood(model, row) / tokens).backward()
@@ -136,26 +136,26 @@ def _save(files: AdapterFiles, folder: Path) -> Path:
     return folder
 
 
-def _tokenize_whole(frozen: BaseRuntime, row: Row) -> TokenizedPair:
+def _tokenize_whole(runtime: BaseRuntime, row: Row) -> TokenizedPair:
     """A row whose every token but the first is to be predicted."""
-    pair = frozen.codec.sequence(row.prompt, row.output or "")
+    pair = runtime.tokenizer.encode_pair(row.prompt, row.output or "")
     ids = pair.prompt + pair.output
     return TokenizedPair(ids[:1], ids[1:])
 
 
-def _load_banked(frozen: BaseRuntime, folder: Path) -> BankedAdapter:
+def _load_banked(runtime: BaseRuntime, folder: Path) -> BankedAdapter:
     files = AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
-    adapter = BankedAdapter(unpack(files, frozen.base).weights)
-    inject(frozen.model, adapter.paths, frozen.bank)
+    adapter = BankedAdapter(unpack(files, runtime.base).weights)
+    inject(runtime.model, adapter.paths, runtime.bank)
     return adapter
 
 
 def _batch_logits(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[Tensor]:
     """What log-probabilities of a batch are computed from, sequence by sequence."""
     with torch.no_grad():
-        logits, _ = labelled_logits(frozen, sequences, adapters)
+        logits, _ = compute_output_logits(runtime, sequences, adapters)
     return list(logits.split([len(s.output) for s in sequences]))
 
 

@@ -63,7 +63,7 @@ async def test_a_trained_step_of_ours_gives_the_same_logits_in_peft(
     digest = await backend.load(files)
     requests = [ScoreRequest(PROMPT, OUTPUT, digest), ScoreRequest(PROMPT, OUTPUT)]
     ours, bare = (torch.tensor(s.logprobs) for s in await backend.score(requests))
-    sequence = load_base(str(tmp_path / "base"), "float32").codec.sequence(PROMPT, OUTPUT)
+    sequence = load_base(str(tmp_path / "base"), "float32").tokenizer.encode_pair(PROMPT, OUTPUT)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
     theirs = PeftModel.from_pretrained(model, str(write_files(files, tmp_path / "adapter"))).eval()
 
@@ -93,17 +93,17 @@ async def test_peft_adapters_come_here_and_go_back(options: dict, tmp_path: Path
             nn.init.normal_(weight, std=0.2)
     theirs.save_pretrained(str(tmp_path / "theirs"))
 
-    frozen = load_base(str(folder), "float32")
-    backend = LocalBackend(frozen)
+    runtime = load_base(str(folder), "float32")
+    backend = LocalBackend(runtime)
     digest = await backend.load(read_files(tmp_path / "theirs"))
     (score,) = await backend.score([ScoreRequest(PROMPT, OUTPUT, digest)])
     await backend.close()
-    sequence = frozen.codec.sequence(PROMPT, OUTPUT)
+    sequence = runtime.tokenizer.encode_pair(PROMPT, OUTPUT)
     expected = logprobs(theirs, sequence.prompt, sequence.output)
     torch.testing.assert_close(torch.tensor(score.logprobs), expected, atol=1e-5, rtol=1e-5)
 
-    adapter = unpack(read_files(tmp_path / "theirs"), frozen.base)
-    repacked = write_files(pack(adapter.weights, adapter.config, frozen.base), tmp_path / "ours")
+    adapter = unpack(read_files(tmp_path / "theirs"), runtime.base)
+    repacked = write_files(pack(adapter.weights, adapter.config, runtime.base), tmp_path / "ours")
     bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     back = PeftModel.from_pretrained(bare, str(repacked)).eval()
     assert torch.equal(logprobs(back, sequence.prompt, sequence.output), expected)

@@ -139,7 +139,7 @@ async def test_invalid_requests_are_refused_as_by_a_real_backend() -> None:
     with pytest.raises(NotFound):
         await backend.generate([GenerateRequest("hi", adapter="0" * 64)])
     with pytest.raises(TooLong, match="Row 2"):
-        await backend.check([ROWS[0], Row("word " * 2000, "x")])
+        await backend.check_rows([ROWS[0], Row("word " * 2000, "x")])
     with pytest.raises(InvalidAdapter):
         await backend.load(AdapterFiles(b"{}", b"\x08\0\0\0\0\0\0\0{}"))
 

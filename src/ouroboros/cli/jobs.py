@@ -8,6 +8,8 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
+from ouroboros.cli.train import pausable, unwrap_paused
+from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.training import Job
 from ouroboros.engine import AdapterLearningEngine
@@ -48,8 +50,10 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 async def resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:
-    with training_progress(out) as on_progress:
-        version = (await engine.resume_job(job, on_progress=on_progress)).unwrap()
+    token = CancellationToken()
+    with pausable(token, out), training_progress(out) as on_progress:
+        result = await engine.resume_job(job, on_progress=on_progress, cancel=token)
+    version = await unwrap_paused(engine, job.rpartition("#")[0], result, token)
     out.result(describe.version_json(version), f"{version.ref} {describe.origin(version)}.")
 
 

@@ -8,8 +8,41 @@ from textwrap import wrap
 from types import ModuleType
 from typing import Never
 
-from ouroboros.domain.checks import nearest
+from ouroboros.cli.output import write_result
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.errors import InvalidInput
+
+SIMILAR = {
+    "ask predict infer run answer": "generate",
+    "ls adapters ps": "list",
+    "log logs history": "versions",
+    "info status describe": "show",
+    "why": "explain",
+    "new init add": "create",
+    "fit finetune fine-tune sft": "train",
+    "eval test score": "evaluate",
+    "learn correct fix rate": "feedback",
+    "talk repl": "chat",
+    "undo revert reset": "rollback",
+    "erase": "forget",
+    "rm remove": "delete",
+    "clean prune": "gc",
+    "check repair verify": "fsck",
+    "models pull download": "model",
+    "load": "import",
+    "save": "export",
+    "config env": "doctor",
+    "usage man": "help",
+}
+"""Verbs of other programs, and ours that does the same."""
+
+
+def suggest_verb(word: str, verbs: Sequence[str]) -> str:
+    """Returns a hint: our verb for a habit from another program, or else the nearest one."""
+    for words, verb in SIMILAR.items():
+        if word.lower() in words.split() and verb in verbs:
+            return f"Did you mean {verb}?"
+    return suggest_nearest(word, verbs)
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,9 +52,16 @@ class Parser(argparse.ArgumentParser):
         choice = re.match(r"argument VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
             verbs = [v.strip("' ") for v in choice[2].split(",")]
-            raise InvalidInput(f"There is no verb {choice[1]!r}.", hint=nearest(choice[1], verbs))
+            raise InvalidInput(
+                f"There is no verb {choice[1][:80]!r}.", hint=suggest_verb(choice[1], verbs)
+            )
+        message = re.sub(r"'(.{80})[^']*'", r"'\1...'", message)  # no value needs more to be recognised
         message = message.replace("the following arguments are required", "missing")
         raise InvalidInput(f"{message[0].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Prints the help through the one function that notices a closed or full stdout."""
+        write_result(message)
 
     def check_first(self, arguments: Sequence[str]) -> None:
         """Refuses a mistyped option before the verb, whose value argparse would take for the verb."""
@@ -32,13 +72,14 @@ class Parser(argparse.ArgumentParser):
     def refuse_unknown(self, extras: Sequence[str]) -> Never:
         """Raises an error that names the first unknown argument and the nearest option."""
         extra = extras[0].partition("=")[0]
-        if not extra.startswith("-"):
+        # An option that exists is an argument here: it stands after "--".
+        if not extra.startswith("-") or extra == "--" or extra in self._option_string_actions:
             raise InvalidInput(
                 f"Unexpected argument {extra!r}.",
                 hint=f"Put quotes around text with spaces. See: {self.prog} --help",
             )
         options = [o for o in self._option_string_actions if o.startswith("--")]
-        raise InvalidInput(f"There is no option {extra}.", hint=nearest(extra, options))
+        raise InvalidInput(f"There is no option {extra}.", hint=suggest_nearest(extra, options))
 
 
 def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
@@ -53,6 +94,7 @@ def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     add_common(parser)
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb", parser_class=Parser)
+    parser.set_defaults(top_parser=parser, verb_parsers=subparsers.choices)
     for verb in chain.from_iterable(groups.values()):
         sub = subparsers.add_parser(
             verb.NAME,
@@ -94,9 +136,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="local cache of weights from a cloud; 0 disables it",
     )
-    add("--model", metavar="PATH|ID", help="a model folder or hub id (default: the bundled starter)")
+    add(
+        "--model",
+        metavar="MODEL",
+        help="starter, smollm2, a GGUF file, a folder or a hub id (default: starter)",
+    )
     add("--dtype", metavar="TYPE", help="auto, float32 or bfloat16")
-    add("--device", metavar="DEVICE", help="auto, cpu or cuda")
+    add("--device", metavar="DEVICE", help="auto, cpu, cuda, or one of several: cuda:1")
     add("--quantize", metavar="BITS", help="none, int8 or nf4: load the model in fewer bits")
     add(
         "--embedding",

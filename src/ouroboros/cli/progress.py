@@ -1,10 +1,9 @@
 """Shows a training's progress: a bar on a terminal, about ten lines in a log."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, write_note
 from ouroboros.domain.training import OnProgress, TrainingProgress
 
 
@@ -50,7 +49,7 @@ def print_line(now: TrainingProgress) -> None:
     """Prints the first step, the last, and about ten between."""
     every = max(1, now.steps // 10)
     if now.step == 1 or now.step % every == 0 or now.step == now.steps:
-        print(f"step {now.step}/{now.steps}  {format_figures(now)}", file=sys.stderr, flush=True)
+        write_note(f"step {now.step}/{now.steps}  {format_figures(now)}\n")
 
 
 def format_figures(now: TrainingProgress) -> str:

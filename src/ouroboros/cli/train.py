@@ -1,21 +1,28 @@
 """`ouroboros train NAME FILE`."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
-from ouroboros.cli.output import Output
+from ouroboros.cli.interrupts import INTERRUPTS
+from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.parser import given_options
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
+from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.data import TrainingExample
+from ouroboros.domain.errors import Cancelled
 from ouroboros.domain.records import Version
+from ouroboros.domain.result import Result
+from ouroboros.domain.training import JobState
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
 
@@ -24,11 +31,14 @@ HELP = "train an adapter on the examples of a file, as a new version"
 EXAMPLES = """\
   ouroboros train tickets train.jsonl
   ouroboros train tickets more.jsonl --epochs 2 --incremental
+  ouroboros train tickets - < train.jsonl
 
 A line of the file is one of
   {"prompt": "Where is my parcel?", "completion": "delivery"}
   {"input": "Where is my parcel?", "output": "delivery", "weight": 2.0}
   {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}"""
+
+STDIN = Path("/dev/stdin")
 
 PRESETS = {
     "default": TrainingConfig.default,
@@ -41,7 +51,7 @@ _FIELDS |= {"incremental": "incremental_update"}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
-    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines")
+    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines; - reads them from stdin")
     parser.add_argument(
         "--preset",
         choices=("auto", *PRESETS),
@@ -61,7 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     changes = {_FIELDS[k]: v for k, v in given_options(options, *_FIELDS).items()}
-    examples = read_examples(options.file)
+    examples = read_examples(STDIN if str(options.file) == "-" else options.file)
     require_store(settings)
     async with open_engine(settings) as engine:
         (await engine.get_adapter(options.name)).unwrap()
@@ -85,8 +95,41 @@ async def train(
     out: Output,
 ) -> Version:
     """Trains an adapter and shows the progress."""
-    with training_progress(out) as on_progress:
-        return (await engine.train_adapter(name, examples, config, on_progress=on_progress)).unwrap()
+    token = CancellationToken()
+    with pausable(token, out), training_progress(out) as on_progress:
+        result = await engine.train_adapter(
+            name, examples, config, on_progress=on_progress, cancel=token
+        )
+    return await unwrap_paused(engine, name, result, token)
+
+
+@contextmanager
+def pausable(token: CancellationToken, out: Output) -> Iterator[None]:
+    """Lets the first Ctrl-C or SIGTERM keep a checkpoint; the next one stops the training at once."""
+
+    def pause() -> None:
+        token.pause()
+        out.note("Stopping after this step. Once more stops at once, without a checkpoint.")
+
+    with INTERRUPTS.call_on_stop(pause):
+        yield
+
+
+async def unwrap_paused(
+    engine: AdapterLearningEngine, name: str, result: Result[Version], token: CancellationToken
+) -> Version:
+    """Returns the version, or raises an error that names the command to resume a paused training."""
+    if result or not token.pausing or not isinstance(result.error, Cancelled):
+        return result.unwrap()
+    jobs = (await engine.list_jobs(name)).unwrap()
+    paused = [job for job in jobs if job.state is JobState.PAUSED]
+    if not paused:
+        return result.unwrap()
+    job = paused[-1]
+    raise Cancelled(
+        f"Stopped at step {job.step} of {job.steps}.",
+        hint=f"Go on with: {program_name()} jobs --resume {shlex.quote(job.id)}",
+    )
 
 
 def training_config(preset: str, examples: int, changes: dict[str, Any]) -> TrainingConfig:

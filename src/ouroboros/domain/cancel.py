@@ -1,4 +1,4 @@
-"""Asking long work to stop."""
+"""Cancelling long operations."""
 
 import threading
 
@@ -13,6 +13,15 @@ class CancellationToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._pause = threading.Event()
+
+    def pause(self) -> None:
+        """Ask a training to stop after its next step and to keep a checkpoint: `resume_job` goes on."""
+        self._pause.set()
+
+    @property
+    def pausing(self) -> bool:
+        return self._pause.is_set()
 
     def cancel(self) -> None:
         self._event.set()

@@ -1,7 +1,9 @@
-"""The few checks that values share: each raises or does nothing; `validated` makes that a Result."""
+"""Checks that the values of `domain` share.
+
+Each raises `InvalidConfig` or does nothing; `validated` turns that into a `Result`.
+"""
 
 import difflib
-import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -23,7 +25,9 @@ def validated(value: T, check: Callable[[], None]) -> Result[T]:
 def check_int(name: str, value: object, low: int, high: int) -> None:
     """Refuse anything but an int in [low, high]; True and 8.0 are not ints here."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidConfig(f"{name} is {value!r}.", hint=f"Give a whole number from {low} to {high}.")
+        raise InvalidConfig(
+            f"{name} is {show_value(value)}.", hint=f"Give a whole number from {low} to {high}."
+        )
 
 
 def check_number(name: str, value: object, low: float, high: float) -> None:
@@ -31,20 +35,28 @@ def check_number(name: str, value: object, low: float, high: float) -> None:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or not low <= value <= high
+        or not low <= value <= high  # NaN is not, and a whole number may be too large for a float
     ):
-        raise InvalidConfig(f"{name} is {value!r}.", hint=f"Give a number from {low} to {high}.")
+        raise InvalidConfig(
+            f"{name} is {show_value(value)}.", hint=f"Give a number from {low} to {high}."
+        )
 
 
-def check_flag(name: str, value: object) -> None:
+def show_value(value: object) -> str:
+    """A value as an error shows it: a whole number of more than 40 digits by its size only."""
+    if isinstance(value, int) and value.bit_length() > 130:
+        return "a whole number of more than 40 digits"
+    return repr(value)
+
+
+def check_bool(name: str, value: object) -> None:
     """Refuse anything but True or False."""
     if not isinstance(value, bool):
         raise InvalidConfig(f"{name} is {value!r}.", hint="Give true or false.")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known word closest to a mistyped one, or else all of them."""
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known word closest to a mistyped one, or lists all of them."""
     words = list(known)
-    near = difflib.get_close_matches(name, words, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(words)}."
+    closest = difflib.get_close_matches(name, words, n=1)
+    return f"Did you mean {closest[0]}?" if closest else f"Known are {', '.join(words)}."

@@ -1,20 +1,17 @@
-"""What the journal records: things that happened to an adapter, in order, never changed."""
+"""The events of an adapter's journal, which is append-only."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text
-from ouroboros.domain.errors import InvalidExample
+from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text, to_messages
 from ouroboros.domain.feedback import FeedbackSignal
-
-MAX_TEXT = 100_000
-"""Characters of one text that feedback may carry; whether it fits the model is checked in tokens."""
+from ouroboros.domain.limits import MAX_KEY, MAX_TEXT, MAX_USER, check_length
 
 
 @dataclass(frozen=True, slots=True)
 class ExamplesGiven:
-    """Training examples were handed over, to be learned by the version that follows."""
+    """Training examples that the next version learns."""
 
     examples: tuple[TrainingExample, ...]
     at: datetime
@@ -23,12 +20,12 @@ class ExamplesGiven:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackGiven:
-    """Somebody judged an answer.
+    """A judgement of one answer, `generation`, to one prompt.
 
-    key       two events of one adapter with the same key are one event.
+    key       identifies the judgement: of two events with one key, one counts.
     user      who judged; None is the owner of this program.
     answered  the version that gave the answer ("tickets@3"), if it is known.
-    logprobs  of the answer's tokens as they were sampled, if they are known.
+    logprobs  log-probabilities of the answer's tokens as they were sampled [T], if they are known.
     """
 
     prompt: Prompt
@@ -42,21 +39,24 @@ class FeedbackGiven:
     kind: Literal["feedback"] = field(default="feedback", kw_only=True)
 
     def check(self) -> None:
-        """Refuse an event that could not be learned from or whose texts are absurdly long."""
+        """Raise `InvalidExample` if the event is malformed or a text is longer than `MAX_TEXT`."""
         check_prompt("prompt", self.prompt)
         check_text("generation", self.generation)
         self.signal.check()
-        for what, text in (("generation", self.generation), ("feedback", self.signal.text)):
-            if text is not None and len(text) > MAX_TEXT:
-                raise InvalidExample(
-                    f"The {what} is {len(text):,} characters long.",
-                    hint=f"At most {MAX_TEXT:,} can be learned from at once.",
-                )
+        texts = {"generation": self.generation, "feedback": self.signal.text}
+        texts["rejected answer"] = self.signal.rejected
+        texts["prompt"] = "".join(message.content for message in to_messages(self.prompt))
+        for what, text in texts.items():
+            if text is not None:
+                check_length(what, text, MAX_TEXT)
+        check_length("key", self.key, MAX_KEY)
+        if self.user is not None:
+            check_length("user", self.user, MAX_USER)
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """Answers that must never be lost. They are asked at every update, and never trained on."""
+    """Answers that must never be lost: each update is tested on them, and none is trained on them."""
 
     examples: tuple[TrainingExample, ...]
     at: datetime
@@ -65,7 +65,7 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Unpinned:
-    """Pins that no longer count."""
+    """Prompts whose pins are removed."""
 
     prompts: tuple[Prompt, ...]
     at: datetime

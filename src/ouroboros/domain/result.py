@@ -1,17 +1,18 @@
 """`Result`: a fallible operation returns `Ok(value)` or `Err(error)` instead of raising.
 
-Two small frozen classes, made for ``match``::
+Both are small frozen classes, for use with ``match``::
 
     match await engine.create_adapter("tickets"):
         case Ok(adapter): ...
         case Err(error): print(error.code, error)
 
-and for those who prefer exceptions, ``.unwrap()``.
+``.unwrap()`` returns the value, or raises the error. An `Err` is false and an `Ok` is true, whatever its
+value, so that type checkers know which one it is after ``if result:``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Never, TypeAlias, TypeVar
+from typing import Generic, Literal, Never, TypeAlias, TypeVar
 
 from ouroboros.domain.errors import OuroborosError
 
@@ -21,12 +22,15 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[T]):
-    """Success, holding what was asked for."""
+    """Success, with its value."""
 
     value: T
 
     @property
-    def ok(self) -> bool:
+    def ok(self) -> Literal[True]:
+        return True
+
+    def __bool__(self) -> Literal[True]:
         return True
 
     def unwrap(self) -> T:
@@ -38,12 +42,15 @@ class Ok(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Err:
-    """Failure, holding an error with a code, a message and a hint."""
+    """Failure, with an error that has a code, a message and a hint."""
 
     error: OuroborosError
 
     @property
-    def ok(self) -> bool:
+    def ok(self) -> Literal[False]:
+        return False
+
+    def __bool__(self) -> Literal[False]:
         return False
 
     def unwrap(self) -> Never:

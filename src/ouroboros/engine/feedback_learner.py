@@ -32,14 +32,14 @@ from ouroboros.learning.feedback.log import FeedbackLog
 from ouroboros.learning.feedback.plan import UpdatePlan, plan_update
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.feedback.rehearsal import (
-    REPEATED,
-    choose_rows,
+    MAX_REHEARSED,
     needs_rehearsal,
     rehearsal_config,
     rehearsal_rate,
+    sample_known_rows,
 )
-from ouroboros.learning.feedback.signals import teach, unpaired_loss
-from ouroboros.learning.replay.anchors import anchor_rows, select_protected
+from ouroboros.learning.feedback.signals import row_of
+from ouroboros.learning.replay.anchors import list_protected_examples, make_anchor_rows
 from ouroboros.registry.adapter_lock import Locks
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.journal import JournalEntry
@@ -89,9 +89,9 @@ class FeedbackLearner:
 
     async def submit(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
         """Journal an event, unless one with its key is in the journal already."""
-        row = teach(event, unpaired_loss([event])).row
+        row = row_of(event)
         if row is not None:
-            await self._backend.check([row])
+            await self._backend.check_rows([row])
         async with self._read_locks[adapter.id]:
             log = await self._read_log(adapter)
             seq = log.keys.get(event.key)
@@ -120,7 +120,7 @@ class FeedbackLearner:
         read = self._registry.journal.read(adapter.id, after=adapter.applied, limit=max(limit, 1))
         entries = [entry for entry in await read if entry.seq <= to]
         log = await self._read_applied(adapter)
-        plan = plan_update(_feedback_entries(entries), log.judged(adapter.applied), self._limit)
+        plan = plan_update(_feedback_entries(entries), log.events_up_to(adapter.applied), self._limit)
         if not plan.rows:
             return plan, None
         judged = await self._train_update(adapter, start, plan, update)
@@ -154,7 +154,7 @@ class FeedbackLearner:
 
     async def outcome(self, ticket: Ticket) -> Ticket:
         """Return the ticket with its lesson and version; unchanged while its event is pending."""
-        adapter = await self._registry.get(ticket.adapter)
+        adapter = await self._registry.get_adapter(ticket.adapter)
         if adapter.applied < ticket.event:
             return ticket
         cached = self._outcomes.get((ticket.adapter, ticket.event))
@@ -170,14 +170,14 @@ class FeedbackLearner:
         self, adapter_id: AdapterId, size: int, cancel: CancellationToken | None
     ) -> bool:
         """Learn the next `size` pending events; False if there are none."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         base = await self._backend.base()
-        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
+        base.fingerprint.require_equal(adapter.base, f"Adapter {adapter.id.name!r}")
         entries = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=size)
         if not entries:
             return False
         log = await self._read_applied(adapter)
-        plan = plan_update(_feedback_entries(entries), log.judged(adapter.applied), self._limit)
+        plan = plan_update(_feedback_entries(entries), log.events_up_to(adapter.applied), self._limit)
         await self._apply(adapter, plan, entries[-1].seq, size == 1, cancel)
         return True
 
@@ -194,11 +194,11 @@ class FeedbackLearner:
         Raises `Refused` if the gate refuses a batch: its events are tried one by one. A refused update
         of an event `alone` is stored unserved, with the reason as the event's lesson.
         """
-        head = await self._registry.version(VersionRef(adapter.id))
+        head = await self._registry.get_version(VersionRef(adapter.id))
         if not plan.rows:
             await self._registry.mark_applied(adapter.id, since=adapter.applied, to=to)
             return self._cache_outcomes(adapter.id, plan.lessons, head)
-        start = await self._registry.files(head)
+        start = await self._registry.load_files(head)
         update = UpdateConfig()
         judged = await self._train_update(adapter, start, plan, update, cancel)
         if not judged.verdict.promoted and not alone:
@@ -225,17 +225,19 @@ class FeedbackLearner:
         """Train the plan's rows on `start`, and judge the result."""
         rows, new_prompts = plan.rows, {row.prompt for row in plan.rows}
         knowledge = await self._gate.knowledge(adapter)
-        known = knowledge.rows()
+        known = knowledge.replay_rows()
         # A projected update is fast and protects known answers. With little knowledge, or many
         # judgements at once, it has no room: known rows are rehearsed instead.
-        if needs_rehearsal(len(rows), len(known), knowledge.whole):
+        if needs_rehearsal(len(rows), len(known), knowledge.complete):
             training = rehearsal_config(len(rows), adapter.applied, update)
-            rehearsed = choose_rows(known, new_prompts, REPEATED, adapter.applied)
+            rehearsed = sample_known_rows(known, new_prompts, MAX_REHEARSED, adapter.applied)
             config = rehearsal_rate(adapter.config)
-            job = TrainJob(start, config, training, rows, rehearsed, anchors=anchor_rows())
+            job = TrainJob(start, config, training, rows, rehearsed, anchors=make_anchor_rows())
             outcome = await self._backend.train(job, cancel=cancel)
         else:
-            protect = select_protected(choose_rows(known, new_prompts, PROTECTED, adapter.applied))
+            protect = list_protected_examples(
+                sample_known_rows(known, new_prompts, PROTECTED, adapter.applied)
+            )
             update_job = UpdateJob(start, adapter.config, rows, protect, update)
             outcome = await self._backend.update(update_job, cancel=cancel)
         candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)
@@ -243,9 +245,9 @@ class FeedbackLearner:
 
     async def _skip_event(self, adapter_id: AdapterId, error: OuroborosError) -> None:
         """Mark the next event as applied without learning it; its lesson is the error."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         (entry,) = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=1)
-        head = await self._registry.version(VersionRef(adapter_id))
+        head = await self._registry.get_version(VersionRef(adapter_id))
         await self._registry.mark_applied(adapter_id, since=adapter.applied, to=entry.seq)
         self._cache_outcomes(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
 
@@ -257,13 +259,13 @@ class FeedbackLearner:
 
     async def _look_up_outcome(self, adapter: Adapter, event: int) -> Ticket:
         """Read an outcome from the lessons of a version, or else plan the event once more."""
-        head = await self._registry.version(VersionRef(adapter.id))
-        for version in reversed(await self._registry.versions(adapter.id)):
+        head = await self._registry.get_version(VersionRef(adapter.id))
+        for version in reversed(await self._registry.list_versions(adapter.id)):
             for lesson in version.lessons:
                 if lesson.event == event:
                     return Ticket(adapter.id, event, lesson, head if version.refused else version)
         async with self._read_locks[adapter.id]:
-            judged = (await self._read_log(adapter)).judged(event)
+            judged = (await self._read_log(adapter)).events_up_to(event)
         (lesson,) = plan_update(judged[-1:], judged[:-1], self._limit).lessons or (
             Lesson(event, "applied"),
         )
@@ -278,7 +280,7 @@ class FeedbackLearner:
             entries = await self._registry.journal.read(adapter.id, after=log.read_to)
             for entry in entries:
                 if entry.seq <= adapter.applied:
-                    log.take(entry.seq, entry.event)
+                    log.add_event(entry.seq, entry.event)
             if not entries or entries[-1].seq >= adapter.applied:
                 log.read_to = adapter.applied  # the events in between were erased
         self._applied_logs[adapter.id, adapter.born] = log
@@ -289,14 +291,14 @@ class FeedbackLearner:
         log = self._logs.setdefault((adapter.id, adapter.born), FeedbackLog(adapter.born))
         while entries := await self._registry.journal.read(adapter.id, after=log.read_to):
             for entry in entries:
-                log.take(entry.seq, entry.event)
+                log.add_event(entry.seq, entry.event)
         return log
 
 
 def _amend_lesson(lesson: Lesson, verdict: Verdict) -> Lesson:
     """The lesson, with a note if the gate refused the update or walked it back."""
     if not verdict.promoted:
-        failed = ", ".join(dict.fromkeys(check.name.value for check in verdict.failed))
+        failed = ", ".join(dict.fromkeys(check.name.value for check in verdict.failed_checks))
         words = f"not learned, the gate refused it ({failed}): {lesson.words}"
         return replace(lesson, words=words, learned=False)
     if verdict.share < 1 and lesson.learned:

@@ -46,10 +46,10 @@ class Trainer:
         # 1. Hold a few examples out, to measure what the others taught.
         adapter, examples = inputs.adapter, inputs.examples
         knowledge = await self._gate.knowledge(adapter)
-        held_out = knowledge.split(examples)
-        new_rows = [Row.of(e) for i, e in enumerate(examples) if i not in held_out]
+        held_out = knowledge.select_held_out(examples)
+        new_rows = [Row.from_example(e) for i, e in enumerate(examples) if i not in held_out]
         # 2. Train on the rest, together with rows that the adapter knows already.
-        rows, replay = balance_classes(new_rows, knowledge.rows(), inputs.training.replay)
+        rows, replay = balance_classes(new_rows, knowledge.replay_rows(), inputs.training.replay)
         job = TrainJob(inputs.start, adapter.config, inputs.training, rows, replay, anchors=None)
         first_job = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first_job, on_progress, cancel)

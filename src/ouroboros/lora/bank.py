@@ -25,7 +25,7 @@ from ouroboros.lora.weights import LowRank
 
 
 @dataclass(frozen=True)
-class _Place:
+class _LayerSlice:
     """Where one layer's factors lie in an adapter's row."""
 
     start: int
@@ -45,18 +45,19 @@ class _Place:
         return a, row[middle : self.stop].view(self.rank, self.outputs)
 
 
-_layouts: dict[tuple[tuple[str, _Place], ...], int] = {}
+_layouts: dict[tuple[tuple[str, _LayerSlice], ...], int] = {}
 """A number for each layout that there has been."""
 
 
 class BankedAdapter:
     """One adapter in memory. `master [P]` is the truth in float32; `publish` shows it to the layers.
 
-    Adapters of one `layout` have the same layers, ranks and scales. What is `moving` in a training tells
-    those that move other factors apart.
+    Adapters of one `layout` have the same layers, ranks and scales. `trained_factors` says which of
+    them a training moves: adapters that move different factors cannot share a product.
 
-    `opening`, where given, is how many of a prompt's last tokens it acts on: the base reads those before
-    them by itself (activated LoRA, arXiv 2504.12397). The answer always has the adapter.
+    `invocation_tokens`, where given, is how many of a prompt's last tokens the adapter acts on: the
+    base alone runs those before them (activated LoRA, arXiv 2504.12397). The adapter always acts on the
+    output.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class BankedAdapter:
         weights: Mapping[str, LowRank],
         dtype: torch.dtype = torch.float32,
         device: torch.device = CPU,
-        opening: int | None = None,
+        invocation_tokens: int | None = None,
     ) -> None:
-        self.opening = opening
-        self.moving: object = None
-        self._places: dict[str, _Place] = {}
+        self.invocation_tokens = invocation_tokens
+        self.trained_factors: object = None
+        self._places: dict[str, _LayerSlice] = {}
         size = 0
         for path, low in weights.items():
             (rank, inputs), outputs = low.a.shape, low.b.shape[0]
-            self._places[path] = place = _Place(size, rank, inputs, outputs, low.scale)
+            self._places[path] = place = _LayerSlice(size, rank, inputs, outputs, low.scale)
             size = place.stop
         self.layout = _layouts.setdefault(tuple(self._places.items()), len(_layouts))
         master = torch.empty(size)
@@ -81,9 +82,9 @@ class BankedAdapter:
             a.copy_(low.a)
             b.copy_(low.b.T)
         self.master: Float[Tensor, "P"] = to_device(master, device)
-        self._show(dtype)
+        self._cast(dtype)
 
-    def _show(self, dtype: torch.dtype) -> None:
+    def _cast(self, dtype: torch.dtype) -> None:
         self._row = self.master if dtype == torch.float32 else self.master.to(dtype)
         self._factors = {path: place.factors(self._row) for path, place in self._places.items()}
 
@@ -91,7 +92,7 @@ class BankedAdapter:
         """Another one of the same weights, to go its own way."""
         other = copy(self)
         other.master = self.master.clone()
-        other._show(self._row.dtype)
+        other._cast(self._row.dtype)
         return other
 
     @property
@@ -105,7 +106,7 @@ class BankedAdapter:
 
     def first_adapted_token(self, prompt: int) -> int:
         """The first token that it acts on, after a prompt of so many tokens."""
-        return 0 if self.opening is None else max(0, prompt - self.opening)
+        return 0 if self.invocation_tokens is None else max(0, prompt - self.invocation_tokens)
 
     def rank(self, path: str) -> int:
         """The rank at a layer, 0 where it adapts nothing."""
@@ -120,7 +121,7 @@ class BankedAdapter:
         """What the layer at `path` multiplies with; None where nothing is adapted."""
         return self._factors.get(path)
 
-    def round(self, dtype: torch.dtype) -> None:
+    def round_to(self, dtype: torch.dtype) -> None:
         """Be as what was stored in that type; a gradient is let go."""
         self.master.grad = None
         self.master.copy_(self.master.to(dtype))
@@ -131,7 +132,7 @@ class BankedAdapter:
         if self._row is not self.master:
             self._row.copy_(self.master)
 
-    def views(self, row: Float[Tensor, "P"]) -> dict[str, Factors]:
+    def split_by_layer(self, row: Float[Tensor, "P"]) -> dict[str, Factors]:
         """A row laid out like the master, such as its gradient, as each layer's A and B^T."""
         return {path: place.factors(row) for path, place in self._places.items()}
 
@@ -144,18 +145,21 @@ class BankedAdapter:
         return found
 
     @contextmanager
-    def training(self, moving: Mapping[str, str] | None = None) -> Iterator[Float[Tensor, "P"]]:
+    def training(self, trainable: Mapping[str, str] | None = None) -> Iterator[Float[Tensor, "P"]]:
         """While open, backward passes add to the gradient row [P] that this yields.
 
         The factors become autograd leaves whose `.grad` are views of that one row, in the layers' dtype.
-        `moving` names, by path, the factors that are to move, "a" or "ab"; without it all are.
+        `trained_factors` names, by path, the factors that are to move, "a" or "ab"; without it all are.
         """
         grads = torch.zeros_like(self._row)
-        plain, self.moving = self._factors, "all" if moving is None else frozenset(moving.items())
+        plain, self.trained_factors = (
+            self._factors,
+            "all" if trainable is None else frozenset(trainable.items()),
+        )
         self._factors = {
             path: (
-                _leaf(a, into_a) if moving is None or "a" in moving.get(path, "") else a,
-                _leaf(b, into_b) if moving is None or "b" in moving.get(path, "") else b,
+                _gradient_leaf(a, into_a) if trainable is None or "a" in trainable.get(path, "") else a,
+                _gradient_leaf(b, into_b) if trainable is None or "b" in trainable.get(path, "") else b,
             )
             for path, (a, b) in plain.items()
             for into_a, into_b in [self._places[path].factors(grads)]
@@ -163,10 +167,10 @@ class BankedAdapter:
         try:
             yield grads
         finally:
-            self._factors, self.moving = plain, None
+            self._factors, self.trained_factors = plain, None
 
 
-def _leaf(values: Tensor, grad: Tensor) -> Tensor:
+def _gradient_leaf(values: Tensor, grad: Tensor) -> Tensor:
     leaf = values.detach().requires_grad_()
     leaf.grad = grad
     return leaf

@@ -1,4 +1,4 @@
-"""Which adapter each token of a batch belongs to, and what they add to each layer."""
+"""Routes: which adapter each token of a batch belongs to, and what the adapters add to each layer."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,41 +9,44 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.delta import BatchedLoraUpdate, LayerUpdate, LoraUpdate, Ragged
+from ouroboros.lora.delta import AdapterTokens, BatchedLoraUpdate, LayerUpdate, LoraUpdate
 
-SHORT = 64
-"""Stretches of fewer tokens than this share their products. On an accelerator, where many calls are the
-dearer thing, all do: there calls were counted, and nothing was timed."""
+SHARED_PRODUCT_TOKENS = 64
+"""On a CPU, spans of fewer tokens than this share one batched product. On an accelerator all spans do,
+because calls are the larger cost there (calls were counted; nothing was timed)."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens start..stop of a batch, counted row after row, belong to `adapter` (None: the base)."""
+    """Tokens start..stop of a batch, counted row by row, belong to `adapter` (None: the base)."""
 
     adapter: BankedAdapter | None
     start: int
     stop: int
 
     @classmethod
-    def of_sequence(
+    def split_sequence(
         cls, adapter: BankedAdapter | None, start: int, prompt: int, stop: int
     ) -> "tuple[Segment, ...]":
-        """A sequence at start..stop that begins with a prompt of so many tokens."""
-        acts = start + (adapter.first_adapted_token(prompt) if adapter is not None else 0)
-        if acts == start:
+        """The segments of a sequence at start..stop whose first `prompt` tokens are its prompt.
+
+        An adapter with invocation tokens leaves the beginning of the prompt to the base.
+        """
+        first = start + (adapter.first_adapted_token(prompt) if adapter is not None else 0)
+        if first == start:
             return (cls(adapter, start, stop),)
-        return cls(None, start, acts), cls(adapter, acts, stop)
+        return cls(None, start, first), cls(adapter, first, stop)
 
 
 @dataclass(frozen=True)
-class _Alike:
-    """Adapters that are gone through together; one that has `long` stretches stays by itself."""
+class _AdapterGroup:
+    """Adapters that share one batched product; an adapter with `long` spans is alone in its group."""
 
     long: bool
     members: list[tuple[BankedAdapter, list[range]]] = field(default_factory=list)
 
-    def updates(self, path: str) -> list[LayerUpdate]:
-        """What they add to the layer at `path`."""
+    def layer_updates(self, path: str) -> list[LayerUpdate]:
+        """The updates of the layer at `path`; none where these adapters do not adapt it."""
         (first, spans), scale = self.members[0], self.members[0][0].scale(path)
         factors = first.factors(path)
         if factors is None:
@@ -51,21 +54,23 @@ class _Alike:
         if self.long or len(self.members) == len(spans) == 1:
             return [LoraUpdate(slice(s.start, s.stop), factors, scale) for s in spans]
         return [
-            BatchedLoraUpdate(self._rows, [f for a, _ in self.members if (f := a.factors(path))], scale)
+            BatchedLoraUpdate(
+                self._tokens, [f for a, _ in self.members if (f := a.factors(path))], scale
+            )
         ]
 
     @cached_property
-    def _rows(self) -> Ragged:
-        return Ragged.of([spans for _, spans in self.members], self.members[0][0].master.device)
+    def _tokens(self) -> AdapterTokens:
+        return AdapterTokens.of([spans for _, spans in self.members], self.members[0][0].master.device)
 
 
 @dataclass(frozen=True)
 class Route:
     """Which adapter each token of a batch [B, T] belongs to.
 
-    `sole` is set when one adapter has the whole batch, or none. `inputs`, where given, is filled with
-    what each layer that the batch adapts saw of its adapted tokens, by path. Batches whose rows change
-    from token to token are routed by `slots.Slots`.
+    `only_adapter` is set when one adapter has the whole batch, or none. `inputs`, where given, collects
+    by path what each adapted layer was given of its adapted tokens. Batches whose rows change from
+    token to token are routed by `slots.Slots`.
     """
 
     slots: tuple[BankedAdapter | None, ...]
@@ -73,10 +78,10 @@ class Route:
     inputs: dict[str, Tensor] | None = None
 
     @classmethod
-    def of_segments(
+    def from_segments(
         cls, segments: Iterable[Segment], inputs: dict[str, Tensor] | None = None
     ) -> "Route":
-        """Neighbouring segments of one adapter are joined."""
+        """The route of a batch with these segments; neighbouring segments of one adapter are joined."""
         joined: list[Segment] = []
         for s in segments:
             if joined and joined[-1].adapter is s.adapter and joined[-1].stop == s.start:
@@ -86,66 +91,71 @@ class Route:
         return cls(slots, segments=tuple(joined), inputs=inputs)
 
     @cached_property
-    def sole(self) -> BankedAdapter | None:
+    def only_adapter(self) -> BankedAdapter | None:
         """The adapter that has every token, if there is one."""
         return self.segments[0].adapter if len(self.segments) == 1 else None
 
-    def touches(self, path: str) -> bool:
+    def adapts(self, path: str) -> bool:
         """Whether any adapter of the batch adapts this layer."""
         return any(a is not None and a.rank(path) for a in self.slots)
 
-    def updates(self, path: str) -> Sequence[LayerUpdate]:
-        """What the layer at `path` is to add: by each adapter, or by those that are alike together."""
-        return [u for alike in self._alike for u in alike.updates(path)]
+    def layer_updates(self, path: str) -> Sequence[LayerUpdate]:
+        """What the layer at `path` adds, one update for each group of adapters or span of tokens."""
+        return [update for group in self._adapter_groups for update in group.layer_updates(path)]
 
     @cached_property
-    def _alike(self) -> list["_Alike"]:
-        """The batch's adapters: those of one layout that have about as many tokens together."""
+    def _adapter_groups(self) -> list["_AdapterGroup"]:
+        """The batch's adapters, grouped by what one batched product can take.
+
+        They have one layout, move the same factors, and have about as many tokens each: padding to twice
+        the tokens at most, which costs less than the calls it saves.
+        """
         spans: dict[BankedAdapter, list[range]] = {}
         for s in self.segments:
             if s.adapter is not None:
                 spans.setdefault(s.adapter, []).append(range(s.start, s.stop))
-        found: dict[object, _Alike] = {}
-        for adapter, own in spans.items():
-            tokens = sum(map(len, own))
-            long = tokens >= SHORT * len(own) and adapter.master.device.type == "cpu"
-            kind = adapter if long else (adapter.layout, adapter.moving, tokens.bit_length())
-            found.setdefault(kind, _Alike(long)).members.append((adapter, own))
-        return list(found.values())
+        groups: dict[object, _AdapterGroup] = {}
+        for adapter, own_spans in spans.items():
+            tokens = sum(map(len, own_spans))
+            mean_is_long = tokens >= SHARED_PRODUCT_TOKENS * len(own_spans)
+            long = mean_is_long and adapter.master.device.type == "cpu"
+            key = adapter if long else (adapter.layout, adapter.trained_factors, tokens.bit_length())
+            groups.setdefault(key, _AdapterGroup(long)).members.append((adapter, own_spans))
+        return list(groups.values())
 
-    def see(self, path: str, x: Float[Tensor, "*B I"]) -> None:
-        """Put down what an adapted layer sees, if that is wanted."""
+    def record_input(self, path: str, x: Float[Tensor, "*B I"]) -> None:
+        """Add what an adapted layer is given to `inputs`, where those are collected."""
         if self.inputs is not None:
             rows = x.reshape(-1, x.shape[-1])
-            own = [rows[s.start : s.stop] for s in self.segments if s.adapter is not None]
-            self.inputs[path] = x if self.sole is not None else torch.cat(own)
+            adapted = [rows[s.start : s.stop] for s in self.segments if s.adapter is not None]
+            self.inputs[path] = x if self.only_adapter is not None else torch.cat(adapted)
 
-    def at(self, tokens: Int[Tensor, "K"]) -> "Route":
-        """The route of some of the tokens, which are in order."""
+    def select_tokens(self, tokens: Int[Tensor, "K"]) -> "Route":
+        """The route of a batch that has these tokens only; they are in ascending order, on the CPU."""
         bounds = torch.tensor([b for s in self.segments for b in (s.start, s.stop)])
         cuts = torch.searchsorted(tokens, bounds).tolist()
         spans = zip(self.segments, cuts[::2], cuts[1::2], strict=True)
-        kept = tuple(Segment(s.adapter, a, b) for s, a, b in spans if a < b)
-        return Route(self.slots, segments=kept, inputs=self.inputs)
+        segments = tuple(Segment(s.adapter, a, b) for s, a, b in spans if a < b)
+        return Route(self.slots, segments=segments, inputs=self.inputs)
 
     def adapt(
         self, path: str, x: Float[Tensor, "*B I"], y: Float[Tensor, "*B O"]
     ) -> Float[Tensor, "*B O"]:
-        """Add to the base layer's output each token's adapter: y + scale * (x A^T) B^T."""
-        if not self.touches(path):
+        """The base layer's output y with each token's adapter added: y + scale * (x A^T) B^T."""
+        if not self.adapts(path):
             return y
-        self.see(path, x)
+        self.record_input(path, x)
         flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        if self.sole is not None:
-            return _add(self.sole, path, flat_x, flat_y).view(y.shape)
+        if self.only_adapter is not None:
+            return _add_adapter(self.only_adapter, path, flat_x, flat_y).view(y.shape)
         parts = [
-            _add(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
+            _add_adapter(s.adapter, path, flat_x[s.start : s.stop], flat_y[s.start : s.stop])
             for s in self.segments
         ]
         return torch.cat(parts).view(y.shape)
 
 
-def _add(
+def _add_adapter(
     adapter: BankedAdapter | None, path: str, x: Float[Tensor, "N I"], y: Float[Tensor, "N O"]
 ) -> Float[Tensor, "N O"]:
     factors = adapter.factors(path) if adapter is not None else None

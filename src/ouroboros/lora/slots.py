@@ -46,7 +46,7 @@ class Slots:
         """Slots in use, the base's not counted."""
         return len(self._slots)
 
-    def arrange(self, rows: Sequence[BankedAdapter | None]) -> None:
+    def assign_rows(self, rows: Sequence[BankedAdapter | None]) -> None:
         """Row i is answered by rows[i] from now on."""
         if tuple(rows) == self._rows:
             return
@@ -59,7 +59,7 @@ class Slots:
         new = {a: next(free) for a in wanted if a not in kept}
         self._slots = kept | new
         for adapter, slot in new.items():
-            self._copy(adapter, slot, 1 + max(self._slots.values()))
+            self._write_adapter(adapter, slot, 1 + max(self._slots.values()))
         if not wanted:
             self._stacks.clear()
 
@@ -71,20 +71,20 @@ class Slots:
             return y
         a, b = self._stacks[path]
         flat_x, flat_y = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
-        return flat_y.add(self._sums(b, self._sums(a, flat_x))).view(y.shape)
+        return flat_y.add(self._weighted_sums(b, self._weighted_sums(a, flat_x))).view(y.shape)
 
-    def _sums(
+    def _weighted_sums(
         self, table: Float[Tensor, "S N M"], weights: Float[Tensor, "B N"]
     ) -> Float[Tensor, "B M"]:
         """Row i's weighted sum of the N rows of its slot."""
         bags = self._bags.get(table.shape[1])
         if bags is None:
-            bags = self._bags[table.shape[1]] = self._bags_of(table.shape[1])
+            bags = self._bags[table.shape[1]] = self._build_bags(table.shape[1])
         return torch.embedding_bag(
             table.flatten(0, 1), *bags, mode=_SUM, per_sample_weights=weights.reshape(-1)
         )[0]
 
-    def _bags_of(self, width: int) -> Bags:
+    def _build_bags(self, width: int) -> Bags:
         """For a table with so many rows of each slot."""
         slots = torch.tensor([0 if a is None else self._slots[a] for a in self._rows], dtype=torch.int32)
         rows = width * slots[:, None] + torch.arange(width, dtype=torch.int32)
@@ -92,35 +92,35 @@ class Slots:
         return to_device(rows.view(-1), self._device), to_device(starts, self._device)
 
     @torch.no_grad()
-    def _copy(self, adapter: BankedAdapter, slot: int, slots: int) -> None:
+    def _write_adapter(self, adapter: BankedAdapter, slot: int, slots: int) -> None:
         """Write an adapter into one of so many slots, zeros where it adapts nothing."""
         for path in adapter.paths:
             if path not in self._stacks:
-                self._stacks[path] = _empty(*(adapter.factors(path) or ()))
+                self._stacks[path] = _empty_stack(*(adapter.factors(path) or ()))
         for path, stack in self._stacks.items():
             factors, rank = adapter.factors(path), adapter.rank(path)
-            a, b = self._stacks[path] = _fitting(stack, slots, rank)
+            a, b = self._stacks[path] = _grow_stack(stack, slots, rank)
             a[slot, :, rank:], b[slot, rank:] = 0.0, 0.0
             if factors is not None:
                 a[slot, :, :rank] = factors[0].T
                 torch.mul(factors[1], adapter.scale(path), out=b[slot, :rank])
 
 
-def _empty(a: Float[Tensor, "R I"], b: Float[Tensor, "R O"]) -> Stack:
+def _empty_stack(a: Float[Tensor, "R I"], b: Float[Tensor, "R O"]) -> Stack:
     return a.new_empty(0, a.shape[1], 0), b.new_empty(0, 0, b.shape[1])
 
 
-def _fitting(stack: Stack, slots: int, rank: int) -> Stack:
+def _grow_stack(stack: Stack, slots: int, rank: int) -> Stack:
     """The stack with room for these; slots grow by doubling, so that growing stays cheap."""
     a, b = stack
     have, most = b.shape[:2]
     if slots <= have and rank <= most:
         return stack
     have, most = have if slots <= have else max(slots, 2 * have), max(most, rank)
-    return _grown(a, (have, a.shape[1], most)), _grown(b, (have, most, b.shape[2]))
+    return _pad_with_zeros(a, (have, a.shape[1], most)), _pad_with_zeros(b, (have, most, b.shape[2]))
 
 
-def _grown(part: Float[Tensor, "S M N"], shape: tuple[int, int, int]) -> Float[Tensor, "U P Q"]:
+def _pad_with_zeros(part: Float[Tensor, "S M N"], shape: tuple[int, int, int]) -> Float[Tensor, "U P Q"]:
     grown = part.new_zeros(shape)
     grown[tuple(slice(n) for n in part.shape)] = part
     return grown

@@ -6,11 +6,12 @@ import math
 import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from ouroboros.backend.base import (
     GenerateRequest,
     GenerationChunk,
-    Merged,
+    MergedAdapter,
     MergeJob,
     Score,
     ScoreRequest,
@@ -21,9 +22,9 @@ from ouroboros.backend.base import (
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.data import Prompt, Row, messages_of
+from ouroboros.domain.data import Continuation, Prompt, Row, to_messages
 from ouroboros.domain.errors import InvalidAdapter, NotFound, TooLong
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles, ExportForm
@@ -70,10 +71,10 @@ class FakeBackend:
         self._loaded[files.digest] = _read_answers(files)
         return files.digest
 
-    async def loaded(self, digest: str) -> bool:
+    async def is_loaded(self, digest: str) -> bool:
         return digest in self._loaded
 
-    async def check(self, rows: Sequence[Row]) -> None:
+    async def check_rows(self, rows: Sequence[Row]) -> None:
         for number, row in enumerate(rows, start=1):
             longest = max(len(output.split()) for output in row.outputs)
             words = len(_prompt_text(row.prompt).split()) + longest
@@ -89,7 +90,7 @@ class FakeBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        steps = job.training.steps(len(job.rows), job.adapter.max_steps)
+        steps = job.training.count_steps(len(job.rows), job.adapter.max_steps)
         return await self._memorize(job.start, job.rows, steps, on_progress, cancel)
 
     async def update(
@@ -113,10 +114,13 @@ class FakeBackend:
         self, request: GenerateRequest, cancel: CancellationToken | None = None
     ) -> AsyncIterator[GenerationChunk]:
         (generation,) = await self.generate([request], cancel)
+        details = generation.details
         for piece in re.findall(r"\s*\S+|\s+$", generation.text):
             _raise_if_cancelled(cancel)
-            yield GenerationChunk(piece)
-        yield GenerationChunk("", generation)
+            count = int(bool(generation.details))
+            yield GenerationChunk(piece, details=details[:count])
+            details = details[count:]
+        yield GenerationChunk("", generation, details)
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
@@ -128,22 +132,22 @@ class FakeBackend:
             for r, known in zip(requests, matches, strict=True)
         ]
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         """Combine the tables of all parents; where they differ, the last parent wins."""
         job.recipe.check()
-        job.recipe.weights_for(len(job.parents))
+        job.recipe.resolve_weights(len(job.parents))
         _raise_if_cancelled(cancel)
         answers = {
             prompt: answer for files in job.parents for prompt, answer in _read_answers(files).items()
         }
         rank = job.rank or max(_read_rank(files) for files in job.parents)
-        return Merged(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
+        return MergedAdapter(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """Return `end` from a share of one half on, else `start`."""
         return end if share >= 0.5 else start
 
-    async def strength(self, files: AdapterFiles) -> float:
+    async def measure_strength(self, files: AdapterFiles) -> float:
         """Return one hundredth per memorised answer."""
         return len(_read_answers(files)) / 100
 
@@ -169,7 +173,7 @@ class FakeBackend:
         on_progress: OnProgress | None,
         cancel: CancellationToken | None,
     ) -> TrainOutcome:
-        await self.check(rows)
+        await self.check_rows(rows)
         answers = _read_answers(start)
         words = sum(len(output.split()) for row in rows for output in row.outputs)
         for step in range(1, steps + 1):
@@ -186,12 +190,15 @@ class FakeBackend:
         report = TrainingReport(len(rows), steps, words, 1.0, 1 / steps, steps * self._step_seconds)
         return TrainOutcome(_to_files(_read_rank(start), answers, 0), report)
 
-    def _answer_prompt(self, prompt: Prompt, adapter: str | None) -> str:
+    def _answer_prompt(self, prompt: Prompt | Continuation, adapter: str | None) -> str:
         if adapter is None:
             return _prompt_text(prompt)
         if adapter not in self._loaded:
             raise NotFound(f"No adapter {adapter[:12]} is loaded.", hint="Load its files first.")
-        return self._loaded[adapter].get(_prompt_key(prompt), _prompt_text(prompt))
+        text = _prompt_text(prompt)
+        return self._loaded[adapter].get(
+            _prompt_key(text if isinstance(prompt, Continuation) else prompt), text
+        )
 
 
 def _memorize_row(answers: Answers, row: Row) -> None:
@@ -203,11 +210,13 @@ def _memorize_row(answers: Answers, row: Row) -> None:
 
 
 def _prompt_key(prompt: Prompt) -> str:
-    return json.dumps([[m.role, m.content] for m in messages_of(prompt)])
+    return json.dumps([[m.role, m.content] for m in to_messages(prompt)])
 
 
-def _prompt_text(prompt: Prompt) -> str:
-    return messages_of(prompt)[-1].content
+def _prompt_text(prompt: Prompt | Continuation) -> str:
+    if isinstance(prompt, Continuation):
+        return prompt.text if isinstance(prompt.text, str) else " ".join(map(str, prompt.text))
+    return to_messages(prompt)[-1].content
 
 
 def _bag_of_words(text: str) -> Vector:
@@ -218,7 +227,7 @@ def _bag_of_words(text: str) -> Vector:
     return tuple(count / length for count in bins)
 
 
-def _to_generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Generation:
+def _to_generation(prompt: Prompt | Continuation, answer: str, config: GenerationConfig) -> Generation:
     for stop in config.stop:
         answer = answer.partition(stop)[0]
     words = answer.split()
@@ -229,7 +238,17 @@ def _to_generation(prompt: Prompt, answer: str, config: GenerationConfig) -> Gen
         logprobs=_fake_logprobs(text, known=True),
         finish="stop" if text == answer else "length",
         prompt_tokens=len(_prompt_text(prompt).split()),
+        details=() if config.top_logprobs is None else _fake_details(text, config.top_logprobs),
     )
+
+
+def _fake_details(text: str, alternatives: int) -> tuple[TokenLogprob, ...]:
+    """Each word with the blanks before it is a token; the only alternative to it is itself."""
+    tokens = [
+        TokenLogprob(number, piece.encode(), _KNOWN_LOGPROB)
+        for number, piece in enumerate(re.findall(r"\s*\S+|\s+$", text))
+    ]
+    return tuple(replace(t, alternatives=(t,)) for t in tokens) if alternatives else tuple(tokens)
 
 
 def _fake_logprobs(text: str, *, known: bool) -> tuple[float, ...]:

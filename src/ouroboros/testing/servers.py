@@ -88,7 +88,7 @@ def free_port() -> int:
 
 @contextmanager
 def run_postgres() -> Iterator[ServerProcess]:
-    """Run a temporary PostgreSQL cluster, owned by `postgres` without a password."""
+    """Run a temporary PostgreSQL cluster, owned by the user `postgres` without a password."""
     program = _find_postgres_program("postgres")
     user = _unprivileged_user()
     folder = Path(tempfile.mkdtemp(prefix="ouroboros-postgres-"))

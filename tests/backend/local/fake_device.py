@@ -31,14 +31,14 @@ _ASKING = {_aten._local_scalar_dense, _aten.nonzero, _aten.masked_select}
 """For values."""
 
 
-class Elsewhere(Tensor):
+class FakeDeviceTensor(Tensor):
     """A tensor on that device."""
 
-    here: Tensor
+    value: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, here: Tensor) -> "Elsewhere":
+    def __new__(cls, here: Tensor) -> "FakeDeviceTensor":
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             here.shape,
@@ -47,11 +47,11 @@ class Elsewhere(Tensor):
             dtype=here.dtype,
             device=DEVICE,
         )
-        made.here = here
+        made.value = here
         return made
 
     def __repr__(self, **kwargs: Any) -> str:
-        return f"Elsewhere({self.here})"
+        return f"FakeDeviceTensor({self.value})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,13 +61,13 @@ class Elsewhere(Tensor):
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Compute it here; what comes of tensors elsewhere, or is asked for there, is there."""
     name, given = func.overloadpacket, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    there = [t for t in given if isinstance(t, Elsewhere)]
-    met = any(t.dim() for t in given if not isinstance(t, Elsewhere))
+    there = [t for t in given if isinstance(t, FakeDeviceTensor)]
+    met = any(t.dim() for t in given if not isinstance(t, FakeDeviceTensor))
     if there and met and name not in _COPIES | _INDEXED:
         raise RuntimeError(f"{func} is given tensors of two devices.")
     goes = bool(there)
     if name is _aten.copy_:
-        goes = isinstance(args[0], Elsewhere)
+        goes = isinstance(args[0], FakeDeviceTensor)
     elif kwargs.get("device") is not None:
         goes = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": _CPU}
@@ -76,42 +76,42 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _calls.append(name)
     if _waits_for(name, there, given, goes, kwargs):
         _waits.append(name)
-    changed = {id(t.here): t for t in there}  # what an operation changes in place it also returns
+    changed = {id(t.value): t for t in there}  # what an operation changes in place it also returns
     return tree_map(lambda t: _sent(t, changed) if goes and isinstance(t, Tensor) else t, found)
 
 
 def _waits_for(
-    name: Any, there: list[Elsewhere], given: list[Tensor], goes: bool, kwargs: dict[str, Any]
+    name: Any, there: list[FakeDeviceTensor], given: list[Tensor], goes: bool, kwargs: dict[str, Any]
 ) -> bool:
     if name in _COPIES and goes:
-        sent = [t for t in given if not isinstance(t, Elsewhere)]
+        sent = [t for t in given if not isinstance(t, FakeDeviceTensor)]
         return any(not (kwargs.get("non_blocking") and getattr(t, "pinned", False)) for t in sent)
     masked = name in _INDEXED and any(t.dtype == torch.bool for t in given)
     return bool(there) and (not goes or masked or name in _ASKING)
 
 
 def _mapped(values: Any) -> Any:
-    return tree_map(lambda t: t.here if isinstance(t, Elsewhere) else t, values)
+    return tree_map(lambda t: t.value if isinstance(t, FakeDeviceTensor) else t, values)
 
 
-def _sent(found: Tensor, changed: dict[int, Elsewhere]) -> Elsewhere:
-    if isinstance(found, Elsewhere):
+def _sent(found: Tensor, changed: dict[int, FakeDeviceTensor]) -> FakeDeviceTensor:
+    if isinstance(found, FakeDeviceTensor):
         return found
-    return changed[id(found)] if id(found) in changed else Elsewhere(found)
+    return changed[id(found)] if id(found) in changed else FakeDeviceTensor(found)
 
 
 _waits: list[object] = []
 _calls: list[object] = []
 
 
-def waits() -> list[object]:
+def take_waits() -> list[object]:
     """What somebody has waited for since this was last asked."""
     found = _waits.copy()
     _waits.clear()
     return found
 
 
-def calls() -> list[object]:
+def take_calls() -> list[object]:
     """What the device was asked to compute since this was last asked."""
     found = _calls.copy()
     _calls.clear()
@@ -136,20 +136,20 @@ class _Values(TorchFunctionMode):
             pinned: Any = args[0].clone()
             pinned.pinned = True
             return pinned
-        if func is Tensor.tolist and isinstance(args[0], Elsewhere):
+        if func is Tensor.tolist and isinstance(args[0], FakeDeviceTensor):
             _waits.append(func)
-            return args[0].here.tolist()
+            return args[0].value.tolist()
         return func(*args, **kwargs)
 
 
 @contextmanager
-def there() -> Iterator[None]:
+def activate() -> Iterator[None]:
     """Inside, this thread has the device."""
     with _Operations(), _Values():
         yield
 
 
-def on_each_thread() -> Callable[[], None]:
+def activate_on_each_thread() -> Callable[[], None]:
     """A function; each thread that calls it has the device from then on."""
     inside = threading.local()
 

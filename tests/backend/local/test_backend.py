@@ -196,24 +196,24 @@ async def test_initial_factors_are_drawn_from_the_seed(backend):
 
 async def test_many_more_adapters_than_fit_in_memory_are_all_answered(tiny_folder):
     """As a cache over any number of registered adapters: LRU, and no request's adapter is let go."""
-    frozen = load_model(str(tiny_folder()), dtype="float32")
-    backend = LocalBackend(frozen, threads=1, resident_bytes=250_000)
+    runtime = load_model(str(tiny_folder()), dtype="float32")
+    backend = LocalBackend(runtime, threads=1, resident_bytes=250_000)
     files = [await backend.initialize(CONFIG, seed) for seed in range(12)]
 
     async def ask(one: AdapterFiles):
         digest = one.digest
-        if not await backend.loaded(digest):
+        if not await backend.is_loaded(digest):
             await backend.load(one)
         return await backend.generate([GenerateRequest("play", SHORT, digest)])
 
     answers = await asyncio.gather(*(ask(one) for one in files * 2))
     assert len({a.tokens for (a,) in answers}) == 1  # fresh adapters answer as the base
-    assert await backend.loaded(files[-1].digest)  # a promise, which the next load keeps
+    assert await backend.is_loaded(files[-1].digest)  # a promise, which the next load keeps
     one_more = await backend.initialize(CONFIG, seed=99)
     await ask(one_more)
     assert await backend.generate([GenerateRequest("play", SHORT, files[-1].digest)])
-    assert await backend.loaded(one_more.digest)
-    kept = [await backend.loaded(one.digest) for one in files]
+    assert await backend.is_loaded(one_more.digest)
+    kept = [await backend.is_loaded(one.digest) for one in files]
     assert 0 < sum(kept) < 6
     await backend.close()
 
@@ -221,7 +221,7 @@ async def test_many_more_adapters_than_fit_in_memory_are_all_answered(tiny_folde
 async def test_requests_of_separate_calls_run_in_one_batch(backend):
     """Fails when concurrent calls are answered one after the other again."""
     passes = []
-    hook = backend._frozen.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    hook = backend._runtime.model.register_forward_pre_hook(lambda *_: passes.append(1))
     calls = (backend.generate([GenerateRequest(r.prompt, SHORT)]) for r in ROWS)
     answers = await asyncio.gather(*calls)
     hook.remove()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from ouroboros.backend.base import Merged, MergeJob, ScoreRequest, TrainJob
+from ouroboros.backend.base import MergedAdapter, MergeJob, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.convert import merge
 from ouroboros.backend.local.model.load import load_base
@@ -47,7 +47,7 @@ async def adapter(backend: LocalBackend, seed: int, **changes: object) -> Adapte
     return pack(weights, config, base)
 
 
-def run(steps: Generator[None, None, Merged]) -> Merged:
+def run(steps: Generator[None, None, MergedAdapter]) -> MergedAdapter:
     """Work through the steps here and now."""
     while True:
         try:

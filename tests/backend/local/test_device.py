@@ -23,7 +23,7 @@ from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.losses import DPO, KTO, Distillation
-from tests.backend.local import fake_device as elsewhere
+from tests.backend.local import fake_device
 
 ROWS = (
     Row("where is my parcel?", "shipping"),
@@ -46,11 +46,11 @@ Opened = Callable[[Path], LocalBackend]
 
 
 def pretended(folder: Path) -> LocalBackend:
-    with pytest.MonkeyPatch.context() as patch, elsewhere.there():
-        patch.setattr(loading, "_device", lambda _: elsewhere.DEVICE)
+    with pytest.MonkeyPatch.context() as patch, fake_device.activate():
+        patch.setattr(loading, "_resolve_device", lambda _: fake_device.DEVICE)
         frozen = loading.load_base(str(folder), "float32")
     backend = LocalBackend(frozen, threads=1)
-    backend._worker = Worker("elsewhere", elsewhere.on_each_thread())
+    backend._worker = Worker("fake-device", fake_device.activate_on_each_thread())
     return backend
 
 
@@ -62,7 +62,7 @@ def opened(device: str, folder: Path) -> LocalBackend:
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The optimizer takes the pretended device for one that it knows."""
     optimizer: Any = import_module("torch.optim.optimizer")
-    known = [*optimizer._get_fused_kernels_supported_devices(), elsewhere.DEVICE.type]
+    known = [*optimizer._get_fused_kernels_supported_devices(), fake_device.DEVICE.type]
     monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: known)
 
 
@@ -103,8 +103,8 @@ async def worked(backend: LocalBackend) -> dict[str, Any]:
     asked = [GenerateRequest(r.prompt, DRAWN, a) for r in ROWS for a in adapters]
     found["answers"] = [(a.tokens, a.logprobs) for a in await backend.generate(asked)]
     scores = [ScoreRequest(r.prompt, r.output or "", a, drift=True) for r in ROWS for a in adapters]
-    found["scores"] = [(s.logprobs, s.said, s.drift) for s in await backend.score(scores)]
-    found["strength"] = await backend.strength(judged.files)
+    found["scores"] = [(s.logprobs, s.is_greedy, s.drift) for s in await backend.score(scores)]
+    found["strength"] = await backend.measure_strength(judged.files)
     found["vectors"] = await backend.embed(["where is it?", "play"])
     await backend.close()
     return found
@@ -129,7 +129,7 @@ def _close(found: Any, expected: Any) -> bool:
 
 async def test_own_passes_are_taken_on_every_device(other, tiny_folder):
     backend = other(tiny_folder())
-    assert isinstance(backend._frozen.decoder, Decoder)
+    assert isinstance(backend._runtime.decoder, Decoder)
     await backend.close()
 
 
@@ -142,14 +142,14 @@ async def test_a_device_is_waited_for_as_often_whatever_there_is_to_do(tiny_fold
         start = await backend.initialize(CONFIG, 0)
         digest = await backend.load(start)
         for steps in (2, 7):
-            elsewhere.waits()
+            fake_device.take_waits()
             await backend.train(TrainJob(start, CONFIG, TrainingConfig(len(rows), steps), rows))
-            assert len(elsewhere.waits()) == 2 * steps + 1  # and the weights, to be packed
+            assert len(fake_device.take_waits()) == 2 * steps + 1  # and the weights, to be packed
             greedy = GenerationConfig(max_tokens=steps)
-            elsewhere.waits()
+            fake_device.take_waits()
             asked = [GenerateRequest(r.prompt, greedy, digest) for r in rows]
             turns = max(len(a.tokens) for a in await backend.generate(asked))
-            assert len(elsewhere.waits()) == 2 * turns + 1
+            assert len(fake_device.take_waits()) == 2 * turns + 1
         await backend.close()
 
 
@@ -164,9 +164,9 @@ async def test_adapters_of_one_layout_share_their_calls_however_many_and_long_th
         for count in (2, 3, 8):
             starts = [await backend.initialize(CONFIG, seed) for seed in range(count)]
             jobs = [TrainJob(s, CONFIG, TrainingConfig(1, 1, anchors=0.0), (row,)) for s in starts]
-            elsewhere.calls()
+            fake_device.take_calls()
             await asyncio.gather(*map(backend.train, jobs))
-            calls.append(len(elsewhere.calls()))
+            calls.append(len(fake_device.take_calls()))
         await backend.close()
         further += [calls[1] - calls[0], (calls[2] - calls[0]) / 6]
     assert further[0] > 0
@@ -175,8 +175,8 @@ async def test_adapters_of_one_layout_share_their_calls_however_many_and_long_th
 
 def test_tensors_of_two_devices_do_not_meet():
     """What all the others here rest on."""
-    with elsewhere.there():
-        one = torch.ones(2, device=elsewhere.DEVICE)
+    with fake_device.activate():
+        one = torch.ones(2, device=fake_device.DEVICE)
         assert (one + 1).tolist() == [2.0, 2.0]
         with pytest.raises(RuntimeError, match="two devices"):
             torch.add(one, torch.ones(2))

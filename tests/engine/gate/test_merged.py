@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.backend.base import Merged, MergeJob
+from ouroboros.backend.base import MergedAdapter, MergeJob
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.data import TrainingExample
@@ -23,7 +23,7 @@ from ouroboros.testing.backend import FakeBackend
 class Lossy(FakeBackend):
     """Merging keeps what the last parent knows, and drops the rest."""
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         return await super().merge(MergeJob(job.parents[-1:] * 2, job.recipe, job.rank), cancel)
 
 
@@ -79,7 +79,7 @@ async def asked(engine: AdapterLearningEngine, name: str) -> dict:
 async def replayed(engine: AdapterLearningEngine, name: str) -> dict:
     adapter = (await engine.get_adapter(name)).unwrap()
     known = await engine._gate.knowledge(adapter)
-    return {row.prompt: row.output for row in known.rows()}
+    return {row.prompt: row.output for row in known.replay_rows()}
 
 
 async def merged(engine: AdapterLearningEngine, *names: str) -> None:
@@ -100,7 +100,7 @@ async def test_the_verdict_compares_with_each_parent_and_is_kept_and_explained(e
     assert {c.name for c in version.verdict.checks} >= {CheckName.FINITE, CheckName.STRENGTH}
     lines = (await engine.explain_version("both")).unwrap().lines
     assert lines[0] == "both@1, merged red@2, blue@2 (average): promoted."
-    assert any("10 of 10 probes of what red knew right (10 by red@2)" in line for line in lines)
+    assert any("10 of 10 probes from red right (10 by red@2)" in line for line in lines)
 
 
 async def test_a_merge_that_loses_what_a_parent_knew_is_refused_and_nothing_is_made(lossy):
@@ -116,7 +116,7 @@ async def test_it_is_made_anyway_if_asked_for_with_its_verdict(lossy):
     version = (await lossy.get_version("both")).unwrap()
     assert version.refused
     lines = (await lossy.explain_version("both")).unwrap().lines
-    assert lines[0].endswith("refused: it was wanted anyway.")
+    assert lines[0].endswith("refused, created anyway, as requested.")
     assert sum('lost: "red' in line for line in lines) == 5
 
 
@@ -137,7 +137,7 @@ async def test_a_merge_remembers_what_its_parents_were_taught(engine):
     assert await asked(engine, "both") == {e.input: e.output for e in (*rows("red"), *rows("blue"))}
     assert await replayed(engine, "both") == await asked(engine, "both")
     probes = (await engine.get_probes("both")).unwrap()
-    assert {p.place.adapter for p in probes} == {"red", "blue"}
+    assert {p.ref.adapter for p in probes} == {"red", "blue"}
 
 
 async def test_no_update_of_a_merge_may_lose_a_pin_of_its_parents(engine):
@@ -169,7 +169,7 @@ async def test_a_merge_of_a_merge_remembers_all(engine):
     await teach(engine, "green", *rows("green"))
     (await engine.merge_adapters(["both", "green"], name="all")).unwrap()
     assert set((await asked(engine, "all")).values()) == {"red", "blue", "green", "word"}
-    places = {p.place.adapter for p in (await engine.get_probes("all")).unwrap()}
+    places = {p.ref.adapter for p in (await engine.get_probes("all")).unwrap()}
     assert places == {"red", "blue", "green", "both"}
 
 
@@ -181,7 +181,7 @@ async def test_a_later_verdict_looks_at_each_parents_knowledge_by_itself(engine)
     known = [c for c in ticket.version.verdict.checks if c.name is CheckName.KNOWN]
     assert {c.like.adapter for c in known} == {"red", "blue"}
     lines = (await engine.explain_version(ticket.version.ref)).unwrap().lines
-    assert any("probes of what blue knew" in line for line in lines)
+    assert any("probes from blue right" in line for line in lines)
 
 
 async def test_what_parents_answer_differently_is_remembered_by_no_one(engine):
@@ -224,7 +224,7 @@ async def test_the_memory_of_a_deleted_parent_is_gone(engine):
 async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engine):
     async def whole(name: str) -> bool:
         adapter = (await engine.get_adapter(name)).unwrap()
-        return (await engine._gate.knowledge(adapter)).whole
+        return (await engine._gate.knowledge(adapter)).complete
 
     files = await engine._backend.initialize(AdapterConfig(), 7)
     (await engine.import_adapter("foreign", files)).unwrap()
@@ -239,7 +239,7 @@ async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engi
     (await engine.delete_adapter("red")).unwrap()
     async with AdapterLearningEngine(engine._backend, engine._registry.blocking) as again:
         adapter = (await again.get_adapter("both")).unwrap()
-        assert not (await again._gate.knowledge(adapter)).whole, "a parent's journal is gone"
+        assert not (await again._gate.knowledge(adapter)).complete, "a parent's journal is gone"
 
 
 async def test_a_restart_reads_the_same_memory(engine, tmp_path: Path):

@@ -1,3 +1,6 @@
+"""The table from feedback signals to training rows, and the loss of a batch's unpaired rows."""
+
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -7,7 +10,13 @@ from hypothesis import strategies as st
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.losses import DPO, KTO, APOZero
-from ouroboros.learning.feedback.signals import KTO_NEEDS, teach, unpaired_loss
+from ouroboros.learning.feedback.signals import (
+    MIN_KTO_ROWS,
+    MIN_WEIGHT,
+    choose_unpaired_loss,
+    convert_feedback,
+    row_of,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,49 +36,51 @@ SIGNALS = st.one_of(
 
 
 @given(SIGNALS, st.sampled_from([KTO(), APOZero()]))
-def test_every_row_is_one_its_loss_is_defined_for(signal: FeedbackSignal, loss: KTO | APOZero) -> None:
-    teaching = teach(_event(signal), loss)
-    if teaching.row is not None:
-        teaching.row.check()
-    assert teaching.words.startswith(signal.kind.value.replace("_", " "))
+def test_every_row_fits_its_loss(signal: FeedbackSignal, loss: KTO | APOZero) -> None:
+    feedback = convert_feedback(_event(signal), loss)
+    if feedback.row is not None:
+        feedback.row.check()
+    assert feedback.words.startswith(signal.kind.value.replace("_", " "))
 
 
 @given(st.floats(-1, 0), st.sampled_from([KTO(), APOZero()]))
 def test_a_failure_never_trains_towards_the_failed_answer(score: float, loss: KTO | APOZero) -> None:
-    row = teach(_event(FeedbackSignal.failure(score)), loss).row
-    if score == 0:
+    feedback = convert_feedback(_event(FeedbackSignal.failure(score)), loss)
+    row = feedback.row
+    if -score < MIN_WEIGHT:
         assert row is None
     else:
         assert row is not None
+        assert row.loss == loss
         assert row.output is None
         assert row.rejected == "answer"
         assert row.weight == -score
 
 
 def test_a_correction_is_anchored_dpo_against_the_answer_it_replaces() -> None:
-    teaching = teach(_event(FeedbackSignal.user_correction("better")), APOZero())
-    assert teaching.words == "correction -> SFT + DPO against the replaced answer"
-    assert teaching.row is not None
-    assert (teaching.row.output, teaching.row.rejected) == ("better", "answer")
-    assert isinstance(teaching.row.loss, DPO)
-    assert teaching.row.loss.anchor > 0
+    feedback = convert_feedback(_event(FeedbackSignal.user_correction("better")), APOZero())
+    assert feedback.words == "correction -> SFT + DPO against the replaced answer"
+    assert feedback.row is not None
+    assert (feedback.row.output, feedback.row.rejected) == ("better", "answer")
+    assert isinstance(feedback.row.loss, DPO)
+    assert feedback.row.loss.anchor > 0
 
 
-def test_a_correction_equal_to_the_answer_is_a_success_and_says_so() -> None:
-    teaching = teach(_event(FeedbackSignal.user_correction(" answer\n")), APOZero())
-    assert "recorded as success" in teaching.words
-    assert teaching.row is not None
-    assert (teaching.row.output, teaching.row.rejected) == ("answer", None)
+def test_a_correction_equal_to_the_answer_is_recorded_as_success() -> None:
+    feedback = convert_feedback(_event(FeedbackSignal.user_correction(" answer\n")), APOZero())
+    assert "recorded as success" in feedback.words
+    assert feedback.row is not None
+    assert (feedback.row.output, feedback.row.rejected) == ("answer", None)
 
 
 @pytest.mark.parametrize(
     ("score", "output", "rejected", "weight"),
     [(1.0, "answer", None, 1.0), (0.75, "answer", None, 0.5), (0.0, None, "answer", 1.0)],
 )
-def test_a_preference_leans_from_its_middle(
+def test_a_preference_is_weighted_by_its_distance_from_one_half(
     score: float, output: str | None, rejected: str | None, weight: float
 ) -> None:
-    row = teach(_event(FeedbackSignal.preference(score)), APOZero()).row
+    row = row_of(_event(FeedbackSignal.preference(score)))
     assert row is not None
     assert (row.output, row.rejected, row.weight) == (output, rejected, weight)
 
@@ -83,10 +94,40 @@ def test_a_preference_leans_from_its_middle(
         FeedbackSignal.failure(0.0),
     ],
 )
-def test_what_says_nothing_trains_nothing(signal: FeedbackSignal) -> None:
-    teaching = teach(_event(signal), APOZero())
-    assert teaching.row is None
-    assert "nothing trained" in teaching.words
+def test_neutral_feedback_trains_nothing(signal: FeedbackSignal) -> None:
+    feedback = convert_feedback(_event(signal), APOZero())
+    assert feedback.row is None
+    assert "nothing trained" in feedback.words
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        FeedbackSignal.success(1e-40),
+        FeedbackSignal.failure(-5e-324),
+        FeedbackSignal.preference(0.5 + 1e-12),
+    ],
+)
+def test_a_tiny_score_trains_nothing_and_says_so(signal: FeedbackSignal) -> None:
+    feedback = convert_feedback(_event(signal), APOZero())
+    assert feedback.row is None
+    assert feedback.words.endswith("the score is too small, nothing trained")
+
+
+@given(SIGNALS, st.sampled_from([KTO(), APOZero()]))
+def test_only_the_loss_of_a_row_depends_on_the_batch(
+    signal: FeedbackSignal, loss: KTO | APOZero
+) -> None:
+    row, batch_row = row_of(_event(signal)), convert_feedback(_event(signal), loss).row
+    assert (row is None) == (batch_row is None)
+    if row is not None and batch_row is not None:
+        assert replace(batch_row, loss=row.loss) == row
+
+
+@pytest.mark.parametrize(("loss", "name"), [(KTO(), "KTO"), (APOZero(), "APO-zero")])
+def test_the_description_names_the_loss_of_the_batch(loss: KTO | APOZero, name: str) -> None:
+    feedback = convert_feedback(_event(FeedbackSignal.success(0.5)), loss)
+    assert feedback.words == f"success -> towards the answer, weight 0.5, with {name}"
 
 
 def _thumbs(up: int, down: int) -> list[FeedbackGiven]:
@@ -95,11 +136,9 @@ def _thumbs(up: int, down: int) -> list[FeedbackGiven]:
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
-def test_kto_is_chosen_when_the_batch_allows_it_and_balanced_as_its_paper_says(
-    up: int, down: int
-) -> None:
-    loss = unpaired_loss(_thumbs(up, down))
-    if up + down < KTO_NEEDS:
+def test_large_mixed_batches_use_kto_with_balanced_weights(up: int, down: int) -> None:
+    loss = choose_unpaired_loss(_thumbs(up, down))
+    if up + down < MIN_KTO_ROWS:
         assert loss == APOZero()
     else:
         assert isinstance(loss, KTO)
@@ -107,5 +146,5 @@ def test_kto_is_chosen_when_the_batch_allows_it_and_balanced_as_its_paper_says(
 
 
 @pytest.mark.parametrize("events", [_thumbs(20, 0), _thumbs(0, 20), []])
-def test_one_kind_of_judgement_alone_has_no_use_for_kto(events: list[FeedbackGiven]) -> None:
-    assert unpaired_loss(events) == APOZero()
+def test_kto_is_not_used_without_rows_of_both_kinds(events: list[FeedbackGiven]) -> None:
+    assert choose_unpaired_loss(events) == APOZero()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.learning.gate.intervals import change_of_answers, change_of_means
+from ouroboros.learning.gate.intervals import compare_answers, compare_means
 
 FLAGS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -12,7 +12,7 @@ FLAGS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6
 def answers(lost: int, gained: int, same: int, confidence: float = 0.8):
     before = [True] * lost + [False] * gained + [True] * same
     after = [False] * lost + [True] * gained + [True] * same
-    return change_of_answers(before, after, confidence)
+    return compare_answers(before, after, confidence)
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ def answers(lost: int, gained: int, same: int, confidence: float = 0.8):
     [(1, 0, 9, False), (3, 0, 7, False), (4, 0, 6, True), (6, 3, 50, False), (9, 2, 100, True)],
 )
 def test_a_fall_is_one_that_a_sign_test_believes(lost, gained, same, falls):
-    assert answers(lost, gained, same).falls(0.02) is falls
+    assert answers(lost, gained, same).is_significant_fall(0.02) is falls
 
 
 def test_a_sure_but_tolerated_fall_is_no_fall():
-    assert not answers(10, 0, 990).falls(0.02)
-    assert answers(10, 0, 990).falls(0.005)
+    assert not answers(10, 0, 990).is_significant_fall(0.02)
+    assert answers(10, 0, 990).is_significant_fall(0.005)
 
 
 def test_the_bounds_are_clopper_and_pearsons():
@@ -38,7 +38,7 @@ def test_the_bounds_are_clopper_and_pearsons():
 @given(FLAGS)
 def test_the_mean_lies_within_and_turning_time_around_mirrors_it(pairs):
     before, after = zip(*pairs, strict=True)
-    there, back = change_of_answers(before, after, 0.8), change_of_answers(after, before, 0.8)
+    there, back = compare_answers(before, after, 0.8), compare_answers(after, before, 0.8)
     assert there.low - 1e-9 <= there.mean <= there.high + 1e-9
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-6)
 
@@ -46,18 +46,18 @@ def test_the_mean_lies_within_and_turning_time_around_mirrors_it(pairs):
 @given(FLAGS)
 def test_what_did_not_change_moves_nothing_but_its_share(pairs):
     before, after = zip(*pairs, strict=True)
-    more = change_of_answers((*before, True, False), (*after, True, False), 0.8)
-    alone = change_of_answers(before, after, 0.8)
+    more = compare_answers((*before, True, False), (*after, True, False), 0.8)
+    alone = compare_answers(before, after, 0.8)
     assert (more.high > 0) == (alone.high > 0)
     assert (more.low < 0) == (alone.low < 0)
 
 
 def test_means_are_compared_by_students_t():
     """Differences -1, -2, -3: mean -2, standard error 0.577; t at 80% with 2 degrees is 1.886."""
-    change = change_of_means([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], 0.8)
+    change = compare_means([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], 0.8)
     assert change.mean == pytest.approx(-2)
     assert change.high == pytest.approx(-2 + 1.886 * 0.5774, abs=0.02)
 
 
 def test_one_measurement_proves_nothing():
-    assert not change_of_means([0.9], [0.1], 0.8).falls(0.02)
+    assert not compare_means([0.9], [0.1], 0.8).is_significant_fall(0.02)

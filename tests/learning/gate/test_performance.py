@@ -9,11 +9,11 @@ import pytest
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.tracking import UsageCounts
+from ouroboros.domain.performance import UsageCounts
 from ouroboros.learning.gate.performance import (
     PerformanceTracker,
-    chance_of_worse,
     find_regression,
+    fisher_p_value,
     is_positive,
 )
 
@@ -58,40 +58,40 @@ def test_wilsons_interval_is_the_published_one() -> None:
 
 def test_fishers_exact_test_gives_the_textbooks_values() -> None:
     """The lady tasting tea: 3 of 4 and 1 of 4 come by chance with 17/70."""
-    assert chance_of_worse(UsageCounts(1, 3), UsageCounts(3, 1)) == pytest.approx(17 / 70)
-    assert chance_of_worse(UsageCounts(0, 4), UsageCounts(4, 0)) == pytest.approx(1 / 70)
-    assert chance_of_worse(UsageCounts(4, 0), UsageCounts(0, 4)) == 1
+    assert fisher_p_value(UsageCounts(1, 3), UsageCounts(3, 1)) == pytest.approx(17 / 70)
+    assert fisher_p_value(UsageCounts(0, 4), UsageCounts(4, 0)) == pytest.approx(1 / 70)
+    assert fisher_p_value(UsageCounts(4, 0), UsageCounts(0, 4)) == 1
     assert (
-        chance_of_worse(UsageCounts(), UsageCounts(5, 5))
-        == chance_of_worse(UsageCounts(0, 3), UsageCounts())
+        fisher_p_value(UsageCounts(), UsageCounts(5, 5))
+        == fisher_p_value(UsageCounts(0, 3), UsageCounts())
         == 1
     )
 
 
 def test_uses_are_counted_by_the_version_that_answered() -> None:
     tracker = PerformanceTracker(0)
-    tracker.take(1, ExamplesGiven((TrainingExample("a", "b"),), NOW))
+    tracker.add_event(1, ExamplesGiven((TrainingExample("a", "b"),), NOW))
     for n, (signal, version) in enumerate([(GOOD, "a@1"), (BAD, "a@2"), (BAD, "a@2"), (GOOD, "a@2")], 2):
-        tracker.take(n, said(signal, version, day=n))
-    assert (tracker.uses["a@1"].good, tracker.uses["a@1"].bad) == (1, 0)
-    assert (tracker.uses["a@2"].good, tracker.uses["a@2"].bad) == (1, 2)
-    assert tracker.uses["a@2"].per_day == 1.0
-    assert tracker.uses["a@2"].score == 0.4
+        tracker.add_event(n, said(signal, version, day=n))
+    assert (tracker.usage["a@1"].good, tracker.usage["a@1"].bad) == (1, 0)
+    assert (tracker.usage["a@2"].good, tracker.usage["a@2"].bad) == (1, 2)
+    assert tracker.usage["a@2"].per_day == 1.0
+    assert tracker.usage["a@2"].smoothed_rate == 0.4
     assert tracker.read_to == 5
 
 
 def test_one_user_is_heard_once_for_each_version_and_the_owner_always() -> None:
     tracker = PerformanceTracker(0)
     for n in range(1, 9):
-        tracker.take(n, said(BAD, user="eve" if n % 2 else None))
-    assert tracker.heard["a@1"] == [(1, False), (2, False), (4, False), (6, False), (8, False)]
-    assert tracker.uses["a@1"].bad == 8
+        tracker.add_event(n, said(BAD, user="eve" if n % 2 else None))
+    assert tracker.outcomes["a@1"] == [(1, False), (2, False), (4, False), (6, False), (8, False)]
+    assert tracker.usage["a@1"].bad == 8
 
 
 def test_the_trend_is_told_once_there_is_enough_to_tell() -> None:
     tracker = PerformanceTracker(0)
     for n in range(1, 80):
-        tracker.take(n, said(GOOD if n < 60 else BAD))
+        tracker.add_event(n, said(GOOD if n < 60 else BAD))
         if n < 40:
             assert tracker.trend == ""
         if n == 45:

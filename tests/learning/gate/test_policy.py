@@ -8,19 +8,19 @@ import pytest
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.probe_scores import ProbeAnswer
 from ouroboros.domain.verdict import CheckName, ExampleRef
-from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, judge
-from ouroboros.learning.gate.repair import Walk, mends
+from ouroboros.learning.gate.policy import Evidence, GatePolicy, ProbePair, run_checks
+from ouroboros.learning.gate.repair import WalkBack, walking_back_helps
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
 POLICY = GatePolicy()
 RIGHT, WRONG = ProbeAnswer(True, 0.95), ProbeAnswer(False, 0.05)
 
 
-def pair(i, before, after, label="red", kind=ProbeKind.HELD_OUT) -> Pair:
-    return Pair(Probe(ExampleRef(1, i), TrainingExample(f"row {i}", label), kind), before, after)
+def pair(i, before, after, label="red", kind=ProbeKind.HELD_OUT) -> ProbePair:
+    return ProbePair(Probe(ExampleRef(1, i), TrainingExample(f"row {i}", label), kind), before, after)
 
 
-def pairs(kept=0, lost=0, gained=0, start=0, **how) -> list[Pair]:
+def pairs(kept=0, lost=0, gained=0, start=0, **how) -> list[ProbePair]:
     answers = [(RIGHT, RIGHT)] * kept + [(RIGHT, WRONG)] * lost + [(WRONG, RIGHT)] * gained
     return [pair(start + i, *of, **how) for i, of in enumerate(answers)]
 
@@ -31,7 +31,7 @@ def evidence(known=(), **changes) -> Evidence:
 
 
 def failed(found: Evidence, policy: GatePolicy = POLICY) -> set[CheckName]:
-    return {check.name for check in judge(found, policy) if not check.passed}
+    return {check.name for check in run_checks(found, policy) if not check.passed}
 
 
 def test_what_loses_nothing_passes():
@@ -62,7 +62,7 @@ def test_likelihood_falls_before_answers_do():
 
 def test_a_class_that_is_wiped_out_fails_though_all_together_hardly_fall():
     known = pairs(kept=200) + pairs(lost=4, start=500, label="blue")
-    checks = judge(evidence(known), GatePolicy(tolerance=0.05))
+    checks = run_checks(evidence(known), GatePolicy(tolerance=0.05))
     (wiped,) = [c for c in checks if not c.passed]
     assert wiped.name is CheckName.CLASS
     assert wiped.like == ExampleRef(1, 500)
@@ -83,7 +83,7 @@ def test_a_pin_that_was_never_right_is_not_lost():
     [
         ({"strength": 0.0}, CheckName.DIFFERS),
         ({"strength": 2.0}, CheckName.STRENGTH),
-        ({"arrived": (-0.5, 0.1)}, CheckName.ARRIVED),
+        ({"gains": (-0.5, 0.1)}, CheckName.ARRIVED),
         ({"drift": 99.0}, CheckName.DRIFT),
         ({"drift": math.nan}, CheckName.FINITE),
         ({"fresh": [pair(0, WRONG, ProbeAnswer(False, math.nan))]}, CheckName.FINITE),
@@ -94,7 +94,7 @@ def test_each_check_fails_by_itself(changes, name):
 
 
 def test_what_was_known_already_need_not_arrive():
-    assert not failed(evidence(arrived=(0.0,), likelihood=0.97))
+    assert not failed(evidence(gains=(0.0,), likelihood=0.97))
 
 
 def test_a_parent_that_is_far_out_may_have_a_child_there_but_not_further():
@@ -103,7 +103,7 @@ def test_a_parent_that_is_far_out_may_have_a_child_there_but_not_further():
 
 
 def test_every_number_is_in_the_verdict():
-    (known,) = [c for c in judge(evidence(pairs(18, 1, 1)), POLICY) if c.name is CheckName.KNOWN]
+    (known,) = [c for c in run_checks(evidence(pairs(18, 1, 1)), POLICY) if c.name is CheckName.KNOWN]
     assert known.answers is not None and known.likelihood is not None
     assert (known.answers.rows, known.answers.before, known.answers.after) == (20, 0.95, 0.95)
     assert known.answers.low < 0 < known.answers.high
@@ -111,16 +111,16 @@ def test_every_number_is_in_the_verdict():
 
 
 def test_going_less_far_mends_a_fall_but_not_a_thing_that_was_never_learned():
-    assert mends([CheckName.KNOWN, CheckName.DRIFT])
-    assert not mends([CheckName.KNOWN, CheckName.ARRIVED])
-    assert not mends([])
+    assert walking_back_helps([CheckName.KNOWN, CheckName.DRIFT])
+    assert not walking_back_helps([CheckName.KNOWN, CheckName.ARRIVED])
+    assert not walking_back_helps([])
 
 
 @pytest.mark.parametrize(("border", "found"), [(0.99, 0.875), (0.6, 0.5), (0.3, 0.25), (0.01, 0.0)])
 def test_the_walk_back_finds_the_furthest_eighth_that_passes(border, found):
-    walk = Walk()
+    walk = WalkBack()
     while (share := walk.share) is not None:
-        walk = walk.after(share, share <= border)
+        walk = walk.narrow(share, share <= border)
     assert walk.passed == found
 
 
@@ -132,9 +132,9 @@ def test_what_was_taught_last_does_not_pay_for_what_is_held_out():
 def test_falls_that_each_passed_may_not_add_up():
     known = pairs(kept=53, lost=1) + [pair(90 + i, WRONG, WRONG) for i in range(6)]
     assert not failed(evidence(known))
-    assert failed(evidence(known, learned=[RIGHT] * 60)) == {CheckName.CREEP}
+    assert failed(evidence(known, first_answers=[RIGHT] * 60)) == {CheckName.CREEP}
 
 
 def test_what_crept_before_may_stay_there():
     known = pairs(kept=14) + [pair(50 + i, WRONG, WRONG) for i in range(6)]
-    assert not failed(evidence(known, learned=[RIGHT] * 20))
+    assert not failed(evidence(known, first_answers=[RIGHT] * 20))

@@ -6,7 +6,11 @@ import pytest
 
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Supervised
-from ouroboros.learning.replay.class_weights import HOLD, RAISED, balance_classes
+from ouroboros.learning.replay.class_weights import (
+    DISTILLATION_WEIGHT,
+    MAX_CLASS_WEIGHT,
+    balance_classes,
+)
 
 
 def rows(output: str, count: int, weight: float = 1.0) -> list[Row]:
@@ -31,10 +35,10 @@ def test_in_an_epoch_every_class_counts_alike():
 def test_a_rare_class_is_raised_only_so_far_and_a_rows_own_weight_stays():
     found, _ = balance_classes([*rows("red", 100), *rows("odd", 1, weight=0.5)], rows("blue", 100), 1.0)
     assert found[0].weight == pytest.approx(1.0, abs=0.02)
-    assert found[-1].weight == pytest.approx(0.5 * RAISED)
+    assert found[-1].weight == pytest.approx(0.5 * MAX_CLASS_WEIGHT)
 
 
 def test_new_rows_are_held_by_what_is_known_and_replayed_ones_are_not():
     found, replay = balance_classes(rows("red", 2), rows("blue", 2), 1.0)
-    assert {row.loss for row in found} == {Supervised(HOLD)}
+    assert {row.loss for row in found} == {Supervised(DISTILLATION_WEIGHT)}
     assert {row.loss for row in replay} == {Supervised()}

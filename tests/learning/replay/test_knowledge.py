@@ -9,7 +9,7 @@ from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.learning.replay.knowledge import PINS, Knowledge, check_pins
+from ouroboros.learning.replay.knowledge import MAX_PINS, Knowledge, check_pins
 from ouroboros.learning.replay.probes import ProbeKind
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ def judged(prompt: str, answer: str, signal: FeedbackSignal) -> FeedbackGiven:
 def taught(*events) -> Knowledge:
     knowledge = Knowledge()
     for number, event in enumerate(events, start=1):
-        knowledge.take(number, event)
+        knowledge.add_event(number, event)
     return knowledge
 
 
@@ -35,13 +35,13 @@ def prompts(knowledge: Knowledge, kind: ProbeKind) -> set:
 
 
 def replayed(knowledge: Knowledge) -> dict:
-    return {row.prompt: row.output for row in knowledge.rows()}
+    return {row.prompt: row.output for row in knowledge.replay_rows()}
 
 
 def test_what_is_held_out_is_asked_and_never_replayed():
     examples = labelled(100)
     knowledge = taught(ExamplesGiven(examples, NOW))
-    out = {examples[i].input for i in Knowledge().split(examples)}
+    out = {examples[i].input for i in Knowledge().select_held_out(examples)}
     assert len(out) == 10
     assert prompts(knowledge, ProbeKind.HELD_OUT) == out
     assert set(replayed(knowledge)) == {e.input for e in examples} - out
@@ -50,8 +50,8 @@ def test_what_is_held_out_is_asked_and_never_replayed():
 def test_probes_say_where_in_the_journal_they_stand():
     examples = labelled(100)
     for probe in taught(ExamplesGiven(examples, NOW)).probes():
-        assert probe.place.event == 1
-        assert examples[probe.place.row] == probe.example
+        assert probe.ref.event == 1
+        assert examples[probe.ref.row] == probe.example
 
 
 def test_a_small_portion_is_asked_itself():
@@ -87,19 +87,19 @@ def test_a_pin_is_asked_and_held_out_of_any_training():
     knowledge = taught(Pinned(pins, NOW), ExamplesGiven(labelled(100), NOW))
     assert prompts(knowledge, ProbeKind.PINNED) == {"row 0", "row 1"}
     assert not {"row 0", "row 1"} & set(replayed(knowledge))
-    assert {0, 1} <= taught(Pinned(pins, NOW)).split(labelled(100))
+    assert {0, 1} <= taught(Pinned(pins, NOW)).select_held_out(labelled(100))
     assert not prompts(taught(Pinned(pins, NOW), Unpinned(("row 0", "row 1"), NOW)), ProbeKind.PINNED)
 
 
 def test_pins_come_first_and_have_places():
     knowledge = taught(ExamplesGiven(labelled(100), NOW), Pinned(labelled(1, 500), NOW))
-    assert knowledge.probes()[0].place == ExampleRef(2, 0)
+    assert knowledge.probes()[0].ref == ExampleRef(2, 0)
     assert knowledge.pins == [*labelled(1, 500)]
 
 
 def test_too_many_pins_and_strangers_are_refused():
     with pytest.raises(InvalidInput, match="257 pinned"):
-        check_pins(labelled(PINS), Pinned(labelled(1, 900), NOW))
-    check_pins(labelled(PINS), Pinned(labelled(1), NOW))
+        check_pins(labelled(MAX_PINS), Pinned(labelled(1, 900), NOW))
+    check_pins(labelled(MAX_PINS), Pinned(labelled(1), NOW))
     with pytest.raises(NotFound):
         check_pins(labelled(1), Unpinned(("row 7",), NOW))

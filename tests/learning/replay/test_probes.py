@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroboros.domain.data import TrainingExample
-from ouroboros.learning.replay.probes import FEWEST, MOST, choose_held_out
+from ouroboros.learning.replay.probes import MAX_HELD_OUT_AT_ONCE, MIN_EXAMPLES, choose_held_out
 
 
 def labelled(count: int, labels: int) -> list[TrainingExample]:
@@ -14,14 +14,14 @@ def labelled(count: int, labels: int) -> list[TrainingExample]:
 
 
 def test_of_few_examples_none_is_held_out():
-    assert not choose_held_out(labelled(FEWEST - 1, 2), ())
+    assert not choose_held_out(labelled(MIN_EXAMPLES - 1, 2), ())
 
 
 def test_a_tenth_is_held_out_evenly_over_the_classes():
     examples = labelled(100, 5)
     out = choose_held_out(examples, ())
     assert Counter(examples[i].output for i in out) == {f"label {n}": 2 for n in range(5)}
-    assert len(choose_held_out(labelled(5000, 7), ())) == MOST
+    assert len(choose_held_out(labelled(5000, 7), ())) == MAX_HELD_OUT_AT_ONCE
 
 
 def test_rare_classes_are_not_robbed():

@@ -2,12 +2,13 @@
 
 import random
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.domain.data import TrainingExample
+from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.learning.replay.reservoir import Reservoir, class_of
+from ouroboros.learning.replay.reservoir import Reservoir, bag_of_words, classify_output
 
 ROWS = st.lists(
     st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["red", "blue", "green"])), max_size=40
@@ -59,16 +60,20 @@ def test_what_is_kept_of_a_class_does_not_depend_on_when_it_came():
 
 
 def test_labels_are_classes_and_longer_text_falls_together_by_how_it_opens():
-    assert class_of("Team Keys") == class_of("team  keys") != class_of("team-keys")
+    assert classify_output("Team Keys") == classify_output("team  keys") != classify_output("team-keys")
     long = "The parcel was sent on Monday and should be with you soon."
     other = "The invoice was paid twice and we will send one back."
-    assert class_of(long) == class_of(other) != class_of("No, that is not possible at the moment.")
+    assert (
+        classify_output(long)
+        == classify_output(other)
+        != classify_output("No, that is not possible at the moment.")
+    )
 
 
 def test_the_typical_of_a_class_stay_where_they_are_wanted():
     alike = [(f"please turn the lamp {word}", "lights") for word in "on off up down red blue".split()]
     odd = [(f"{word} {word}s", "lights") for word in "quux zorb flim".split()]
-    reservoir = Reservoir(4, typical=True)
+    reservoir = Reservoir(4, keep_typical=True)
     for i, (prompt, output) in enumerate([*odd, *alike]):
         reservoir.put(ExampleRef(i), TrainingExample(prompt, output))
     assert sum("lamp" in str(kept.example.input) for kept in reservoir) >= 3
@@ -77,7 +82,7 @@ def test_the_typical_of_a_class_stay_where_they_are_wanted():
 @given(ROWS)
 def test_with_the_typical_it_is_bounded_too_and_the_same_again(rows):
     def kept() -> list:
-        reservoir = Reservoir(6, 1000, typical=True)
+        reservoir = Reservoir(6, 1000, keep_typical=True)
         for i, (prompt, output) in enumerate(rows):
             reservoir.put(ExampleRef(i), TrainingExample(prompt, output))
         return list(reservoir)
@@ -86,3 +91,25 @@ def test_with_the_typical_it_is_bounded_too_and_the_same_again(rows):
     assert len(kept()) <= 6
     latest = dict(rows)
     assert all(latest[k.example.input] == k.example.output for k in kept())
+
+
+def compute_cosine(one: str, other: str) -> float:
+    return float(bag_of_words(one).astype(float) @ bag_of_words(other).astype(float)) / 127**2
+
+
+def test_order_case_and_marks_do_not_matter():
+    assert np.array_equal(bag_of_words("Turn the lamp on!"), bag_of_words("on the LAMP, turn"))
+
+
+def test_texts_that_share_words_are_near():
+    assert (
+        compute_cosine("turn the lamp on", "turn the lamp off")
+        > 0.5
+        > compute_cosine("turn the lamp on", "who wrote it")
+    )
+
+
+def test_a_conversation_is_all_its_words_and_no_words_are_an_empty_bag():
+    turns = (Message("system", "be brief"), Message("user", "turn the lamp on"))
+    assert np.array_equal(bag_of_words(turns), bag_of_words("be brief turn the lamp on"))
+    assert not bag_of_words("?!").any()

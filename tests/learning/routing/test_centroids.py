@@ -5,13 +5,13 @@ import pytest
 
 from ouroboros.domain.names import AdapterId
 from ouroboros.learning.routing.centroids import (
-    CLASSES,
-    NEVER,
+    MAX_CLASSES,
+    UNREACHABLE,
     TaskCentroids,
+    centroid_of_description,
     compute_centroids,
-    described,
 )
-from ouroboros.learning.routing.index import Index
+from ouroboros.learning.routing.index import VectorIndex
 
 
 def unit(rows):
@@ -37,14 +37,14 @@ def test_each_class_has_its_own_vector_near_its_texts():
 def test_most_of_its_own_kind_is_near_enough_and_strangers_are_not():
     portrait = compute_centroids(around(AXES[0], 100), ["a"] * 100, STRANGERS)
     fresh = around(AXES[0], 400, seed=5) @ portrait.vectors.T
-    assert (fresh.max(1) >= portrait.needed).mean() > 0.8
-    assert ((STRANGERS @ portrait.vectors.T).max(1) < portrait.needed).mean() >= 0.9
+    assert (fresh.max(1) >= portrait.threshold).mean() > 0.8
+    assert ((STRANGERS @ portrait.vectors.T).max(1) < portrait.threshold).mean() >= 0.9
 
 
 def test_where_strangers_are_near_more_of_its_own_is_given_up():
     own, near_by = around(AXES[0], 200, spread=1.0), around(AXES[0], 40, seed=7, spread=3.0)
-    alone = compute_centroids(own, ["a"] * 200, STRANGERS * 0).needed
-    beset = compute_centroids(own, ["a"] * 200, near_by).needed
+    alone = compute_centroids(own, ["a"] * 200, STRANGERS * 0).threshold
+    beset = compute_centroids(own, ["a"] * 200, near_by).threshold
     known = own @ AXES[0]
     assert alone < beset
     assert (known < alone).mean() == pytest.approx(0.05, abs=0.03)
@@ -54,35 +54,38 @@ def test_where_strangers_are_near_more_of_its_own_is_given_up():
 def test_an_example_does_not_vouch_for_itself():
     scattered = unit(np.random.default_rng(3).standard_normal((30, 16)))
     two_each = compute_centroids(scattered, [str(i // 2) for i in range(30)], STRANGERS[:1] * 0)
-    assert two_each.needed < 0.5
+    assert two_each.threshold < 0.5
 
 
 def test_where_each_class_has_one_example_strangers_alone_are_measured():
     scattered = unit(np.random.default_rng(3).standard_normal((8, 16)))
     one_each = compute_centroids(scattered, [str(i) for i in range(8)], STRANGERS)
     near = (STRANGERS @ scattered.T).max(1)
-    assert one_each.needed == pytest.approx(near.mean() + 4 * near.std())
+    assert one_each.threshold == pytest.approx(near.mean() + 4 * near.std())
 
 
 def test_a_single_example_must_be_nearer_than_strangers():
     portrait = compute_centroids(AXES[:1], ["a"], STRANGERS)
-    assert 0 < portrait.needed < 1
+    assert 0 < portrait.threshold < 1
 
 
 def test_many_small_classes_share_one_vector():
-    texts = np.concatenate([around(AXES[i % 16], 2 + (i < 3), seed=i) for i in range(CLASSES + 20)])
-    classes = [str(i) for i in range(CLASSES + 20) for _ in range(2 + (i < 3))]
-    assert compute_centroids(texts, classes, STRANGERS).vectors.shape == (CLASSES, 16)
+    texts = np.concatenate([around(AXES[i % 16], 2 + (i < 3), seed=i) for i in range(MAX_CLASSES + 20)])
+    classes = [str(i) for i in range(MAX_CLASSES + 20) for _ in range(2 + (i < 3))]
+    assert compute_centroids(texts, classes, STRANGERS).vectors.shape == (MAX_CLASSES, 16)
 
 
 def test_a_description_is_near_enough_only_if_it_was_given():
-    assert described(AXES[:1], STRANGERS, trusted=False).needed == NEVER
-    assert described(AXES[:1], STRANGERS, trusted=True).needed == (STRANGERS @ AXES[0]).max()
+    assert centroid_of_description(AXES[:1], STRANGERS, trusted=False).threshold == UNREACHABLE
+    assert (
+        centroid_of_description(AXES[:1], STRANGERS, trusted=True).threshold
+        == (STRANGERS @ AXES[0]).max()
+    )
 
 
 @pytest.fixture
 def index():
-    index = Index()
+    index = VectorIndex()
     for i in range(5):
         index.put(AdapterId(f"a{i}"), TaskCentroids(AXES[2 * i : 2 * i + 2], 0.5))
     return index
@@ -102,7 +105,7 @@ def test_search_equals_a_plain_loop():
         AdapterId(str(i)): TaskCentroids(unit(random.standard_normal((1 + i % 4, 16))), 0.5)
         for i in range(60)
     }
-    index = Index()
+    index = VectorIndex()
     for adapter, portrait in portraits.items():
         index.put(adapter, portrait)
     text = unit(random.standard_normal((1, 16)))[0]
@@ -121,7 +124,7 @@ def test_what_is_dropped_or_replaced_is_found_no_more(index):
 
 def test_search_equals_a_plain_loop_while_adapters_come_change_and_go():
     random = np.random.default_rng(1)
-    index, portraits = Index(), {}
+    index, portraits = VectorIndex(), {}
     for _ in range(600):
         adapter = AdapterId(str(random.integers(30)))
         if random.random() < 0.4:
@@ -135,8 +138,8 @@ def test_search_equals_a_plain_loop_while_adapters_come_change_and_go():
         best = sorted(portraits, key=lambda a: -(portraits[a].vectors @ text).max())
         found = index.search(text, 5)
         assert [f.adapter for f in found] == best[:5]
-        assert [f.needed for f in found] == [portraits[f.adapter].needed for f in found]
+        assert [f.needed for f in found] == [portraits[f.adapter].threshold for f in found]
 
 
 def test_an_empty_index_finds_nothing():
-    assert Index().search(AXES[0], 3) == []
+    assert VectorIndex().search(AXES[0], 3) == []

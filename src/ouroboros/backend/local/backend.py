@@ -12,7 +12,7 @@ import torch
 from ouroboros.backend.base import (
     GenerateRequest,
     GenerationChunk,
-    Merged,
+    MergedAdapter,
     MergeJob,
     Score,
     ScoreRequest,
@@ -20,10 +20,10 @@ from ouroboros.backend.base import (
     TrainOutcome,
     UpdateJob,
 )
-from ouroboros.backend.local.cache.prefix_cache import LIMIT
-from ouroboros.backend.local.convert import blend, export, merge
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES
+from ouroboros.backend.local.convert import export, interpolate, merge
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
-from ouroboros.backend.local.runtime.memory import keep_freed
+from ouroboros.backend.local.runtime.memory import keep_freed_memory
 from ouroboros.backend.local.runtime.worker import Steps, Worker
 from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
 from ouroboros.backend.local.serving.embed import Embedding
@@ -34,13 +34,13 @@ from ouroboros.backend.local.training.null_space_update import update
 from ouroboros.backend.local.training.rows import TokenizedRow, add_references, tokenize_rows
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import train
+from ouroboros.cache import cache_folder
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import ANSWER, AdapterConfig
-from ouroboros.domain.data import Row
+from ouroboros.domain.data import Continuation, Row
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation
-from ouroboros.domain.places import cache_folder
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -67,21 +67,21 @@ class LocalBackend:
 
     def __init__(
         self,
-        frozen: BaseRuntime,
+        runtime: BaseRuntime,
         threads: int | None = None,
         resident_bytes: int = RESIDENT_BYTES,
     ) -> None:
-        self._frozen = frozen
-        self._batch = ContinuousBatch(frozen)
-        self._pool = GradientBatcher(frozen, lambda: self._batch.running)
+        self._runtime = runtime
+        self._batch = ContinuousBatch(runtime)
+        self._gradient_batcher = GradientBatcher(runtime, lambda: self._batch.running)
         self._resident_bytes = resident_bytes
-        self._passages = BaseSamples(frozen, cache_folder() / "passages")
-        self._expected: Counter[str] = Counter()
-        self._keeping = Lock()
+        self._base_samples = BaseSamples(runtime, cache_folder() / "passages")
+        self._promised_uses: Counter[str] = Counter()
+        self._resident_lock = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
-        self._embedding: Embedding | None = None
-        frozen.threads.most = threads or frozen.threads.most
-        self._worker = Worker("ouroboros-backend", prepare=frozen.threads.all)
+        self._text_embedder: Embedding | None = None
+        runtime.threads.max_threads = threads or runtime.threads.max_threads
+        self._worker = Worker("ouroboros-backend", prepare=runtime.threads.use_all)
 
     @classmethod
     def open(
@@ -92,40 +92,42 @@ class LocalBackend:
         threads: int | None = None,
         device: str = "auto",
         quantize: str = "none",
-        prompt_bytes: int = LIMIT,
+        prompt_bytes: int = DEFAULT_MAX_BYTES,
     ) -> "LocalBackend":
         """Load a base: "starter", a folder, or a hub id. Blocks; raises `ModelError`.
 
         What is in memory then is there to stay, so Python no longer looks for garbage in it: with the
         libraries loaded that took 0.2 s whenever it came, in the middle of an answer. `close` ends that.
         """
-        keep_freed()
+        keep_freed_memory()
         backend = cls(load_base(model, dtype, device, quantize, prompt_bytes), threads)
         gc.freeze()
         return backend
 
     async def base(self) -> BaseModel:
-        return self._frozen.base
+        return self._runtime.base
 
     async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
-        return await self._call(lambda: self._initialize(config, seed))
+        return await self._run_short(lambda: self._initialize(config, seed))
 
     async def load(self, files: AdapterFiles) -> str:
         digest = files.digest
-        if not await self.loaded(digest):
-            await self._call(lambda: self._admit(digest, self._read(files), asked=False))
+        if not await self.is_loaded(digest):
+            await self._run_short(
+                lambda: self._keep_resident(digest, self._unpack_to_bank(files), used=False)
+            )
         return digest
 
-    async def loaded(self, digest: str) -> bool:
+    async def is_loaded(self, digest: str) -> bool:
         """True is a promise: the adapter stays until a request has named it."""
-        with self._keeping:
-            found = digest in self._resident
-            if found:
-                self._expected[digest] += 1
-        return found
+        with self._resident_lock:
+            resident = digest in self._resident
+            if resident:
+                self._promised_uses[digest] += 1
+        return resident
 
-    async def check(self, rows: Sequence[Row]) -> None:
-        await self._call(lambda: tokenize_rows(self._frozen, rows))
+    async def check_rows(self, rows: Sequence[Row]) -> None:
+        await self._run_short(lambda: tokenize_rows(self._runtime, rows))
 
     async def train(
         self,
@@ -147,31 +149,31 @@ class LocalBackend:
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
     ) -> list[Generation]:
         token = cancel or CancellationToken()
-        seats = await self._call(lambda: self._ask(requests, token, None))
-        waiting = asyncio.gather(*(asyncio.wrap_future(s.done) for s in seats), return_exceptions=True)
+        active = await self._run_short(lambda: self._submit_requests(requests, token, None))
+        waiting = asyncio.gather(*(asyncio.wrap_future(s.done) for s in active), return_exceptions=True)
         try:
-            found = await asyncio.shield(waiting)
+            generations = await asyncio.shield(waiting)
         except asyncio.CancelledError:
             token.cancel()
             await waiting
             raise
-        return [_result(f) for f in found]
+        return [_raise_or_return(f) for f in generations]
 
     async def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
     ) -> AsyncIterator[GenerationChunk]:
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[GenerationChunk | None] = asyncio.Queue()
+        deltas: asyncio.Queue[GenerationChunk | None] = asyncio.Queue()
         token = cancel or CancellationToken()
 
-        def tell(piece: GenerationChunk) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        def on_delta(piece: GenerationChunk) -> None:
+            loop.call_soon_threadsafe(deltas.put_nowait, piece)
 
-        (seat,) = await self._call(lambda: self._ask([request], token, tell))
-        done = asyncio.wrap_future(seat.done)
-        done.add_done_callback(lambda _: pieces.put_nowait(None))
+        (active,) = await self._run_short(lambda: self._submit_requests([request], token, on_delta))
+        done = asyncio.wrap_future(active.done)
+        done.add_done_callback(lambda _: deltas.put_nowait(None))
         try:
-            while (piece := await pieces.get()) is not None:
+            while (piece := await deltas.get()) is not None:
                 if piece.text or piece.generation:
                     yield piece
             await done
@@ -185,23 +187,25 @@ class LocalBackend:
     ) -> list[Score]:
         return await self._worker.run(self._score(requests), None, cancel, learning=True)
 
-    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> Merged:
-        return await self._worker.run(merge(self._frozen.base, job), None, cancel, learning=True)
+    async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
+        return await self._worker.run(merge(self._runtime.base, job), None, cancel, learning=True)
 
-    async def blend(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
-        return await self._call(lambda: blend(self._frozen.base, start, end, share))
+    async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+        return await self._run_short(lambda: interpolate(self._runtime.base, start, end, share))
 
-    async def strength(self, files: AdapterFiles) -> float:
-        return await self._call(lambda: measure_strength(self._frozen, self._unpack(files).weights))
+    async def measure_strength(self, files: AdapterFiles) -> float:
+        return await self._run_short(
+            lambda: measure_strength(self._runtime, self._unpack(files).weights)
+        )
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
-        return await self._call(lambda: self._unpack(files).config)
+        return await self._run_short(lambda: self._unpack(files).config)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        return await self._call(lambda: self._embed(texts))
+        return await self._run_short(lambda: self._embed(texts))
 
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
-        return await self._call(lambda: export(self._frozen.base, files, form))
+        return await self._run_short(lambda: export(self._runtime.base, files, form))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)
@@ -209,30 +213,30 @@ class LocalBackend:
         self._resident.clear()
         gc.unfreeze()
 
-    async def _call(self, function: Callable[[], T]) -> T:
+    async def _run_short(self, function: Callable[[], T]) -> T:
         """Run something short on the worker."""
 
-        def once() -> Generator[None, None, T]:
+        def single_step() -> Generator[None, None, T]:
             yield from ()  # a single step: each waits for a turn of everyone else
             return function()
 
-        return await self._worker.run(once())
+        return await self._worker.run(single_step())
 
     # Below: on the worker thread.
 
     def _initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
-        check_size(self._frozen.base, config)
-        peft_files.invocation_tokens(config, self._frozen.base)
-        shapes = select_layers(self._frozen.base, config)
+        check_size(self._runtime.base, config)
+        peft_files.invocation_tokens(config, self._runtime.base)
+        shapes = select_layers(self._runtime.base, config)
         generator = torch.Generator().manual_seed(seed)
-        weights = {s.path: _fresh(s, config, generator) for s in shapes}
+        weights = {s.path: _initial_factors(s, config, generator) for s in shapes}
         return self._pack(weights, config)
 
     def _train(self, job: TrainJob) -> Steps[TrainingProgress, TrainOutcome]:
-        adapter = self._banked(job.start)
-        anchors = yield from self._anchors(job, adapter)
+        adapter = self._copy_for_training(job.start)
+        anchors = yield from self._prepare_anchors(job, adapter)
         report = yield from train(
-            self._pool,
+            self._gradient_batcher,
             adapter,
             job.rows,
             job.adapter,
@@ -241,118 +245,134 @@ class LocalBackend:
             job.checkpoints,
             anchors,
         )
-        return self._outcome(adapter, job.adapter, report)
+        return self._finish_outcome(adapter, job.adapter, report)
 
-    def _anchors(
+    def _prepare_anchors(
         self, job: TrainJob, adapter: BankedAdapter
     ) -> Steps[TrainingProgress, Sequence[TokenizedRow]]:
         if not job.training.anchors:
             return ()
         if job.anchors is None:
-            return (yield from self._passages.load_or_generate())
+            return (yield from self._base_samples.load_or_generate())
         return (
-            yield from add_references(self._frozen, adapter, tokenize_rows(self._frozen, job.anchors))
+            yield from add_references(self._runtime, adapter, tokenize_rows(self._runtime, job.anchors))
         )
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
-        adapter = self._banked(job.start)
-        report = yield from update(self._pool, adapter, job.rows, job.protect, job.update)
-        return self._outcome(adapter, job.adapter, report)
+        adapter = self._copy_for_training(job.start)
+        report = yield from update(self._gradient_batcher, adapter, job.rows, job.protect, job.update)
+        return self._finish_outcome(adapter, job.adapter, report)
 
-    def _outcome(
+    def _finish_outcome(
         self, adapter: BankedAdapter, config: AdapterConfig, report: TrainingReport
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
         if rounded := peft_files.storage_rounding(files):
-            adapter.round(rounded)
-        self._admit(files.digest, adapter if rounded else self._read(files))
+            adapter.round_to(rounded)
+        self._keep_resident(files.digest, adapter if rounded else self._unpack_to_bank(files))
         return TrainOutcome(files, report)
 
-    def _ask(
+    def _submit_requests(
         self,
         requests: Sequence[GenerateRequest],
         cancel: CancellationToken,
-        tell: Callable[[GenerationChunk], None] | None,
+        on_delta: Callable[[GenerationChunk], None] | None,
     ) -> list[ActiveRequest]:
         """Let requests join the running batch, all of them or, where one is at fault, none."""
-        codec = self._frozen.codec
-        questions = [
-            TokenizedPrompt(codec.prompt_ids(r.prompt), r.config, self._adapter(r.adapter))
+        tokenizer = self._runtime.tokenizer
+        prompts = [
+            TokenizedPrompt(
+                tokenizer.encode_continuation(r.prompt)
+                if isinstance(r.prompt, Continuation)
+                else tokenizer.encode_prompt(r.prompt),
+                r.config,
+                self._resident_adapter(r.adapter),
+            )
             for r in requests
         ]
-        seats = [ActiveRequest(GeneratedSequence(q, codec), tell, cancel) for q in questions]
-        self._batch.ask(seats)
+        active = [ActiveRequest(GeneratedSequence(q, tokenizer), on_delta, cancel) for q in prompts]
+        self._batch.ask(active)
         if not self._batch.running:
-            self._worker.start(self._batch.steps())
-        return seats
+            self._worker.run_detached(self._batch.steps())
+        return active
 
     def _score(self, requests: Sequence[ScoreRequest]) -> Steps[Any, list[Score]]:
-        codec = self._frozen.codec
-        asked = [
-            ScoreItem(codec.sequence(r.prompt, r.output), self._adapter(r.adapter), r.drift)
+        tokenizer = self._runtime.tokenizer
+        items = [
+            ScoreItem(
+                tokenizer.encode_pair(r.prompt, r.output), self._resident_adapter(r.adapter), r.drift
+            )
             for r in requests
         ]
-        return (yield from score_outputs(self._frozen, asked))
+        return (yield from score_outputs(self._runtime, items))
 
     def _embed(self, texts: Sequence[str]) -> list[Vector]:
-        if self._embedding is None:
-            self._embedding = Embedding(self._frozen)
-        return [tuple(vector) for vector in self._embedding(texts).tolist()]
+        if self._text_embedder is None:
+            self._text_embedder = Embedding(self._runtime)
+        return [tuple(vector) for vector in self._text_embedder(texts).tolist()]
 
-    def _adapter(self, digest: str | None) -> BankedAdapter | None:
+    def _resident_adapter(self, digest: str | None) -> BankedAdapter | None:
         if digest is None:
             return None
         adapter = self._resident.get(digest)
         if adapter is None:
             raise NotFound(f"No adapter {digest[:12]} is loaded.", hint="Load its files first.")
-        with self._keeping:
+        with self._resident_lock:
             self._resident.move_to_end(digest)
-            self._expected[digest] = max(0, self._expected[digest] - 1)
+            self._promised_uses[digest] = max(0, self._promised_uses[digest] - 1)
         return adapter
 
-    def _admit(self, digest: str, adapter: BankedAdapter, *, asked: bool = True) -> None:
+    def _keep_resident(self, digest: str, adapter: BankedAdapter, *, used: bool = True) -> None:
         """Keep an adapter in memory, and let go of those used least recently.
 
         One that has a request in flight stays, and so does one that was loaded and not asked for yet.
         """
-        inject(self._frozen.model, adapter.paths, self._frozen.bank)
-        with self._keeping:
+        inject(self._runtime.model, adapter.paths, self._runtime.bank)
+        with self._resident_lock:
             self._resident[digest] = adapter
-            self._expected[digest] += not asked
-            taken, busy = sum(a.nbytes for a in self._resident.values()), self._batch.adapters
-            for old, other in list(self._resident.items())[:-1]:
-                if taken > self._resident_bytes and other not in busy and not self._expected[old]:
-                    del self._resident[old]
-                    taken -= other.nbytes
+            self._promised_uses[digest] += not used
+            total_bytes, busy = sum(a.nbytes for a in self._resident.values()), self._batch.adapters
+            for candidate, other in list(self._resident.items())[:-1]:
+                if (
+                    total_bytes > self._resident_bytes
+                    and other not in busy
+                    and not self._promised_uses[candidate]
+                ):
+                    del self._resident[candidate]
+                    total_bytes -= other.nbytes
 
-    def _banked(self, files: AdapterFiles) -> BankedAdapter:
+    def _copy_for_training(self, files: AdapterFiles) -> BankedAdapter:
         """An adapter to train: of the one in memory, where it is there."""
-        kept = self._resident.get(files.digest)
-        adapter = kept.copy() if kept is not None else self._read(files)
-        inject(self._frozen.model, adapter.paths, self._frozen.bank)
+        resident = self._resident.get(files.digest)
+        adapter = resident.copy() if resident is not None else self._unpack_to_bank(files)
+        inject(self._runtime.model, adapter.paths, self._runtime.bank)
         return adapter
 
-    def _read(self, files: AdapterFiles) -> BankedAdapter:
+    def _unpack_to_bank(self, files: AdapterFiles) -> BankedAdapter:
         """From any thread: the model is not touched."""
-        found = self._unpack(files)
-        opening = len(self._frozen.base.opening) if found.config.acts_on == ANSWER else None
-        return BankedAdapter(found.weights, self._frozen.dtype, self._frozen.device, opening)
+        unpacked = self._unpack(files)
+        invocation_tokens = (
+            len(self._runtime.base.invocation_tokens) if unpacked.config.acts_on == ANSWER else None
+        )
+        return BankedAdapter(
+            unpacked.weights, self._runtime.dtype, self._runtime.device, invocation_tokens
+        )
 
     def _unpack(self, files: AdapterFiles) -> UnpackedAdapter:
-        return peft_files.unpack(files, self._frozen.base)
+        return peft_files.unpack(files, self._runtime.base)
 
     def _pack(self, weights: LoraWeights, config: AdapterConfig) -> AdapterFiles:
-        return peft_files.pack(weights, config, self._frozen.base)
+        return peft_files.pack(weights, config, self._runtime.base)
 
 
-def _result(found: Generation | BaseException) -> Generation:
-    if isinstance(found, BaseException):
-        raise found
-    return found
+def _raise_or_return(result: Generation | BaseException) -> Generation:
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
-def _fresh(shape: LinearShape, config: AdapterConfig, generator: torch.Generator) -> LowRank:
+def _initial_factors(shape: LinearShape, config: AdapterConfig, generator: torch.Generator) -> LowRank:
     """PEFT's initial factors: A uniform in +-1/sqrt(I) (Kaiming with a = sqrt(5)), B zero."""
     bound = shape.inputs**-0.5
     a = torch.empty(config.rank, shape.inputs).uniform_(-bound, bound, generator=generator)

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from ouroboros.backend.base import Merged, MergeJob
+from ouroboros.backend.base import MergedAdapter, MergeJob
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import MAX_RANK, AdapterConfig
 from ouroboros.domain.errors import InvalidAdapter, InvalidConfig, TooLarge
@@ -23,43 +23,44 @@ from ouroboros.lora.size import check_size, largest_rank
 from ouroboros.lora.targets import select_layers, target_modules_for
 from ouroboros.lora.weights import LoraWeights, LowRank
 
-_ANY_SIZE = 1 << 40
+_NO_SIZE_LIMIT = 1 << 40
 
 
-def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, Merged]:
+def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, MergedAdapter]:
     """Merge a job's parents, one layer a step.
 
     Without a rank, the result is cut only as far as the size limit demands.
     """
     adapters = [unpack(files, base) for files in job.parents]
-    acts_on = _acts_on(adapters)
+    acts_on = _shared_scope(adapters)
     parents = [adapter.weights for adapter in adapters]
     targets = target_modules_for(base, {path for parent in parents for path in parent})
     if job.rank is not None:
-        check_size(base, _config(job.rank, targets, acts_on))
-    outcome = yield from _merge(parents, job, job.rank)
+        check_size(base, _merged_config(job.rank, targets, acts_on))
+    outcome = yield from _merge_layers(parents, job, job.rank)
     try:
-        return _packed(base, outcome, targets, acts_on)
+        return _pack_merged(base, outcome, targets, acts_on)
     except TooLarge:
-        rank = largest_rank(base, select_layers(base, _config(1, targets, acts_on)), Precision.BFLOAT16)
+        config = _merged_config(1, targets, acts_on)
+        rank = largest_rank(base, select_layers(base, config), Precision.BFLOAT16)
         if job.rank is not None or rank == 0:
             raise
-    outcome = yield from _merge(parents, job, rank)
-    return _packed(base, outcome, targets, acts_on)
+    outcome = yield from _merge_layers(parents, job, rank)
+    return _pack_merged(base, outcome, targets, acts_on)
 
 
-def _acts_on(parents: Sequence[UnpackedAdapter]) -> str:
+def _shared_scope(parents: Sequence[UnpackedAdapter]) -> str:
     """What all of them act on: updates that see different tokens cannot be added."""
-    found = {parent.config.acts_on for parent in parents}
-    if len(found) > 1:
+    scopes = {parent.config.acts_on for parent in parents}
+    if len(scopes) > 1:
         raise InvalidConfig(
             "An adapter that acts on answers only cannot be merged with one that acts on all tokens.",
             hint="Merge adapters of one kind; `ouroboros show NAME` tells which one is.",
         )
-    return found.pop()
+    return scopes.pop()
 
 
-def _merge(
+def _merge_layers(
     parents: list[LoraWeights], job: MergeJob, rank: int | None
 ) -> Generator[None, None, MergeOutcome]:
     layers = []
@@ -69,38 +70,38 @@ def _merge(
     return collect_layers(layers)
 
 
-def _packed(
+def _pack_merged(
     base: BaseModel, outcome: MergeOutcome, targets: str | tuple[str, ...], acts_on: str
-) -> Merged:
+) -> MergedAdapter:
     rank = max(low.rank for low in outcome.weights.values())
     if rank > MAX_RANK:
         raise TooLarge(f"The merged adapter has rank {rank}.", hint=f"Give a rank up to {MAX_RANK}.")
-    config = _config(rank, targets, acts_on)
+    config = _merged_config(rank, targets, acts_on)
     files = pack(outcome.weights, config, base)
-    return Merged(files, config, outcome.relative_error, outcome.lossless_rank)
+    return MergedAdapter(files, config, outcome.relative_error, outcome.lossless_rank)
 
 
-def _config(rank: int, targets: str | tuple[str, ...], acts_on: str) -> AdapterConfig:
+def _merged_config(rank: int, targets: str | tuple[str, ...], acts_on: str) -> AdapterConfig:
     """Merged factors carry their scale within them."""
     return AdapterConfig(rank=rank, alpha=float(rank), target_modules=targets, acts_on=acts_on)
 
 
-def blend(base: BaseModel, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
+def interpolate(base: BaseModel, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
     """The factors `share` of the way from `start` to `end`, stored as `end` is."""
-    here, there = unpack(start, base), unpack(end, base)
-    if {p: low.a.shape for p, low in here.weights.items()} != {
-        p: low.a.shape for p, low in there.weights.items()
+    first, second = unpack(start, base), unpack(end, base)
+    if {p: low.a.shape for p, low in first.weights.items()} != {
+        p: low.a.shape for p, low in second.weights.items()
     }:
         raise InvalidAdapter("Adapters of different shapes have no way between them.")
     weights = {
         path: LowRank(
-            torch.lerp(low.a, there.weights[path].a, share),
-            torch.lerp(low.b, there.weights[path].b, share),
-            there.weights[path].scale,
+            torch.lerp(low.a, second.weights[path].a, share),
+            torch.lerp(low.b, second.weights[path].b, share),
+            second.weights[path].scale,
         )
-        for path, low in here.weights.items()
+        for path, low in first.weights.items()
     }
-    return pack(weights, there.config, base)
+    return pack(weights, second.config, base)
 
 
 def export(base: BaseModel, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
@@ -109,5 +110,5 @@ def export(base: BaseModel, files: AdapterFiles, form: ExportForm) -> dict[str, 
     if form is ExportForm.GGUF:
         return {GGUF_FILE: to_gguf(adapter.weights, base, invocation_tokens(adapter.config, base))}
     if adapter.config.precision in (Precision.INT8.value, Precision.INT4.value):
-        files = pack(adapter.weights, adapter.config, base, Precision.BFLOAT16, _ANY_SIZE)
+        files = pack(adapter.weights, adapter.config, base, Precision.BFLOAT16, _NO_SIZE_LIMIT)
     return {CONFIG_FILE: files.config, WEIGHTS_FILE: files.weights}

@@ -14,8 +14,15 @@ from ouroboros.domain.data import Row
 from ouroboros.domain.probe_scores import ProbeAnswer, ProbeScores
 from ouroboros.domain.verdict import Attempt, Check, ExampleRef, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
-from ouroboros.learning.gate.repair import Walk, mends
+from ouroboros.learning.gate.policy import (
+    Evidence,
+    GatePolicy,
+    ProbePair,
+    make_attempt,
+    make_verdict,
+    run_checks,
+)
+from ouroboros.learning.gate.repair import WalkBack, walking_back_helps
 from ouroboros.learning.replay.anchors import DRIFT_ANCHORS
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
@@ -70,7 +77,7 @@ class EvalResult:
 
     def share_correct(self, probes: Sequence[Probe]) -> float:
         """Return the share of probes that were answered exactly."""
-        return fmean(self.answers[p.place].said for p in probes)
+        return fmean(self.answers[p.ref].said for p in probes)
 
 
 class CandidateEvaluation:
@@ -90,8 +97,10 @@ class CandidateEvaluation:
         self._cancel = cancel
         self._rows = _sample_rows(candidate.rows)
         self._probes = _valid_probes(candidate)
-        self._answers_when_learned = parent.first()
-        self._parent = EvalResult(parent.known(), (), math.nan if parent.drift is None else parent.drift)
+        self._answers_when_learned = parent.learned_by_probe()
+        self._parent = EvalResult(
+            parent.answers_by_probe(), (), math.nan if parent.drift is None else parent.drift
+        )
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
 
@@ -104,9 +113,9 @@ class CandidateEvaluation:
         checks, result = await self._run_checks(outcome.files, probes)
         if len(probes) < len(self._probes) and _needs_all_probes(checks):
             checks, result = await self._run_checks(outcome.files, self._probes)
-        self._attempts += (attempt(what, checks),)
+        self._attempts += (make_attempt(what, checks),)
         self._seconds += time.perf_counter() - began
-        verdict = conclude(checks, self._policy, self._attempts, self._seconds, share, repair)
+        verdict = make_verdict(checks, self._policy, self._attempts, self._seconds, share, repair)
         return JudgedCandidate(
             outcome,
             verdict,
@@ -117,14 +126,14 @@ class CandidateEvaluation:
         self, refused: JudgedCandidate, repair: Repair = Repair.WALKED
     ) -> JudgedCandidate:
         """Return the furthest point from the parent that passes; `refused` if none does."""
-        if not mends([check.name for check in refused.verdict.failed]):
+        if not walking_back_helps([check.name for check in refused.verdict.failed_checks]):
             return refused
-        best, walk = refused, Walk()
+        best, walk = refused, WalkBack()
         while (share := walk.share) is not None:
-            files = await self._backend.blend(self._candidate.start, refused.outcome.files, share)
+            files = await self._backend.interpolate(self._candidate.start, refused.outcome.files, share)
             outcome = replace(refused.outcome, files=files)
             judged = await self.judge(outcome, f"{share:.1%} of the way", share, repair)
-            walk = walk.after(share, judged.verdict.promoted)
+            walk = walk.narrow(share, judged.verdict.promoted)
             best = judged if judged.verdict.promoted else best
         return self.add_attempts(best)
 
@@ -146,26 +155,26 @@ class CandidateEvaluation:
             self._parent = self._parent.merge(parent)
         before = self._parent
         # 2. Compare, probe by probe and row by row.
-        pairs = [Pair(p, before.answers[p.place], result.answers[p.place]) for p in all_probes]
+        pairs = [ProbePair(p, before.answers[p.ref], result.answers[p.ref]) for p in all_probes]
         evidence = Evidence(
             known=pairs[: len(probes)],
-            learned=[self._answers_when_learned.get(p.place, before.answers[p.place]) for p in probes],
+            first_answers=[self._answers_when_learned.get(p.ref, before.answers[p.ref]) for p in probes],
             fresh=pairs[len(probes) :],
-            arrived=[
+            gains=[
                 _measure_gain(*scores)
                 for scores in zip(self._rows, before.rows, result.rows, strict=True)
             ],
             likelihood=_mean_likelihood(self._rows, result),
             drift_before=before.drift,
             drift=result.drift,
-            strength=await self._backend.strength(files),
+            strength=await self._backend.measure_strength(files),
         )
-        return judge(evidence, self._policy), result
+        return run_checks(evidence, self._policy), result
 
     def _missing_from_parent(self, probes: Sequence[Probe]) -> "ProbeBatch | None":
         """What is not measured of the parent yet; None if all is."""
         known = self._parent
-        missing = [p for p in probes if p.place not in known.answers]
+        missing = [p for p in probes if p.ref not in known.answers]
         rows, drift = () if known.rows else self._rows, math.isnan(known.drift)
         if not (missing or rows or drift):
             return None
@@ -174,8 +183,8 @@ class CandidateEvaluation:
     def _first_answers(self, result: EvalResult) -> dict[ExampleRef, ProbeAnswer]:
         """The answers to all probes as they were when each was asked first."""
         known = self._parent.answers | self._answers_when_learned
-        first = {p.place: known[p.place] for p in self._probes if p.place in known}
-        return first | {p.place: result.answers[p.place] for p in self._candidate.fresh}
+        first = {p.ref: known[p.ref] for p in self._probes if p.ref in known}
+        return first | {p.ref: result.answers[p.ref] for p in self._candidate.fresh}
 
     def _first_probes(self) -> Sequence[Probe]:
         """All probes; for a small update every pin and a few others, which vary by parent."""
@@ -206,7 +215,7 @@ class ProbeBatch:
     def read_scores(self, scores: Sequence[Score]) -> EvalResult:
         """Sort the scores of those requests, which come in their order, into a result."""
         remaining = iter(scores)
-        answers = {p.place: _make_answer(next(remaining)) for p in self.probes}
+        answers = {p.ref: _make_answer(next(remaining)) for p in self.probes}
         trained = tuple(tuple(next(remaining).mean for _ in row.outputs) for row in self.rows)
         drifts = [score.drift for score in remaining]
         return EvalResult(answers, trained, fmean(drifts) if drifts else math.nan)
@@ -241,7 +250,7 @@ def _needs_all_probes(checks: Sequence[Check]) -> bool:
 
 
 def _make_answer(score: Score) -> ProbeAnswer:
-    return ProbeAnswer(score.said, math.exp(score.mean))
+    return ProbeAnswer(score.is_greedy, math.exp(score.mean))
 
 
 def _measure_gain(row: Row, before: Sequence[float], after: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
-from ouroboros.backend.base import Backend, Merged, TrainOutcome
+from ouroboros.backend.base import Backend, MergedAdapter, TrainOutcome
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.errors import Refused
@@ -15,10 +15,10 @@ from ouroboros.engine.gate.candidate import Candidate, CandidateEvaluation, Judg
 from ouroboros.engine.gate.history import HistoryReader
 from ouroboros.engine.gate.merge_gate import JudgedMerge, MergeEvaluation
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.learning.gate.repair import far_enough
+from ouroboros.learning.gate.repair import keeps_enough
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe
-from ouroboros.learning.replay.reservoir import ROWS
+from ouroboros.learning.replay.reservoir import MAX_ROWS
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.threads import in_thread
 from ouroboros.registry.version_draft import AppliedFeedback
@@ -35,7 +35,7 @@ class PromotionGate:
         backend: Backend,
         registry: AsyncRegistry,
         policy: GatePolicy | None = None,
-        replay_rows: int = ROWS,
+        replay_rows: int = MAX_ROWS,
     ) -> None:
         self._backend = backend
         self._registry = registry
@@ -71,7 +71,7 @@ class PromotionGate:
         if judged.verdict.promoted:
             return judged
         walked = await evaluation.walk_back(judged)
-        if retry is None or far_enough(walked.verdict):
+        if retry is None or keeps_enough(walked.verdict):
             return walked
         judged = await evaluation.judge(await retry(), "trained again, more gently", repair=Repair.AGAIN)
         retried = judged if judged.verdict.promoted else await evaluation.walk_back(judged, Repair.AGAIN)
@@ -107,7 +107,7 @@ class PromotionGate:
         A refused version is stored with its verdict, and `parent` stays the head. Raises `Conflict` if
         the head has moved on from `parent`.
         """
-        version = await self._registry.commit(
+        version = await self._registry.commit_version(
             adapter,
             judged.outcome.files,
             parent=parent,
@@ -115,7 +115,7 @@ class PromotionGate:
             training=training,
             report=judged.outcome.report,
             events=events,
-            taught=feedback,
+            applied=feedback,
             verdict=judged.verdict,
         )
         if not version.refused:
@@ -124,11 +124,11 @@ class PromotionGate:
         return version
 
     async def create_merged(
-        self, adapter: AdapterId, merged: Merged, origin: MergedFrom, judged: JudgedMerge
+        self, adapter: AdapterId, merged: MergedAdapter, origin: MergedFrom, judged: JudgedMerge
     ) -> None:
         """Store a judged merge as a new adapter, whether its verdict promotes it or not."""
         cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
-        await self._registry.create(
+        await self._registry.create_adapter(
             adapter,
             merged.config,
             await self._backend.base(),
@@ -149,7 +149,9 @@ def choose_further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCan
 def refusal_error(version: Version, parent: int) -> Refused:
     """The error for a refused version; it names the failed checks and what is served instead."""
     names = (
-        ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed)) if version.verdict else ""
+        ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed_checks))
+        if version.verdict
+        else ""
     )
     return Refused(
         f"{version.ref} is kept but not served, it failed: {names}; @{parent} still is.",

@@ -10,8 +10,15 @@ from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.gate.candidate import EvalResult, ProbeBatch, evaluate_probes, make_probe_scores
-from ouroboros.learning.gate.policy import Evidence, GatePolicy, Pair, attempt, conclude, judge
-from ouroboros.learning.merging.checks import best_parents
+from ouroboros.learning.gate.policy import (
+    Evidence,
+    GatePolicy,
+    ProbePair,
+    make_attempt,
+    make_verdict,
+    run_checks,
+)
+from ouroboros.learning.merging.checks import find_best_parents
 from ouroboros.learning.replay.probes import Probe
 
 
@@ -57,23 +64,25 @@ class MergeEvaluation:
     async def judge(self, parents: Mapping[str, EvalResult], merged: AdapterFiles) -> JudgedMerge:
         """Judge a merge by the results of its parents, which are named like "tickets@2"."""
         began = time.perf_counter()
-        best = best_parents(self._probes, {name: parent.answers for name, parent in parents.items()})
+        best = find_best_parents(
+            self._probes, {name: parent.answers for name, parent in parents.items()}
+        )
         result = await self._evaluate(ProbeBatch(merged, self._probes))
         pairs = []
         for probe in self._probes:
-            parent = best[probe.place.adapter]
-            before = parents[parent].answers[probe.place]
-            pairs.append(Pair(probe, before, result.answers[probe.place], parent))
+            parent = best[probe.ref.adapter]
+            before = parents[parent].answers[probe.ref]
+            pairs.append(ProbePair(probe, before, result.answers[probe.ref], parent))
         evidence = Evidence(
             known=pairs,
             fresh=(),
-            arrived=(),
+            gains=(),
             likelihood=0.0,
             drift_before=max(parent.drift for parent in parents.values()),
             drift=result.drift,
-            strength=await self._backend.strength(merged),
+            strength=await self._backend.measure_strength(merged),
         )
-        checks = judge(evidence, self._policy)
+        checks = run_checks(evidence, self._policy)
         seconds = time.perf_counter() - began
-        verdict = conclude(checks, self._policy, (attempt("merged", checks),), seconds)
+        verdict = make_verdict(checks, self._policy, (make_attempt("merged", checks),), seconds)
         return JudgedMerge(verdict, make_probe_scores(merged.digest, result), result)

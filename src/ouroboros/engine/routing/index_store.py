@@ -11,7 +11,7 @@ from numpy import ndarray
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.routing import AdapterProfile, RouteMatch
 from ouroboros.learning.routing.centroids import TaskCentroids
-from ouroboros.learning.routing.index import Index
+from ouroboros.learning.routing.index import VectorIndex
 from ouroboros.registry.profiles import ProfileStore
 from ouroboros.stores.vectors.base import VectorStore
 
@@ -43,7 +43,7 @@ class InMemoryCentroidIndex:
 
     def __init__(self, profiles: ProfileStore) -> None:
         self._profiles = profiles
-        self._index = Index()
+        self._index = VectorIndex()
         self._indexed: dict[AdapterId, str] = {}
         self._read = False
 
@@ -52,7 +52,7 @@ class InMemoryCentroidIndex:
             self._index.drop(adapter)
             del self._indexed[adapter]
         changed = [a for a, of in wanted.items() if self._indexed.get(a) != of]
-        stored = {} if self._read else self._profiles.all()
+        stored = {} if self._read else self._profiles.read_all()
         self._read = True
         missing = []
         for adapter in changed:
@@ -89,7 +89,7 @@ class StoredCentroidIndex:
         return [a for a, of in wanted.items() if stored.get(a.name, {}).get("of") != of]
 
     def add(self, adapter: AdapterId, of: str, centroids: TaskCentroids) -> None:
-        value = {"of": of, "needed": centroids.needed}
+        value = {"of": of, "needed": centroids.threshold}
         self._vectors.put(self._space, adapter.name, value, centroids.vectors.tolist())
 
     def search(self, text: Float[ndarray, "D"], k: int) -> list[RouteMatch]:
@@ -104,7 +104,9 @@ class StoredCentroidIndex:
 
 def _pack(centroids: TaskCentroids, of: str) -> AdapterProfile:
     data = centroids.vectors.astype("<f2").tobytes()
-    return AdapterProfile(of, centroids.needed, len(centroids.vectors), base64.b64encode(data).decode())
+    return AdapterProfile(
+        of, centroids.threshold, len(centroids.vectors), base64.b64encode(data).decode()
+    )
 
 
 def _unpack(profile: AdapterProfile) -> TaskCentroids:

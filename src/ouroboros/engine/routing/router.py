@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import Fingerprint
-from ouroboros.domain.data import Prompt, TrainingExample, messages_of
+from ouroboros.domain.data import Prompt, TrainingExample, to_messages
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.routing import RouteMatch, Vector
@@ -23,10 +23,15 @@ from ouroboros.engine.routing.index_store import (
     StoredCentroidIndex,
 )
 from ouroboros.learning.replay.anchors import ANCHORS, DRIFT_ANCHORS
-from ouroboros.learning.replay.reservoir import class_of
-from ouroboros.learning.routing.centroids import DRAWN, TaskCentroids, compute_centroids, described
+from ouroboros.learning.replay.reservoir import classify_output
+from ouroboros.learning.routing.centroids import (
+    CENTROIDS_VERSION,
+    TaskCentroids,
+    centroid_of_description,
+    compute_centroids,
+)
 from ouroboros.registry.async_registry import AsyncRegistry
-from ouroboros.registry.heads import heads
+from ouroboros.registry.heads import read_heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 
@@ -68,7 +73,7 @@ class AdapterRouter:
         """The `k` adapters that are nearest to a prompt, the nearest first."""
         async with self._refresh_lock:
             if (
-                self._registry.blocking.changes != self._seen_changes
+                self._registry.blocking.change_count != self._seen_changes
                 or time.perf_counter() >= self._refresh_at
             ):
                 await self._refresh()
@@ -82,16 +87,18 @@ class AdapterRouter:
 
     async def _refresh(self) -> None:
         """Update the index: heads that moved are computed anew, deleted adapters are dropped."""
-        self._seen_changes = self._registry.blocking.changes
+        self._seen_changes = self._registry.blocking.change_count
         base = (await self._backend.base()).fingerprint
         began = time.perf_counter()
-        head_numbers = await in_thread(heads, self._registry.blocking.stores[0], base)
+        head_numbers = await in_thread(read_heads, self._registry.blocking.stores[0], base)
         seconds = time.perf_counter() - began
         space = f"{await self._embedder.name()} {_hash_fingerprint(base)}"
-        wanted = {adapter: f"{head} {space} {DRAWN}" for adapter, head in head_numbers.items()}
+        wanted = {
+            adapter: f"{head} {space} {CENTROIDS_VERSION}" for adapter, head in head_numbers.items()
+        }
         for adapter in await in_thread(self._index.sync, space, wanted):
             with suppress(NotFound):  # deleted in the meantime
-                await self._add_profile(await self._registry.get(adapter), wanted[adapter])
+                await self._add_profile(await self._registry.get_adapter(adapter), wanted[adapter])
         self._refresh_at = time.perf_counter() + REFRESH_PATIENCE * seconds
 
     async def _add_profile(self, adapter: Adapter, of: str) -> None:
@@ -102,9 +109,9 @@ class AdapterRouter:
     def _drop_unless_served(self, adapter: Adapter) -> None:
         """Drop centroids whose head moved meanwhile: what it knew may have been erased."""
         with suppress(NotFound):
-            if self._registry.blocking.get(adapter.id).head == adapter.head:
+            if self._registry.blocking.get_adapter(adapter.id).head == adapter.head:
                 return
-        self._registry.blocking.sketches.drop(adapter.id)
+        self._registry.blocking.profiles.drop(adapter.id)
 
     async def _compute_centroids(self, adapter: Adapter) -> TaskCentroids:
         if self._background is None:
@@ -114,15 +121,17 @@ class AdapterRouter:
         examples = await self._read_examples(adapter)
         if not examples:
             words = adapter.description or adapter.id.name
-            return described(await self._embed([words]), self._background, bool(adapter.description))
-        classes = [class_of(e.output) for e in examples]
+            return centroid_of_description(
+                await self._embed([words]), self._background, bool(adapter.description)
+            )
+        classes = [classify_output(e.output) for e in examples]
         vectors = await self._embed([_user_text(e.input) for e in examples])
         return compute_centroids(vectors, classes, self._background)
 
     async def _read_examples(self, adapter: Adapter) -> list[TrainingExample]:
         """The adapter's own examples: those of a merge's parents lead to the parents."""
         knowledge = await self._gate.knowledge(adapter)
-        return [stored.example for stored in knowledge.replay if not stored.place.adapter]
+        return [stored.example for stored in knowledge.replay if not stored.ref.adapter]
 
     async def _embed(self, texts: Sequence[str]) -> Float[ndarray, "N D"]:
         return np.array(await self._embedder.embed(texts), dtype=np.float32)
@@ -131,12 +140,12 @@ class AdapterRouter:
 def _open_index(registry: Registry) -> CentroidIndex:
     if registry.vectors is not None:
         return StoredCentroidIndex(registry.vectors)
-    return InMemoryCentroidIndex(registry.sketches)
+    return InMemoryCentroidIndex(registry.profiles)
 
 
 def _user_text(prompt: Prompt) -> str:
     """All that the user says: the last turn alone may be "and tomorrow?"."""
-    return "\n".join(m.content for m in messages_of(prompt) if m.role == "user")
+    return "\n".join(m.content for m in to_messages(prompt) if m.role == "user")
 
 
 def _hash_fingerprint(base: Fingerprint) -> str:

@@ -3,6 +3,7 @@
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import Prompt
 from ouroboros.domain.errors import InvalidExample
+from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
@@ -37,15 +38,33 @@ class FeedbackVerbs(Core):
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
         event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
-        event.check()
         raise_if_cancelled(cancel)
-        ticket = await self._feedback_learner.submit(adapter, event)
-        await self._monitor.roll_back_if_worse(adapter.id, ticket.event)
+        ticket = await self._submit(adapter, event)
         if not wait:
             self._feedback_learner.learn_later(adapter.id)
             return ticket
         await self._feedback_learner.learn(adapter.id, cancel)
         return await self._feedback_learner.outcome(ticket)
+
+    @verb
+    async def record_feedback(
+        self,
+        prompt: Prompt,
+        generation: str | Generation,
+        feedback: FeedbackSignal,
+        adapter_id: str | AdapterId,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+    ) -> Ticket:
+        """As `learn_from_feedback`, without learning it now: many judgements are learned together.
+
+        `learn_pending` learns what was recorded, and so does the next judgement that is learned.
+        """
+        adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
+        answered = await self._find_answering_version(adapter, generation)
+        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
+        return await self._submit(adapter, event)
 
     @verb
     async def feedback_outcome(
@@ -56,6 +75,11 @@ class FeedbackVerbs(Core):
         return await self._feedback_learner.outcome(ticket)
 
     @verb
+    async def look_up_feedback(self, ticket: Ticket) -> Ticket:
+        """A judgement's ticket as it is now, without waiting; it has no lesson while it is pending."""
+        return await self._feedback_learner.outcome(ticket)
+
+    @verb
     async def learn_pending(
         self, adapter_id: str | AdapterId | None = None, *, cancel: CancellationToken | None = None
     ) -> list[Adapter]:
@@ -63,10 +87,17 @@ class FeedbackVerbs(Core):
         moved = []
         for adapter in await self._loader.list_adapters(adapter_id):
             await self._feedback_learner.learn(adapter.id, cancel)
-            now = await self._registry.get(adapter.id)
+            now = await self._registry.get_adapter(adapter.id)
             if now.applied > adapter.applied:
                 moved.append(now)
         return moved
+
+    async def _submit(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
+        """Journal a judgement, and see whether it shows that the head is worse than its parents."""
+        event.check()
+        ticket = await self._feedback_learner.submit(adapter, event)
+        await self._monitor.roll_back_if_worse(adapter.id, ticket.event)
+        return ticket
 
     async def _find_answering_version(
         self, adapter: Adapter, generation: str | Generation
@@ -80,4 +111,4 @@ class FeedbackVerbs(Core):
                 f"The answer came from {ref}, not from {adapter.id}.",
                 hint=f"Give the feedback to {ref.adapter}.",
             )
-        return (await self._registry.version(ref)).ref
+        return (await self._registry.get_version(ref)).ref

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from ouroboros.backend.base import GenerateRequest, GenerationChunk
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.data import Prompt, TrainingExample, check_prompt
-from ouroboros.domain.errors import OuroborosError
+from ouroboros.domain.data import Continuation, Prompt, TrainingExample, check_prompt
+from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER, AdapterId, VersionRef
 from ouroboros.domain.result import Err, Ok, Result
@@ -19,7 +19,7 @@ class GenerationVerbs(Core):
     @verb
     async def generate_with_adapter(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Continuation,
         adapter_id: str | AdapterId | VersionRef | None = None,
         config: GenerationConfig | None = None,
         *,
@@ -27,16 +27,18 @@ class GenerationVerbs(Core):
     ) -> Generation:
         """Answer `prompt` with an adapter's head, with one version ("tickets@3"), or with the bare base.
 
+        A `Continuation` is gone on with as it stands; anything else is a turn of a conversation.
+
         An unknown adapter is an error, never a silent answer from the base. "auto" asks the adapter that
         knows the task, or the base if none is sure to; `found` of the generation says which and why.
         """
         request, version, match = await self._prepare_request(prompt, adapter_id, config)
         (generation,) = await self._backend.generate([request], cancel)
-        return replace(generation, version=version, found=match)
+        return replace(generation, version=version, route=match)
 
     async def stream_with_adapter(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Continuation,
         adapter_id: str | AdapterId | VersionRef | None = None,
         config: GenerationConfig | None = None,
         *,
@@ -44,10 +46,11 @@ class GenerationVerbs(Core):
     ) -> AsyncIterator[Result[GenerationChunk]]:
         """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
         try:
+            self._require_open()
             request, version, match = await self._prepare_request(prompt, adapter_id, config)
             async for chunk in self._backend.stream(request, cancel):
                 if chunk.generation is not None:
-                    whole = replace(chunk.generation, version=version, found=match)
+                    whole = replace(chunk.generation, version=version, route=match)
                     chunk = replace(chunk, generation=whole)
                 yield Ok(chunk)
         except OuroborosError as error:
@@ -66,17 +69,32 @@ class GenerationVerbs(Core):
 
     async def _prepare_request(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Continuation,
         adapter_id: str | AdapterId | VersionRef | None,
         config: GenerationConfig | None,
     ) -> tuple[GenerateRequest, str | None, RouteMatch | None]:
         """The request for the backend, the version that answers, and how "auto" chose it."""
         config = config or GenerationConfig()
-        check_prompt("prompt", prompt)
+        if isinstance(prompt, Continuation):
+            prompt.check()
+        else:
+            check_prompt("prompt", prompt)
         config.check()
         match = None
         if str(adapter_id) == AUTO_ADAPTER:
-            match = await self._router.find_best(prompt)
+            match = await self._router.find_best(_routing_text(prompt))
             adapter_id = match.adapter if match and match.sure else None
         digest, version = await self._loader.load(adapter_id)
         return GenerateRequest(prompt, config, digest), version, match
+
+
+def _routing_text(prompt: Prompt | Continuation) -> Prompt:
+    """What an adapter is chosen by. Token ids alone do not say what they are about."""
+    if not isinstance(prompt, Continuation):
+        return prompt
+    if isinstance(prompt.text, str):
+        check_prompt("prompt", prompt.text)
+        return prompt.text
+    raise InvalidInput(
+        "No adapter can be chosen for a prompt of token ids.", hint="Name the adapter, or give text."
+    )

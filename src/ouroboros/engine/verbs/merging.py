@@ -17,12 +17,12 @@ from ouroboros.engine.core import Core, verb
 from ouroboros.engine.gate import MergeEvaluation
 from ouroboros.learning.merging.checks import (
     check_distinct,
-    check_merge,
     check_pins_agree,
-    given,
-    merge_advice,
+    explain_failed_merge,
+    fill_weights,
+    make_given_probes,
 )
-from ouroboros.learning.merging.weight_search import TUNED, search_weights
+from ouroboros.learning.merging.weight_search import MAX_TUNING_PROBES, search_weights
 from ouroboros.learning.replay.probes import Probe
 
 
@@ -53,21 +53,21 @@ class MergingVerbs(Core):
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
-        check_merge(recipe, [1.0] * len(refs)).check()
-        recipe.weights_for(len(refs))
+        fill_weights(recipe, [1.0] * len(refs)).check()
+        recipe.resolve_weights(len(refs))
         merged_id = AdapterId(str(name or "+".join(r.adapter.name for r in refs)))
         merged_id.check()
         if probes:
             check_examples(probes)
-        await self._registry.require_free(merged_id)
+        await self._registry.require_name_free(merged_id)
         # 1. Read the parents, and what each of them was taught.
         adapters = [await self._loader.get_adapter(r.adapter) for r in refs]
-        versions = [await self._registry.version(r) for r in refs]
+        versions = [await self._registry.get_version(r) for r in refs]
         check_distinct(versions)
-        files = tuple([await self._registry.files(v) for v in versions])
+        files = tuple([await self._registry.load_files(v) for v in versions])
         origin = await self._find_origin(versions, recipe, rank)
         own_probes = (await self._gate.merged_knowledge(origin)).probes()
-        given_probes = given(probes)
+        given_probes = make_given_probes(probes)
         accuracy_probes = given_probes or own_probes
         # 2. Measure the parents: the merge is compared with them, and may be weighted by the results.
         comparison = self._gate.compare([*given_probes, *own_probes], cancel)
@@ -80,15 +80,15 @@ class MergingVerbs(Core):
             if accuracy_probes
         }
         scores = [] if given_probes else await self._monitor.score_versions(versions)
-        recipe = check_merge(recipe, scores or list(accuracy.values()))
+        recipe = fill_weights(recipe, scores or list(accuracy.values()))
         recipe.check()
-        if accuracy_probes and recipe.strategy.tuned and recipe.weights is None:
+        if accuracy_probes and recipe.strategy.searches_weights and recipe.weights is None:
             job = MergeJob(files, recipe, rank)
             recipe = await self._tune_weights(job, comparison, accuracy_probes, cancel)
         # 3. Merge and judge.
         merged = await self._backend.merge(MergeJob(files, recipe, rank), cancel)
         judged = await comparison.judge(results, merged.files)
-        verdict, advice = judged.verdict, merge_advice(str(merged_id), judged.verdict)
+        verdict, advice = judged.verdict, explain_failed_merge(str(merged_id), judged.verdict)
         if not verdict.promoted and not anyway:
             raise Refused(
                 advice, hint="Nothing was made; to have it all the same: --anyway (anyway=True)."
@@ -116,7 +116,7 @@ class MergingVerbs(Core):
         self, versions: Sequence[Version], recipe: MergeRecipe, rank: int | None
     ) -> MergedFrom:
         """What the merge is made from. Parents that pin different answers cannot become one."""
-        ends = [await self._registry.journal.end(v.adapter) for v in versions]
+        ends = [await self._registry.journal.last_seq(v.adapter) for v in versions]
         origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank, tuple(ends))
         check_pins_agree(await self._gate.parent_knowledge(origin))
         return origin
@@ -129,7 +129,7 @@ class MergingVerbs(Core):
         cancel: CancellationToken | None,
     ) -> MergeRecipe:
         """The recipe with the weights that make the right outputs of some probes likeliest."""
-        some = probes[:: math.ceil(len(probes) / TUNED)]
+        some = probes[:: math.ceil(len(probes) / MAX_TUNING_PROBES)]
         search = search_weights(len(job.parents))
         weights = next(search)
         while True:

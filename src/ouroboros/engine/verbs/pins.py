@@ -5,13 +5,12 @@ from datetime import UTC, datetime
 
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.losses import APOZero
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import ExampleRef
 from ouroboros.engine.checks import check_examples
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.feedback.signals import teach
+from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
 from ouroboros.learning.replay.probes import Probe
@@ -29,7 +28,7 @@ class PinVerbs(Core):
         not guarded until it does.
         """
         check_examples(examples)
-        await self._backend.check(tuple(map(Row.of, examples)))
+        await self._backend.check_rows(tuple(map(Row.from_example, examples)))
         return await self._change_pins(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
 
     @verb
@@ -42,13 +41,13 @@ class PinVerbs(Core):
     @verb
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
-        adapter = await self._registry.get(VersionRef.parse(adapter_id).adapter)
+        adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
         return (await self._gate.knowledge(adapter)).probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
         """Why a version was promoted or refused, in words."""
-        stored = await self._registry.version(VersionRef.parse(version))
+        stored = await self._registry.get_version(VersionRef.parse(version))
         examples = await in_thread(self._read_examples, stored)
         return Explanation(stored, explain_verdict(stored, examples))
 
@@ -81,6 +80,6 @@ def _examples_of(event: Event) -> Sequence[TrainingExample]:
         case ExamplesGiven() | Pinned():
             return event.examples
         case FeedbackGiven():
-            row = teach(event, APOZero()).row
+            row = row_of(event)
             return [TrainingExample(row.prompt, row.output)] if row and row.output is not None else []
     return []

@@ -42,24 +42,27 @@ class TrainingVerbs(Core):
         dies, `resume_job` goes on with it. Without `config`, `TrainingConfig.auto` sets how long it
         goes on. `on_progress` is called after each optimizer step, from another thread.
         """
-        ref = VersionRef.parse(adapter_id)
-        check_examples(examples)
-        training = config or TrainingConfig.auto(len(examples))
-        training.check()
-        # Examples are journalled, and wait for their training, in the order of the calls.
-        async with self._submission_locks[ref.adapter]:
-            await self._backend.check(tuple(map(Row.of, examples)))
-            await self._loader.get_adapter(ref.adapter)
-            event = await self._registry.journal.examples(ref.adapter, examples)
-            job = Job(ref.adapter, event, training, datetime.now(UTC))
-            await self._registry.jobs.open(job)
+        job = await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
         return await self._run_job(job, tuple(examples), on_progress, cancel)
+
+    @verb
+    async def submit_training(
+        self,
+        adapter_id: str | AdapterId,
+        examples: Sequence[TrainingExample],
+        config: TrainingConfig | None = None,
+    ) -> Job:
+        """Journal `examples` and open a job to train on them, without running it: `resume_job` does.
+
+        Once this returns, neither the examples nor the job can be lost.
+        """
+        return await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
         """Trainings that are queued, running, interrupted or failed."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
-        return await self._registry.unfinished(adapter)
+        return await self._registry.list_unfinished_jobs(adapter)
 
     @verb
     async def resume_job(
@@ -76,10 +79,13 @@ class TrainingVerbs(Core):
         """
         job = await self._registry.jobs.get(job_id)
         await self._loader.get_adapter(job.adapter)
+        if job.state is JobState.PAUSED:
+            queued = JobState.QUEUED
+            await self._registry.jobs.update(job.id, lambda j: replace(j, state=queued))
         entries = await self._registry.journal.read(job.adapter, after=job.event - 1, limit=1)
         event = entries[0].event if entries and entries[0].seq == job.event else None
         if not isinstance(event, ExamplesGiven):
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
             raise NotFound(f"The examples of {job.id} were erased.", hint="Train others.")
         return await self._run_job(job, event.examples, on_progress, cancel)
 
@@ -88,9 +94,33 @@ class TrainingVerbs(Core):
         """Cancel a training. One that is running, in any program, stops within a second or a step."""
         job = await self._registry.jobs.get(job_id)
         if job.state is JobState.RUNNING and await self._registry.leases.is_held(job.adapter):
-            await self._registry.jobs.change(job.id, lambda j: replace(j, state=JobState.CANCELLING))
+            await self._registry.jobs.update(job.id, lambda j: replace(j, state=JobState.CANCELLING))
         else:
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
+
+    @verb
+    async def pause_job(self, job_id: str) -> Job:
+        """Stop a training within a second or a step, and keep it: `resume_job` goes on with it.
+
+        It goes on from its last checkpoint, and comes to the version it would have come to.
+        """
+        paused = JobState.PAUSED
+        return await self._registry.jobs.update(job_id, lambda j: replace(j, state=paused))
+
+    async def _open_job(
+        self, adapter: AdapterId, examples: Sequence[TrainingExample], config: TrainingConfig | None
+    ) -> Job:
+        """Check and journal examples, and write down the job that trains on them."""
+        check_examples(examples)
+        training = config or TrainingConfig.auto(len(examples))
+        training.check()
+        # Examples are journalled, and wait for their training, in the order of the calls.
+        async with self._submission_locks[adapter]:
+            await self._backend.check_rows(tuple(map(Row.from_example, examples)))
+            await self._loader.get_adapter(adapter)
+            event = await self._registry.journal.append_examples(adapter, examples)
+            job = Job(adapter, event, training, datetime.now(UTC))
+            return await self._registry.jobs.add(job)
 
     async def _run_job(
         self,
@@ -106,17 +136,24 @@ class TrainingVerbs(Core):
                 raise_if_cancelled(token)
                 version = await self._train_new_head(job.id, examples, on_progress, token)
         except (Cancelled, asyncio.CancelledError, Refused):
-            await self._registry.jobs.close(job.id)
+            if not await self._is_paused(job.id):
+                await self._registry.jobs.remove(job.id)
             raise
         except OuroborosError as error:
             failed, reason = JobState.FAILED, str(error)
             with suppress(OuroborosError):
-                await self._registry.jobs.change(
+                await self._registry.jobs.update(
                     job.id, lambda j: replace(j, state=failed, reason=reason)
                 )
             raise
-        await self._registry.jobs.close(job.id)
+        await self._registry.jobs.remove(job.id)
         return version
+
+    async def _is_paused(self, job_id: str) -> bool:
+        try:
+            return (await self._registry.jobs.get(job_id)).state is JobState.PAUSED
+        except NotFound:
+            return False
 
     async def _train_new_head(
         self,
@@ -131,14 +168,16 @@ class TrainingVerbs(Core):
             job = await self._registry.jobs.get(job_id)
         except NotFound:
             raise Cancelled("The training was cancelled while it waited for its turn.") from None
+        if job.state is JobState.PAUSED:
+            raise Cancelled("The training was paused while it waited for its turn.")
         adapter = await self._loader.get_adapter(job.adapter)
-        head = await self._registry.version(VersionRef(adapter.id))
-        start = await self._registry.files(head)
+        head = await self._registry.get_version(VersionRef(adapter.id))
+        start = await self._registry.load_files(head)
         # 2. A checkpoint only fits the head that the job began on; on another head it begins anew.
         state = b""
         if job.parent == head.number:
-            state = await self._registry.jobs.state(job)
-        await self._registry.jobs.change(
+            state = await self._registry.jobs.load_checkpoint(job)
+        await self._registry.jobs.update(
             job.id,
             lambda j: replace(j, state=JobState.RUNNING, parent=head.number, reason=""),
         )
@@ -146,7 +185,7 @@ class TrainingVerbs(Core):
         # 3. Train, judge, and commit.
         progress = JobProgress(self._registry.jobs.blocking, job.id, on_progress, cancel)
         inputs = TrainingInputs(adapter, start, examples, job.event, job.training)
-        checkpoints = Checkpoints(state, self._checkpoint_seconds)
+        checkpoints = Checkpoints(state, self._checkpoint_seconds, lambda: cancel.pausing)
         judged = await self._trainer.train_candidate(inputs, progress, cancel, checkpoints)
         raise_if_cancelled(cancel)
         version = await self._gate.commit_judged(

@@ -1,31 +1,32 @@
-"""The judgements an adapter has been given so far, read from its journal event by event."""
+"""The recent feedback on an adapter, read from its journal event by event."""
 
 from collections import deque
 
 from ouroboros.domain.events import Event, FeedbackGiven
 
-RECENT = 1000
-"""Judgements that a new one is compared with."""
+MAX_EVENTS = 1000
+"""How many earlier feedback events a new one is compared with."""
 
 
 class FeedbackLog:
-    """The journal's digest: bounded, and the same whenever it is read again.
+    """A bounded digest of an adapter's feedback: reading the same journal gives the same log.
 
-    `read_to` is the last event taken in. Numbers are places in the journal.
+    Events are numbered by their sequence numbers in the journal. `read_to` is the last event added;
+    `keys` maps the key of each feedback event to the first event that has it.
     """
 
-    def __init__(self, born: int) -> None:
-        self.read_to = born
+    def __init__(self, start: int) -> None:
+        self.read_to = start
         self.keys: dict[str, int] = {}
-        self._judged: deque[tuple[int, FeedbackGiven]] = deque(maxlen=RECENT)
+        self._events: deque[tuple[int, FeedbackGiven]] = deque(maxlen=MAX_EVENTS)
 
-    def take(self, number: int, event: Event) -> None:
-        """Take in the journal's next event."""
+    def add_event(self, number: int, event: Event) -> None:
+        """Add the journal's next event."""
         self.read_to = number
         if isinstance(event, FeedbackGiven):
             self.keys.setdefault(event.key, number)
-            self._judged.append((number, event))
+            self._events.append((number, event))
 
-    def judged(self, up_to: int) -> list[tuple[int, FeedbackGiven]]:
-        """Recent judgements, up to a place in the journal."""
-        return [(number, event) for number, event in self._judged if number <= up_to]
+    def events_up_to(self, last: int) -> list[tuple[int, FeedbackGiven]]:
+        """The recent feedback events up to number `last`, oldest first."""
+        return [(number, event) for number, event in self._events if number <= last]

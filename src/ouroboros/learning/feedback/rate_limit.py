@@ -1,4 +1,4 @@
-"""How far one person can move an adapter."""
+"""The limit on how much feedback of one person an adapter learns."""
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from ouroboros.domain.events import FeedbackGiven
 
 @dataclass(frozen=True, slots=True)
 class UserLimit:
-    """At most `events` of one named user are learned within `minutes`; 0 events means no limit.
+    """An adapter learns at most `events` of one named user within `minutes`; 0 events means no limit.
 
-    More are journalled and not learned. The owner of this program (no user named) has no limit.
+    Events over the limit are journalled and not learned. Feedback without a user has no limit.
     """
 
     events: int = 60
@@ -23,22 +23,22 @@ class UserLimit:
         check_int("feedback_limit", self.events, 0, 1_000_000)
         check_number("feedback_minutes", self.minutes, 1 / 60, 1e6)
 
-    def exceeded(self, events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, str]:
-        """The events over the limit, by number, each with the reason; `events` in their order."""
-        found = {}
-        learned: defaultdict[str, deque[datetime]] = defaultdict(deque)
+    def find_excess(self, events: Sequence[tuple[int, FeedbackGiven]]) -> dict[int, str]:
+        """Map the number of each event over the limit to the reason; `events` are oldest first."""
+        excess = {}
+        accepted: defaultdict[str, deque[datetime]] = defaultdict(deque)
         for number, event in events:
             if event.user is None or self.events == 0:
                 continue
-            times = learned[event.user]
+            times = accepted[event.user]
             while times and times[0] <= event.at - timedelta(minutes=self.minutes):
                 times.popleft()
             if len(times) >= self.events:
-                found[number] = (
-                    f"not learned: {event.user} gave {self.events} judgements within"
+                excess[number] = (
+                    f"not learned: {event.user} gave feedback {self.events} times within"
                     f" {self.minutes:g} minutes, which is the limit for one person"
                     " (setting feedback_limit)"
                 )
             else:
                 times.append(event.at)
-        return found
+        return excess

@@ -1,21 +1,21 @@
-"""The one table from a signal to what is trained.
+"""The table that turns each feedback signal into the row to train.
 
 ========================  =====================================================================
 correction                supervised on the correction, and DPO against the replaced answer
 correction = the answer   recorded as a success
-success, score s          raise the answer, weight s
-failure, score -s         lower the answer, weight s; nothing is ever trained towards it
-preference, score s       raise the answer above 0.5, lower it below, weight |2s - 1|
+success, score s          raise the answer's log-probability by ln 2 * s
+failure, score -s         lower it by ln 2 * s; nothing is ever trained towards the answer
+preference, score s       raise it above 0.5, lower it below, by ln 2 * |2s - 1|
 preference pair           DPO of the chosen over the rejected answer, and supervised on the chosen
-critique                  kept for the record
+critique                  recorded, never trained
 ========================  =====================================================================
 
-"Raise" and "lower" are unpaired losses: KTO where the batch can estimate its KL term, APO-zero where it
-is too small for that (`unpaired_loss`).
+"Raise" and "lower" train with an unpaired loss: KTO if the batch is large enough to estimate its KL
+term, else APO-zero (`choose_unpaired_loss`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -26,15 +26,18 @@ from ouroboros.domain.generation import Generation
 from ouroboros.domain.losses import DPO, KTO, APOZero
 from ouroboros.domain.names import VersionRef
 
-KTO_NEEDS = 8
-"""Unpaired rows, of both kinds, from which on a batch's KL estimate is steadier than having none."""
+MIN_KTO_ROWS = 8
+"""From this many unpaired rows on, both kinds together, KTO's KL estimate is worth its noise."""
 
-Unpaired = KTO | APOZero
+MIN_WEIGHT = 1e-3
+"""A smaller score is nothing to learn: it asks for a change of less than 0.0007 nats."""
+
+UnpairedLoss = KTO | APOZero
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRow:
-    """What a signal comes to: the row to train, if any, and the choice in words."""
+    """What a feedback event becomes: the row to train, or None, and a description for users."""
 
     words: str
     row: Row | None = None
@@ -49,7 +52,7 @@ def feedback_event(
     user: str | None = None,
     key: str | None = None,
 ) -> FeedbackGiven:
-    """The event to journal. Without a key, equal judgements of one version's answer are one event."""
+    """Make the event to journal. Without `key`, equal feedback on one version's answer shares a key."""
     text = generation if isinstance(generation, str) else generation.text
     logprobs = () if isinstance(generation, str) else generation.logprobs
     return FeedbackGiven(
@@ -71,15 +74,15 @@ def event_key(
     user: str | None,
     answered: str,
 ) -> str:
-    """The key of an event that was given none: equal judgements of one version's answer share it.
+    """The default key of an event: equal feedback on one version's answer has the same key.
 
-    Stores hold such keys, so the encoding below never changes, whatever classes and fields are called
-    in the code. The digest is of this text, where each value is written as a Python literal:
+    Stores hold these keys, so this encoding never changes, even if classes and fields are renamed in the
+    code. The key is the digest of this text, in which each value is a Python literal:
 
         ('hi', 'hello', FeedbackSignal(kind=<FeedbackKind.SUCCESS: 'success'>, score=1.0, text=None,
         rejected=None), 'ann', 'tickets@1')
 
-    in one line. A conversation is `(Message(role='user', content='hi'),)` instead of `'hi'`.
+    on one line. A conversation is `(Message(role='user', content='hi'),)` instead of `'hi'`.
     """
     values = (
         _encode_prompt(prompt),
@@ -93,7 +96,7 @@ def event_key(
 
 
 def _encode_prompt(prompt: Prompt | Sequence[Message]) -> str:
-    """A conversation is written as the tuple or list that it is; a tuple of one keeps its comma."""
+    """Encode a conversation as the tuple or list that it is; a tuple of one keeps its comma."""
     if isinstance(prompt, tuple):
         turns = [_encode_message(message) for message in prompt]
         return f"({turns[0]},)" if len(turns) == 1 else f"({', '.join(turns)})"
@@ -103,7 +106,7 @@ def _encode_prompt(prompt: Prompt | Sequence[Message]) -> str:
 
 
 def _encode_message(message: Message) -> str:
-    """What is no message is encoded, too: refusing it is the work of `check_prompt`."""
+    """Encode anything, even what is no message: `check_prompt` is what refuses it."""
     if not isinstance(message, Message):
         return repr(message)
     return f"Message(role={message.role!r}, content={message.content!r})"
@@ -119,85 +122,96 @@ def _encode_signal(signal: FeedbackSignal) -> str:
     )
 
 
-def teach(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
-    """Look a signal up in the table; `unpaired` is the batch's loss for single judgements."""
-    return _TABLE[event.signal.kind](event, unpaired)
+def row_of(event: FeedbackGiven) -> Row | None:
+    """The row that an event asks to train; None if it asks for none.
 
-
-def unpaired_loss(events: Sequence[FeedbackGiven]) -> Unpaired:
-    """The loss for a batch's single judgements, by what the batch is made of.
-
-    KTO's weights keep desirable : undesirable mass in [1, 4/3], as its paper advises.
+    An unpaired row has APO-zero as its loss: KTO needs a whole batch (see `choose_unpaired_loss`).
     """
-    rows = [row for event in events if (row := teach(event, APOZero()).row) and len(row.outputs) == 1]
+    return _TABLE[event.signal.kind](event).row
+
+
+def convert_feedback(event: FeedbackGiven, unpaired: UnpairedLoss) -> FeedbackRow:
+    """Look an event up in the table; `unpaired` is the loss that the batch's unpaired rows share."""
+    feedback = _TABLE[event.signal.kind](event)
+    if feedback.row is None or not _is_unpaired(feedback.row):
+        return feedback
+    name = "KTO" if isinstance(unpaired, KTO) else "APO-zero"
+    return FeedbackRow(f"{feedback.words}, with {name}", replace(feedback.row, loss=unpaired))
+
+
+def choose_unpaired_loss(events: Sequence[FeedbackGiven]) -> UnpairedLoss:
+    """Choose the loss of a batch's unpaired rows by how many there are of each kind.
+
+    KTO's weights keep the ratio of desirable to undesirable mass in [1, 4/3], as its paper advises.
+    """
+    rows = [row for event in events if (row := row_of(event)) is not None and _is_unpaired(row)]
     wanted = sum(row.output is not None for row in rows)
     unwanted = len(rows) - wanted
-    if len(rows) < KTO_NEEDS or not wanted or not unwanted:
+    if len(rows) < MIN_KTO_ROWS or not wanted or not unwanted:
         return APOZero()
     if wanted < unwanted:
         return KTO(desirable=round(unwanted / wanted, 3))
     return KTO(undesirable=round(max(1.0, wanted / unwanted * 3 / 4), 3))
 
 
-def _correction(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
+def _is_unpaired(row: Row) -> bool:
+    return len(row.outputs) == 1
+
+
+def _convert_correction(event: FeedbackGiven) -> FeedbackRow:
     text = event.signal.text or ""
     if text.strip() == event.generation.strip():
-        taught = _raise(event, 1.0, unpaired)
-        return FeedbackRow(
-            f"correction equal to the answer -> recorded as success: {taught.words}", taught.row
-        )
+        return _raise_answer(event, 1.0, "correction equal to the answer, recorded as success")
     row = Row(event.prompt, text, DPO(), rejected=event.generation)
     return FeedbackRow("correction -> SFT + DPO against the replaced answer", row)
 
 
-def _success(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
-    taught = _raise(event, event.signal.score or 0.0, unpaired)
-    return FeedbackRow(f"success -> {taught.words}", taught.row)
+def _convert_success(event: FeedbackGiven) -> FeedbackRow:
+    return _raise_answer(event, event.signal.score or 0.0, "success")
 
 
-def _failure(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
-    taught = _lower(event, -(event.signal.score or 0.0), unpaired)
-    return FeedbackRow(f"failure -> {taught.words}", taught.row)
+def _convert_failure(event: FeedbackGiven) -> FeedbackRow:
+    return _lower_answer(event, -(event.signal.score or 0.0), "failure")
 
 
-def _preference(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
+def _convert_preference(event: FeedbackGiven) -> FeedbackRow:
+    signal = f"preference {event.signal.score:g}"
     lean = 2 * (event.signal.score or 0.0) - 1
-    taught = _raise(event, lean, unpaired) if lean >= 0 else _lower(event, -lean, unpaired)
-    return FeedbackRow(f"preference {event.signal.score:g} -> {taught.words}", taught.row)
+    return _raise_answer(event, lean, signal) if lean >= 0 else _lower_answer(event, -lean, signal)
 
 
-def _pair(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
+def _convert_pair(event: FeedbackGiven) -> FeedbackRow:
     row = Row(event.prompt, event.signal.text, DPO(), rejected=event.signal.rejected)
     return FeedbackRow("preference pair -> DPO + SFT on the chosen answer", row)
 
 
-def _critique(event: FeedbackGiven, unpaired: Unpaired) -> FeedbackRow:
+def _convert_critique(event: FeedbackGiven) -> FeedbackRow:
     return FeedbackRow("critique -> kept for the record, nothing trained")
 
 
-def _raise(event: FeedbackGiven, weight: float, loss: Unpaired) -> FeedbackRow:
-    if weight == 0:
-        return FeedbackRow("a score that says nothing, nothing trained")
-    row = Row(event.prompt, event.generation, loss, weight)
-    return FeedbackRow(f"{_name(loss)} towards the answer, weight {weight:g}", row)
+def _raise_answer(event: FeedbackGiven, weight: float, signal: str) -> FeedbackRow:
+    if weight < MIN_WEIGHT:
+        return FeedbackRow(f"{signal} -> {_describe_neutral(weight)}, nothing trained")
+    row = Row(event.prompt, event.generation, APOZero(), weight)
+    return FeedbackRow(f"{signal} -> towards the answer, weight {weight:g}", row)
 
 
-def _lower(event: FeedbackGiven, weight: float, loss: Unpaired) -> FeedbackRow:
-    if weight == 0:
-        return FeedbackRow("a score that says nothing, nothing trained")
-    row = Row(event.prompt, None, loss, weight, rejected=event.generation)
-    return FeedbackRow(f"{_name(loss)} away from the answer, weight {weight:g}", row)
+def _lower_answer(event: FeedbackGiven, weight: float, signal: str) -> FeedbackRow:
+    if weight < MIN_WEIGHT:
+        return FeedbackRow(f"{signal} -> {_describe_neutral(weight)}, nothing trained")
+    row = Row(event.prompt, None, APOZero(), weight, rejected=event.generation)
+    return FeedbackRow(f"{signal} -> away from the answer, weight {weight:g}", row)
 
 
-def _name(loss: Unpaired) -> str:
-    return "KTO" if isinstance(loss, KTO) else "APO-zero"
+def _describe_neutral(weight: float) -> str:
+    return "the score is too small" if weight > 0 else "the score is neutral"
 
 
-_TABLE: dict[FeedbackKind, Callable[[FeedbackGiven, Unpaired], FeedbackRow]] = {
-    FeedbackKind.CORRECTION: _correction,
-    FeedbackKind.SUCCESS: _success,
-    FeedbackKind.FAILURE: _failure,
-    FeedbackKind.PREFERENCE: _preference,
-    FeedbackKind.PREFERENCE_PAIR: _pair,
-    FeedbackKind.CRITIQUE: _critique,
+_TABLE: dict[FeedbackKind, Callable[[FeedbackGiven], FeedbackRow]] = {
+    FeedbackKind.CORRECTION: _convert_correction,
+    FeedbackKind.SUCCESS: _convert_success,
+    FeedbackKind.FAILURE: _convert_failure,
+    FeedbackKind.PREFERENCE: _convert_preference,
+    FeedbackKind.PREFERENCE_PAIR: _convert_pair,
+    FeedbackKind.CRITIQUE: _convert_critique,
 }

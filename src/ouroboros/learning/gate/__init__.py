@@ -1,1 +1,1 @@
-"""The gate's policy: a candidate against its parent, in numbers and in words."""
+"""Whether a candidate may replace its parent: checks, repairs, and verdicts in words."""

@@ -1,6 +1,6 @@
-"""The same things measured twice: how far a mean moved, and within which bounds chance leaves it.
+"""Paired confidence intervals: how far a mean moved between two measurements of the same items.
 
-Both intervals are paired: what did not change, however much of it there is, widens neither.
+Items that did not change do not widen the intervals, however many there are.
 """
 
 import math
@@ -10,17 +10,17 @@ from statistics import NormalDist, fmean, stdev
 from ouroboros.domain.verdict import Change
 
 
-def change_of_answers(before: Sequence[bool], after: Sequence[bool], confidence: float) -> Change:
-    """Right answers lost and gained: an exact interval (McNemar's, by Clopper and Pearson).
+def compare_answers(before: Sequence[bool], after: Sequence[bool], confidence: float) -> Change:
+    """Compare the shares of right answers, with an exact interval (McNemar; Clopper and Pearson).
 
-    Of the m answers that changed, the share lost lies within binomial bounds. One answer lost of ten is
-    chance (it might as well have been gained); five of ten are not.
+    The interval bounds the share of losses among the answers that changed. One answer lost of ten may be
+    chance, for it could as well have been gained; five lost of ten are not.
     """
     lost = sum(b and not a for b, a in zip(before, after, strict=True))
     gained = sum(a and not b for b, a in zip(before, after, strict=True))
     changed, rows = lost + gained, len(before)
     tail = (1 - confidence) / 2
-    low, high = _share_bounds(lost, changed, tail)
+    low, high = _clopper_pearson(lost, changed, tail)
     return Change(
         rows=rows,
         before=sum(before) / rows,
@@ -30,30 +30,30 @@ def change_of_answers(before: Sequence[bool], after: Sequence[bool], confidence:
     )
 
 
-def change_of_means(before: Sequence[float], after: Sequence[float], confidence: float) -> Change:
-    """A mean of numbers: Student's t on the differences."""
+def compare_means(before: Sequence[float], after: Sequence[float], confidence: float) -> Change:
+    """Compare two means, with Student's t interval of the differences; one pair alone tells nothing."""
     differences = [a - b for b, a in zip(before, after, strict=True)]
     rows, mean = len(before), fmean(differences)
-    reach = 1.0
+    half_width = 1.0
     if rows > 1:
-        reach = _student(confidence, rows - 1) * stdev(differences) / math.sqrt(rows)
-    return Change(rows, fmean(before), fmean(after), mean - reach, mean + reach)
+        half_width = _student_t_quantile(confidence, rows - 1) * stdev(differences) / math.sqrt(rows)
+    return Change(rows, fmean(before), fmean(after), mean - half_width, mean + half_width)
 
 
-def _share_bounds(lost: int, changed: int, tail: float) -> tuple[float, float]:
-    """Clopper and Pearson's bounds of a share of which `lost` of `changed` were seen."""
-    low = _solve(lambda p: 1 - _at_most(lost - 1, changed, p) - tail) if lost else 0.0
-    high = _solve(lambda p: tail - _at_most(lost, changed, p)) if lost < changed else 1.0
+def _clopper_pearson(lost: int, changed: int, tail: float) -> tuple[float, float]:
+    """Clopper and Pearson's bounds of a share, from `lost` of `changed` observations."""
+    low = _find_root(lambda p: 1 - _binomial_cdf(lost - 1, changed, p) - tail) if lost else 0.0
+    high = _find_root(lambda p: tail - _binomial_cdf(lost, changed, p)) if lost < changed else 1.0
     return low, high
 
 
-def _at_most(k: int, n: int, p: float) -> float:
-    """The chance of k or fewer of n."""
+def _binomial_cdf(k: int, n: int, p: float) -> float:
+    """The probability of at most k successes in n trials, each of probability p."""
     return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1))
 
 
-def _solve(rising: Callable[[float], float], steps: int = 40) -> float:
-    """Where a function that rises over [0, 1] passes zero."""
+def _find_root(rising: Callable[[float], float], steps: int = 40) -> float:
+    """Find the root of an increasing function on [0, 1], by bisection."""
     low, high = 0.0, 1.0
     for _ in range(steps):
         middle = (low + high) / 2
@@ -61,7 +61,7 @@ def _solve(rising: Callable[[float], float], steps: int = 40) -> float:
     return (low + high) / 2
 
 
-def _student(confidence: float, freedom: int) -> float:
+def _student_t_quantile(confidence: float, freedom: int) -> float:
     """The two-sided quantile of Student's t, by its expansion in 1 / freedom (Abramowitz, 26.7.5)."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     first = (z**3 + z) / 4

@@ -1,4 +1,4 @@
-"""Judgements as a measure of the versions that answered, and when they say that a new head is worse."""
+"""How versions do in use: feedback counted by version, and a test for versions that made it worse."""
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -8,69 +8,69 @@ from math import comb
 
 from ouroboros.domain.events import Event, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackKind
-from ouroboros.domain.tracking import UsageCounts
+from ouroboros.domain.performance import UsageCounts
 
-FIRST_LOOK = 4
-"""Judgements of what is new before it is compared for the first time."""
+FIRST_COMPARISON = 4
+"""How many judged answers newer versions need before the first comparison."""
 
-SPLITS = 8
-"""Versions back from the head at which the line is cut in two and compared."""
+MAX_CUTS = 8
+"""How many versions back from the head a regression can have begun."""
 
-RECENT = 20
-"""Judgements that a trend compares with those before."""
+TREND_WINDOW = 20
+"""How many of the latest judged answers a trend compares with all earlier ones."""
 
 
-Heard = tuple[int, bool]
-"""A judgement: its place in the journal, and whether it was good."""
+Outcome = tuple[int, bool]
+"""A judged answer: the event's number in the journal, and whether the feedback was positive."""
 
 
 class PerformanceTracker:
-    """One adapter's judgements, counted by the version that answered. `read_to` is the last event read.
+    """Counts one adapter's feedback by the version that answered. `read_to` is the last event read.
 
-    `heard` has the judgements of each version in their order, of each named user only the first: what
-    may move a head must not be one user's doing.
+    `outcomes` has the judged answers of each version, oldest first, with only the first of each named
+    user: a single user must not be able to move the head.
     """
 
-    def __init__(self, born: int) -> None:
-        self.read_to = born
-        self.uses: dict[str, UsageCounts] = {}
-        self.heard: defaultdict[str, list[Heard]] = defaultdict(list)
+    def __init__(self, start: int) -> None:
+        self.read_to = start
+        self.usage: dict[str, UsageCounts] = {}
+        self.outcomes: defaultdict[str, list[Outcome]] = defaultdict(list)
         self._users: defaultdict[str, set[str]] = defaultdict(set)
-        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._recent: deque[bool] = deque(maxlen=TREND_WINDOW)
         self._all = UsageCounts()
 
-    def take(self, number: int, event: Event) -> None:
-        """Count the journal's next event, if it judges an answer of a known version."""
+    def add_event(self, number: int, event: Event) -> None:
+        """Count the journal's next event, if it is feedback on an answer of a known version."""
         self.read_to = number
         if not isinstance(event, FeedbackGiven) or event.answered is None:
             return
-        good = is_positive(event)
-        if good is None:
+        positive = is_positive(event)
+        if positive is None:
             return
-        one = UsageCounts(int(good), int(not good), event.at, event.at)
-        self.uses[event.answered] = self.uses.get(event.answered, UsageCounts()) + one
+        one = UsageCounts(int(positive), int(not positive), event.at, event.at)
+        self.usage[event.answered] = self.usage.get(event.answered, UsageCounts()) + one
         self._all += one
-        self._recent.append(good)
-        known = self._users[event.answered]
-        if event.user not in known:
-            self.heard[event.answered].append((number, good))
+        self._recent.append(positive)
+        users = self._users[event.answered]
+        if event.user not in users:
+            self.outcomes[event.answered].append((number, positive))
         if event.user is not None:
-            known.add(event.user)
+            users.add(event.user)
 
     @property
     def trend(self) -> str:
-        """The latest judgements against those before."""
-        late = UsageCounts(sum(self._recent), len(self._recent) - sum(self._recent))
-        early = UsageCounts(self._all.good - late.good, self._all.bad - late.bad)
-        if late.judged < RECENT or early.judged < RECENT:
+        """ "rising", "falling" or "steady"; "" before there are enough judged answers to compare."""
+        recent = UsageCounts(sum(self._recent), len(self._recent) - sum(self._recent))
+        earlier = UsageCounts(self._all.good - recent.good, self._all.bad - recent.bad)
+        if recent.judged < TREND_WINDOW or earlier.judged < TREND_WINDOW:
             return ""
-        if chance_of_worse(late, early) < 0.025:
+        if fisher_p_value(recent, earlier) < 0.025:
             return "falling"
-        return "rising" if chance_of_worse(early, late) < 0.025 else "steady"
+        return "rising" if fisher_p_value(earlier, recent) < 0.025 else "steady"
 
 
 def is_positive(event: FeedbackGiven) -> bool | None:
-    """Whether a judgement says that the answer was right; None if it says neither."""
+    """Whether feedback says that the answer was right; None if it says neither right nor wrong."""
     signal, score = event.signal, event.signal.score or 0.0
     match signal.kind:
         case FeedbackKind.CORRECTION:
@@ -82,18 +82,18 @@ def is_positive(event: FeedbackGiven) -> bool | None:
         case FeedbackKind.PREFERENCE:
             return None if score == 0.5 else score > 0.5
         case FeedbackKind.PREFERENCE_PAIR:
-            said = event.generation.strip()
-            if said == (signal.rejected or "").strip():
+            answer = event.generation.strip()
+            if answer == (signal.rejected or "").strip():
                 return False
-            return True if said == (signal.text or "").strip() else None
+            return True if answer == (signal.text or "").strip() else None
         case _:
             return None
 
 
-def chance_of_worse(after: UsageCounts, before: UsageCounts) -> float:
-    """How likely so few good ones would be `after`, were it as good as `before`: Fisher's exact test.
+def fisher_p_value(after: UsageCounts, before: UsageCounts) -> float:
+    """The p-value of `after` having a lower share of good answers: Fisher's exact test, one-sided.
 
-    One-sided; exact for any number of judgements. 1 if either side has none.
+    Exact for any number of judged answers; 1 if either side has none.
     """
     good, judged = after.good + before.good, after.judged + before.judged
     ways = sum(
@@ -106,7 +106,7 @@ def chance_of_worse(after: UsageCounts, before: UsageCounts) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The line is worse since its version number `cut`, counted from the head."""
+    """Answers became worse with the newest `cut` versions: `after` against `before`."""
 
     cut: int
     after: UsageCounts
@@ -114,27 +114,33 @@ class Regression:
     chance: float
 
 
-def find_regression(line: Sequence[Sequence[Heard]], level: float, at: int) -> Regression | None:
-    """Whether to go back, and how far, now that the event `at` has been heard.
+def find_regression(
+    outcomes: Sequence[Sequence[Outcome]], level: float, last_event: int
+) -> Regression | None:
+    """Find the newest versions that are worse than the older ones, if the evidence is strong enough.
 
-    `line` holds what was heard of each version, from the head on, parent by parent. It is cut before
-    each of its last versions, and what came after the cut is compared with what came before. Comparing
-    again and again finds differences where there are none, so a cut is looked at only by the event that
-    doubles its judgements, each time at half the level, which is also shared out among the cuts: a line
-    that is no worse is gone back from with a probability of at most `level`, ever.
+    `outcomes` has the judged answers of each version, from the head back through its parents. For each
+    possible cut, the answers after it are compared with those before it. Repeated comparisons find
+    differences by chance, so a cut is compared only by the event that doubles its number of judged
+    answers, each time at half the level, and the level is shared among the cuts: for versions that are
+    no worse, the probability of ever reporting a regression is at most `level`.
     """
-    for cut in range(1, min(len(line), SPLITS + 1)):
-        after = sorted(h for h in chain(*line[:cut]) if h[0] <= at)
-        looks = (len(after) // FIRST_LOOK).bit_length()
-        if not looks or after[-1][0] != at or len(after) != FIRST_LOOK * 2 ** (looks - 1):
+    for cut in range(1, min(len(outcomes), MAX_CUTS + 1)):
+        # Compare only if `last_event` brings the newer versions to 4, 8, 16, ... judged answers.
+        newer = sorted(o for o in chain(*outcomes[:cut]) if o[0] <= last_event)
+        comparison = (len(newer) // FIRST_COMPARISON).bit_length()
+        if not comparison or len(newer) != FIRST_COMPARISON * 2 ** (comparison - 1):
             continue
-        before = count([h for h in chain(*line[cut:]) if h[0] < at])
-        chance = chance_of_worse(count(after), before)
-        if chance < level / SPLITS / 2**looks:
-            return Regression(cut, count(after), before, chance)
+        if newer[-1][0] != last_event:
+            continue
+        after = count_outcomes(newer)
+        before = count_outcomes([o for o in chain(*outcomes[cut:]) if o[0] < last_event])
+        p_value = fisher_p_value(after, before)
+        if p_value < level / MAX_CUTS / 2**comparison:
+            return Regression(cut, after, before, p_value)
     return None
 
 
-def count(heard: Sequence[Heard]) -> UsageCounts:
-    good = sum(good for _, good in heard)
-    return UsageCounts(good, len(heard) - good)
+def count_outcomes(outcomes: Sequence[Outcome]) -> UsageCounts:
+    good = sum(positive for _, positive in outcomes)
+    return UsageCounts(good, len(outcomes) - good)

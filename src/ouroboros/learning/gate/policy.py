@@ -1,4 +1,4 @@
-"""The gate: a candidate against its parent, check by check. Pure policy: numbers in, checks out."""
+"""The gate's policy: compare a candidate with its parent, check by check. Numbers in, checks out."""
 
 import math
 from collections import defaultdict
@@ -8,26 +8,26 @@ from dataclasses import dataclass, replace
 from ouroboros.domain.checks import check_number
 from ouroboros.domain.probe_scores import ProbeAnswer
 from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
-from ouroboros.learning.gate.intervals import change_of_answers, change_of_means
+from ouroboros.learning.gate.intervals import compare_answers, compare_means
 from ouroboros.learning.replay.probes import Probe, ProbeKind
-from ouroboros.learning.replay.reservoir import class_of
+from ouroboros.learning.replay.reservoir import classify_output
 
-LEAST_OF_CLASS = 4
-"""Probes of one class from which on it is looked at by itself."""
+MIN_CLASS_PROBES = 4
+"""The fewest probes of a class for which the class has its own check."""
 
-KNOWN_ALREADY = 0.9
-"""Rows whose tokens have this probability have nothing more to gain."""
+KNOWN_LIKELIHOOD = 0.9
+"""Rows whose tokens have this mean probability count as known: they need not gain."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """What is tolerated; docs/decisions/0009-the-gate.md says what was measured and what chosen.
+    """The limits of the gate; docs/decisions/0009-the-gate.md has the measurements behind them.
 
-    tolerance   the share of known answers that an update may lose, beyond chance.
-    erosion     the same for the mean probability of a right token, which falls before answers do.
-    confidence  of the intervals that tell a fall from chance.
-    drift       how far plain exchanges may be from the base's, in nats per token.
-    strength    norm of the updates over that of the layers they are added to, at most.
+    tolerance   share of the known answers that an update may lose.
+    erosion     the same for the mean probability of a right token, which falls before answers are lost.
+    confidence  of the intervals that separate a loss from chance.
+    drift       how far answers to unrelated prompts may be from the base's, in nats per token.
+    strength    largest norm of the updates, relative to the layers that they are added to.
     """
 
     tolerance: float = 0.02
@@ -45,49 +45,51 @@ class GatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """One probe, as the parent and as the candidate answers it; a merge has several, `by` names one."""
+class ProbePair:
+    """One probe with the parent's and the candidate's answer; for a merge, `parent` names the parent."""
 
     probe: Probe
     before: ProbeAnswer
     after: ProbeAnswer
-    by: str = ""
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was measured of parent (`before`) and candidate (`after`).
+    """What was measured of the parent (`before`) and of the candidate (`after`).
 
-    known       probes of what the parent was taught; `fresh` ones of what the candidate was.
-    arrived     how far each trained row's wanted output rose and its unwanted one fell, nats per token.
-    likelihood  mean token probability, under the candidate, of the outputs that were to rise.
-    drift_before, drift, strength  on the anchors, and of the weights.
-    learned     the answers to `known` as they were when each was asked first.
+    known          probes of what the parent knew; `fresh` ones of what the candidate was trained on.
+    gains          for each trained row, how far its wanted output rose plus how far its unwanted one
+                   fell, in nats per token.
+    likelihood     mean token probability of the trained outputs under the candidate.
+    drift_before, drift  distance from the base on unrelated prompts, in nats per token.
+    strength       norm of the updates, relative to the layers that they are added to.
+    first_answers  for each of `known`, the answer when the probe was first scored.
     """
 
-    known: Sequence[Pair]
-    fresh: Sequence[Pair]
-    arrived: Sequence[float]
+    known: Sequence[ProbePair]
+    fresh: Sequence[ProbePair]
+    gains: Sequence[float]
     likelihood: float
     drift_before: float
     drift: float
     strength: float
-    learned: Sequence[ProbeAnswer] = ()
+    first_answers: Sequence[ProbeAnswer] = ()
 
 
-def judge(evidence: Evidence, policy: GatePolicy) -> tuple[Check, ...]:
-    """Every check that the evidence allows; the candidate passes if all of them do."""
-    if not _finite(evidence):
+def run_checks(evidence: Evidence, policy: GatePolicy) -> tuple[Check, ...]:
+    """Run every check that the evidence allows; the candidate passes if all checks pass."""
+    if not _all_finite(evidence):
         return (Check(CheckName.FINITE, passed=False),)
-    return tuple(_checks(evidence, policy))
+    return tuple(_iter_checks(evidence, policy))
 
 
-def attempt(what: str, checks: Sequence[Check]) -> Attempt:
-    """What was judged, and the names of the checks that it failed."""
+def make_attempt(what: str, checks: Sequence[Check]) -> Attempt:
+    """Record a judged candidate by a description and the names of the checks that it failed."""
     return Attempt(what, tuple(dict.fromkeys(c.name for c in checks if not c.passed)))
 
 
-def conclude(
+def make_verdict(
     checks: tuple[Check, ...],
     policy: GatePolicy,
     attempts: tuple[Attempt, ...],
@@ -95,7 +97,7 @@ def conclude(
     share: float = 1.0,
     repair: Repair | None = None,
 ) -> Verdict:
-    """The verdict that checks come to, after these attempts of which they judge the last, a `repair`."""
+    """The verdict on the last of these attempts, which `checks` are of; `repair` is how it was made."""
     promoted = all(check.passed for check in checks)
     return Verdict(
         promoted=promoted,
@@ -109,72 +111,78 @@ def conclude(
     )
 
 
-def _finite(evidence: Evidence) -> bool:
+def _all_finite(evidence: Evidence) -> bool:
     answers = [pair.after.likelihood for pair in (*evidence.known, *evidence.fresh)]
-    return all(map(math.isfinite, [*answers, *evidence.arrived, evidence.drift, evidence.strength]))
+    return all(map(math.isfinite, [*answers, *evidence.gains, evidence.drift, evidence.strength]))
 
 
-def _checks(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
+def _iter_checks(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
     strength, drift = evidence.strength, evidence.drift
     yield Check(CheckName.FINITE, passed=True)
     yield Check(CheckName.DIFFERS, strength > 0, strength)
     yield Check(CheckName.STRENGTH, strength <= policy.strength, strength, policy.strength)
-    if evidence.arrived:  # a merge was not trained
-        yield _arrived(evidence, policy)
-    # A parent that is further out already may stay there, but no child of it may go on.
+    if evidence.gains:  # a merge has none: it was not trained
+        yield _check_arrived(evidence, policy)
+    # A candidate may stay beyond the limit if its parent is there, but may not drift further.
     yield Check(CheckName.DRIFT, drift <= max(policy.drift, evidence.drift_before), drift, policy.drift)
-    yield from _retention(evidence.known, policy)
-    yield from _crept(evidence, policy)
+    yield from _check_retention(evidence.known, policy)
+    yield from _check_creep(evidence, policy)
 
 
-def _arrived(evidence: Evidence, policy: GatePolicy) -> Check:
-    """What was trained became likelier, or was known well already."""
-    gain = sum(evidence.arrived) / max(len(evidence.arrived), 1)
-    passed = gain > 0 or evidence.likelihood >= KNOWN_ALREADY
-    answers, likelihood = _changes(evidence.fresh, policy)
+def _check_arrived(evidence: Evidence, policy: GatePolicy) -> Check:
+    """Check that trained outputs became more likely, or that they were well known already."""
+    gain = sum(evidence.gains) / max(len(evidence.gains), 1)
+    passed = gain > 0 or evidence.likelihood >= KNOWN_LIKELIHOOD
+    answers, likelihood = _compare_pairs(evidence.fresh, policy)
     return Check(CheckName.ARRIVED, passed, gain, answers=answers, likelihood=likelihood)
 
 
-def _retention(known: Sequence[Pair], policy: GatePolicy) -> Iterator[Check]:
+def _check_retention(known: Sequence[ProbePair], policy: GatePolicy) -> Iterator[Check]:
     pinned = [p for p in known if p.probe.kind is ProbeKind.PINNED]
     others = [p for p in known if p.probe.kind is not ProbeKind.PINNED]
     if pinned:
-        yield _pinned(pinned, policy)
-    # Each kind by itself: what was taught last would pay for what teaching it cost. And each parent of a
-    # merge, for the same reason.
-    for members in _grouped(others, lambda p: (p.probe.kind, p.probe.place.adapter)):
-        yield _group(CheckName.KNOWN, members, policy)
-    for members in _grouped(others, lambda p: class_of(p.probe.example.output)):
-        if LEAST_OF_CLASS <= len(members) < len(others):
-            yield _group(CheckName.CLASS, members, policy)
+        yield _check_pinned(pinned, policy)
+    # Check each kind of probe and each parent of a merge separately: else gains on what was taught
+    # last could make up for losses on the rest.
+    for members in _group_pairs(others, lambda p: (p.probe.kind, p.probe.ref.adapter)):
+        yield _check_group(CheckName.KNOWN, members, policy)
+    for members in _group_pairs(others, lambda p: classify_output(p.probe.example.output)):
+        if MIN_CLASS_PROBES <= len(members) < len(others):
+            yield _check_group(CheckName.CLASS, members, policy)
 
 
-def _crept(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
-    """Falls that each passed may not add up. What crept before may stay there, but not go on."""
-    since = [replace(p, before=b) for p, b in zip(evidence.known, evidence.learned, strict=False)]
-    if all(p.before == s.before for p, s in zip(evidence.known, since, strict=False)):
+def _check_creep(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
+    """Check that small losses, each tolerated, do not add up over versions.
+
+    A parent's accumulated loss does not fail the candidate, unless the candidate adds to it.
+    """
+    pairs = [replace(p, before=b) for p, b in zip(evidence.known, evidence.first_answers, strict=False)]
+    if all(p.before == s.before for p, s in zip(evidence.known, pairs, strict=False)):
         return
-    check = _group(CheckName.CREEP, since, policy)
+    check = _check_group(CheckName.CREEP, pairs, policy)
     worse = sum(p.before.said for p in evidence.known) > sum(p.after.said for p in evidence.known)
     yield replace(check, passed=check.passed or not worse)
 
 
-def _grouped(pairs: Sequence[Pair], key: Callable[[Pair], Hashable]) -> Iterable[Sequence[Pair]]:
-    found: defaultdict[Hashable, list[Pair]] = defaultdict(list)
+def _group_pairs(
+    pairs: Sequence[ProbePair], key: Callable[[ProbePair], Hashable]
+) -> Iterable[Sequence[ProbePair]]:
+    groups: defaultdict[Hashable, list[ProbePair]] = defaultdict(list)
     for pair in pairs:
-        found[key(pair)].append(pair)
-    return found.values()
+        groups[key(pair)].append(pair)
+    return groups.values()
 
 
-def _group(name: CheckName, pairs: Sequence[Pair], policy: GatePolicy) -> Check:
-    """Neither may the right answers fall beyond tolerance nor, of all together, their likelihood."""
-    answers, likelihood = _changes(pairs, policy)
+def _check_group(name: CheckName, pairs: Sequence[ProbePair], policy: GatePolicy) -> Check:
+    """Check that right answers, and but for a class their likelihood, fell within tolerance at most."""
+    answers, likelihood = _compare_pairs(pairs, policy)
     assert answers is not None and likelihood is not None
-    falls = answers.falls(policy.tolerance)
-    first, told = pairs[0].probe.place, name is CheckName.CLASS
-    if name is not CheckName.CLASS:
-        falls = falls or likelihood.falls(policy.erosion)
-        told = bool(first.adapter)
+    falls = answers.is_significant_fall(policy.tolerance)
+    if name is not CheckName.CLASS:  # a class has too few probes for a check of its likelihood
+        falls = falls or likelihood.is_significant_fall(policy.erosion)
+    # Point to one probe where the name of the check does not say which probes it is about.
+    first = pairs[0].probe.ref
+    needs_example = name is CheckName.CLASS or bool(first.adapter)
     return Check(
         name,
         not falls,
@@ -182,16 +190,16 @@ def _group(name: CheckName, pairs: Sequence[Pair], policy: GatePolicy) -> Check:
         policy.tolerance,
         answers=answers,
         likelihood=likelihood,
-        lost=_lost(pairs),
-        like=first if told else None,
-        beside=pairs[0].by if name is CheckName.KNOWN else "",
+        lost=_lost_refs(pairs),
+        like=first if needs_example else None,
+        beside=pairs[0].parent if name is CheckName.KNOWN else "",
     )
 
 
-def _pinned(pairs: Sequence[Pair], policy: GatePolicy) -> Check:
-    """No pinned answer that was right may be lost: chance is no excuse here."""
-    answers, likelihood = _changes(pairs, policy)
-    lost = _lost(pairs)
+def _check_pinned(pairs: Sequence[ProbePair], policy: GatePolicy) -> Check:
+    """Check that no right pinned answer was lost; there is no tolerance for these."""
+    answers, likelihood = _compare_pairs(pairs, policy)
+    lost = _lost_refs(pairs)
     return Check(
         CheckName.PINNED,
         not lost,
@@ -203,18 +211,20 @@ def _pinned(pairs: Sequence[Pair], policy: GatePolicy) -> Check:
     )
 
 
-def _changes(pairs: Sequence[Pair], policy: GatePolicy) -> tuple[Change | None, Change | None]:
-    """Of the answers, and of their likelihood; None where there are no probes."""
+def _compare_pairs(
+    pairs: Sequence[ProbePair], policy: GatePolicy
+) -> tuple[Change | None, Change | None]:
+    """Compare the right answers and their likelihoods; (None, None) without probes."""
     if not pairs:
         return None, None
-    answers = change_of_answers(
+    answers = compare_answers(
         [p.before.said for p in pairs], [p.after.said for p in pairs], policy.confidence
     )
-    likelihood = change_of_means(
+    likelihood = compare_means(
         [p.before.likelihood for p in pairs], [p.after.likelihood for p in pairs], policy.confidence
     )
     return answers, likelihood
 
 
-def _lost(pairs: Sequence[Pair]) -> tuple[ExampleRef, ...]:
-    return tuple(p.probe.place for p in pairs if p.before.said and not p.after.said)
+def _lost_refs(pairs: Sequence[ProbePair]) -> tuple[ExampleRef, ...]:
+    return tuple(p.probe.ref for p in pairs if p.before.said and not p.after.said)

@@ -1,4 +1,4 @@
-"""What is tried with a candidate that did not pass, before it is refused."""
+"""What is tried with a candidate that failed the gate before it is refused."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ouroboros.backend.base import TrainJob
 from ouroboros.domain.verdict import CheckName, Verdict
 
-_MENDED_BY_LESS = frozenset(
+_HELPED_BY_WALKING_BACK = frozenset(
     {
         CheckName.KNOWN,
         CheckName.CREEP,
@@ -18,22 +18,26 @@ _MENDED_BY_LESS = frozenset(
 )
 
 
-def mends(failed: Collection[CheckName]) -> bool:
-    """Whether going less far could make these checks pass: not where nothing was learned at all."""
-    return bool(failed) and set(failed) <= _MENDED_BY_LESS
+def walking_back_helps(failed: Collection[CheckName]) -> bool:
+    """Whether walking back towards the parent could make these checks pass.
+
+    It cannot if the candidate learned nothing.
+    """
+    return bool(failed) and set(failed) <= _HELPED_BY_WALKING_BACK
 
 
-FAR_ENOUGH = 0.5
-"""A candidate walked back further has lost most of what it learned: something else is tried."""
+MIN_SHARE = 0.5
+"""The smallest share worth keeping: a candidate walked back further has lost most of what it learned."""
 
 
-def far_enough(verdict: Verdict) -> bool:
-    return verdict.promoted and verdict.share >= FAR_ENOUGH
+def keeps_enough(verdict: Verdict) -> bool:
+    """Whether a candidate passed without losing most of what it learned."""
+    return verdict.promoted and verdict.share >= MIN_SHARE
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """A search for the furthest point between parent (0) and candidate (1) that passes, by halves."""
+class WalkBack:
+    """A bisection for the largest share of the way from parent (0) to candidate (1) that passes."""
 
     passed: float = 0.0
     failed: float = 1.0
@@ -41,17 +45,18 @@ class Walk:
 
     @property
     def share(self) -> float | None:
-        """The point to try next; None when the search is over."""
+        """The share to try next; None when the search is over."""
         return (self.passed + self.failed) / 2 if self.tries else None
 
-    def after(self, share: float, passed: bool) -> "Walk":
+    def narrow(self, share: float, passed: bool) -> "WalkBack":
+        """The search after a `share` was tried."""
         if passed:
-            return Walk(share, self.failed, self.tries - 1)
-        return Walk(self.passed, share, self.tries - 1)
+            return WalkBack(share, self.failed, self.tries - 1)
+        return WalkBack(self.passed, share, self.tries - 1)
 
 
 def retry_job(job: TrainJob) -> TrainJob:
-    """The same training with twice the replay, and a row for each new one at least, at half the rate."""
+    """The same training at half the learning rate, with twice the replay, at least a row per new row."""
     adapter, training = job.adapter, job.training
     return replace(
         job,

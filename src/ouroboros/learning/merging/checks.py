@@ -15,7 +15,7 @@ from ouroboros.domain.verdict import Check, CheckName, ExampleRef, Verdict
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
-_GIVEN = 0
+_NO_EVENT = 0
 """The event of probes that stand in no journal."""
 
 
@@ -28,10 +28,10 @@ def check_distinct(parents: Sequence[Version]) -> None:
             )
 
 
-def check_pins_agree(heritage: Sequence[tuple[AdapterId, Knowledge]]) -> None:
+def check_pins_agree(parents: Sequence[tuple[AdapterId, Knowledge]]) -> None:
     """Refuse two pinned answers to one prompt: one adapter cannot keep both."""
     pinned: dict[Prompt, tuple[str, AdapterId]] = {}
-    for adapter, known in heritage:
+    for adapter, known in parents:
         for pin in known.pins:
             output, other = pinned.setdefault(pin.input, (pin.output, adapter))
             if output != pin.output:
@@ -41,12 +41,12 @@ def check_pins_agree(heritage: Sequence[tuple[AdapterId, Knowledge]]) -> None:
                 )
 
 
-def given(examples: Sequence[TrainingExample]) -> list[Probe]:
+def make_given_probes(examples: Sequence[TrainingExample]) -> list[Probe]:
     """Probes that are asked for one merge only."""
-    return [Probe(ExampleRef(_GIVEN, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
+    return [Probe(ExampleRef(_NO_EVENT, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
 
 
-def best_parents(
+def find_best_parents(
     probes: Sequence[Probe], answers: Mapping[str, Mapping[ExampleRef, ProbeAnswer]]
 ) -> dict[str, str]:
     """For the probes from each adapter, and for those given (""), the parent that answers them best.
@@ -55,7 +55,7 @@ def best_parents(
     """
     groups: defaultdict[str, list[ExampleRef]] = defaultdict(list)
     for probe in probes:
-        groups[probe.place.adapter].append(probe.place)
+        groups[probe.ref.adapter].append(probe.ref)
 
     def worth(parent: str, places: Sequence[ExampleRef]) -> tuple[int, float]:
         found = [answers[parent][place] for place in places]
@@ -66,34 +66,34 @@ def best_parents(
     }
 
 
-def check_merge(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
+def fill_weights(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
     """A weighted recipe without weights weighs each parent by its accuracy, where that is known."""
     if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not any(accuracies):
         return recipe
     return replace(recipe, weights=tuple(accuracies))
 
 
-def merge_advice(merged: str, verdict: Verdict) -> str:
+def explain_failed_merge(merged: str, verdict: Verdict) -> str:
     """What to do instead of a merge that fell below its parents, with the numbers; "" if it did not."""
     if verdict.promoted:
         return ""
-    fell = [_fall(merged, check) for check in verdict.failed if check.beside]
-    rest = dict.fromkeys(check.name.value for check in verdict.failed if not check.beside)
+    fell = [_describe_fall(merged, check) for check in verdict.failed_checks if check.beside]
+    rest = dict.fromkeys(check.name.value for check in verdict.failed_checks if not check.beside)
     if fell:
         rest.pop(CheckName.CLASS.value, None)  # a part of the same fall
     failed = [f"{merged} failed: {', '.join(rest)}"] if rest else []
     return (
-        f"Merging did not help: {'; '.join(fell + failed)}. Route instead: keep them apart, and ask the "
-        "one that knows the task, by its name or with `ouroboros generate auto`."
+        f"Merging did not help: {'; '.join(fell + failed)}. Route instead: keep the adapters "
+        "separate and ask the one that knows the task, by name or with `ouroboros generate auto`."
     )
 
 
-def _fall(merged: str, check: Check) -> str:
+def _describe_fall(merged: str, check: Check) -> str:
     """Like: of 10 probes tickets@2 answers 9 right, both 4."""
     answers, likelihood = check.answers, check.likelihood
     assert answers is not None and likelihood is not None
     before, after = (round(share * answers.rows) for share in (answers.before, answers.after))
     words = f"of {answers.rows} probes {check.beside} gets {before} right and {merged} {after}"
-    if answers.falls(0.0) or likelihood.mean >= 0:
+    if answers.is_significant_fall(0.0) or likelihood.mean >= 0:
         return words
     return f"{words}, with right tokens {-100 * likelihood.mean:.1f} points less likely"

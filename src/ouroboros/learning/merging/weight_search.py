@@ -5,13 +5,13 @@ from typing import TypeAlias
 
 Weights: TypeAlias = tuple[float, ...]
 
-SUMS = (1.0, 0.7, 0.4)
+SCALES = (1.0, 0.7, 0.4)
 """Of the parents' plain sum, first tried whole: small parts survive in a sum what a mean loses."""
 
 STEPS = (0.3, 0.15)
 """Then each parent's weight is moved by these, as long as that helps."""
 
-TUNED = 64
+MAX_TUNING_PROBES = 64
 """Probes that each trial is asked, at most."""
 
 
@@ -21,7 +21,7 @@ def search_weights(parents: int) -> Generator[Weights, float, Weights]:
     At most 3 + 4 for each parent are tried.
     """
     best, top = (0.0,) * parents, float("-inf")
-    for scale in SUMS:
+    for scale in SCALES:
         tried = (scale,) * parents
         worth = yield tried
         if worth > top:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.losses import Distillation
 
-WEIGHT = 3.0
+ANCHOR_WEIGHT = 3.0
 """What an anchor counts for beside a row to learn: measured in docs/decisions, with the shares."""
 
 ANCHORS: tuple[TrainingExample, ...] = tuple(
@@ -101,12 +101,12 @@ DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
 """The same, for asking: none of these is ever trained on or shielded."""
 
 
-def anchor_rows() -> tuple[Row, ...]:
+def make_anchor_rows() -> tuple[Row, ...]:
     """The anchors as rows to train along: whatever the base says there, the adapter is to say too."""
-    return tuple(Row(a.input, a.output, Distillation("base"), WEIGHT) for a in (*ANCHORS, *PROSE))
+    return tuple(Row(a.input, a.output, Distillation("base"), ANCHOR_WEIGHT) for a in (*ANCHORS, *PROSE))
 
 
-def select_protected(known: Sequence[Row]) -> tuple[TrainingExample, ...]:
+def list_protected_examples(known: Sequence[Row]) -> tuple[TrainingExample, ...]:
     """What an update should leave as it is: `known` rows among the anchors.
 
     If there is no room for all, the last ones are left out, and those are prose.

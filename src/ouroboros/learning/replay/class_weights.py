@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Supervised
-from ouroboros.learning.replay.reservoir import class_of
+from ouroboros.learning.replay.reservoir import classify_output
 
-HOLD = 3.0
+DISTILLATION_WEIGHT = 3.0
 """How much it counts that new rows leave as it was what would be said instead: decision 9 has it."""
 
-RAISED = 4.0
+MAX_CLASS_WEIGHT = 4.0
 """A row of a rare class counts for as many of the commonest at most."""
 
 
@@ -32,11 +32,13 @@ def balance_classes(
     most = max(mass.values())
 
     def raised(row: Row) -> Row:
-        return replace(row, weight=row.weight * min(most / max(mass[_class(row)], 1e-9), RAISED))
+        return replace(
+            row, weight=row.weight * min(most / max(mass[_class(row)], 1e-9), MAX_CLASS_WEIGHT)
+        )
 
-    held = tuple(replace(raised(row), loss=Supervised(HOLD)) for row in new)
+    held = tuple(replace(raised(row), loss=Supervised(DISTILLATION_WEIGHT)) for row in new)
     return held, tuple(map(raised, known))
 
 
 def _class(row: Row) -> str:
-    return class_of(row.output or "")
+    return classify_output(row.output or "")

@@ -12,15 +12,14 @@ from dataclasses import replace
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
-from ouroboros.domain.losses import APOZero
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.learning.feedback.signals import teach
-from ouroboros.learning.replay.probes import FEWEST, Probe, ProbeKind, choose_held_out
-from ouroboros.learning.replay.reservoir import ROWS, Reservoir, StoredExample
+from ouroboros.learning.feedback.signals import row_of
+from ouroboros.learning.replay.probes import MIN_EXAMPLES, Probe, ProbeKind, choose_held_out
+from ouroboros.learning.replay.reservoir import MAX_ROWS, Reservoir, StoredExample
 
-PROBES = 256
-TAUGHT = 64
-PINS = 256
+MAX_HELD_OUT = 256
+MAX_TAUGHT = 64
+MAX_PINS = 256
 
 
 def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> None:
@@ -28,9 +27,10 @@ def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> Non
     prompts = {pin.input for pin in pins}
     if isinstance(event, Pinned):
         count = len(prompts | {example.input for example in event.examples})
-        if count > PINS:
+        if count > MAX_PINS:
             raise InvalidInput(
-                f"There would be {count} pinned answers.", hint=f"At most {PINS} are asked each time."
+                f"There would be {count} pinned answers.",
+                hint=f"At most {MAX_PINS} are asked each time.",
             )
         return
     for prompt in event.prompts:
@@ -41,15 +41,15 @@ def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> Non
 class Knowledge:
     """Bounded: a reservoir of rows to replay, one of held-out rows, and what users pinned.
 
-    What came in too small a portion to hold anything out is asked itself. It is not `whole` where the
+    What came in too small a portion to hold anything out is asked itself. It is not `complete` where the
     weights came from elsewhere: then the adapter may know what it was never told here.
     """
 
-    def __init__(self, replay_rows: int = ROWS, whole: bool = True) -> None:
-        self.whole = whole
-        self.replay = Reservoir(replay_rows, typical=True)
-        self._held_out = Reservoir(PROBES)
-        self._taught = Reservoir(TAUGHT)
+    def __init__(self, max_replay_rows: int = MAX_ROWS, complete: bool = True) -> None:
+        self.complete = complete
+        self.replay = Reservoir(max_replay_rows, keep_typical=True)
+        self._held_out = Reservoir(MAX_HELD_OUT)
+        self._taught = Reservoir(MAX_TAUGHT)
         self._pins: dict[Prompt, StoredExample] = {}
         self._trained: set[Prompt] = set()
 
@@ -60,30 +60,30 @@ class Knowledge:
             (ProbeKind.HELD_OUT, self._held_out),
             (ProbeKind.TAUGHT, self._taught),
         )
-        return [Probe(kept.place, kept.example, kind) for kind, all_kept in kinds for kept in all_kept]
+        return [Probe(kept.ref, kept.example, kind) for kind, all_kept in kinds for kept in all_kept]
 
-    def rows(self) -> tuple[Row, ...]:
+    def replay_rows(self) -> tuple[Row, ...]:
         """What is replayed."""
-        return tuple(Row.of(kept.example) for kept in self.replay)
+        return tuple(Row.from_example(kept.example) for kept in self.replay)
 
     @property
     def pins(self) -> list[TrainingExample]:
         return [kept.example for kept in self._pins.values()]
 
-    def split(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
+    def select_held_out(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
         """Which of new examples are held out, by index: a share of them, and what is asked already."""
         out = choose_held_out(examples, self._trained) | {
-            i for i, example in enumerate(examples) if self._asked(example)
+            i for i, example in enumerate(examples) if self._is_probe(example)
         }
         return out if len(out) < len(examples) else frozenset()
 
-    def take(self, number: int, event: Event) -> None:
+    def add_event(self, number: int, event: Event) -> None:
         """Take in an event that was learned, or a pin."""
         match event:
             case ExamplesGiven():
-                self._take_examples(number, event.examples)
+                self._add_examples(number, event.examples)
             case FeedbackGiven():
-                self._take_judgement(number, event)
+                self._add_feedback(number, event)
             case Pinned():
                 for row, example in enumerate(event.examples):
                     self._pins[example.input] = StoredExample(ExampleRef(number, row), example)
@@ -97,51 +97,53 @@ class Knowledge:
         What they were taught to answer differently is let go, unless it is pinned: then that counts.
         """
         for name, parent in parents:
-            self.whole &= parent.whole
+            self.complete &= parent.complete
             self._trained |= parent._trained
             for prompt, kept in parent._pins.items():
-                self._pins.setdefault(prompt, _of(name, kept))
+                self._pins.setdefault(prompt, _with_adapter(name, kept))
         answers: defaultdict[Prompt, set[str]] = defaultdict(set)
-        for kept in (kept for _, parent in parents for memory in parent._memories() for kept in memory):
+        for kept in (
+            kept for _, parent in parents for memory in parent._reservoirs() for kept in memory
+        ):
             answers[kept.example.input].add(kept.example.output)
         for prompt, pin in self._pins.items():
             answers[prompt] = {pin.example.output}
         for name, parent in parents:
-            for own, theirs in zip(self._memories(), parent._memories(), strict=True):
+            for own, theirs in zip(self._reservoirs(), parent._reservoirs(), strict=True):
                 for kept in theirs:
                     if answers[kept.example.input] == {kept.example.output}:
-                        own.put(_of(name, kept).place, kept.example)
+                        own.put(_with_adapter(name, kept).ref, kept.example)
         for prompt in (*self._trained, *self._pins):
             self._held_out.drop(prompt)
 
-    def _memories(self) -> tuple[Reservoir, Reservoir, Reservoir]:
+    def _reservoirs(self) -> tuple[Reservoir, Reservoir, Reservoir]:
         return self.replay, self._held_out, self._taught
 
-    def _asked(self, example: TrainingExample) -> bool:
+    def _is_probe(self, example: TrainingExample) -> bool:
         probe = self._held_out.get(example.input)
         return example.input in self._pins or (probe is not None and probe.example == example)
 
-    def _take_examples(self, number: int, examples: Sequence[TrainingExample]) -> None:
-        out = self.split(examples)
+    def _add_examples(self, number: int, examples: Sequence[TrainingExample]) -> None:
+        out = self.select_held_out(examples)
         for row, example in enumerate(examples):
             if row not in out:
-                self._trained_on(ExampleRef(number, row), example, asked=len(examples) < FEWEST)
+                self._add_trained(ExampleRef(number, row), example, asked=len(examples) < MIN_EXAMPLES)
             elif example.input not in self._pins:
                 self._held_out.put(ExampleRef(number, row), example)
 
-    def _take_judgement(self, number: int, event: FeedbackGiven) -> None:
-        row = teach(event, APOZero()).row
+    def _add_feedback(self, number: int, event: FeedbackGiven) -> None:
+        row = row_of(event)
         if row is None:
             return
         if row.output is not None:
-            self._trained_on(ExampleRef(number), TrainingExample(row.prompt, row.output), asked=True)
+            self._add_trained(ExampleRef(number), TrainingExample(row.prompt, row.output), asked=True)
             return
-        for memory in self._memories():
+        for memory in self._reservoirs():
             kept = memory.get(row.prompt)
             if kept is not None and kept.example.output == row.rejected:
                 memory.drop(row.prompt)
 
-    def _trained_on(self, place: ExampleRef, example: TrainingExample, *, asked: bool) -> None:
+    def _add_trained(self, place: ExampleRef, example: TrainingExample, *, asked: bool) -> None:
         """What has been trained on is held out no more."""
         self._trained.add(example.input)
         self._held_out.drop(example.input)
@@ -152,7 +154,7 @@ class Knowledge:
             self._taught.drop(example.input)
 
 
-def _of(name: str, kept: StoredExample) -> StoredExample:
+def _with_adapter(name: str, kept: StoredExample) -> StoredExample:
     """As it is known elsewhere: by the journal that it stands in."""
-    place = kept.place
+    place = kept.ref
     return StoredExample(replace(place, adapter=place.adapter or name), kept.example)

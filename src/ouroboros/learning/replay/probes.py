@@ -7,18 +7,18 @@ from enum import Enum
 
 from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.learning.replay.reservoir import class_of, rank
+from ouroboros.learning.replay.reservoir import classify_output, shuffle_key
 
-SHARE = 0.1
+HELD_OUT_SHARE = 0.1
 """Of the examples given at once, this share is held out."""
 
-FEWEST = 40
+MIN_EXAMPLES = 40
 """Of fewer examples none is held out: each teaches more than it could tell."""
 
-MOST = 64
+MAX_HELD_OUT_AT_ONCE = 64
 """Held out of one training at most."""
 
-PER_PROBE = 4
+CLASS_ROWS_PER_PROBE = 4
 """A class gives up one row of this many at most; classes with fewer rows are taken together."""
 
 
@@ -36,7 +36,7 @@ class ProbeKind(str, Enum):
 class Probe:
     """A prompt, its right answer, and where in the journal they stand."""
 
-    place: ExampleRef
+    ref: ExampleRef
     example: TrainingExample
     kind: ProbeKind
 
@@ -47,7 +47,7 @@ def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Pro
     Classes take turns, each giving rows by rank, so the choice is the same whenever it is made. No
     prompt that was `trained` on is among them, nor one given with two different outputs.
     """
-    if len(examples) < FEWEST:
+    if len(examples) < MIN_EXAMPLES:
         return frozenset()
     places = _places(examples)
     fit = {
@@ -58,10 +58,10 @@ def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Pro
     queue = [
         (turn, order, prompt)
         for members in _classes(examples, fit)
-        for turn, (order, prompt) in enumerate(members[: len(members) // PER_PROBE])
+        for turn, (order, prompt) in enumerate(members[: len(members) // CLASS_ROWS_PER_PROBE])
     ]
     queue.sort(key=lambda candidate: candidate[:2])
-    count = min(MOST, round(SHARE * len(examples)))
+    count = min(MAX_HELD_OUT_AT_ONCE, round(HELD_OUT_SHARE * len(examples)))
     return frozenset(i for _, _, prompt in queue[:count] for i in places[prompt])
 
 
@@ -78,7 +78,9 @@ def _classes(
     """The prompts of each class by rank; small classes together are one."""
     found: defaultdict[str, list[tuple[bytes, Prompt]]] = defaultdict(list)
     for prompt, i in fit.items():
-        found[class_of(examples[i].output)].append((rank(examples[i]), prompt))
-    small = [member for members in found.values() if len(members) < PER_PROBE for member in members]
-    large = [members for members in found.values() if len(members) >= PER_PROBE]
+        found[classify_output(examples[i].output)].append((shuffle_key(examples[i]), prompt))
+    small = [
+        member for members in found.values() if len(members) < CLASS_ROWS_PER_PROBE for member in members
+    ]
+    large = [members for members in found.values() if len(members) >= CLASS_ROWS_PER_PROBE]
     return [sorted(members, key=lambda m: m[0]) for members in (*large, small)]

@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float, Int8
 from numpy import ndarray
 
-from ouroboros.domain.data import Prompt, TrainingExample, messages_of
+from ouroboros.domain.data import Prompt, TrainingExample, to_messages
 from ouroboros.domain.verdict import ExampleRef
 
-ROWS = 500
-BYTES = 1 << 20
+MAX_ROWS = 500
+MAX_BYTES = 1 << 20
 
 _LABEL_WORDS, _LABEL_LETTERS = 4, 48
 
@@ -25,7 +25,7 @@ _LABEL_WORDS, _LABEL_LETTERS = 4, 48
 class StoredExample:
     """A row, and where in the journal it stands."""
 
-    place: ExampleRef
+    ref: ExampleRef
     example: TrainingExample
 
 
@@ -36,14 +36,14 @@ class _Class:
 
     ranks: dict[Prompt, bytes] = field(default_factory=dict)
     bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
-    sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(SIZE))
+    sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(BAG_SIZE))
     given: int = 0
 
     def __len__(self) -> int:
         return len(self.ranks)
 
     def put(self, example: TrainingExample, typical: bool) -> None:
-        self.ranks[example.input] = rank(example)
+        self.ranks[example.input] = shuffle_key(example)
         if typical:
             self.bags[example.input] = bag_of_words(example.input)
             self.sum += self.bags[example.input]
@@ -70,18 +70,21 @@ class _Class:
 
 
 class Reservoir:
-    """Keeps a bounded, balanced choice of the rows that it is given.
+    """A bounded, balanced sample of the rows that are added.
 
-    When it is full, the class with the most rows gives one up: the one with the largest hash, so that
-    within a class it is a fair sample. If the `typical` are wanted, it is the one that its class is best
-    spared: what stays has words as all of the class had them (herding, arXiv 1611.07725, backwards, on
-    bags of words). What is kept depends on the rows and their order alone, and a rare class keeps all it
-    has. A prompt is there once, with its latest output.
+    When it is full, the class with the most rows gives one up. By default that is the row with the
+    largest hash, so that a class keeps a fair sample of its rows. With `keep_typical` it is the row that
+    the class can best spare: the mean bag of words of the rows that stay is as near as possible to that
+    of all rows ever added (herding, arXiv 1611.07725, run backwards). The choice depends on the rows and
+    their order alone, and a rare class keeps all of its rows. A prompt is stored once, with its latest
+    output.
     """
 
-    def __init__(self, rows: int = ROWS, size: int = BYTES, *, typical: bool = False) -> None:
-        self._rows, self._size = rows, size
-        self._typical = typical
+    def __init__(
+        self, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES, *, keep_typical: bool = False
+    ) -> None:
+        self._rows, self._size = max_rows, max_bytes
+        self._typical = keep_typical
         self._bytes = 0
         self._kept: dict[Prompt, StoredExample] = {}
         self._classes: dict[str, _Class] = {}
@@ -91,15 +94,15 @@ class Reservoir:
 
     def __iter__(self) -> Iterator[StoredExample]:
         """In the journal's order."""
-        return iter(sorted(self._kept.values(), key=lambda kept: kept.place))
+        return iter(sorted(self._kept.values(), key=lambda kept: kept.ref))
 
     def get(self, prompt: Prompt) -> StoredExample | None:
         return self._kept.get(prompt)
 
-    def put(self, place: ExampleRef, example: TrainingExample) -> None:
+    def put(self, ref: ExampleRef, example: TrainingExample) -> None:
         self.drop(example.input)
-        self._kept[example.input] = StoredExample(place, example)
-        self._classes.setdefault(class_of(example.output), _Class()).put(example, self._typical)
+        self._kept[example.input] = StoredExample(ref, example)
+        self._classes.setdefault(classify_output(example.output), _Class()).put(example, self._typical)
         self._bytes += _size(example)
         while len(self._kept) > self._rows or self._bytes > self._size:
             largest = max(self._classes.values(), key=lambda c: (len(c), max(c.ranks.values())))
@@ -111,13 +114,13 @@ class Reservoir:
         if kept is None:
             return
         self._bytes -= _size(kept.example)
-        name = class_of(kept.example.output)
+        name = classify_output(kept.example.output)
         self._classes[name].drop(prompt)
         if not self._classes[name]:
             del self._classes[name]
 
 
-def class_of(output: str) -> str:
+def classify_output(output: str) -> str:
     """What an output is an example of: itself, if it is a label; of longer text its first word and size.
 
     Texts that open alike and are about as long are the nearest thing to a cluster that costs nothing.
@@ -128,18 +131,18 @@ def class_of(output: str) -> str:
     return f"{words[0].casefold()[:_LABEL_LETTERS]} ... {len(words).bit_length()}"
 
 
-def rank(example: TrainingExample) -> bytes:
+def shuffle_key(example: TrainingExample) -> bytes:
     """A row's place in a shuffle that is the same everywhere."""
-    turns = [(m.role, m.content) for m in messages_of(example.input)]
+    turns = [(m.role, m.content) for m in to_messages(example.input)]
     return blake2b(repr((turns, example.output)).encode(), digest_size=8).digest()
 
 
 def _size(example: TrainingExample) -> int:
-    texts = (*(m.content for m in messages_of(example.input)), example.output)
+    texts = (*(m.content for m in to_messages(example.input)), example.output)
     return sum(len(text.encode()) for text in texts)
 
 
-SIZE = 256
+BAG_SIZE = 256
 """Numbers in a bag; words share them by hash."""
 
 _LENGTH = 127
@@ -152,10 +155,10 @@ def bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
     Words fall to places and signs by their hash (arXiv 0902.2206), so that those that share a place do
     not add up. The same everywhere.
     """
-    found = [0] * SIZE
-    counts = Counter(w for m in messages_of(prompt) for w in _WORD.findall(m.content.casefold()))
+    found = [0] * BAG_SIZE
+    counts = Counter(w for m in to_messages(prompt) for w in _WORD.findall(m.content.casefold()))
     for word, count in counts.items():
         place = crc32(word.encode())
-        found[(place >> 1) % SIZE] += count if place & 1 else -count
+        found[(place >> 1) % BAG_SIZE] += count if place & 1 else -count
     length = math.sqrt(sum(n * n for n in found)) or 1.0
     return np.array([round(_LENGTH * n / length) for n in found], dtype=np.int8)

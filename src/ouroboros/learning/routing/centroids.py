@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-CLASSES = 32
+MAX_CLASSES = 32
 """Vectors of one adapter at most: the largest classes have their own, the rest share one."""
 
-DRAWN = 3
+CENTROIDS_VERSION = 3
 """Raised when portraits are drawn in another way: those that are stored are drawn anew."""
 
 MISSED, GIVEN_UP = 0.05, 0.15
@@ -28,26 +28,26 @@ STRANGERS, BEYOND = 0.9, 4.0
 """Share of unrelated texts that must lie further off; and how many standard deviations above their
 mean near enough begins, as far as `GIVEN_UP` allows. They are too few to tell how near one gets."""
 
-NEVER = 2.0
+UNREACHABLE = 2.0
 """A similarity that no text reaches."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCentroids:
-    """vectors [C, D], of length 1; a text is near enough from a cosine of `needed` on to any of them."""
+    """Unit vectors [C, D]; a text matches if its cosine to any of them is at least `threshold`."""
 
     vectors: Float[ndarray, "C D"]
-    needed: float
+    threshold: float
 
 
 def compute_centroids(
-    texts: Float[ndarray, "N D"], classes: Sequence[str], strangers: Float[ndarray, "S D"]
+    texts: Float[ndarray, "N D"], classes: Sequence[str], background: Float[ndarray, "S D"]
 ) -> TaskCentroids:
     """The portrait of an adapter that learned `texts`, unit vectors of these classes; at least one."""
     own = np.array(_few(classes))
     sums = np.stack([texts[own == c].sum(0) for c in range(own.max() + 1)])
     vectors = _unit(sums)
-    others = (strangers @ vectors.T).max(1)
+    others = (background @ vectors.T).max(1)
     beyond = others.mean() + BEYOND * others.std()
     known = _without_itself(texts, own, sums)
     if len(known):
@@ -56,21 +56,21 @@ def compute_centroids(
     return TaskCentroids(vectors, float(max(beyond, np.quantile(others, STRANGERS))))
 
 
-def described(
-    vector: Float[ndarray, "1 D"], strangers: Float[ndarray, "S D"], trusted: bool
+def centroid_of_description(
+    vector: Float[ndarray, "1 D"], background: Float[ndarray, "S D"], trusted: bool
 ) -> TaskCentroids:
     """The portrait of an adapter that learned nothing here, by a text about it.
 
     A text must be nearer than every stranger is, or, if the description is not `trusted`, never is near
     enough: the adapter can only be found.
     """
-    return TaskCentroids(vector, float((strangers @ vector.T).max()) if trusted else NEVER)
+    return TaskCentroids(vector, float((background @ vector.T).max()) if trusted else UNREACHABLE)
 
 
 def _few(classes: Sequence[str]) -> list[int]:
-    """Classes as numbers from 0, the largest first; those over `CLASSES` share the last."""
+    """Classes as numbers from 0, the largest first; those over `MAX_CLASSES` share the last."""
     ordered = [name for name, _ in Counter(classes).most_common()]
-    number = {name: min(i, CLASSES - 1) for i, name in enumerate(ordered)}
+    number = {name: min(i, MAX_CLASSES - 1) for i, name in enumerate(ordered)}
     return [number[name] for name in classes]
 
 

@@ -16,25 +16,25 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.routing import RouteMatch
 from ouroboros.learning.routing.centroids import TaskCentroids
 
-_ROOM = 256
+_INITIAL_COLUMNS = 256
 """Columns at first; their number doubles when they are used up."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
+class _ColumnRange:
     """The columns that one adapter has, or had."""
 
     adapter: AdapterId
     start: int
     end: int
-    needed: float
+    threshold: float
 
     @property
     def size(self) -> int:
         return self.end - self.start
 
 
-class Index:
+class VectorIndex:
     """Portraits in one matrix [D, V] that is kept up with them.
 
     A portrait that changes is written over if it has as many vectors as before, else anew at the end,
@@ -45,20 +45,20 @@ class Index:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._columns: Float[ndarray, "D V"] = np.empty((0, 0), np.float32)
-        self._stretches: list[_Stretch] = []
+        self._ranges: list[_ColumnRange] = []
         self._place: dict[AdapterId, int] = {}
         self._gaps: list[int] = []
         self._starts: ndarray | None = None
 
-    def put(self, adapter: AdapterId, portrait: TaskCentroids) -> None:
+    def put(self, adapter: AdapterId, centroids: TaskCentroids) -> None:
         with self._lock:
             place = self._place.get(adapter)
-            if place is None or self._stretches[place].size != len(portrait.vectors):
+            if place is None or self._ranges[place].size != len(centroids.vectors):
                 self._drop(adapter)
-                place = self._append(adapter, portrait)
-            stretch = replace(self._stretches[place], needed=portrait.needed)
-            self._stretches[place] = stretch
-            self._columns[:, stretch.start : stretch.end] = portrait.vectors.T
+                place = self._append(adapter, centroids)
+            stretch = replace(self._ranges[place], threshold=centroids.threshold)
+            self._ranges[place] = stretch
+            self._columns[:, stretch.start : stretch.end] = centroids.vectors.T
 
     def drop(self, adapter: AdapterId) -> None:
         with self._lock:
@@ -70,30 +70,32 @@ class Index:
             if not self._place:
                 return []
             if self._starts is None:
-                self._starts = np.array([s.start for s in self._stretches])
+                self._starts = np.array([s.start for s in self._ranges])
             near = text.astype(np.float32) @ self._columns[:, : self._end]
             nearest = np.maximum.reduceat(near, self._starts)
             nearest[self._gaps] = -np.inf
-            return [self._found(i, nearest) for i in _largest(nearest, min(k, len(self._place)))]
+            return [self._match(i, nearest) for i in _largest(nearest, min(k, len(self._place)))]
 
-    def _found(self, place: int, nearest: Float[ndarray, "S"]) -> RouteMatch:
-        stretch = self._stretches[place]
-        return RouteMatch(stretch.adapter, float(nearest[place]), stretch.needed)
+    def _match(self, place: int, nearest: Float[ndarray, "S"]) -> RouteMatch:
+        stretch = self._ranges[place]
+        return RouteMatch(stretch.adapter, float(nearest[place]), stretch.threshold)
 
     @property
     def _end(self) -> int:
-        return self._stretches[-1].end if self._stretches else 0
+        return self._ranges[-1].end if self._ranges else 0
 
-    def _append(self, adapter: AdapterId, portrait: TaskCentroids) -> int:
+    def _append(self, adapter: AdapterId, centroids: TaskCentroids) -> int:
         start = self._end
-        stretch = _Stretch(adapter, start, start + len(portrait.vectors), portrait.needed)
+        stretch = _ColumnRange(adapter, start, start + len(centroids.vectors), centroids.threshold)
         if stretch.end > self._columns.shape[1]:
-            larger = np.empty((portrait.vectors.shape[1], max(_ROOM, 2 * stretch.end)), np.float32)
+            larger = np.empty(
+                (centroids.vectors.shape[1], max(_INITIAL_COLUMNS, 2 * stretch.end)), np.float32
+            )
             if start:
                 larger[:, :start] = self._columns[:, :start]
             self._columns = larger
-        self._place[adapter] = len(self._stretches)
-        self._stretches.append(stretch)
+        self._place[adapter] = len(self._ranges)
+        self._ranges.append(stretch)
         self._starts = None
         return self._place[adapter]
 
@@ -101,18 +103,20 @@ class Index:
         place = self._place.pop(adapter, None)
         if place is not None:
             self._gaps.append(place)
-            if 2 * sum(self._stretches[i].size for i in self._gaps) > self._end:
+            if 2 * sum(self._ranges[i].size for i in self._gaps) > self._end:
                 self._close_gaps()
 
     def _close_gaps(self) -> None:
-        kept = [self._stretches[i] for i in sorted(self._place.values())]
+        kept = [self._ranges[i] for i in sorted(self._place.values())]
         columns = [self._columns[:, s.start : s.end] for s in kept]
-        self._columns = np.concatenate([*columns, np.empty((len(self._columns), _ROOM), np.float32)], 1)
-        self._stretches, self._place, self._gaps, self._starts = [], {}, [], None
+        self._columns = np.concatenate(
+            [*columns, np.empty((len(self._columns), _INITIAL_COLUMNS), np.float32)], 1
+        )
+        self._ranges, self._place, self._gaps, self._starts = [], {}, [], None
         for stretch in kept:
             start = self._end
-            self._place[stretch.adapter] = len(self._stretches)
-            self._stretches.append(replace(stretch, start=start, end=start + stretch.size))
+            self._place[stretch.adapter] = len(self._ranges)
+            self._ranges.append(replace(stretch, start=start, end=start + stretch.size))
 
 
 def _largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:

@@ -110,7 +110,7 @@ class FileBlobs:
         for name in folders:
             if create:
                 with suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=chain[-1])
+                    os.mkdir(name, 0o700, dir_fd=chain[-1])
             chain.append(os.open(name, _FOLDER_FLAGS, dir_fd=chain[-1]))
             stack.callback(os.close, chain[-1])
         return chain
@@ -147,7 +147,7 @@ def _is_file(name: str, folder: int) -> bool:
 
 
 def _write_synced(name: str, folder: int, data: bytes) -> None:
-    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         remaining = memoryview(data)
         while remaining:

@@ -2,6 +2,8 @@
 
 import errno
 import importlib.util
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,9 @@ def _create_sqlite_engine(url: URL) -> Engine:
     """
     if url.database:
         make_folder(Path(url.database).absolute().parent)
+        with suppress(OSError):  # SQLite reports what is wrong with the place
+            # Users' texts are in it: a new file, and the log that SQLite puts beside it, are private.
+            os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")

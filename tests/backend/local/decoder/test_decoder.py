@@ -9,7 +9,7 @@ from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder import functional as formulas
 from ouroboros.backend.local.decoder.length_groups import group_by_length
 from ouroboros.backend.local.forward import packing as forward
-from ouroboros.backend.local.forward.packing import adapted_layer_inputs, token_logprobs
+from ouroboros.backend.local.forward.packing import collect_layer_inputs, compute_token_logprobs
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
@@ -56,7 +56,7 @@ def learned(frozen: BaseRuntime, adapters: list[BankedAdapter | None]):
     rows = sequences(frozen.base.fingerprint.vocabulary)
     distinct = [a for a in dict.fromkeys(adapters) if a]
     with distinct[0].training() as first, distinct[1].training() as second:
-        found, _ = token_logprobs(frozen, rows, adapters)
+        found, _ = compute_token_logprobs(frozen, rows, adapters)
         found.square().sum().backward()
     return found.detach(), first, second
 
@@ -73,7 +73,7 @@ def plain(frozen: BaseRuntime) -> BaseRuntime:
 def test_values_and_gradients_are_the_model_s_own(architecture, changes, long, tiny_folder, monkeypatch):
     frozen = load_base(str(tiny_folder(architecture, **changes)), dtype="float32")
     if long:
-        monkeypatch.setattr(formulas, "LONG", 50)
+        monkeypatch.setattr(formulas, "FUSED_ATTENTION_TOKENS", 50)
     one, two = adapter(frozen, 1, 4), adapter(frozen, 2, 2, ("v_proj", "down_proj"))
     mixed = [one, None, two, one, two]
     for ours, theirs in zip(learned(frozen, mixed), learned(plain(frozen), mixed), strict=True):
@@ -85,8 +85,8 @@ def test_the_inputs_that_layers_see_are_the_model_s_own(frozen):
     rows = sequences(frozen.base.fingerprint.vocabulary)
     one = adapter(frozen, 1, 4)
     ours, theirs = (
-        adapted_layer_inputs(frozen, rows, one),
-        adapted_layer_inputs(plain(frozen), rows, one),
+        collect_layer_inputs(frozen, rows, one),
+        collect_layer_inputs(plain(frozen), rows, one),
     )
     assert ours.keys() == theirs.keys() == set(one.paths)
     first = next(p for p in one.paths if p.endswith("layers.0.mlp.up_proj"))
@@ -99,15 +99,15 @@ def test_known_architectures_never_fall_back_to_the_model_s_passes(tiny_folder, 
     for architecture in decoder.ARCHITECTURES:
         frozen = load_base(str(tiny_folder(architecture)), dtype="float32")
         rows = sequences(frozen.base.fingerprint.vocabulary)
-        token_logprobs(frozen, rows, [None] * len(rows))
+        compute_token_logprobs(frozen, rows, [None] * len(rows))
     assert called == []
 
 
 def test_a_sequence_past_the_sliding_window_is_left_to_the_model(tiny_folder):
     frozen = load_base(str(tiny_folder("mistral", sliding_window=16)), dtype="float32")
     assert frozen.decoder is not None
-    assert frozen.decoder.reaches([16, 3])
-    assert not frozen.decoder.reaches([17, 3])
+    assert frozen.decoder.fits_sliding_window([16, 3])
+    assert not frozen.decoder.fits_sliding_window([17, 3])
 
 
 def test_nothing_is_kept_below_the_first_adapted_layer(frozen):
@@ -115,10 +115,10 @@ def test_nothing_is_kept_below_the_first_adapted_layer(frozen):
     made = adapter(frozen, 1, 4)
     upper = BankedAdapter({p: w for p, w in made.weights().items() if ".layers.1." in p})
     with upper.training():
-        found, _ = token_logprobs(frozen, rows, [upper] * 5)
+        found, _ = compute_token_logprobs(frozen, rows, [upper] * 5)
         assert _blocks(found.grad_fn) == 2
     with made.training():
-        found, _ = token_logprobs(frozen, rows, [made] * 5)
+        found, _ = compute_token_logprobs(frozen, rows, [made] * 5)
         assert _blocks(found.grad_fn) == 4
 
 
@@ -130,11 +130,11 @@ def _blocks(node) -> int:
         if at is not None and at not in seen:
             seen.add(at)
             waiting.extend(n for n, _ in at.next_functions)
-    return sum(type(n).__name__ in ("_MixBackward", "_ThinkBackward") for n in seen)
+    return sum(type(n).__name__ in ("_AttentionFunctionBackward", "_MlpFunctionBackward") for n in seen)
 
 
 def test_sequences_of_like_length_share_a_group():
     assert len(group_by_length([30, 31, 29, 28], torch.device("cpu"))) == 1
     groups = group_by_length([200, 20, 199, 21], torch.device("cpu"))
-    assert [len(g.source) for g in groups] == [2, 2]
-    assert sorted(t for g in groups for t in g.tokens.tolist()) == list(range(440))
+    assert [len(g.sequences) for g in groups] == [2, 2]
+    assert sorted(t for g in groups for t in g.layout.tokens.tolist()) == list(range(440))

@@ -26,13 +26,13 @@ PROMPTS = ("where is my parcel?", "set an alarm", "play some music", "hello")
 def passes(monkeypatch) -> dict[str, int]:
     """How many passes over the base there were, for gradients and without."""
     seen = {"training": 0, "reading": 0}
-    plain = Decoder.hidden
+    plain = Decoder.final_hidden
 
     def counted(self, *arguments, **named):
         seen["training" if torch.is_grad_enabled() else "reading"] += 1
         return plain(self, *arguments, **named)
 
-    monkeypatch.setattr(Decoder, "hidden", counted)
+    monkeypatch.setattr(Decoder, "final_hidden", counted)
     return seen
 
 
@@ -117,13 +117,13 @@ async def test_more_adapters_than_places_in_the_batch_are_all_answered(backend):
 
 async def test_adapters_that_learn_together_share_their_own_products_too(backend, monkeypatch):
     together: list[int] = []
-    plain = BatchedLoraUpdate.add
+    plain = BatchedLoraUpdate.apply
 
     def counted(self, x, y):
         together.append(len(self.factors))
         return plain(self, x, y)
 
-    monkeypatch.setattr(BatchedLoraUpdate, "add", counted)
+    monkeypatch.setattr(BatchedLoraUpdate, "apply", counted)
     starts = [await backend.initialize(CONFIG, seed) for seed in range(4)]
     rows = [(Row(f"where is parcel {i}?", "it is"),) for i in range(4)]
     jobs = [TrainJob(s, CONFIG, TrainingConfig(1), r) for s, r in zip(starts, rows, strict=True)]

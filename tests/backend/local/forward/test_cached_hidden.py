@@ -8,7 +8,7 @@ import torch
 
 from ouroboros.backend.base import Checkpoints, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES, PrefixCache
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.training import train
@@ -32,19 +32,19 @@ ROWS = (
 def runs(monkeypatch) -> list[int]:
     """The tokens of each pass that stops below the first adapted layer."""
     seen: list[int] = []
-    plain = Decoder.below
+    plain = Decoder.hidden_at_layer
 
     def below(self, layer, ids, *rest):
         seen.append(len(ids))
         return plain(self, layer, ids, *rest)
 
-    monkeypatch.setattr(Decoder, "below", below)
+    monkeypatch.setattr(Decoder, "hidden_at_layer", below)
     return seen
 
 
-def opened(tiny_folder, name: str = "llama", prompt_bytes: int = LIMIT) -> LocalBackend:
+def opened(tiny_folder, name: str = "llama", prompt_bytes: int = DEFAULT_MAX_BYTES) -> LocalBackend:
     return LocalBackend(
-        load_base(str(tiny_folder(name)), "float32", prompt_bytes=prompt_bytes), threads=1
+        load_base(str(tiny_folder(name)), "float32", prefix_cache_bytes=prompt_bytes), threads=1
     )
 
 
@@ -55,8 +55,8 @@ async def job(backend, config=CONFIG, epochs=3, **changes) -> TrainJob:
 
 def tokens(backend) -> int:
     """Of all rows, each output with its prompt."""
-    codec = backend._frozen.codec
-    return sum(len(codec.sequence(r.prompt, o)) for r in ROWS for o in r.outputs)
+    codec = backend._runtime.tokenizer
+    return sum(len(codec.encode_pair(r.prompt, o)) for r in ROWS for o in r.outputs)
 
 
 def assert_close(ours, theirs):
@@ -89,24 +89,24 @@ async def test_each_row_is_read_once_for_all_epochs_and_adapters(backend, runs):
 
 async def test_what_is_kept_stays_within_its_bytes(tiny_folder, runs):
     probe = opened(tiny_folder)
-    taken = tokens(probe) * probe._frozen.base.width * 4
+    taken = tokens(probe) * probe._runtime.base.width * 4
     await probe.close()
     backend = opened(tiny_folder, prompt_bytes=2 * taken)
     await backend.train(await job(backend))
-    assert backend._frozen.prompts.nbytes == taken
+    assert backend._runtime.prefix_cache.nbytes == taken
     await backend.close()
     small = opened(tiny_folder, prompt_bytes=2 * taken - 8)
     runs.clear()
     await small.train(await job(small))
-    assert not runs and small._frozen.prompts.nbytes == 0
+    assert not runs and small._runtime.prefix_cache.nbytes == 0
     await small.close()
 
 
 async def test_what_others_have_pushed_out_is_read_again_to_the_same_bits(backend, runs, monkeypatch):
     whole = await backend.train(await job(backend))
     planned = train.plan_token_budget
-    monkeypatch.setattr(train, "plan_token_budget", lambda *a: replace(planned(*a), start=1))
-    object.__setattr__(backend._frozen, "prompts", PrefixCache(0))
+    monkeypatch.setattr(train, "plan_token_budget", lambda *a: replace(planned(*a), first_layer=1))
+    object.__setattr__(backend._runtime, "prefix_cache", PrefixCache(0))
     again = await backend.train(await job(backend))
     assert sum(runs) == tokens(backend) * 4
     assert again.files.digest == whole.files.digest
@@ -135,7 +135,7 @@ async def test_a_training_gone_on_with_ends_with_the_same_bits(tiny_folder):
 )
 async def test_nothing_is_kept_where_nothing_is_saved(backend, runs, changes):
     await backend.train(await job(backend, **changes))
-    assert not runs and backend._frozen.prompts.nbytes == 0
+    assert not runs and backend._runtime.prefix_cache.nbytes == 0
 
 
 async def test_in_company_it_learns_what_it_would_alone(backend):

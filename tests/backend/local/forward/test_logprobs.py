@@ -10,7 +10,7 @@ from ouroboros.backend.local.forward.logprobs import gather_logits_lse, gather_l
 
 @pytest.fixture(params=[1, 1000, 1 << 20], ids=["a row", "some rows", "all rows"], autouse=True)
 def _blocks(request, monkeypatch):
-    monkeypatch.setattr(head, "BLOCK", request.param)
+    monkeypatch.setattr(head, "BLOCK_LOGITS", request.param)
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ouroboros.backend.local.decoder.packed_attention import Packing
-from ouroboros.backend.local.forward.packing import is_packable, token_logprobs
+from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout
+from ouroboros.backend.local.forward.packing import compute_token_logprobs, is_packable
 from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
@@ -50,28 +50,30 @@ def test_a_batch_gives_what_each_sequence_gives_alone(architecture, lengths, tin
     rows = sequences(frozen.base.fingerprint.vocabulary, lengths)
     adapters = [random_adapter(frozen, 1), None, random_adapter(frozen, 2), None]
     with torch.no_grad():
-        together, owner = token_logprobs(frozen, rows, adapters)
-        alone = [token_logprobs(frozen, [r], [a])[0] for r, a in zip(rows, adapters, strict=True)]
+        together, owner = compute_token_logprobs(frozen, rows, adapters)
+        alone = [
+            compute_token_logprobs(frozen, [r], [a])[0] for r, a in zip(rows, adapters, strict=True)
+        ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
     assert owner.tolist() == [i for i, row in enumerate(rows) for _ in row.output]
 
 
 def test_sequences_alike_are_attended_side_by_side():
     cpu = torch.device("cpu")
-    assert Packing.of([23, 27, 29, 28], cpu) is not None
-    assert Packing.of([8, 42, 16, 2], cpu) is None
-    assert Packing.of([30], cpu) is None
+    assert choose_packed_layout([23, 27, 29, 28], cpu) is not None
+    assert choose_packed_layout([8, 42, 16, 2], cpu) is None
+    assert choose_packed_layout([30], cpu) is None
 
 
 def test_gradients_through_packed_attention_are_exact(frozen):
     rows = sequences(frozen.base.fingerprint.vocabulary, ALIKE)
     adapter = random_adapter(frozen, 1)
     with adapter.training() as grads:
-        token_logprobs(frozen, rows, [adapter] * 4)[0].sum().backward()
+        compute_token_logprobs(frozen, rows, [adapter] * 4)[0].sum().backward()
         together = grads.clone()
         grads.zero_()
         for row in rows:
-            token_logprobs(frozen, [row], [adapter])[0].sum().backward()
+            compute_token_logprobs(frozen, [row], [adapter])[0].sum().backward()
     torch.testing.assert_close(together, grads, atol=1e-4, rtol=1e-4)
 
 
@@ -79,7 +81,7 @@ def test_log_probabilities_are_the_plain_model_s(frozen):
     (row, *_) = sequences(frozen.base.fingerprint.vocabulary)
     with torch.no_grad():
         logits = frozen.model(torch.tensor([row.prompt + row.output])).logits[0]
-        ours, _ = token_logprobs(frozen, [row], [None])
+        ours, _ = compute_token_logprobs(frozen, [row], [None])
     at = range(len(row.prompt) - 1, len(row) - 1)
     plain = [logits[i].log_softmax(-1)[t] for i, t in zip(at, row.output, strict=True)]
     torch.testing.assert_close(ours, torch.stack(plain), atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ import torch
 
 from ouroboros.backend.base import Checkpoints, GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
-from ouroboros.backend.local.cache.prefix_cache import PIECE, PrefixCache
+from ouroboros.backend.local.cache.prefix_cache import BLOCK_TOKENS, PrefixCache
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.forward import prefix_reuse as reading
 from ouroboros.backend.local.model.load import load_base
@@ -32,13 +32,13 @@ SHORT = GenerationConfig(max_tokens=6)
 def runs(monkeypatch) -> list[int]:
     """The tokens that each pass over the base runs."""
     seen: list[int] = []
-    plain = Decoder.hidden
+    plain = Decoder.final_hidden
 
     def hidden(self, ids, *rest, **more):
         seen.append(len(ids))
         return plain(self, ids, *rest, **more)
 
-    monkeypatch.setattr(Decoder, "hidden", hidden)
+    monkeypatch.setattr(Decoder, "final_hidden", hidden)
     return seen
 
 
@@ -51,9 +51,9 @@ async def backend(request, tiny_folder):
 
 async def whole(tiny_folder, backend, call):
     """The same asked of a backend that reads all of every sequence in one pass."""
-    name = backend._frozen.base.architecture
+    name = backend._runtime.base.architecture
     other = LocalBackend(load_base(str(tiny_folder(name)), "float32"), threads=1)
-    other._frozen.__dict__["decoder"] = None
+    other._runtime.__dict__["decoder"] = None
     try:
         return await call(other)
     finally:
@@ -86,8 +86,8 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
         return await one.score(scores), await one.generate(asked)
 
     expected = await whole(tiny_folder, backend, ask)
-    for store in (PrefixCache(), backend._frozen.prompts, PrefixCache(0)):
-        object.__setattr__(backend._frozen, "prompts", store)
+    for store in (PrefixCache(), backend._runtime.prefix_cache, PrefixCache(0)):
+        object.__setattr__(backend._runtime, "prompts", store)
         scores, answers = await ask(backend)
         for ours, theirs in zip(scores, expected[0], strict=True):
             assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
@@ -98,8 +98,8 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
 async def test_a_prompt_is_read_once_for_all_epochs_and_adapters(backend, runs):
     starts = [await backend.initialize(CONFIG, seed) for seed in (0, 1)]
     await backend.train(job(starts[0]))
-    opening, codec = len((await backend.base()).opening), backend._frozen.codec
-    sequences = [codec.sequence(r.prompt, r.output or "") for r in ROWS]
+    opening, codec = len((await backend.base()).invocation_tokens), backend._runtime.tokenizer
+    sequences = [codec.encode_pair(r.prompt, r.output or "") for r in ROWS]
     read = sum(len(s.prompt) - opening for s in sequences)
     answers = sum(len(s.output) + opening for s in sequences)
     assert sum(runs) <= read + 3 * answers
@@ -117,16 +117,18 @@ async def test_a_system_prompt_is_read_once_for_all_requests(backend, runs):
     for request in asked:
         await backend.generate([request])
     first, *others = runs
-    assert all(n <= first - len(backend._frozen.codec._plain_ids(LONG)) + PIECE for n in others)
+    assert all(
+        n <= first - len(backend._runtime.tokenizer._encode_text(LONG)) + BLOCK_TOKENS for n in others
+    )
 
 
 async def test_an_ordinary_adapter_reads_its_prompts_itself(backend, runs):
     ordinary = replace(CONFIG, acts_on="all")
     start = await backend.initialize(ordinary, 0)
     await backend.train(job(start, adapter=ordinary))
-    codec = backend._frozen.codec
-    assert sum(runs) == 3 * sum(len(codec.sequence(r.prompt, r.output or "")) for r in ROWS)
-    assert backend._frozen.prompts.nbytes == 0
+    codec = backend._runtime.tokenizer
+    assert sum(runs) == 3 * sum(len(codec.encode_pair(r.prompt, r.output or "")) for r in ROWS)
+    assert backend._runtime.prefix_cache.nbytes == 0
 
 
 async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
@@ -134,7 +136,7 @@ async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
     states: list[bytes] = []
     kept = job(start, checkpoints=Checkpoints(seconds=0.0))
     one = await backend.train(kept, lambda p: states.append(p.checkpoint or b""))
-    object.__setattr__(backend._frozen, "prompts", PrefixCache())
+    object.__setattr__(backend._runtime, "prompts", PrefixCache())
     again = await backend.train(job(start, checkpoints=Checkpoints(resume=states[2])))
     assert again.files == one.files
 
@@ -159,63 +161,63 @@ def same(found: torch.Tensor | None, states: torch.Tensor) -> bool:
 class TestPromptStore:
     def test_what_was_put_is_found(self):
         store, states = PrefixCache(), beginning(70)
-        store.put(tuple(range(70)), states)
-        assert same(store.find(tuple(range(70))), states)
+        store.put_blocks(tuple(range(70)), states)
+        assert same(store.get_blocks(tuple(range(70))), states)
         assert store.nbytes == states.nbytes
 
     def test_a_common_beginning_is_found_piece_by_piece(self):
         store, states = PrefixCache(), beginning(70)
-        store.put(tuple(range(70)), states)
-        found = store.find((*range(66), 1, 2, 3))
-        assert same(found, states[:, :, :, : 2 * PIECE])
-        assert store.find((9, *range(69))) is None
+        store.put_blocks(tuple(range(70)), states)
+        found = store.get_blocks((*range(66), 1, 2, 3))
+        assert same(found, states[:, :, :, : 2 * BLOCK_TOKENS])
+        assert store.get_blocks((9, *range(69))) is None
 
     def test_what_is_kept_twice_is_counted_once(self):
         store, states = PrefixCache(), beginning(70)
         for _ in range(3):
-            store.put_whole(tuple(range(70)), states)
+            store.put_prefix(tuple(range(70)), states)
         assert store.nbytes == states.nbytes
 
     def test_it_stays_within_its_bytes_and_lets_go_of_what_was_used_least_recently(self):
-        states = beginning(PIECE)
+        states = beginning(BLOCK_TOKENS)
         store = PrefixCache(2 * states.nbytes)
-        rows = [tuple(range(n, n + PIECE)) for n in range(3)]
+        rows = [tuple(range(n, n + BLOCK_TOKENS)) for n in range(3)]
         for row in rows[:2]:
-            store.put(row, states)
-        store.find(rows[0])
-        store.put(rows[2], states)
-        assert [store.find(row) is not None for row in rows] == [True, False, True]
+            store.put_blocks(row, states)
+        store.get_blocks(rows[0])
+        store.put_blocks(rows[2], states)
+        assert [store.get_blocks(row) is not None for row in rows] == [True, False, True]
         assert store.nbytes == 2 * states.nbytes
 
     def test_what_is_larger_than_all_of_it_or_not_finite_is_not_kept(self):
         store = PrefixCache(100)
-        store.put(tuple(range(PIECE)), beginning(PIECE))
+        store.put_blocks(tuple(range(BLOCK_TOKENS)), beginning(BLOCK_TOKENS))
         assert store.nbytes == 0
         store = PrefixCache()
-        store.put(tuple(range(PIECE)), beginning(PIECE) / 0)
+        store.put_blocks(tuple(range(BLOCK_TOKENS)), beginning(BLOCK_TOKENS) / 0)
         assert store.nbytes == 0
 
     def test_a_whole_beginning_is_another_thing_than_its_pieces(self):
-        store, states = PrefixCache(), beginning(PIECE)
-        store.put(tuple(range(PIECE)), states)
-        assert store.whole(tuple(range(PIECE))) is None
-        store.put_whole(tuple(range(PIECE)), states)
-        assert same(store.whole(tuple(range(PIECE))), states)
-        assert store.whole(tuple(range(PIECE)), 0, 1) is None
+        store, states = PrefixCache(), beginning(BLOCK_TOKENS)
+        store.put_blocks(tuple(range(BLOCK_TOKENS)), states)
+        assert store.get_prefix(tuple(range(BLOCK_TOKENS))) is None
+        store.put_prefix(tuple(range(BLOCK_TOKENS)), states)
+        assert same(store.get_prefix(tuple(range(BLOCK_TOKENS))), states)
+        assert store.get_hidden(tuple(range(BLOCK_TOKENS)), 0, 1) is None
         assert store.nbytes == 2 * states.nbytes
 
     def test_the_last_pieces_of_a_beginning_go_before_its_first(self):
-        store = PrefixCache(beginning(2 * PIECE).nbytes)
-        store.put(tuple(range(2 * PIECE)), beginning(2 * PIECE))
-        store.put(tuple(range(500, 500 + PIECE)), beginning(PIECE))
-        found = store.find(tuple(range(2 * PIECE)))
-        assert found is not None and found.shape[3] == PIECE
+        store = PrefixCache(beginning(2 * BLOCK_TOKENS).nbytes)
+        store.put_blocks(tuple(range(2 * BLOCK_TOKENS)), beginning(2 * BLOCK_TOKENS))
+        store.put_blocks(tuple(range(500, 500 + BLOCK_TOKENS)), beginning(BLOCK_TOKENS))
+        found = store.get_blocks(tuple(range(2 * BLOCK_TOKENS)))
+        assert found is not None and found.shape[3] == BLOCK_TOKENS
 
 
 def test_very_long_answers_are_run_with_their_prompts():
     from ouroboros.backend.local.model.tokenizer import TokenizedPair
     from ouroboros.lora.bank import BankedAdapter
 
-    adapter = BankedAdapter({}, opening=2)
-    assert len(reading.prefix_of(TokenizedPair((1,) * 50, (2,) * 20), adapter)) == 48
-    assert reading.prefix_of(TokenizedPair((1,) * 50, (2,) * 2000), adapter) == ()
+    adapter = BankedAdapter({}, invocation_tokens=2)
+    assert len(reading.base_only_prefix(TokenizedPair((1,) * 50, (2,) * 20), adapter)) == 48
+    assert reading.base_only_prefix(TokenizedPair((1,) * 50, (2,) * 2000), adapter) == ()

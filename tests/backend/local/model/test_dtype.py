@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ouroboros.backend.local.model.dtype import WORTH, bfloat16_gain, compute_dtype, remembered
+from ouroboros.backend.local.model.dtype import (
+    MIN_GAIN,
+    compute_dtype,
+    load_or_measure,
+    measure_bfloat16_gain,
+)
 
 CPU = torch.device("cpu")
 
@@ -21,8 +26,8 @@ def test_the_measured_type_is_kept_and_taken_again(cache: Path):
     first = compute_dtype("auto", CPU)
     ((machine, gain),) = json.loads(cache.read_text()).items()
     assert torch.__version__ in machine
-    assert (first == torch.bfloat16) == (gain >= WORTH)
-    for gain, expected in ((WORTH, torch.bfloat16), (WORTH - 0.01, torch.float32)):
+    assert (first == torch.bfloat16) == (gain >= MIN_GAIN)
+    for gain, expected in ((MIN_GAIN, torch.bfloat16), (MIN_GAIN - 0.01, torch.float32)):
         cache.write_text(json.dumps({machine: gain}))
         assert compute_dtype("auto", CPU) == expected
 
@@ -35,26 +40,26 @@ def test_what_is_named_is_not_measured(cache: Path):
 
 def test_a_machine_is_measured_once_and_others_are_kept(tmp_path: Path):
     file = tmp_path / "deep" / "precision.json"
-    assert remembered(file, "one", lambda: 2.0) == 2.0
-    assert remembered(file, "two", lambda: 0.5) == 0.5
-    assert remembered(file, "one", lambda: pytest.fail("again")) == 2.0
-    assert remembered(file, "two", lambda: pytest.fail("again")) == 0.5
+    assert load_or_measure(file, "one", lambda: 2.0) == 2.0
+    assert load_or_measure(file, "two", lambda: 0.5) == 0.5
+    assert load_or_measure(file, "one", lambda: pytest.fail("again")) == 2.0
+    assert load_or_measure(file, "two", lambda: pytest.fail("again")) == 0.5
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"one": "fast"}', '{"one": null}'])
 def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str):
     file = tmp_path / "precision.json"
     file.write_text(content)
-    assert remembered(file, "one", lambda: 2.0) == 2.0
+    assert load_or_measure(file, "one", lambda: 2.0) == 2.0
     assert json.loads(file.read_text()) == {"one": 2.0}
 
 
 def test_where_nothing_can_be_kept_it_is_measured_each_time(tmp_path: Path):
     (tmp_path / "file").write_text("")
     file = tmp_path / "file" / "precision.json"
-    assert remembered(file, "one", lambda: 2.0) == 2.0
-    assert remembered(file, "one", lambda: 3.0) == 3.0
+    assert load_or_measure(file, "one", lambda: 2.0) == 2.0
+    assert load_or_measure(file, "one", lambda: 3.0) == 3.0
 
 
 def test_the_gain_is_a_ratio_of_times():
-    assert 0 < bfloat16_gain() < float("inf")
+    assert 0 < measure_bfloat16_gain() < float("inf")

@@ -12,7 +12,7 @@ import torch
 from ouroboros.backend.base import GenerateRequest, TrainJob, UpdateJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.model.load import BaseRuntime
-from ouroboros.backend.local.model.memory_plan import SHORT, plan_memory
+from ouroboros.backend.local.model.memory_plan import SHORT_PASS_TOKENS, plan_memory
 from ouroboros.backend.local.training import shared_gradients as pool
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -30,7 +30,7 @@ def free(monkeypatch):
     """Set how much memory there is."""
 
     def bytes_free(count: int) -> None:
-        monkeypatch.setattr(BaseRuntime, "free", property(lambda _: count))
+        monkeypatch.setattr(BaseRuntime, "free_bytes", property(lambda _: count))
 
     return bytes_free
 
@@ -39,13 +39,13 @@ def free(monkeypatch):
 def passes(monkeypatch) -> list[tuple[int, bool]]:
     """How many sequences each training pass had, and whether its layers were computed again."""
     seen: list[tuple[int, bool]] = []
-    plain = pool.labelled_logits
+    plain = pool.compute_output_logits
 
-    def noted(frozen, sequences, adapters, again, start):
-        seen.append((len(sequences), again))
-        return plain(frozen, sequences, adapters, again=again, start=start)
+    def noted(runtime, sequences, adapters, recompute, first_layer):
+        seen.append((len(sequences), recompute))
+        return plain(runtime, sequences, adapters, recompute=recompute, first_layer=first_layer)
 
-    monkeypatch.setattr(pool, "labelled_logits", noted)
+    monkeypatch.setattr(pool, "compute_output_logits", noted)
     return seen
 
 
@@ -53,41 +53,41 @@ async def job_on(backend: LocalBackend, rows=ROWS, training=TRAINING) -> TrainJo
     return TrainJob(await backend.initialize(ADAPTER, 0), ADAPTER, training, rows)
 
 
-def test_with_memory_enough_nothing_is_cut(frozen):
+def test_with_memory_enough_nothing_is_cut(runtime):
     for known in (None, 1 << 50):
-        found = plan_memory(frozen.costs, [(30, 30, 5)], 1000, 600, 512, known)
-        assert (found.tokens, found.again, found.note) == (512, False, "")
-        alone = plan_memory(frozen.costs, [(9000, 9000, 5)], 1000, 9000, 512, known)
-        assert (alone.tokens, alone.again) == (512, False)
-        assert alone.predicted > found.predicted
+        found = plan_memory(runtime.memory_costs, [(30, 30, 5)], 1000, 600, 512, known)
+        assert (found.tokens_per_pass, found.recompute, found.note) == (512, False, "")
+        alone = plan_memory(runtime.memory_costs, [(9000, 9000, 5)], 1000, 9000, 512, known)
+        assert (alone.tokens_per_pass, alone.recompute) == (512, False)
+        assert alone.predicted_bytes > found.predicted_bytes
 
 
-def test_passes_become_shorter_before_layers_are_computed_twice(frozen):
+def test_passes_become_shorter_before_layers_are_computed_twice(runtime):
     """As memory shrinks: whole passes, shorter ones, layers computed again, a row at a time, refusal."""
     rows, wanted = [(30, 30, 5), (100, 100, 5)], 2048
-    whole = plan_memory(frozen.costs, rows, 0, 4096, wanted, None).predicted
+    whole = plan_memory(runtime.memory_costs, rows, 0, 4096, wanted, None).predicted_bytes
     seen, free = [], 2 * whole
     while True:
         try:
-            found = plan_memory(frozen.costs, rows, 0, 4096, wanted, free)
+            found = plan_memory(runtime.memory_costs, rows, 0, 4096, wanted, free)
         except OutOfMemory as error:
             assert "a row of 100 tokens" in error.message
             break
-        assert found.predicted <= free
-        assert bool(found.note) == (found.tokens < wanted or found.again)
-        seen.append((found.again, found.tokens))
+        assert found.predicted_bytes <= free
+        assert bool(found.note) == (found.tokens_per_pass < wanted or found.recompute)
+        seen.append((found.recompute, found.tokens_per_pass))
         free = free * 9 // 10
     assert seen[0] == (False, wanted)
     assert [again for again, _ in seen] == sorted(again for again, _ in seen)
     assert {tokens for again, tokens in seen if not again} > {wanted}
-    assert min(tokens for again, tokens in seen if not again) >= SHORT
+    assert min(tokens for again, tokens in seen if not again) >= SHORT_PASS_TOKENS
     assert seen[-1] == (True, 100)
 
 
 def test_an_architecture_without_own_passes_is_cut_only(tiny_folder):
-    costs = LocalBackend.open(str(tiny_folder("gpt2")), dtype="float32")._frozen.costs
-    assert costs.again is None
-    whole = plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, None).predicted
+    costs = LocalBackend.open(str(tiny_folder("gpt2")), dtype="float32")._runtime.memory_costs
+    assert costs.recomputed is None
+    whole = plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, None).predicted_bytes
     assert plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, whole).note.endswith("instead of 2,048.")
     with pytest.raises(OutOfMemory, match="of memory"):
         plan_memory(costs, [(30, 30, 5)], 0, 4096, 2048, 1000)
@@ -98,7 +98,9 @@ async def test_where_memory_is_short_layers_are_computed_again_and_that_is_said(
     whole = await backend.train(job)
     assert not any(again for _, again in passes)
     count = len(passes)
-    need = plan_memory(backend._frozen.costs, [(50, 50, 5)], 0, 200, SHORT, None).predicted
+    need = plan_memory(
+        backend._runtime.memory_costs, [(50, 50, 5)], 0, 200, SHORT_PASS_TOKENS, None
+    ).predicted_bytes
     notes: set[str] = set()
     free(need)
     again = await backend.train(job, lambda p: notes.add(p.note))
@@ -110,16 +112,16 @@ async def test_where_memory_is_short_layers_are_computed_again_and_that_is_said(
     assert "computed twice" in note
 
 
-def test_computing_again_changes_no_gradient(frozen):
-    from ouroboros.backend.local.forward.packing import labelled_logits
+def test_computing_again_changes_no_gradient(runtime):
+    from ouroboros.backend.local.forward.packing import compute_output_logits
     from tests.backend.local.serving.test_continuous_batch import adapter_on
 
-    adapter = adapter_on(frozen, 1)
-    rows = [frozen.codec.sequence(r.prompt, r.output) for r in ROWS]
+    adapter = adapter_on(runtime, 1)
+    rows = [runtime.tokenizer.encode_pair(r.prompt, r.output) for r in ROWS]
     found = []
     for again in (False, True):
         with adapter.training() as grads:
-            logits, _ = labelled_logits(frozen, rows, [adapter] * len(rows), again=again)
+            logits, _ = compute_output_logits(runtime, rows, [adapter] * len(rows), recompute=again)
             logits.square().mean().backward()
             found.append(grads.clone())
     assert found[0].any()
@@ -137,7 +139,7 @@ async def test_a_row_that_can_never_fit_is_refused_before_anything_runs(backend,
 
 
 async def test_rows_over_the_token_budget_run_alone(backend, passes, monkeypatch):
-    monkeypatch.setattr(BaseRuntime, "wanted_tokens", property(lambda _: 60))
+    monkeypatch.setattr(BaseRuntime, "preferred_tokens", property(lambda _: 60))
     outcome = await backend.train(await job_on(backend, (*ROWS[:2], LONG), TrainingConfig(3, 1)))
     assert outcome.report.rows == 3
     assert sum(n for n, _ in passes) == 3
@@ -146,16 +148,16 @@ async def test_rows_over_the_token_budget_run_alone(backend, passes, monkeypatch
 
 async def test_a_shared_pass_that_runs_out_goes_on_one_by_one(backend, monkeypatch):
     """Whoever fits alone is trained; nobody fails for the company."""
-    plain = pool.labelled_logits
+    plain = pool.compute_output_logits
 
-    def narrow(frozen, sequences, adapters, **how):
+    def narrow(runtime, sequences, adapters, **how):
         if len(set(map(id, adapters))) > 1:
             raise torch.OutOfMemoryError("cannot allocate")
-        return plain(frozen, sequences, adapters, **how)
+        return plain(runtime, sequences, adapters, **how)
 
     job = await job_on(backend)
     alone = await backend.train(job)
-    monkeypatch.setattr(pool, "labelled_logits", narrow)
+    monkeypatch.setattr(pool, "compute_output_logits", narrow)
     found = await asyncio.gather(backend.train(job), backend.train(job))
     for outcome in found:
         for path, low in unpack(outcome.files).weights.items():
@@ -168,7 +170,7 @@ async def test_running_out_in_training_is_one_error_and_the_backend_lives(backen
 
     job = await job_on(backend)
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "labelled_logits", broken)
+        patch.setattr(pool, "compute_output_logits", broken)
         with pytest.raises(OutOfMemory, match="were predicted") as error:
             await backend.train(job)
     assert error.value.hint
@@ -186,13 +188,15 @@ async def test_answers_wait_for_room_and_all_come(backend, free):
         return forward()
 
     backend._batch._forward = counted
-    free(3 * 128 * backend._frozen.costs.cache)
+    free(3 * 128 * backend._runtime.memory_costs.keys_values)
     assert [g.tokens for g in await backend.generate(asked)] == [g.tokens for g in alone]
     assert 1 <= most[0] < 6
 
 
 async def test_an_answer_that_can_never_fit_fails_alone(backend, free):
-    free(128 * backend._frozen.costs.cache + backend._frozen.costs.prompt(6))
+    free(
+        128 * backend._runtime.memory_costs.keys_values + backend._runtime.memory_costs.prefill_bytes(6)
+    )
     short = GenerateRequest("parcel", GenerationConfig(max_tokens=8))
     long = GenerateRequest("parcel", GenerationConfig(max_tokens=230))
     found = await asyncio.gather(
@@ -232,7 +236,7 @@ async def main():
         Path("/proc/self/clear_refs").write_text("5")
         before = status("VmRSS")
         await backend.train(TrainJob(start, adapter, TrainingConfig(rows, 1), (row,) * rows))
-        found.append((plans[-1].predicted, status("VmHWM") - before))
+        found.append((plans[-1].predicted_bytes, status("VmHWM") - before))
     print(json.dumps(found))
 
 asyncio.run(main())

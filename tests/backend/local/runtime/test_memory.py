@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from ouroboros.backend.local.model import load as loading
-from ouroboros.backend.local.model.config_only import outlined
+from ouroboros.backend.local.model.config_only import build_meta_model
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.runtime.memory import (
+    count_weights,
     format_bytes,
     free_bytes,
-    kept_bytes,
     oom_as_error,
-    weight_count,
+    reusable_bytes,
 )
 from ouroboros.domain.errors import ModelError, OutOfMemory
 
@@ -25,10 +25,10 @@ LLAMA_7B = (
 )
 
 
-def test_headers_tell_how_many_weights_there_are(tiny_folder, frozen):
+def test_headers_tell_how_many_weights_there_are(tiny_folder, runtime):
     files = sorted(tiny_folder().glob("*.safetensors"))
-    stored = {p.data_ptr(): p.numel() for p in frozen.model.parameters()}
-    assert weight_count(files) == sum(stored.values())
+    stored = {p.data_ptr(): p.numel() for p in runtime.model.parameters()}
+    assert count_weights(files) == sum(stored.values())
 
 
 def test_a_model_too_large_is_refused_before_it_is_read(tiny_folder, monkeypatch):
@@ -47,7 +47,7 @@ def test_a_model_on_the_hub_is_refused_by_its_configuration_alone(
     (tmp_path / "config.json").write_text(LLAMA_7B)
     monkeypatch.setattr(loading, "free_bytes", lambda device: 3 << 30)
     monkeypatch.setattr(loading, "check_hub", lambda name, known: None)
-    monkeypatch.setattr(loading, "outlined", lambda source: outlined(str(tmp_path)))
+    monkeypatch.setattr(loading, "build_meta_model", lambda source: build_meta_model(str(tmp_path)))
     monkeypatch.setattr(loading, "quantization_config", lambda form, dtype: None)
     with pytest.raises(OutOfMemory, match=f"takes {needed} of memory; 3.0 GiB are free"):
         load_base("someone/llama-7b", "float32", quantize=quantize)
@@ -55,7 +55,7 @@ def test_a_model_on_the_hub_is_refused_by_its_configuration_alone(
 
 def test_what_is_no_model_is_told_before_its_size(tmp_path):
     with pytest.raises(ModelError, match="configuration of a causal"):
-        outlined(str(tmp_path))
+        build_meta_model(str(tmp_path))
 
 
 def test_the_system_tells_what_is_free():
@@ -77,7 +77,7 @@ def test_running_out_is_one_error_with_the_numbers():
         raise RuntimeError("something else")
 
 
-@pytest.mark.skipif(kept_bytes() == 0, reason="the C library does not tell")
+@pytest.mark.skipif(reusable_bytes() == 0, reason="the C library does not tell")
 def test_memory_that_is_freed_and_kept_counts_as_free():
     """In a program of its own: what another test has done to this one's memory does not matter."""
     told = subprocess.run(
@@ -89,12 +89,12 @@ def test_memory_that_is_freed_and_kept_counts_as_free():
 
 
 KEEPING = """
-from ouroboros.backend.local.runtime.memory import keep_freed, kept_bytes
+from ouroboros.backend.local.runtime.memory import keep_freed_memory, reusable_bytes
 import torch
-keep_freed()
-print(kept_bytes())
+keep_freed_memory()
+print(reusable_bytes())
 some = [torch.ones(1 << 20) for _ in range(60)]
-print(kept_bytes())
+print(reusable_bytes())
 del some
-print(kept_bytes())
+print(reusable_bytes())
 """

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ouroboros.backend.local.runtime.openmp import TURNS, _gnu
+from ouroboros.backend.local.runtime.openmp import SPIN_COUNT, _uses_gnu_openmp
 
 SHOW = "import os{first}; import ouroboros.backend.local; print(*sorted(os.environ))"
 
@@ -23,18 +23,18 @@ def started(first: str = "", **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.skipif(not _gnu(), reason="torch brings another OpenMP")
+@pytest.mark.skipif(not _uses_gnu_openmp(), reason="torch brings another OpenMP")
 def test_threads_spin_a_little_and_then_sleep():
     done = started()
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in done.stderr
-    assert f"GOMP_SPINCOUNT = '{TURNS}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in done.stderr
 
 
 def test_programs_that_are_started_do_not_have_the_settings():
     assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(started().stdout.split())
 
 
-@pytest.mark.skipif(not _gnu(), reason="torch brings another OpenMP")
+@pytest.mark.skipif(not _uses_gnu_openmp(), reason="torch brings another OpenMP")
 def test_what_the_user_set_stays():
     done = started(OMP_WAIT_POLICY="PASSIVE")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr

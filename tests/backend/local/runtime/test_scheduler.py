@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from ouroboros.backend.local.runtime.scheduler import BETWEEN, SHARE, FairScheduler
+from ouroboros.backend.local.runtime.scheduler import LEARNING_SHARE, MIN_ANSWER_STEPS, FairScheduler
 
 
 def play(turns: FairScheduler[str], seconds: dict[str, float]) -> Iterator[str]:
     """Endless work: each step takes its time and comes again."""
     while True:
-        work, learning = turns.next()
+        work, learning = turns.pop_next()
         yield work
-        turns.took(seconds[work], learning)
+        turns.record_step(seconds[work], learning)
         turns.add(work, learning)
 
 
@@ -40,10 +40,10 @@ def test_at_most_one_token_in_twenty_five_is_late(learn):
     bursts = [b for b in order.split("a") if b]
     gaps = [g for g in order.split("l") if g][:-1]
     assert bursts
-    assert min(map(len, gaps)) >= BETWEEN
+    assert min(map(len, gaps)) >= MIN_ANSWER_STEPS
 
 
 @pytest.mark.parametrize("learn", [0.01, 0.3, 1.0, 40.0])
 def test_learning_gets_its_share_of_the_time(learn):
     order = taken(20_000, answer=1.0, learn=learn)
-    assert order.count("learn") * learn / order.count("answer") == pytest.approx(SHARE, rel=0.1)
+    assert order.count("learn") * learn / order.count("answer") == pytest.approx(LEARNING_SHARE, rel=0.1)

@@ -26,7 +26,7 @@ def _restored():
 def used(monkeypatch) -> list[int]:
     """Threads of every pass over the base."""
     seen: list[int] = []
-    for name in ("hidden", "decode_step"):
+    for name in ("final_hidden", "decode_step"):
         plain = getattr(Decoder, name)
 
         def counted(self, *arguments, _plain=plain, **named):
@@ -41,21 +41,21 @@ def used(monkeypatch) -> list[int]:
 async def test_a_pass_takes_the_threads_that_suit_its_size(
     tiny_folder, monkeypatch, used, small, expected
 ):
-    monkeypatch.setattr(threads, "SMALL", small)
+    monkeypatch.setattr(threads, "SMALL_LAYER_PRODUCTS", small)
     backend = LocalBackend(load_base(str(tiny_folder("llama")), "float32"), threads=MOST)
     digest = await backend.load(await backend.initialize(AdapterConfig(), 0))
     await backend.score([ScoreRequest("where is it?", "shipping", digest)])
     await backend.generate([GenerateRequest("hello", GenerationConfig(max_tokens=3), digest)])
     assert len(used) >= 3
     assert set(used) == {expected}
-    assert await backend._call(torch.get_num_threads) == MOST
+    assert await backend._run_short(torch.get_num_threads) == MOST
     await backend.close()
 
 
 def test_more_tokens_and_wider_layers_take_all_threads(tiny_folder):
     base = load_base(str(tiny_folder("llama"))).base
     weights = sum(s.inputs * s.outputs for s in base.linears) / base.layers
-    enough = int(threads.SMALL / weights)
-    for tokens, expected in ((enough - threads.READING - 1, 1), (enough, MOST)):
-        Threads(MOST).suit(base, tokens)
+    enough = int(threads.SMALL_LAYER_PRODUCTS / weights)
+    for tokens, expected in ((enough - threads.WEIGHT_FETCH_TOKENS - 1, 1), (enough, MOST)):
+        Threads(MOST).set_for_pass(base, tokens)
         assert torch.get_num_threads() == expected

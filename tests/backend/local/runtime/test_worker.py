@@ -70,17 +70,18 @@ async def test_a_cancelled_token_stops_within_one_step(worker):
 
 
 async def test_a_cancelled_task_stops_its_work_before_it_returns(worker):
-    stopped = threading.Event()
+    started, stopped = threading.Event(), threading.Event()
 
     def endless():
         try:
             while True:
+                started.set()
                 yield
         finally:
             stopped.set()
 
     task = asyncio.create_task(worker.run(endless()))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(started.wait)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -103,12 +104,15 @@ async def test_the_loop_is_not_blocked_while_work_runs(worker):
 
 
 async def test_closing_fails_what_is_unfinished(worker):
+    started = threading.Event()
+
     def endless():
         while True:
+            started.set()
             yield
 
     task = asyncio.create_task(worker.run(endless()))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(started.wait)
     await asyncio.to_thread(worker.close)
     with pytest.raises(BackendError, match="closed"):
         await task

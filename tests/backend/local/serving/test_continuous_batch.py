@@ -31,7 +31,7 @@ LENGTHS = (12, 30, 5, 24, 9, 18)
 ARCHITECTURES = "llama qwen3 mistral gemma2 gemma3_text gpt2 gpt_neox opt bloom falcon".split()
 
 
-def adapter_on(frozen, seed: int, rank: int = 2) -> BankedAdapter:
+def adapter_on(runtime, seed: int, rank: int = 2) -> BankedAdapter:
     chance = torch.Generator().manual_seed(seed)
     weights = {
         s.path: LowRank(
@@ -39,30 +39,34 @@ def adapter_on(frozen, seed: int, rank: int = 2) -> BankedAdapter:
             torch.randn(s.outputs, rank, generator=chance),
             1.0,
         )
-        for s in frozen.base.linears
+        for s in runtime.base.linears
         if seed % 2 or "mlp" not in s.path
     }
-    adapter = BankedAdapter(weights, frozen.dtype)
-    inject(frozen.model, adapter.paths, frozen.bank)
+    adapter = BankedAdapter(weights, runtime.dtype)
+    inject(runtime.model, adapter.paths, runtime.bank)
     return adapter
 
 
-def request(frozen, prompt: str, adapter=None, *, cancel=None, tell=None, **config) -> ActiveRequest:
-    question = TokenizedPrompt(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), adapter)
-    return ActiveRequest(GeneratedSequence(question, frozen.codec), tell, cancel or CancellationToken())
+def request(runtime, prompt: str, adapter=None, *, cancel=None, tell=None, **config) -> ActiveRequest:
+    question = TokenizedPrompt(
+        runtime.tokenizer.encode_prompt(prompt), GenerationConfig(**config), adapter
+    )
+    return ActiveRequest(
+        GeneratedSequence(question, runtime.tokenizer), tell, cancel or CancellationToken()
+    )
 
 
-def run(frozen, *asked: ActiveRequest, most_rows: int = 64) -> list[Generation]:
-    batch = ContinuousBatch(frozen, most_rows)
+def run(runtime, *asked: ActiveRequest, most_rows: int = 64) -> list[Generation]:
+    batch = ContinuousBatch(runtime, most_rows)
     batch.ask(asked)
     for _ in batch.steps():
         pass
     return [a.done.result(0) for a in asked]
 
 
-def mixed(frozen, adapters, **config) -> list[ActiveRequest]:
+def mixed(runtime, adapters, **config) -> list[ActiveRequest]:
     return [
-        request(frozen, p, a, max_tokens=n, **config)
+        request(runtime, p, a, max_tokens=n, **config)
         for p, a, n in zip(PROMPTS, adapters, LENGTHS, strict=True)
     ]
 
@@ -74,27 +78,27 @@ def same(one: Generation, other: Generation) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_that_join_and_leave_are_answered_as_each_alone(tiny_folder, architecture):
-    frozen = load_base(str(tiny_folder(architecture)), "float32")
-    one, two, three = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4), (3, 1)))
+    runtime = load_base(str(tiny_folder(architecture)), "float32")
+    one, two, three = (adapter_on(runtime, seed, rank) for seed, rank in ((1, 2), (2, 4), (3, 1)))
     adapters = (one, None, two, one, three, two)
-    together = mixed(frozen, adapters)
-    batch = ContinuousBatch(frozen, most_rows=4)
+    together = mixed(runtime, adapters)
+    batch = ContinuousBatch(runtime, most_rows=4)
     batch.ask(together[:3])
     for step, _ in enumerate(batch.steps()):
         if step == 4:  # in the middle of the first three answers
             batch.ask(together[3:])
-    alone = [run(frozen, asked)[0] for asked in mixed(frozen, adapters)]
+    alone = [run(runtime, asked)[0] for asked in mixed(runtime, adapters)]
     for asked, expected in zip(together, alone, strict=True):
         same(asked.done.result(0), expected)
-    plain = [run(frozen, asked)[0].tokens for asked in mixed(frozen, (None,) * 6)]
+    plain = [run(runtime, asked)[0].tokens for asked in mixed(runtime, (None,) * 6)]
     assert [a.tokens for a in alone] != plain
 
 
-def test_neighbours_do_not_disturb_a_row_s_randomness(frozen):
-    adapters = (adapter_on(frozen, 1), None, adapter_on(frozen, 2), None, None, None)
+def test_neighbours_do_not_disturb_a_row_s_randomness(runtime):
+    adapters = (adapter_on(runtime, 1), None, adapter_on(runtime, 2), None, None, None)
     config = {"temperature": 1.5, "seed": 7}
-    together = run(frozen, *mixed(frozen, adapters, **config))
-    alone = [run(frozen, asked)[0] for asked in mixed(frozen, adapters, **config)]
+    together = run(runtime, *mixed(runtime, adapters, **config))
+    alone = [run(runtime, asked)[0] for asked in mixed(runtime, adapters, **config)]
     for one, other in zip(together, alone, strict=True):
         same(one, other)
 
@@ -111,15 +115,15 @@ def test_neighbours_do_not_disturb_a_row_s_randomness(frozen):
 def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
     tiny_folder, architecture, shape, monkeypatch
 ):
-    frozen = load_base(str(tiny_folder(architecture, **shape)), "float32")
-    one, two = (adapter_on(frozen, seed, rank) for seed, rank in ((1, 2), (2, 4)))
+    runtime = load_base(str(tiny_folder(architecture, **shape)), "float32")
+    one, two = (adapter_on(runtime, seed, rank) for seed, rank in ((1, 2), (2, 4)))
     passes = []
     monkeypatch.setattr(Decoder, "decode_step", _counted(Decoder.decode_step, passes))
-    own = run(frozen, *mixed(frozen, (one, None, two, one, two, two)))
+    own = run(runtime, *mixed(runtime, (one, None, two, one, two, two)))
     assert passes
-    monkeypatch.setattr(Decoder, "reaches", lambda *_: False)
+    monkeypatch.setattr(Decoder, "fits_sliding_window", lambda *_: False)
     for found, expected in zip(
-        own, run(frozen, *mixed(frozen, (one, None, two, one, two, two))), strict=True
+        own, run(runtime, *mixed(runtime, (one, None, two, one, two, two))), strict=True
     ):
         same(found, expected)
 
@@ -128,24 +132,24 @@ def _counted(method, passes):
     return lambda *args, **more: (passes.append(1), method(*args, **more))[1]
 
 
-def test_rows_share_their_forward_passes(frozen, monkeypatch):
+def test_rows_share_their_forward_passes(runtime, monkeypatch):
     """Fails when requests are answered one by one again, whatever their answers."""
-    adapters = [adapter_on(frozen, seed) for seed in range(6)]
+    adapters = [adapter_on(runtime, seed) for seed in range(6)]
     passes = []
-    for name in ("hidden", "decode_step"):
+    for name in ("final_hidden", "decode_step"):
         monkeypatch.setattr(Decoder, name, _counted(getattr(Decoder, name), passes))
-    hook = frozen.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    hook = runtime.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
         found = run(
-            frozen,
-            *(request(frozen, p, a, max_tokens=10) for p, a in zip(PROMPTS, adapters, strict=True)),
+            runtime,
+            *(request(runtime, p, a, max_tokens=10) for p, a in zip(PROMPTS, adapters, strict=True)),
         )
     finally:
         hook.remove()
     assert len(passes) == max(len(g.tokens) for g in found)
 
 
-def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
+def test_a_cancelled_row_leaves_and_the_others_go_on(runtime):
     token = CancellationToken()
     told: list[GenerationChunk] = []
 
@@ -154,10 +158,10 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
         if len(told) == 3:
             token.cancel()
 
-    asked = mixed(frozen, (None,) * 6)
-    asked[1] = request(frozen, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
-    waiting = request(frozen, PROMPTS[0], cancel=token)
-    batch = ContinuousBatch(frozen, most_rows=6)
+    asked = mixed(runtime, (None,) * 6)
+    asked[1] = request(runtime, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
+    waiting = request(runtime, PROMPTS[0], cancel=token)
+    batch = ContinuousBatch(runtime, most_rows=6)
     batch.ask([*asked, waiting])
     for _ in batch.steps():
         pass
@@ -165,38 +169,38 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(frozen):
         with pytest.raises(Cancelled):
             gone.done.result(0)
     assert len(told) == 3
-    for one, other in zip(asked, mixed(frozen, (None,) * 6), strict=True):
+    for one, other in zip(asked, mixed(runtime, (None,) * 6), strict=True):
         if one is not asked[1]:
-            same(one.done.result(0), run(frozen, other)[0])
+            same(one.done.result(0), run(runtime, other)[0])
 
 
-def test_a_row_whose_output_is_not_finite_fails_alone(frozen):
+def test_a_row_whose_output_is_not_finite_fails_alone(runtime):
     broken = BankedAdapter(
         {
             s.path: LowRank(torch.full((1, s.inputs), 3e38), torch.full((s.outputs, 1), 3e38), 1.0)
-            for s in frozen.base.linears[:1]
+            for s in runtime.base.linears[:1]
         }
     )
-    good = adapter_on(frozen, 1)
-    asked = mixed(frozen, (good, broken, None, good, None, broken))
-    batch = ContinuousBatch(frozen)
+    good = adapter_on(runtime, 1)
+    asked = mixed(runtime, (good, broken, None, good, None, broken))
+    batch = ContinuousBatch(runtime)
     batch.ask(asked)
     for _ in batch.steps():
         pass
-    for one, other in zip(asked, mixed(frozen, (good, None, None, good, None, None)), strict=True):
+    for one, other in zip(asked, mixed(runtime, (good, None, None, good, None, None)), strict=True):
         if one.adapter is broken:
             with pytest.raises(BackendError, match="not finite"):
                 one.done.result(0)
         else:
-            same(one.done.result(0), run(frozen, other)[0])
+            same(one.done.result(0), run(runtime, other)[0])
 
 
-def test_who_cannot_be_told_fails_alone(frozen):
+def test_who_cannot_be_told_fails_alone(runtime):
     def tell(_: GenerationChunk) -> None:
         raise RuntimeError("nobody listens")
 
-    asked = [request(frozen, "play", tell=tell), request(frozen, "play", max_tokens=5)]
-    batch = ContinuousBatch(frozen)
+    asked = [request(runtime, "play", tell=tell), request(runtime, "play", max_tokens=5)]
+    batch = ContinuousBatch(runtime)
     batch.ask(asked)
     for _ in batch.steps():
         pass
@@ -205,16 +209,16 @@ def test_who_cannot_be_told_fails_alone(frozen):
     assert len(asked[1].done.result(0).tokens) == 5
 
 
-def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen, monkeypatch):
+def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(runtime, monkeypatch):
     following = Decoder.decode_step
 
     def break_once(*_):
         monkeypatch.setattr(Decoder, "decode_step", following)
         raise RuntimeError("broken")
 
-    first, second = request(frozen, "play"), request(frozen, "play", max_tokens=4)
+    first, second = request(runtime, "play"), request(runtime, "play", max_tokens=4)
     monkeypatch.setattr(Decoder, "decode_step", break_once)
-    batch = ContinuousBatch(frozen)
+    batch = ContinuousBatch(runtime)
     batch.ask([first])
     steps = batch.steps()
     next(steps)
@@ -226,8 +230,8 @@ def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(frozen,
     assert len(second.done.result(0).tokens) == 4
 
 
-def test_who_waits_for_a_first_turn_that_never_comes_is_told(frozen):
-    batch, waiting = ContinuousBatch(frozen), request(frozen, "play")
+def test_who_waits_for_a_first_turn_that_never_comes_is_told(runtime):
+    batch, waiting = ContinuousBatch(runtime), request(runtime, "play")
     batch.ask([waiting])
     batch.steps()
     batch.close()
@@ -235,11 +239,11 @@ def test_who_waits_for_a_first_turn_that_never_comes_is_told(frozen):
         waiting.done.result(0)
 
 
-def test_a_flood_for_one_adapter_keeps_no_other_waiting(frozen):
-    busy, rare = adapter_on(frozen, 1), adapter_on(frozen, 2)
-    flood = [request(frozen, "play", busy, max_tokens=4) for _ in range(8)]
-    late = request(frozen, "play", rare, max_tokens=4)
-    batch = ContinuousBatch(frozen, most_rows=2)
+def test_a_flood_for_one_adapter_keeps_no_other_waiting(runtime):
+    busy, rare = adapter_on(runtime, 1), adapter_on(runtime, 2)
+    flood = [request(runtime, "play", busy, max_tokens=4) for _ in range(8)]
+    late = request(runtime, "play", rare, max_tokens=4)
+    batch = ContinuousBatch(runtime, most_rows=2)
     batch.ask([*flood, late])
     steps = batch.steps()
     while not late.done.done():
@@ -247,17 +251,17 @@ def test_a_flood_for_one_adapter_keeps_no_other_waiting(frozen):
     assert sum(a.done.done() for a in flood) <= 1
 
 
-def test_long_prompts_are_run_a_few_at_a_time(frozen, monkeypatch):
+def test_long_prompts_are_run_a_few_at_a_time(runtime, monkeypatch):
     long = "parcel " * 60
-    tokens = len(frozen.codec.prompt_ids(long))
-    asked = [request(frozen, long, max_tokens=2) for _ in range(6)]
+    tokens = len(runtime.tokenizer.encode_prompt(long))
+    asked = [request(runtime, long, max_tokens=2) for _ in range(6)]
     seen: list[int] = []
-    prompts = Decoder.hidden
+    prompts = Decoder.final_hidden
     monkeypatch.setattr(
         Decoder,
-        "hidden",
+        "final_hidden",
         lambda d, ids, *args, **more: (seen.append(len(ids)), prompts(d, ids, *args, **more))[1],
     )
-    run(frozen, *asked)
+    run(runtime, *asked)
     assert 6 * tokens > PROMPT_TOKENS
     assert max(seen) <= PROMPT_TOKENS

@@ -38,8 +38,8 @@ async def test_an_output_is_said_exactly_if_greedy_decoding_answers_with_it(tiny
     texts = sorted({text for text, _ in said if text.strip()})
     pairs = [(p, t) for p in prompts for t in texts]
     scores = await backend.score([ScoreRequest(p, t, files.digest) for p, t in pairs])
-    assert [s.said for s in scores] == [(t, p) in said for p, t in pairs]
-    assert sum(s.said for s in scores) >= 2
+    assert [s.is_greedy for s in scores] == [(t, p) in said for p, t in pairs]
+    assert sum(s.is_greedy for s in scores) >= 2
     await backend.close()
 
 
@@ -67,7 +67,7 @@ async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
     assert [s.drift for half in halves for s in half] == pytest.approx(
         [s.drift for s in again], abs=1e-4
     )
-    assert len(backend._frozen.base_logits_cache) <= KEPT
+    assert len(backend._runtime.base_logits_cache) <= KEPT
 
 
 async def test_drift_bounds_what_any_output_lost(backend):
@@ -80,22 +80,22 @@ async def test_drift_bounds_what_any_output_lost(backend):
 
 async def test_strength_is_the_updates_norm_over_the_layers(backend, tiny_folder):
     start, files = await trained(backend, epochs=3)
-    frozen = load_base(str(tiny_folder()), dtype="float32")
-    weights = unpack(files, frozen.base).weights
+    runtime = load_base(str(tiny_folder()), dtype="float32")
+    weights = unpack(files, runtime.base).weights
     update = sum(float(low.delta().square().sum()) for low in weights.values())
-    layers = [frozen.model.get_submodule(path).weight for path in weights]
+    layers = [runtime.model.get_submodule(path).weight for path in weights]
     base = sum(float(torch.as_tensor(w).square().sum()) for w in layers)
-    assert await backend.strength(files) == pytest.approx(math.sqrt(update / base), rel=1e-4)
-    assert measure_strength(frozen, weights) == pytest.approx(math.sqrt(update / base), rel=1e-4)
-    assert await backend.strength(start) == 0.0
+    assert await backend.measure_strength(files) == pytest.approx(math.sqrt(update / base), rel=1e-4)
+    assert measure_strength(runtime, weights) == pytest.approx(math.sqrt(update / base), rel=1e-4)
+    assert await backend.measure_strength(start) == 0.0
 
 
 async def test_a_blend_lies_between_its_ends(backend):
     start, end = await trained(backend)
-    assert (await backend.blend(start, end, 1.0)).digest == end.digest
-    assert (await backend.blend(start, end, 0.0)).weights == start.weights
+    assert (await backend.interpolate(start, end, 1.0)).digest == end.digest
+    assert (await backend.interpolate(start, end, 0.0)).weights == start.weights
     row = ROWS[0]
-    points = [await backend.load(await backend.blend(start, end, s)) for s in (0.0, 0.5, 1.0)]
+    points = [await backend.load(await backend.interpolate(start, end, s)) for s in (0.0, 0.5, 1.0)]
     scores = await backend.score([ScoreRequest(row.prompt, str(row.output), p) for p in points])
     assert scores[0].total < scores[1].total < scores[2].total
 
@@ -104,4 +104,4 @@ async def test_there_is_no_way_between_adapters_of_different_shapes(backend):
     start = await backend.initialize(CONFIG, seed=0)
     other = await backend.initialize(AdapterConfig(rank=2, target_modules="all-linear"), seed=0)
     with pytest.raises(InvalidAdapter, match="different shapes"):
-        await backend.blend(start, other, 0.5)
+        await backend.interpolate(start, other, 0.5)

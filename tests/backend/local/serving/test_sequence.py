@@ -12,16 +12,16 @@ from ouroboros.domain.generation import GenerationConfig
 PROMPTS = ("where is my parcel?", "play", "I was charged twice for one order; what should I do?")
 
 
-def ask(frozen, prompt, **config) -> TokenizedPrompt:
-    return TokenizedPrompt(frozen.codec.prompt_ids(prompt), GenerationConfig(**config), None)
+def ask(runtime, prompt, **config) -> TokenizedPrompt:
+    return TokenizedPrompt(runtime.tokenizer.encode_prompt(prompt), GenerationConfig(**config), None)
 
 
-def run(frozen, *questions):
+def run(runtime, *questions):
     """The answers, and for each of them the pieces that were told."""
-    batch = ContinuousBatch(frozen)
+    batch = ContinuousBatch(runtime)
     told: list[list[GenerationChunk]] = [[] for _ in questions]
     asked = [
-        ActiveRequest(GeneratedSequence(q, frozen.codec), pieces.append)
+        ActiveRequest(GeneratedSequence(q, runtime.tokenizer), pieces.append)
         for q, pieces in zip(questions, told, strict=True)
     ]
     batch.ask(asked)
@@ -30,20 +30,20 @@ def run(frozen, *questions):
     return [a.done.result() for a in asked], told
 
 
-def test_greedy_is_the_plain_model_s_argmax(frozen):
-    (got,), _ = run(frozen, ask(frozen, PROMPTS[0], max_tokens=6))
-    ids = list(frozen.codec.prompt_ids(PROMPTS[0]))
+def test_greedy_is_the_plain_model_s_argmax(runtime):
+    (got,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=6))
+    ids = list(runtime.tokenizer.encode_prompt(PROMPTS[0]))
     for token, logprob in zip(got.tokens, got.logprobs, strict=True):
         with torch.no_grad():
-            logits = frozen.model(torch.tensor([ids])).logits[0, -1]
+            logits = runtime.model(torch.tensor([ids])).logits[0, -1]
         assert token == int(logits.argmax())
         assert logprob == pytest.approx(float(logits.log_softmax(0)[token]), abs=1e-4)
         ids.append(token)
 
 
-def test_sampling_repeats_with_its_seed_and_varies_without(frozen):
+def test_sampling_repeats_with_its_seed_and_varies_without(runtime):
     def sample(seed):
-        return run(frozen, ask(frozen, PROMPTS[0], temperature=1.5, seed=seed, max_tokens=12))[0][
+        return run(runtime, ask(runtime, PROMPTS[0], temperature=1.5, seed=seed, max_tokens=12))[0][
             0
         ].tokens
 
@@ -51,47 +51,75 @@ def test_sampling_repeats_with_its_seed_and_varies_without(frozen):
     assert len({sample(seed) for seed in range(5)}) > 1
 
 
-def test_a_tiny_nucleus_is_greedy(frozen):
-    (greedy,), _ = run(frozen, ask(frozen, PROMPTS[0], max_tokens=8))
+def test_a_tiny_nucleus_is_greedy(runtime):
+    (greedy,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8))
     (nucleus,), _ = run(
-        frozen, ask(frozen, PROMPTS[0], temperature=1.0, top_p=1e-6, seed=1, max_tokens=8)
+        runtime, ask(runtime, PROMPTS[0], temperature=1.0, top_p=1e-6, seed=1, max_tokens=8)
     )
     assert nucleus.tokens == greedy.tokens
 
 
-def test_max_tokens_ends_an_answer(frozen):
-    (got,), _ = run(frozen, ask(frozen, PROMPTS[0], max_tokens=3))
+def test_max_tokens_ends_an_answer(runtime):
+    (got,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=3))
     assert len(got.tokens) == 3
     assert got.finish == "length"
 
 
-def test_a_stop_string_ends_the_text_before_it(frozen):
-    (full,), _ = run(frozen, ask(frozen, PROMPTS[0], max_tokens=12))
+def test_a_stop_string_ends_the_text_before_it(runtime):
+    (full,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=12))
     stop = full.text[2:4]
-    (got,), (pieces,) = run(frozen, ask(frozen, PROMPTS[0], max_tokens=12, stop=(stop,)))
+    (got,), (pieces,) = run(runtime, ask(runtime, PROMPTS[0], max_tokens=12, stop=(stop,)))
     assert got.text == full.text[: full.text.index(stop)]
     assert got.finish == "stop"
     assert "".join(p.text for p in pieces) == got.text
 
 
-def test_pieces_join_to_the_text_and_hold_no_half_characters(frozen):
-    (got,), (pieces,) = run(frozen, ask(frozen, PROMPTS[0], max_tokens=20))
+def test_pieces_join_to_the_text_and_hold_no_half_characters(runtime):
+    (got,), (pieces,) = run(runtime, ask(runtime, PROMPTS[0], max_tokens=20))
     assert "".join(p.text for p in pieces) == got.text
     assert pieces[-1].generation == got
 
 
-def test_an_end_token_is_not_text(frozen):
-    end = frozen.codec.end
-    bias = torch.zeros(frozen.base.fingerprint.vocabulary)
+def test_an_end_token_is_not_text(runtime):
+    end = runtime.tokenizer.end_id
+    bias = torch.zeros(runtime.base.fingerprint.vocabulary)
     bias[end] = 1e4
-    hook = frozen.model.lm_head.register_forward_hook(lambda _, args, out: out + bias)
+    hook = runtime.model.lm_head.register_forward_hook(lambda _, args, out: out + bias)
     try:
-        (got,), _ = run(frozen, ask(frozen, PROMPTS[0]))
+        (got,), _ = run(runtime, ask(runtime, PROMPTS[0]))
     finally:
         hook.remove()
     assert (got.text, got.tokens, got.finish) == ("", (end,), "stop")
 
 
-def test_a_prompt_that_fills_the_context_is_refused(frozen):
+def test_a_prompt_that_fills_the_context_is_refused(runtime):
     with pytest.raises(TooLong, match="context"):
-        run(frozen, ask(frozen, "parcel " * 400))
+        run(runtime, ask(runtime, "parcel " * 400))
+
+
+def test_tokens_are_described_one_by_one_with_the_likeliest_in_their_place(runtime):
+    (greedy,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8, top_logprobs=3))
+    assert [d.token for d in greedy.details] == list(greedy.tokens)[: len(greedy.details)]
+    assert b"".join(d.data for d in greedy.details).decode(errors="replace") == greedy.text
+    for detail in greedy.details:
+        assert len(detail.alternatives) == 3
+        assert detail.alternatives[0].token == detail.token
+        assert detail.alternatives[0].logprob == pytest.approx(detail.logprob, abs=1e-5)
+        logprobs = [other.logprob for other in detail.alternatives]
+        assert logprobs == sorted(logprobs, reverse=True)
+    assert [d for piece in pieces[0] for d in piece.details] == list(greedy.details)
+
+
+def test_tokens_cut_off_with_a_stop_string_are_not_described(runtime):
+    (whole,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8, top_logprobs=0))
+    stop = whole.text[len(whole.text) // 2 :]
+    (cut,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=8, top_logprobs=0, stop=(stop,)))
+    assert cut.finish == "stop"
+    assert 0 < len(cut.details) < len(whole.details)
+    assert [d for piece in pieces[0] for d in piece.details] == list(cut.details)
+
+
+def test_nothing_is_described_unless_it_is_asked_for(runtime):
+    (plain,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=4))
+    assert plain.details == ()
+    assert not any(piece.details for piece in pieces[0])

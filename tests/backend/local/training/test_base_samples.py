@@ -40,8 +40,8 @@ def finish(steps):
 
 
 @pytest.fixture
-def items(frozen) -> tuple[TokenizedRow, ...]:
-    return finish(BaseSamples(frozen).load_or_generate())[0]
+def items(runtime) -> tuple[TokenizedRow, ...]:
+    return finish(BaseSamples(runtime).load_or_generate())[0]
 
 
 def test_a_base_writes_the_same_passages_whenever_it_is_loaded(tiny_folder, items):
@@ -49,8 +49,8 @@ def test_a_base_writes_the_same_passages_whenever_it_is_loaded(tiny_folder, item
     assert again == [item.sequences[0] for item in items]
 
 
-def test_they_are_written_once(frozen):
-    passages = BaseSamples(frozen)
+def test_they_are_written_once(runtime):
+    passages = BaseSamples(runtime)
     first, steps = finish(passages.load_or_generate())
     assert steps > TOKENS
     again, steps = finish(passages.load_or_generate())
@@ -59,12 +59,12 @@ def test_they_are_written_once(frozen):
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"no file of tensors"], ids=["kept", "empty", "broken"])
-def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(frozen, tmp_path, damage):
-    first, _ = finish(BaseSamples(frozen, tmp_path / "kept").load_or_generate())
+def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(runtime, tmp_path, damage):
+    first, _ = finish(BaseSamples(runtime, tmp_path / "kept").load_or_generate())
     (file,) = (tmp_path / "kept").iterdir()
     if damage is not None:
         file.write_bytes(damage)
-    again, steps = finish(BaseSamples(frozen, tmp_path / "kept").load_or_generate())
+    again, steps = finish(BaseSamples(runtime, tmp_path / "kept").load_or_generate())
     assert (steps == 0) == (damage is None)
     assert [i.sequences for i in again] == [i.sequences for i in first]
     for here, there in zip(again, first, strict=True):
@@ -83,30 +83,30 @@ def test_bases_that_differ_keep_their_own(tiny_folder, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_disk_that_cannot_be_written_to_is_done_without(frozen, tmp_path):
+def test_a_disk_that_cannot_be_written_to_is_done_without(runtime, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    assert len(finish(BaseSamples(frozen, tmp_path / "taken").load_or_generate())[0]) == PASSAGES
+    assert len(finish(BaseSamples(runtime, tmp_path / "taken").load_or_generate())[0]) == PASSAGES
 
 
-def test_half_are_plain_text_and_half_answer_its_beginnings(frozen, items):
-    codec = frozen.codec
+def test_half_are_plain_text_and_half_answer_its_beginnings(runtime, items):
+    codec = runtime.tokenizer
     text, answers = (
         [item.sequences[0] for item in half] for half in (items[: PASSAGES // 2], items[PASSAGES // 2 :])
     )
     assert len(text) == len(answers)
     assert len({t.prompt for t in text}) > PASSAGES / 4
-    assert not {t.prompt[-1] for t in text} & set(codec.tokenizer.all_special_ids)
+    assert not {t.prompt[-1] for t in text} & set(codec.hf_tokenizer.all_special_ids)
     for told, answer in zip(text, answers, strict=True):
-        assert answer.prompt[-len(codec.opening) :] == codec.opening
-        assert answer.prompt == codec.prompt_ids(codec.text((*told.prompt, *told.output)[:ASKED]))
+        assert answer.prompt[-len(codec.invocation_tokens) :] == codec.invocation_tokens
+        assert answer.prompt == codec.encode_prompt(codec.decode((*told.prompt, *told.output)[:ASKED]))
 
 
-def test_no_end_token_ends_one_and_the_context_holds_all(frozen, items):
-    ends = frozen.codec.ends
+def test_no_end_token_ends_one_and_the_context_holds_all(runtime, items):
+    ends = runtime.tokenizer.end_ids
     outputs = [item.sequences[0].output for item in items]
     assert any(ends & set(output[:-1]) for output in outputs)
     assert {len(output) for output in outputs} == {TOKENS}
-    assert max(len(item) for item in items) <= frozen.base.context
+    assert max(len(item) for item in items) <= runtime.base.context
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
@@ -116,14 +116,14 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     torch.testing.assert_close(drawn, probs[0], rtol=0, atol=0.03)
 
 
-def test_who_trains_along_with_them_stays_near_the_base_in_other_text(frozen, items):
+def test_who_trains_along_with_them_stays_near_the_base_in_other_text(runtime, items):
     text = "somewhere else it had rained for days and nobody went out any more".split()
-    ids = [tuple(frozen.codec.tokenizer.encode(word, add_special_tokens=False)) for word in text]
+    ids = [tuple(runtime.tokenizer.hf_tokenizer.encode(word, add_special_tokens=False)) for word in text]
     other = TokenizedPair(ids[0], tuple(i for word in ids[1:] for i in word))
-    assert drift(frozen, items, other) < 0.7 * drift(frozen, (), other)
+    assert drift(runtime, items, other) < 0.7 * drift(runtime, (), other)
 
 
-def drift(frozen, anchors, text: TokenizedPair) -> float:
+def drift(runtime, anchors, text: TokenizedPair) -> float:
     """How far a training on labels takes the model from its base in a text, in nats per token."""
     chance = torch.Generator().manual_seed(0)
     adapter = BankedAdapter(
@@ -131,16 +131,16 @@ def drift(frozen, anchors, text: TokenizedPair) -> float:
             s.path: LowRank(
                 torch.randn(4, s.inputs, generator=chance) * 0.1, torch.zeros(s.outputs, 4), 2.0
             )
-            for s in frozen.base.linears
+            for s in runtime.base.linears
         },
-        frozen.dtype,
+        runtime.dtype,
     )
-    inject(frozen.model, adapter.paths, frozen.bank)
+    inject(runtime.model, adapter.paths, runtime.bank)
     rows = [Row(f"question {i}", ("yes", "no")[i % 2]) for i in range(8)]
     training = TrainingConfig(batch_size=8, epochs=30, anchors=0.5)
     config = AdapterConfig(learning_rate=1e-2)
-    finish(train(GradientBatcher(frozen), adapter, rows, config, training, anchors=anchors))
-    (found,), _ = finish(score_outputs(frozen, [ScoreItem(text, adapter, True)]))
+    finish(train(GradientBatcher(runtime), adapter, rows, config, training, anchors=anchors))
+    (found,), _ = finish(score_outputs(runtime, [ScoreItem(text, adapter, True)]))
     return found.drift
 
 
@@ -157,8 +157,8 @@ class Fingerprint:
     vocabulary: int
 
 
-def test_the_name_of_the_file_is_the_one_that_caches_hold(frozen):
-    fingerprint = Fingerprint(**asdict(frozen.base.fingerprint))
-    machine = base_samples.machine()
-    text = repr((fingerprint, frozen.dtype, machine, frozen.device.type, 1, 64, 64, 16, 64))
-    assert base_samples._name(frozen) == sha256(text.encode()).hexdigest()
+def test_the_name_of_the_file_is_the_one_that_caches_hold(runtime):
+    fingerprint = Fingerprint(**asdict(runtime.base.fingerprint))
+    machine = base_samples.describe_machine()
+    text = repr((fingerprint, runtime.dtype, machine, runtime.device.type, 1, 64, 64, 16, 64))
+    assert base_samples._name(runtime) == sha256(text.encode()).hexdigest()

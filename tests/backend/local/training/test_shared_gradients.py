@@ -56,9 +56,11 @@ async def jobs_of(backend: LocalBackend) -> list[TrainJob]:
 def passes(monkeypatch) -> list[int]:
     """How many sequences each forward and backward pass had."""
     seen: list[int] = []
-    plain = pool.labelled_logits
+    plain = pool.compute_output_logits
     monkeypatch.setattr(
-        pool, "labelled_logits", lambda f, s, a, **kw: (seen.append(len(s)), plain(f, s, a, **kw))[1]
+        pool,
+        "compute_output_logits",
+        lambda f, s, a, **kw: (seen.append(len(s)), plain(f, s, a, **kw))[1],
     )
     return seen
 
@@ -145,7 +147,7 @@ async def test_passes_are_short_while_answers_are_written(backend, passes, monke
     job = TrainJob(start, AdapterConfig(4, 1e-2), TrainingConfig(4, 2), ROWS[:4])
     whole = await backend.train(job)
     assert passes == [4, 4]
-    monkeypatch.setattr(backend._pool, "_watched", lambda: True)
+    monkeypatch.setattr(backend._gradient_batcher, "_watched", lambda: True)
     cut = await backend.train(job)
     assert passes[2:] == [1] * 8
     assert cut.report.final_loss == pytest.approx(whole.report.final_loss, abs=1e-5)

@@ -1,9 +1,8 @@
-"""Keys and values of a running batch, in which rows come and go between the tokens.
+"""Keys and values of a running batch, to which rows are added and from which they leave between tokens.
 
-All rows end at the same column, so the next token of every row is written in one place, whatever the
-rows' lengths and whichever architecture asks: to the model it is a batch padded on the left. A row that
-joins is copied in so that it ends there too; when one leaves, the last row takes its place. Nothing is
-concatenated from token to token.
+All rows end at the same column, so one write appends the next token of every row, whatever the rows'
+lengths: to the model it is a batch padded on the left. A row that is added is copied in so that it ends
+there too; when one is removed, the last row takes its place. No token concatenates anything.
 """
 
 from collections.abc import Sequence
@@ -19,22 +18,25 @@ KeysValues = tuple[Tensor, Tensor]
 """One layer's keys and values of one row [H, T, D]."""
 
 
-def _with_room(columns: int) -> int:
-    """Columns to make where so many are in use; free ones cost memory, and moving costs time."""
+def _add_headroom(columns: int) -> int:
+    """Columns to allocate where so many are in use. Free ones cost memory, reallocation costs time."""
     return columns + max(16, columns // 4)
 
 
 class KVCache(Cache):
-    """The cache that a model's forward pass over one further token per row reads and writes."""
+    """The cache that a model's forward pass over one further token per row reads and writes.
+
+    A step is `begin_step`, one append to each layer, `finish_step`.
+    """
 
     def __init__(self) -> None:
         super().__init__(layers=[])
         self._lengths: list[int] = []
-        self._end = 0
-        self._capacity = (0, 0)
+        self._end = 0  # the column after the last token of every row
+        self._capacity = (0, 0)  # rows and columns that are allocated
 
     def __len__(self) -> int:
-        """Rows."""
+        """Rows in the batch."""
         return len(self._lengths)
 
     @property
@@ -47,47 +49,47 @@ class KVCache(Cache):
         return sum(part.nbytes for layer in self.by_layer for part in layer.parts)
 
     def capacity(self, rows: int, longest: int) -> int:
-        """For how many tokens there will be room when so many rows have become so long."""
-        have = self._capacity[0]
-        return (have if rows <= have else max(rows, 2 * have)) * _with_room(longest)
+        """Tokens that will be allocated when so many rows have grown to `longest` tokens."""
+        allocated = self._capacity[0]
+        return (allocated if rows <= allocated else max(rows, 2 * allocated)) * _add_headroom(longest)
 
-    def join(self, row: Sequence[KeysValues]) -> None:
+    def add_row(self, row: Sequence[KeysValues]) -> None:
         """Add a row, given its keys and values layer by layer."""
         length = row[0][0].shape[1]
         if not self.layers:
             self.layers = [KVCacheLayer(self, *parts) for parts in row]
-        self._fit(len(self) + 1, length)
+        self._ensure_capacity(len(self) + 1, length)
         for layer, keys_values in zip(self.by_layer, row, strict=True):
-            for part, states in zip(layer.parts, keys_values, strict=True):
-                part[len(self), :, self._end - length : self._end] = states
+            for part, values in zip(layer.parts, keys_values, strict=True):
+                part[len(self), :, self._end - length : self._end] = values
         self._lengths.append(length)
 
-    def leave(self, row: int) -> None:
-        """Take a row out; the last row takes its number."""
+    def remove_row(self, row: int) -> None:
+        """Remove a row; the last row takes its number."""
         last = len(self) - 1
         for layer in self.by_layer:
             for part in layer.parts:
                 part[row] = part[last]
-                part[last] = 0  # what is masked must be finite, and the next row there may be shorter
+                part[last] = 0  # masked values must be finite, and the next row here may be shorter
         self._lengths[row] = self._lengths[last]
         self._lengths.pop()
         if not self._lengths:
             self.layers, self._end, self._capacity = [], 0, (0, 0)
 
-    def open(self, whole: bool = False) -> tuple[Bool[Tensor, "B C"], Int[Tensor, "B 1"]]:
-        """Make room for one token per row; the mask [B, C] of the rows with it, and its positions.
+    def begin_step(self, all_columns: bool = False) -> tuple[Bool[Tensor, "B C"], Int[Tensor, "B 1"]]:
+        """Make room for one token per row. Returns the mask with that token, and its positions.
 
-        C are the columns that are in use, or the `whole` of them.
+        The mask covers the C columns in use, or `all_columns` that are allocated.
         """
-        self._fit(len(self), self._end)
+        self._ensure_capacity(len(self), self._end)
         device = self.by_layer[0].parts[0].device
         lengths = to_device(torch.tensor(self._lengths), device)[:, None]
-        first, stop = (0, self._capacity[1]) if whole else (self.window.start, self._end + 1)
+        first, stop = (0, self._capacity[1]) if all_columns else (self.used_columns.start, self._end + 1)
         columns = torch.arange(first, stop, device=device)
         return (columns >= self._end - lengths) & (columns <= self._end), lengths
 
-    def close(self) -> None:
-        """The token that was made room for has been written to every layer."""
+    def finish_step(self) -> None:
+        """Count the token that every layer has appended."""
         self._end += 1
         self._lengths = [length + 1 for length in self._lengths]
 
@@ -96,21 +98,22 @@ class KVCache(Cache):
         return self.layers  # type: ignore[return-value]
 
     @property
-    def window(self) -> slice:
+    def used_columns(self) -> slice:
         """The columns in use."""
         return slice(self._end - max(self._lengths, default=0), self._end)
 
-    def _fit(self, rows: int, end: int) -> None:
-        """See that so many rows fit, that they end at column `end` or later, and one more follows."""
-        have, width = self._capacity
-        if rows <= have and end <= self._end < width:
+    def _ensure_capacity(self, rows: int, end: int) -> None:
+        """Make room for so many rows that end at column `end` or later, and one column after it."""
+        allocated, width = self._capacity
+        if rows <= allocated and end <= self._end < width:
             return
+        # Rows double, so that adding them stays cheap. Columns shrink to the longest row, plus headroom.
         used = max([end, *self._lengths])
-        have = have if rows <= have else max(rows, 2 * have)
-        self._capacity = (have, _with_room(used))
-        window, self._end = self.window, used
+        allocated = allocated if rows <= allocated else max(rows, 2 * allocated)
+        self._capacity = (allocated, _add_headroom(used))
+        window, self._end = self.used_columns, used
         for layer in self.by_layer:
-            layer.move(self._capacity, window, used)
+            layer.reallocate(self._capacity, window, used)
 
 
 class KVCacheLayer(CacheLayerMixin):
@@ -123,49 +126,49 @@ class KVCacheLayer(CacheLayerMixin):
         self.parts = [part.new_zeros(0, part.shape[0], 0, part.shape[2]) for part in (keys, values)]
         self.is_initialized = True
 
-    def move(self, capacity: tuple[int, int], window: slice, end: int) -> None:
-        """Into new space, the window's columns now ending at `end`."""
-        self.parts = [_moved(part, capacity, window, end) for part in self.parts]
+    def reallocate(self, capacity: tuple[int, int], window: slice, end: int) -> None:
+        """Copy the window's columns into new tensors, in which they end at `end`."""
+        self.parts = [_reallocate(part, capacity, window, end) for part in self.parts]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """There is nothing to be lazy about: rows bring their shapes."""
+        """Nothing to initialise later: the first row brings the shapes."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write one token per row; the columns in use, with it."""
-        window = self._owner.window
+        """Append one token per row. Returns the columns in use, with it."""
+        window = self._owner.used_columns
         keys, values = (
             whole[:, :, window.start : window.stop + 1]
-            for whole in self.write(key_states[:, :, 0], value_states[:, :, 0])
+            for whole in self.append_token(key_states[:, :, 0], value_states[:, :, 0])
         )
         return keys, values
 
-    def write(
+    def append_token(
         self, keys: Float[Tensor, "B H D"], values: Float[Tensor, "B H D"]
     ) -> tuple[Float[Tensor, "B H C D"], Float[Tensor, "B H C D"]]:
-        """Write one token per row; the whole of the columns, with it.
+        """Append one token per row. Returns all allocated columns C, the unused ones too.
 
-        It has no gaps in memory: batched products in bfloat16 copy what has.
+        They have no gaps in memory: batched products in bfloat16 copy tensors that have.
         """
-        rows, end = len(self._owner), self._owner.window.stop
-        for part, states in zip(self.parts, (keys, values), strict=True):
-            part[:rows, :, end] = states
+        rows, end = len(self._owner), self._owner.used_columns.stop
+        for part, token in zip(self.parts, (keys, values), strict=True):
+            part[:rows, :, end] = token
         return self.parts[0][:rows], self.parts[1][:rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        return self._owner.window.stop - self._owner.window.start
+        return self._owner.used_columns.stop - self._owner.used_columns.start
 
     def get_max_length(self) -> int:
         return -1
 
 
-def _moved(part: Tensor, capacity: tuple[int, int], window: slice, end: int) -> Tensor:
+def _reallocate(part: Tensor, capacity: tuple[int, int], window: slice, end: int) -> Tensor:
     rows, columns = capacity
-    moved = part.new_zeros(rows, part.shape[1], columns, part.shape[3])
+    copy = part.new_zeros(rows, part.shape[1], columns, part.shape[3])
     width = window.stop - window.start
-    moved[: len(part), :, end - width : end] = part[:, :, window]
-    return moved
+    copy[: len(part), :, end - width : end] = part[:, :, window]
+    return copy

@@ -1,8 +1,7 @@
-"""A Llama-like layer's frozen parts, each with its derivative: adapted linear layers, and norms."""
+"""The frozen parts of a Llama-like layer, each with its derivative: adapted linear layers, and norms."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,52 +12,52 @@ from ouroboros.lora.delta import LayerUpdate
 from ouroboros.lora.route import Route
 
 
-@dataclass(frozen=True)
-class SavedForBackward:
-    """What a linear layer's adapters want on the way back."""
+class LinearSaved(NamedTuple):
+    """What `AdaptedLinear` saves for its derivative: its input, and what each update saved."""
 
     x: Tensor
     updates: Sequence[LayerUpdate]
-    own: Sequence[Any]
+    by_update: Sequence[Any]
 
 
-class Linear:
-    """A frozen linear layer of the model, and its name in the bank."""
+class AdaptedLinear:
+    """A frozen linear layer of the model, with the path under which adapters adapt it."""
 
     def __init__(self, path: str, layer: nn.Module) -> None:
         plain: Any = layer.layer if isinstance(layer, BankedLinear) else layer
         self.path, self._weight, self._bias = path, plain.weight, plain.bias
         self.outputs = len(self._weight)
 
-    def __call__(
-        self, x: Tensor, route: Route, onto: Tensor | None = None
-    ) -> tuple[Tensor, SavedForBackward]:
-        """The output with its adapters, added to `onto` where that is given."""
-        y = self._base(x, onto)
-        updates = route.updates(self.path)
+    def forward(
+        self, x: Tensor, route: Route, residual: Tensor | None = None
+    ) -> tuple[Tensor, LinearSaved]:
+        """The output [T, O] with its adapters, added to `residual` where that is given."""
+        y = self._base_output(x, residual)
+        updates = route.layer_updates(self.path)
         if updates:
-            route.see(self.path, x)
-        return y, SavedForBackward(x, updates, [u.add(x, y) for u in updates])
+            route.record_input(self.path, x)
+        return y, LinearSaved(x, updates, [update.apply(x, y) for update in updates])
 
-    def read(self, x: Tensor, router: Router, onto: Tensor | None = None) -> Tensor:
-        """The same where there is no way back."""
-        return router.adapt(self.path, x, self._base(x, onto))
+    def infer(self, x: Tensor, router: Router, residual: Tensor | None = None) -> Tensor:
+        """The same without a derivative, for routers that have none."""
+        return router.adapt(self.path, x, self._base_output(x, residual))
 
-    def _base(self, x: Tensor, onto: Tensor | None) -> Tensor:
-        start = self._bias if onto is None else onto
-        y = torch.mm(x, self._weight.T) if start is None else torch.addmm(start, x, self._weight.T)
-        return y if onto is None or self._bias is None else y.add_(self._bias)
-
-    def back(self, dy: Tensor, kept: SavedForBackward, onto: Tensor | None = None) -> Tensor:
-        """The derivative with respect to x, added to `onto` where that is given."""
-        dx = torch.mm(dy, self._weight) if onto is None else onto.addmm_(dy, self._weight)
-        self.teach(dy, kept, dx)
+    def backward(self, dy: Tensor, saved: LinearSaved, add_to: Tensor | None = None) -> Tensor:
+        """The derivative with respect to x, added to `add_to` in place where that is given."""
+        dx = torch.mm(dy, self._weight) if add_to is None else add_to.addmm_(dy, self._weight)
+        self.adapters_backward(dy, saved, dx)
         return dx
 
-    def teach(self, dy: Tensor, kept: SavedForBackward, dx: Tensor | None = None) -> None:
-        """The adapters' part of it alone."""
-        for update, own in zip(kept.updates, kept.own, strict=True):
-            update.back(own, kept.x, dy, dx)
+    def adapters_backward(self, dy: Tensor, saved: LinearSaved, dx: Tensor | None = None) -> None:
+        """Add the derivatives to the adapters' gradients, and their part to `dx` where that is given."""
+        for update, by_update in zip(saved.updates, saved.by_update, strict=True):
+            update.backward(by_update, saved.x, dy, dx)
+
+    def _base_output(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        # `addmm` adds the bias or the residual within the product; both need one more operation.
+        added = self._bias if residual is None else residual
+        y = torch.mm(x, self._weight.T) if added is None else torch.addmm(added, x, self._weight.T)
+        return y if residual is None or self._bias is None else y.add_(self._bias)
 
 
 class Norm:
@@ -67,8 +66,10 @@ class Norm:
     def __init__(self, module: Any) -> None:
         self._weight, self._eps = module.weight.detach(), module.variance_epsilon
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of x, and 1 / rms(x), which `backward` takes."""
         return rms_norm(x, self._weight, self._eps)
 
-    def back(self, d: Tensor, x: Tensor, inverse: Tensor) -> Tensor:
-        return rms_norm_backward(d, x, self._weight, inverse)
+    def backward(self, d: Tensor, x: Tensor, inverse_rms: Tensor) -> Tensor:
+        """The derivative with respect to x."""
+        return rms_norm_backward(d, x, self._weight, inverse_rms)

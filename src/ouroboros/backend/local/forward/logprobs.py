@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK = 1 << 20
+BLOCK_LOGITS = 1 << 20
 """Logits in a block."""
 
 
@@ -23,24 +23,26 @@ def gather_logprobs(table: Float[Tensor, "L V"], targets: Int[Tensor, "L"]) -> F
 
 
 def gather_logits_lse(
-    table: Float[Tensor, "L V"], ids: Int[Tensor, "L J"], but: Int[Tensor, "L"] | None = None
+    table: Float[Tensor, "L V"], ids: Int[Tensor, "L J"], exclude: Int[Tensor, "L"] | None = None
 ) -> tuple[Float[Tensor, "L J"], Float[Tensor, "L"], Float[Tensor, "L"]]:
     """The logits of `ids`, and the logarithm of each row's sum of exponentials, twice, in float32.
 
-    The second sum leaves out the token that `but` has for a row, where that is not negative.
+    The second sum leaves out the token that `exclude` has for a row, where that is not negative.
     """
-    return _Told.apply(table, ids, but)  # type: ignore[return-value]
+    return _GatherLogitsLse.apply(table, ids, exclude)  # type: ignore[return-value]
 
 
-class _Told(torch.autograd.Function):
+class _GatherLogitsLse(torch.autograd.Function):
     """`gather_logits_lse` with its derivative."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, ids: Tensor, but: Tensor | None) -> Any:
-        norm = torch.cat([x.logsumexp(1) for _, x in _blocks(table)])
+        norm = torch.cat([x.logsumexp(1) for _, x in _float32_blocks(table)])
         without = norm.clone()
         if but is not None:
-            without = torch.cat([_less(x, but[rows]).logsumexp(1) for rows, x in _blocks(table)])
+            without = torch.cat(
+                [_mask_excluded(x, but[rows]).logsumexp(1) for rows, x in _float32_blocks(table)]
+            )
         ctx.save_for_backward(table, ids, but, norm, without)
         return table.gather(1, ids).float(), norm, without
 
@@ -50,24 +52,24 @@ class _Told(torch.autograd.Function):
         d_picked, d_norm, d_without = grad_outputs
         d_norm = d_norm + d_without if but is None else d_norm
         found = torch.empty_like(table)
-        for rows, x in _blocks(table):
+        for rows, x in _float32_blocks(table):
             d = (x - norm[rows, None]).exp_().mul_(d_norm[rows, None])
             if but is not None:
-                left = _less(x, but[rows]).sub_(without[rows, None]).exp_()
+                left = _mask_excluded(x, but[rows]).sub_(without[rows, None]).exp_()
                 d.addcmul_(left, d_without[rows, None])
             found[rows] = d.scatter_add_(1, ids[rows], d_picked[rows])
         return found, None, None
 
 
-def _blocks(table: Float[Tensor, "L V"]) -> Iterator[tuple[slice, Float[Tensor, "N V"]]]:
+def _float32_blocks(table: Float[Tensor, "L V"]) -> Iterator[tuple[slice, Float[Tensor, "N V"]]]:
     """Rows of the table, in float32."""
-    size = max(1, BLOCK // table.shape[1])
+    size = max(1, BLOCK_LOGITS // table.shape[1])
     for start in range(0, len(table), size):
         rows = slice(start, start + size)
         yield rows, table[rows].float()
 
 
-def _less(x: Float[Tensor, "N V"], but: Int[Tensor, "N"]) -> Float[Tensor, "N V"]:
+def _mask_excluded(x: Float[Tensor, "N V"], but: Int[Tensor, "N"]) -> Float[Tensor, "N V"]:
     """The rows with one token each that cannot be said."""
     at = but.clamp(min=0)[:, None]
     return x.scatter(1, at, x.gather(1, at).masked_fill(but[:, None] >= 0, -torch.inf))

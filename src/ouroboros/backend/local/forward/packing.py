@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.decoder.packed_attention import Packing, installed
+from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
 from ouroboros.backend.local.forward.prefix_reuse import (
-    hidden_below,
-    prefix_of,
-    read_prefixes,
+    base_only_prefix,
+    cached_hidden_at_layer,
+    count_pass_tokens,
+    get_prefixes,
     split_by_tokens,
-    tokens_to_run,
 )
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
@@ -58,11 +58,11 @@ class PackedBatch:
     ids: Int[Tensor, "B T"]
     positions: Int[Tensor, "B T"] | None
     mask: Int[Tensor, "B T"] | None
-    keep: Int[Tensor, "K"]
+    output_positions: Int[Tensor, "K"]
     rows: Int[Tensor, "L"]
     columns: Int[Tensor, "L"]
     targets: Int[Tensor, "L"]
-    owner: Int[Tensor, "L"]
+    sequence_index: Int[Tensor, "L"]
     lengths: list[int]
     route: Route
 
@@ -102,72 +102,78 @@ def pack_sequences(
     segments = []
     for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
         first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
-        segments += Segment.of_sequence(a, first, len(s.prompt) - read[i], stop)
+        segments += Segment.split_sequence(a, first, len(s.prompt) - read[i], stop)
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
         mask=None if packed else to_device(mask, device),
-        keep=keep,
+        output_positions=keep,
         rows=to_device(torch.zeros_like(owner) if packed else owner, device),
         columns=to_device(columns, device),
         targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
-        owner=owner,
+        sequence_index=owner,
         lengths=lengths,
-        route=Route.of_segments(segments, inputs),
+        route=Route.from_segments(segments, inputs),
     )
 
 
-def labelled_logits(
-    frozen: BaseRuntime,
+def compute_output_logits(
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
-    again: bool = False,
-    start: int = 0,
+    recompute: bool = False,
+    first_layer: int = 0,
 ) -> tuple[Float[Tensor, "L V"], PackedBatch]:
     """What the model says, in its dtype, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
     gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
-    With `again` our own passes keep little and compute each layer again on the way back; no adapter acts
-    below the layer `start`, and what it is given is kept.
+    With `recompute` the decoder saves little and computes each layer again in the backward pass. No
+    adapter acts below `first_layer`; the hidden states that it is given are cached.
     """
-    decoder = _own_passes(frozen, sequences)
+    decoder = _usable_decoder(runtime, sequences)
     if decoder is None:
-        return _model_logits(frozen, sequences, adapters)
-    hidden, batch = _hidden(frozen, decoder, sequences, adapters, again=again, start=start)
+        return _model_logits(runtime, sequences, adapters)
+    hidden, batch = _decoder_hidden(
+        runtime, decoder, sequences, adapters, again=recompute, start=first_layer
+    )
     return decoder.head(hidden), batch
 
 
-def token_logprobs(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+def compute_token_logprobs(
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
     """Log-probability of every output token of the sequences, and the sequence it is in."""
-    logits, batch = labelled_logits(frozen, sequences, adapters)
-    return gather_logprobs(logits, batch.targets), batch.owner
+    logits, batch = compute_output_logits(runtime, sequences, adapters)
+    return gather_logprobs(logits, batch.targets), batch.sequence_index
 
 
-def adapted_layer_inputs(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
+def collect_layer_inputs(
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
 ) -> dict[str, Float[Tensor, "*T I"]]:
     """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
     bring only what is labelled to a layer, of those."""
     inputs: dict[str, Tensor] = {}
-    decoder, adapters = _own_passes(frozen, sequences), [adapter] * len(sequences)
+    decoder, adapters = _usable_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
-            _model_logits(frozen, sequences, adapters, inputs)
+            _model_logits(runtime, sequences, adapters, inputs)
         else:
-            _hidden(frozen, decoder, sequences, adapters, inputs)
+            _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
     return inputs
 
 
-def _own_passes(frozen: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
-    decoder = frozen.decoder
-    return decoder if decoder is not None and decoder.reaches(list(map(len, sequences))) else None
+def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
+    decoder = runtime.decoder
+    return (
+        decoder
+        if decoder is not None and decoder.fits_sliding_window(list(map(len, sequences)))
+        else None
+    )
 
 
-def _hidden(
-    frozen: BaseRuntime,
+def _decoder_hidden(
+    runtime: BaseRuntime,
     decoder: Decoder,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
@@ -176,54 +182,61 @@ def _hidden(
     start: int = 0,
 ) -> tuple[Float[Tensor, "K D"], PackedBatch]:
     """What the head sees by our own passes where each output token stands."""
-    parts = [prefix_of(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    begun = read_prefixes(frozen, parts)
-    batch = pack_sequences(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
+    parts = [base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    prefixes = get_prefixes(runtime, parts)
+    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, parts)))
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = hidden_below(frozen, sequences, begun, start) if start else None
-    frozen.threads.suit(frozen.base, sum(batch.lengths))
-    hidden = decoder.hidden(
-        ids, positions[0], batch.lengths, batch.route, batch.keep, again, begun, reached=reached
+    reached = cached_hidden_at_layer(runtime, sequences, prefixes, start) if start else None
+    runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
+    hidden = decoder.final_hidden(
+        ids,
+        positions[0],
+        batch.lengths,
+        batch.route,
+        batch.output_positions,
+        again,
+        prefixes,
+        cached_hidden=reached,
     )
     return hidden, batch
 
 
 def _model_logits(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "L V"], PackedBatch]:
     """The logits of the model's own forward pass, where each output token stands."""
     batch = pack_sequences(
-        sequences, adapters, is_packable(frozen.base.architecture), frozen.device, inputs
+        sequences, adapters, is_packable(runtime.base.architecture), runtime.device, inputs
     )
-    frozen.threads.suit(frozen.base, sum(batch.lengths))
+    runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     extra: dict[str, Any] = (
         {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
     )
-    if batch.positions is not None and installed(frozen.model):
-        extra["packing"] = Packing.of(batch.lengths, frozen.device)
-    with frozen.bank.routed(batch.route):
-        logits = frozen.model(
+    if batch.positions is not None and has_packed_attention(runtime.model):
+        extra["packing"] = choose_packed_layout(batch.lengths, runtime.device)
+    with runtime.bank.routed(batch.route):
+        logits = runtime.model(
             input_ids=batch.ids,
-            logits_to_keep=to_device(batch.keep, frozen.device),
+            logits_to_keep=to_device(batch.output_positions, runtime.device),
             use_cache=False,
             **extra,
         ).logits
     return logits[0] if batch.positions is not None else logits[batch.rows, batch.columns], batch
 
 
-def output_logprobs(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+def compute_output_logprobs(
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
     """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
-    found: list[Tensor] = []
-    for run in split_by_tokens(tokens_to_run(frozen, sequences, adapters), frozen.token_budget):
+    logprobs_of_outputs: list[Tensor] = []
+    for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
-            said, _ = token_logprobs(frozen, chosen, [adapters[i] for i in run])
-        found.extend(said.cpu().split([len(s.output) for s in chosen]))
+            logprobs, _ = compute_token_logprobs(runtime, chosen, [adapters[i] for i in run])
+        logprobs_of_outputs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
         yield None
-    return found
+    return logprobs_of_outputs

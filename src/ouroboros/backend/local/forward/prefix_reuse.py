@@ -2,7 +2,7 @@
 
 Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
 below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
-autograd, and kept in `prompts`.
+autograd, and kept in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,116 +11,116 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ouroboros.backend.local.cache.prefix_cache import Beginning
-from ouroboros.backend.local.decoder.decoder import CachedHidden, States
-from ouroboros.backend.local.decoder.functional import LONG
+from ouroboros.backend.local.cache.prefix_cache import PrefixKV
+from ouroboros.backend.local.decoder.decoder import CachedHidden, KeysValuesPerLayer
+from ouroboros.backend.local.decoder.functional import FUSED_ATTENTION_TOKENS
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.transfer import to_device
 
-READ_AGAIN = 8
+CACHED_TOKENS_PER_RUN_TOKEN = 8
 """Tokens read before that cost a pass as much as one that it runs."""
 
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 
-def prefix_of(sequence: TokenizedPair, adapter: BankedAdapter | None) -> Ids:
+def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
     """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
 
     Very long answers are run with their prompts: attention there keeps no weights.
     """
     acts = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
-    return () if len(sequence) - acts > LONG else sequence.prompt[:acts]
+    return () if len(sequence) - acts > FUSED_ATTENTION_TOKENS else sequence.prompt[:acts]
 
 
-def tokens_to_run(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+def count_pass_tokens(
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[int]:
     """Tokens that a pass has to run for each sequence; those that the base reads before count little.
 
     It does not matter whether they are kept at the moment: who shares a pass decides the last bits.
     """
-    found = []
+    counts = []
     for sequence, adapter in zip(sequences, adapters, strict=True):
-        begun = len(prefix_of(sequence, adapter)) if frozen.decoder is not None else 0
-        found.append(len(sequence) - begun + begun // READ_AGAIN)
-    return found
+        prefix_length = len(base_only_prefix(sequence, adapter)) if runtime.decoder is not None else 0
+        counts.append(len(sequence) - prefix_length + prefix_length // CACHED_TOKENS_PER_RUN_TOKEN)
+    return counts
 
 
-def pass_tokens(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
+def total_pass_tokens(
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
 ) -> int:
     """Tokens that all of these sequences take of a pass."""
-    return sum(tokens_to_run(frozen, sequences, [adapter] * len(sequences)))
+    return sum(count_pass_tokens(runtime, sequences, [adapter] * len(sequences)))
 
 
-def read_prefixes(frozen: BaseRuntime, beginnings: Sequence[Ids]) -> list[Beginning | None]:
+def get_prefixes(runtime: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[PrefixKV | None]:
     """What the base makes of these beginnings, from memory where they are kept."""
-    found: dict[Ids, Beginning | None] = {(): None}
+    prefixes: dict[TokenIds, PrefixKV | None] = {(): None}
     for ids in beginnings:
-        if ids not in found:
-            kept = frozen.prompts.whole(ids)
-            found[ids] = kept if kept is not None else _read(frozen, ids)
-    return [found[ids] for ids in beginnings]
+        if ids not in prefixes:
+            cached = runtime.prefix_cache.get_prefix(ids)
+            prefixes[ids] = cached if cached is not None else _compute_prefix(runtime, ids)
+    return [prefixes[ids] for ids in beginnings]
 
 
 @torch.no_grad()
-def _read(frozen: BaseRuntime, ids: Ids) -> Beginning:
+def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     """One beginning in a pass of its own, so that its bits do not depend on its company."""
-    assert frozen.decoder is not None
-    frozen.threads.suit(frozen.base, len(ids))
+    assert runtime.decoder is not None
+    runtime.threads.set_for_pass(runtime.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
-    route = Route.of_segments([Segment(None, 0, len(ids))])
-    frozen.decoder.hidden(
-        to_device(tokens, frozen.device),
-        torch.arange(len(ids), device=frozen.device),
+    route = Route.from_segments([Segment(None, 0, len(ids))])
+    runtime.decoder.final_hidden(
+        to_device(tokens, runtime.device),
+        torch.arange(len(ids), device=runtime.device),
         [len(ids)],
         route,
         tokens[:0],
-        states=states,
+        keys_values=states,
     )
-    (whole,) = join_prefixes(states, [len(ids)], [None])
-    frozen.prompts.put_whole(ids, whole)
+    (whole,) = split_keys_values(states, [len(ids)], [None])
+    runtime.prefix_cache.put_prefix(ids, whole)
     return whole
 
 
-def hidden_below(
-    frozen: BaseRuntime,
+def cached_hidden_at_layer(
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
-    begun: Sequence[Beginning | None],
+    prefixes: Sequence[PrefixKV | None],
     layer: int,
 ) -> CachedHidden:
     """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
-    parts = [_below(frozen, s, b, layer) for s, b in zip(sequences, begun, strict=True)]
+    parts = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
     return CachedHidden(layer, torch.cat(parts))
 
 
 @torch.no_grad()
-def _below(
-    frozen: BaseRuntime, sequence: TokenizedPair, begun: Beginning | None, layer: int
+def _hidden_at_layer(
+    runtime: BaseRuntime, sequence: TokenizedPair, prefix: PrefixKV | None, layer: int
 ) -> Float[Tensor, "T D"]:
     """One sequence, likewise in a pass of its own."""
-    assert frozen.decoder is not None
-    ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
-    found = frozen.prompts.whole(ids, start, layer)
-    if found is None:
-        own = torch.arange(start, len(ids), device=frozen.device)
-        frozen.threads.suit(frozen.base, len(own))
-        tokens = to_device(torch.tensor(ids[start:]), frozen.device)
-        found = frozen.decoder.below(layer, tokens, own, [len(own)], [begun])
-        frozen.prompts.put_whole(ids, found, start, layer)
-    return found
+    assert runtime.decoder is not None
+    ids, start = sequence.prompt + sequence.output, 0 if prefix is None else prefix.shape[3]
+    hidden = runtime.prefix_cache.get_hidden(ids, start, layer)
+    if hidden is None:
+        positions = torch.arange(start, len(ids), device=runtime.device)
+        runtime.threads.set_for_pass(runtime.base, len(positions))
+        tokens = to_device(torch.tensor(ids[start:]), runtime.device)
+        hidden = runtime.decoder.hidden_at_layer(layer, tokens, positions, [len(positions)], [prefix])
+        runtime.prefix_cache.put_hidden(ids, hidden, start, layer)
+    return hidden
 
 
-def join_prefixes(
-    states: States, lengths: Sequence[int], begun: Sequence[Beginning | None]
-) -> list[Beginning]:
+def split_keys_values(
+    states: KeysValuesPerLayer, lengths: Sequence[int], prefixes: Sequence[PrefixKV | None]
+) -> list[PrefixKV]:
     """The keys and values of a run, by sequence, behind those that each began with."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
     parts: list[Tensor] = list(both.split(list(lengths), 3))
-    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, begun, strict=True)]
+    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, prefixes, strict=True)]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -8,12 +8,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import ModelError
 from ouroboros.lora.inject import linear_shapes
-from ouroboros.starter import starter_path
+from ouroboros.models.folder_check import check_config_file
+from ouroboros.models.limits import check_config
+from ouroboros.models.resolve import resolve_model
 
-STARTER = "starter"
-"""The name of the bundled model."""
-
-_UNREAD = "0" * 64
+_NO_DIGEST = "0" * 64
 """Stands for the digests of files that are not read; it is as long as one."""
 
 
@@ -22,26 +21,29 @@ def describe_base(name: str) -> BaseModel:
 
     Raises `ModelError` if there is no configuration of a causal language model.
     """
-    source = str(starter_path()) if name == STARTER else name
-    model = outlined(source)
-    text = model.config.get_text_config()
+    source = resolve_model(name)
+    model = build_meta_model(source)
+    text_config = model.config.get_text_config()
     return BaseModel(
-        name=Path(source).name if Path(source).exists() else name,
-        fingerprint=Fingerprint(_UNREAD, _UNREAD, _UNREAD, _UNREAD, text.vocab_size),
-        architecture=text.model_type,
-        width=text.hidden_size,
-        layers=text.num_hidden_layers,
-        context=getattr(text, "max_position_embeddings", None) or 0,
+        name=Path(name).name if Path(name).exists() else name,
+        fingerprint=Fingerprint(_NO_DIGEST, _NO_DIGEST, _NO_DIGEST, _NO_DIGEST, text_config.vocab_size),
+        architecture=text_config.model_type,
+        width=text_config.hidden_size,
+        layers=text_config.num_hidden_layers,
+        context=getattr(text_config, "max_position_embeddings", None) or 0,
         parameters=model.num_parameters(),
         linears=linear_shapes(model),
-        heads=text.num_attention_heads,
+        heads=text_config.num_attention_heads,
     )
 
 
-def outlined(source: str) -> PreTrainedModel:
+def build_meta_model(source: str) -> PreTrainedModel:
     """A model whose weights have shapes and nothing else. Raises `ModelError` like `describe_base`."""
+    if (Path(source) / "config.json").is_file():
+        check_config_file(Path(source))
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        check_config(config.to_dict(), source)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:

@@ -17,56 +17,56 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from ouroboros.cache import cache_folder
 from ouroboros.domain.errors import InvalidConfig
-from ouroboros.domain.places import cache_folder
 
-WORTH = 1.2
+MIN_GAIN = 1.2
 """bfloat16 is taken from this ratio on: it rounds to three digits, so it has to pay."""
 
 _ROWS, _WIDTH = 128, 1024
-_TIMES = 7
+_REPEATS = 7
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     """The type of that name; "auto" is bfloat16 where `device` multiplies it faster, else float32."""
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name in named:
-        return named[name]
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name in dtypes:
+        return dtypes[name]
     if name != "auto":
         raise InvalidConfig(f"dtype is {name!r}.", hint='Use "auto", "float32" or "bfloat16".')
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    gain = remembered(cache_folder() / "precision.json", machine(), bfloat16_gain)
-    return torch.bfloat16 if gain >= WORTH else torch.float32
+    gain = load_or_measure(cache_folder() / "precision.json", describe_machine(), measure_bfloat16_gain)
+    return torch.bfloat16 if gain >= MIN_GAIN else torch.float32
 
 
-def remembered(file: Path, machine: str, measure: Callable[[], float]) -> float:
+def load_or_measure(file: Path, machine: str, measure: Callable[[], float]) -> float:
     """What `measure` found on this machine, now or before; a file that is of no use is done without."""
-    known = _read(file)
-    if machine not in known:
-        known = {**known, machine: measure()}
-        _write(file, known)
-    return known[machine]
+    gains = _read_gains(file)
+    if machine not in gains:
+        gains = {**gains, machine: measure()}
+        _write_gains(file, gains)
+    return gains[machine]
 
 
-def bfloat16_gain() -> float:
+def measure_bfloat16_gain() -> float:
     """How many times faster than in float32 a product is: [128, 1024] by [1024, 1024]."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.ones(_ROWS, _WIDTH, dtype=dtype)
         weight = torch.ones(_WIDTH, _WIDTH, dtype=dtype)
-        _seconds(x, weight)  # the first product of a kind sets its kernels up
-        seconds[dtype] = median(_seconds(x, weight) for _ in range(_TIMES))
+        _time_product(x, weight)  # the first product of a kind sets its kernels up
+        seconds[dtype] = median(_time_product(x, weight) for _ in range(_REPEATS))
     return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
-def _seconds(x: Tensor, weight: Tensor) -> float:
-    began = time.perf_counter()
+def _time_product(x: Tensor, weight: Tensor) -> float:
+    started = time.perf_counter()
     torch.nn.functional.linear(x, weight)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """The processor, what PyTorch uses of it, and PyTorch's release."""
     model = platform.processor() or platform.machine()
     with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
@@ -75,15 +75,15 @@ def machine() -> str:
     return f"{model}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
-def _read(file: Path) -> Mapping[str, float]:
+def _read_gains(file: Path) -> Mapping[str, float]:
     with suppress(OSError, ValueError, AttributeError, TypeError):
         return {name: float(gain) for name, gain in json.loads(file.read_text("utf-8")).items()}
     return {}
 
 
-def _write(file: Path, known: Mapping[str, float]) -> None:
+def _write_gains(file: Path, gains: Mapping[str, float]) -> None:
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f"{file.name}.{os.getpid()}")
-        draft.write_text(json.dumps(known, indent=2), "utf-8")
+        draft.write_text(json.dumps(gains, indent=2), "utf-8")
         draft.replace(file)

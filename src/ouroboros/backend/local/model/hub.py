@@ -11,30 +11,33 @@ from transformers.utils.hub import cached_file
 
 from ouroboros.domain.errors import ModelError
 
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 """To wait for the hub's answer. Fetching retries for a minute; this question is asked once."""
 
 
-def check_hub(name: str, known: str) -> None:
-    """Raise `ModelError` unless the hub id is cached here or the hub has it; `known` is our own name."""
-    if _cached(name):
+def check_hub(name: str, starter: str) -> None:
+    """Raise `ModelError` unless the hub id is cached here or the hub has it.
+
+    `starter` is the bundled model's name, suggested for a near miss.
+    """
+    if _is_cached(name):
         return
-    meant = f' Did you mean "{known}"?' if difflib.get_close_matches(name, [known]) else ""
+    suggestion = f' Did you mean "{starter}"?' if difflib.get_close_matches(name, [starter]) else ""
     try:
-        HfApi().model_info(name, timeout=SECONDS)
+        HfApi().model_info(name, timeout=TIMEOUT_SECONDS)
     except (RepositoryNotFoundError, ValueError) as error:
         raise ModelError(
-            f"There is no base model {name!r}: no such folder, and no such id on the hub.{meant}",
+            f"There is no base model {name!r}: no such folder, and no such id on the hub.{suggestion}",
             hint="Check the name; a private or gated model needs you to log in to the hub.",
         ) from error
     except (HTTPError, OSError) as error:
         raise ModelError(
-            f"There is no folder {name!r}, and the hub cannot be asked for it.{meant}",
+            f"There is no folder {name!r}, and the hub cannot be asked for it.{suggestion}",
             hint='Give a folder, a model that was fetched before, or "starter", which needs no network.',
         ) from error
 
 
-def _cached(name: str) -> bool:
+def _is_cached(name: str) -> bool:
     try:
         return cached_file(name, "config.json", local_files_only=True) is not None
     except (OSError, ValueError):

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,27 +19,32 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from ouroboros.backend.local.cache.prefix_cache import LIMIT, PrefixCache
+from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES, PrefixCache
 from ouroboros.backend.local.decoder import decoder
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.decoder.functional import fused_from
-from ouroboros.backend.local.decoder.packed_attention import install
-from ouroboros.backend.local.model.config_only import STARTER, outlined
+from ouroboros.backend.local.decoder.functional import fused_attention_threshold
+from ouroboros.backend.local.decoder.packed_attention import install_packed_attention
+from ouroboros.backend.local.model.config_only import build_meta_model
 from ouroboros.backend.local.model.dtype import compute_dtype
 from ouroboros.backend.local.model.hub import check_hub
 from ouroboros.backend.local.model.memory_plan import MemoryCosts
-from ouroboros.backend.local.model.quantization import BYTES, keep_differentiable, quantization_config
-from ouroboros.backend.local.model.tokenizer import Codec, TokenizedPair
-from ouroboros.backend.local.runtime.memory import free_bytes, require_room, weight_count
+from ouroboros.backend.local.model.quantization import (
+    BYTES_PER_WEIGHT,
+    keep_differentiable,
+    quantization_config,
+)
+from ouroboros.backend.local.model.tokenizer import ChatTokenizer, TokenizedPair
+from ouroboros.backend.local.runtime.memory import count_weights, free_bytes, require_memory
 from ouroboros.backend.local.runtime.threads import Threads
 from ouroboros.domain.base_model import BaseModel, Fingerprint
 from ouroboros.domain.errors import InvalidConfig, ModelError
 from ouroboros.lora.bank import Bank
 from ouroboros.lora.inject import freeze, linear_shapes
-from ouroboros.starter import starter_path
+from ouroboros.models.digests import weights_digest
+from ouroboros.models.folder_check import check_config_file, check_weight_files
+from ouroboros.models.resolve import STARTER, resolve_model
 
-_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-_HASH_WHOLE = 64 * 1024 * 1024
+_UNHASHED_CONFIG_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,19 @@ class BaseRuntime:
 
     base: BaseModel
     model: PreTrainedModel
-    codec: Codec
+    tokenizer: ChatTokenizer
     bank: Bank
-    prompts: PrefixCache = field(default_factory=PrefixCache)
+    prefix_cache: PrefixCache = field(default_factory=PrefixCache)
     threads: Threads = field(default_factory=Threads)
     base_logits_cache: dict[TokenizedPair, Tensor] = field(default_factory=dict)
-    _energies: dict[str, float] = field(default_factory=dict)
+    _squared_norms: dict[str, float] = field(default_factory=dict)
 
-    def energy(self, path: str) -> float:
+    def squared_norm(self, path: str) -> float:
         """The squared Frobenius norm of a layer's weights."""
-        if path not in self._energies:
+        if path not in self._squared_norms:
             weight = self.model.get_submodule(path).weight
-            self._energies[path] = float(weight.float().square().sum())  # type: ignore[union-attr]
-        return self._energies[path]
+            self._squared_norms[path] = float(weight.float().square().sum())  # type: ignore[union-attr]
+        return self._squared_norms[path]
 
     @property
     def device(self) -> torch.device:
@@ -74,24 +81,24 @@ class BaseRuntime:
     @cached_property
     def decoder(self) -> Decoder | None:
         """Our own passes over the model's layers, where they are of the kind that it knows."""
-        known = self.base.architecture in decoder.ARCHITECTURES
+        is_supported = self.base.architecture in decoder.ARCHITECTURES
         quantized = getattr(self.model, "is_quantized", False)
-        return Decoder(self.model) if known and not quantized else None
+        return Decoder(self.model) if is_supported and not quantized else None
 
     @cached_property
-    def costs(self) -> MemoryCosts:
+    def memory_costs(self) -> MemoryCosts:
         """What work on it takes of memory."""
         config = self.model.config.get_text_config()
-        fused = None if self.decoder is None else fused_from(self.device)
-        return MemoryCosts.of(self.base, config, self.dtype.itemsize, fused)
+        fused = None if self.decoder is None else fused_attention_threshold(self.device)
+        return MemoryCosts.estimate(self.base, config, self.dtype.itemsize, fused)
 
     @property
-    def free(self) -> int | None:
+    def free_bytes(self) -> int | None:
         """Bytes of its device that can be had now; None where nobody tells."""
         return free_bytes(self.device)
 
     @property
-    def wanted_tokens(self) -> int:
+    def preferred_tokens(self) -> int:
         """Tokens per pass: enough to keep the processor busy, few enough that attention between packed
         rows (quadratic) and the logits (one vocabulary per token) stay small."""
         return max(256, min(4 * self.base.width, 4096, 2**28 // self.base.fingerprint.vocabulary))
@@ -99,8 +106,12 @@ class BaseRuntime:
     @property
     def token_budget(self) -> int:
         """Tokens per pass without gradients: as many as help, and as half of the free memory holds."""
-        free, wanted = self.free, self.wanted_tokens
-        return wanted if free is None else max(64, min(wanted, int(free / 2 / self.costs.reading())))
+        free, preferred = self.free_bytes, self.preferred_tokens
+        return (
+            preferred
+            if free is None
+            else max(64, min(preferred, int(free / 2 / self.memory_costs.inference_token_bytes())))
+        )
 
 
 def load_base(
@@ -108,69 +119,117 @@ def load_base(
     dtype: str = "auto",
     device: str = "auto",
     quantize: str = "none",
-    prompt_bytes: int = LIMIT,
+    prefix_cache_bytes: int = DEFAULT_MAX_BYTES,
 ) -> BaseRuntime:
-    """Load `name` ("starter", a folder or a hub id) frozen, in `dtype`, on `device`.
+    """Load `name` frozen, in `dtype`, on `device`.
+
+    `name` is "starter", "smollm2", a folder, a GGUF file or a hub id.
 
     `quantize` keeps its linear layers in fewer bits (see `quantized`). What it makes of prompts that
-    adapters leave to it is kept, within `prompt_bytes`.
+    adapters leave to it is kept, within `prefix_cache_bytes`.
 
     Raises `ModelError` when there is no such model, when it has no tokenizer or pickled weights only;
     `OutOfMemory` when it is too large for the free memory, before any of it is read or fetched.
     """
-    source = str(starter_path()) if name == STARTER else name
-    where = _device(device)
-    computes = compute_dtype(dtype, where)
-    bits = quantization_config(quantize, computes)
-    if _looks_local(source):
+    source = resolve_model(name)
+    target = _resolve_device(device)
+    compute = compute_dtype(dtype, target)
+    quantization = quantization_config(quantize, compute)
+    if _is_local_path(source):
         _check_folder(Path(source))
-        weights = weight_count(_weight_files(source))
+        weight_total = count_weights(_weight_files(source))
     else:
         check_hub(source, STARTER)
-        weights = outlined(source).num_parameters()
-    require_room(
+        weight_total = build_meta_model(source).num_parameters()
+    require_memory(
         f"The base model {name!r}",
-        int(weights * BYTES.get(quantize, computes.itemsize)),
-        free_bytes(where),
+        int(weight_total * BYTES_PER_WEIGHT.get(quantize, compute.itemsize)),
+        free_bytes(target),
         'Use dtype "bfloat16", quantize it, close other programs, or take a smaller model.',
     )
     transformers_logging.disable_progress_bar()
+    hashing = ThreadPoolExecutor(1)
     try:
+        # The files of a folder are there already; those of a hub id come with the model.
+        early = hashing.submit(_weights_digest, source) if Path(source).is_dir() else None
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=computes,
-            quantization_config=bits,
-            device_map=None if bits is None else {"": where},
+            dtype=compute,
+            quantization_config=quantization,
+            device_map=None if quantization is None else {"": target},
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
+        model, report = loaded
+        weights_sha256 = early.result() if early else _weights_digest(source)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"The base model {name!r} cannot be loaded: {_first_line(error)}",
             hint="Give a Hugging Face causal language model with safetensors weights: folder or id.",
         ) from error
-    if bits is None:
-        model.to(where)  # type: ignore[arg-type]  # the stub knows no torch.device
+    finally:
+        hashing.shutdown(wait=False, cancel_futures=True)
+    _check_complete(name, report)
+    rows = _check_embedding_rows(name, model, tokenizer)
+    if quantization is None:
+        model.to(target)  # type: ignore[arg-type]  # the stub knows no torch.device
     keep_differentiable(model)
     freeze(model)
-    install(model)
-    codec = Codec(tokenizer, _ends(model), _context(model))
-    base = _describe(name, source, model, codec)
-    return BaseRuntime(base, model, codec, Bank(), PrefixCache(prompt_bytes))
+    install_packed_attention(model)
+    chat_tokenizer = ChatTokenizer(tokenizer, _end_ids(model), _context_length(model), rows)
+    base = _describe_loaded(name, weights_sha256, model, chat_tokenizer)
+    return BaseRuntime(base, model, chat_tokenizer, Bank(), PrefixCache(prefix_cache_bytes))
 
 
-def _device(name: str) -> torch.device:
+def _check_complete(name: str, report: dict[str, Any]) -> None:
+    """Refuse weights that do not fill the model: transformers would start the rest at random."""
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise ModelError(
+            f"The base model {name!r} is not whole: {len(missing)} of its tensors are in no weight file,"
+            f" {missing[0]} among them.",
+            hint="Fetch the model again; every *.safetensors file of it is needed.",
+        )
+
+
+def _check_embedding_rows(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The rows of the embedding; refuse a tokenizer whose ordinary tokens have ids beyond them.
+
+    Some published tokenizers have special tokens beyond the rows, for images for example. They are
+    accepted, and `ChatTokenizer` refuses text that holds one.
+    """
+    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[arg-type,union-attr]
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    beyond = {t: i for t, i in tokenizer.get_vocab().items() if i >= rows and t not in special}
+    if beyond:
+        token, index = max(beyond.items(), key=lambda item: item[1])
+        raise ModelError(
+            f"The tokenizer of {name!r} does not fit the model: it has the token {token!r} with the id"
+            f" {index:,}, and the model has {rows:,} embedding rows.",
+            hint="Give the tokenizer that the model was trained with.",
+        )
+    return rows
+
+
+def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdecimal())):
+        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu", "cuda" or "cuda:1".')
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError("No CUDA device is available.", hint='Use device "auto" or "cpu".')
-    if name not in ("cpu", "cuda"):
-        raise InvalidConfig(f"device is {name!r}.", hint='Use "auto", "cpu" or "cuda".')
+    if number and int(number) >= torch.cuda.device_count():
+        raise ModelError(
+            f"There is no device {name}; this machine has {torch.cuda.device_count()}.",
+            hint="The first one is cuda:0.",
+        )
     return torch.device(name)
 
 
-def _looks_local(source: str) -> bool:
+def _is_local_path(source: str) -> bool:
     """A hub id is `name` or `owner/name`; anything else is a path."""
     path = Path(source)
     return path.exists() or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
@@ -200,12 +259,14 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder} has no tokenizer.", hint="Save it there: tokenizer.save_pretrained(folder)."
         )
+    check_config_file(folder)
+    check_weight_files(folder)
 
 
-def _ends(model: PreTrainedModel) -> list[int]:
+def _end_ids(model: PreTrainedModel) -> list[int]:
     """The ids that the model's own generation settings end an answer with."""
-    ends = model.generation_config.eos_token_id if model.generation_config else None
-    return [ends] if isinstance(ends, int) else list(ends or [])
+    end_ids = model.generation_config.eos_token_id if model.generation_config else None
+    return [end_ids] if isinstance(end_ids, int) else list(end_ids or [])
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -215,63 +276,56 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _describe(name: str, source: str, model: PreTrainedModel, codec: Codec) -> BaseModel:
-    config, tokenizer = model.config.get_text_config(), codec.tokenizer
+def _describe_loaded(
+    name: str, weights_sha256: str, model: PreTrainedModel, tokenizer: ChatTokenizer
+) -> BaseModel:
+    config, hf_tokenizer = model.config.get_text_config(), tokenizer.hf_tokenizer
     return BaseModel(
         name=name,
         fingerprint=Fingerprint(
-            config=_digest({k: v for k, v in model.config.to_dict().items() if k not in _VOLATILE}),
-            tokenizer=_digest(_tokenizer_facts(tokenizer)),
-            template=_digest(tokenizer.chat_template or ""),
-            weights=_weights_digest(source),
-            vocabulary=len(tokenizer),
+            config=_digest_json(
+                {k: v for k, v in model.config.to_dict().items() if k not in _UNHASHED_CONFIG_KEYS}
+            ),
+            tokenizer=_digest_json(_tokenizer_state(hf_tokenizer)),
+            template=_digest_json(hf_tokenizer.chat_template or ""),
+            weights=weights_sha256,
+            vocabulary=len(hf_tokenizer),
         ),
         architecture=config.model_type,
         width=config.hidden_size,
         layers=config.num_hidden_layers,
-        context=codec.context,
+        context=tokenizer.context,
         parameters=model.num_parameters(),
         linears=linear_shapes(model),
         heads=config.num_attention_heads,
-        opening=codec.opening,
+        invocation_tokens=tokenizer.invocation_tokens,
     )
 
 
-def _context(model: PreTrainedModel) -> int:
+def _context_length(model: PreTrainedModel) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
 
 
-def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
     """The vocabulary, the special tokens and, for fast tokenizers, the whole pipeline."""
-    facts: dict[str, object] = {
+    state: dict[str, object] = {
         "vocabulary": sorted(tokenizer.get_vocab().items()),
         "special": {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())},
     }
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         pipeline = json.loads(backend.to_str())
-        facts["pipeline"] = {k: v for k, v in pipeline.items() if k not in ("padding", "truncation")}
-    return facts
+        state["pipeline"] = {k: v for k, v in pipeline.items() if k not in ("padding", "truncation")}
+    return state
 
 
-def _digest(value: object) -> str:
+def _digest_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _weights_digest(source: str) -> str:
-    """Over every weight file: whole up to 64 MiB, above that its header and 256 samples of 64 KiB."""
-    digest = hashlib.sha256()
-    for path in _weight_files(source):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            if size <= _HASH_WHOLE:
-                digest.update(file.read())
-                continue
-            for i in range(256):
-                file.seek(i * (size - 65536) // 255)
-                digest.update(file.read(65536))
-    return digest.hexdigest()
+    """Over the whole content of every weight file."""
+    return weights_digest(_weight_files(source))
 
 
 def _weight_files(source: str) -> list[Path]:

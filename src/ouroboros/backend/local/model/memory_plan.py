@@ -1,150 +1,174 @@
-"""What work on a base takes of memory, predicted from its shape, and how passes are cut to fit."""
+"""Predict the memory that work on a base takes from its shape, and size training passes to fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ouroboros.backend.local.runtime.memory import format_bytes, require_room
+from ouroboros.backend.local.runtime.memory import format_bytes, require_memory
 from ouroboros.domain.base_model import BaseModel
 
-_KEPT = {True: 1.25, False: 2.0}
-"""What a pass keeps over the sum of its linear layers' inputs and outputs: norms, attention, the gate.
-True: our own passes (`decoder`); False: those of the model's modules, by automatic differentiation."""
+_SAVED_FACTOR = {True: 1.25, False: 2.0}
+"""Activations saved for the backward pass, as a multiple of the linear layers' inputs and outputs:
+norms, attention and the gate come on top. True: passes of `decoder`; False: autograd on the modules."""
 
-_LABEL = 5 * 4
-"""Bytes per token whose logits are asked, and vocabulary entry: these, and logarithms in float32."""
+_LOGITS_BYTES = 5 * 4
+"""Bytes per token and vocabulary entry: the logits, and their logarithms in float32."""
 
-_LEARNED = 3
-"""Of a token that is learned: its logits, their gradient, and a block of them in float32, in numbers of
-the model's dtype."""
+_TRAINED_LOGITS = 3
+"""Numbers in the model's dtype per token and vocabulary entry where an output is trained: the logits,
+their gradient, and a block of them in float32."""
 
-_STATE = 6 * 4
+_ADAPTER_STATE_BYTES = 6 * 4
 """Bytes per weight of an adapter in training: the weight, its gradient, two tensors of the optimizer or
 of the search, and copies in the model's dtype."""
 
-_LIVE = (2, 6)
-"""Of the layer that is gone back through: times what it keeps, and times its weights of attention."""
+_LIVE_LAYER_FACTORS = (2, 6)
+"""The layer in its backward pass needs these multiples of its activations and attention weights."""
 
-SHORT = 256
-"""Rather than in passes shorter than this, layers are computed again on the way back."""
+SHORT_PASS_TOKENS = 256
+"""Layers are recomputed in the backward pass before passes become shorter than this."""
 
 
 @dataclass(frozen=True)
 class MemoryCosts:
-    """Bytes.
+    """What work on a base takes of memory, in bytes.
 
-    layers     of the base.
-    kept       per layer and token of a training pass: what the way back wants.
-    again      the same where a layer is computed again on the way back; None where it cannot be.
-    attention  per layer, token, and token that it looks at: weights of attention, kept too.
-    fused      no such weights are kept of sequences with more tokens than this; None where they are.
-    label      per token whose logits are asked.
-    learned    the same for a token of an output in a training pass.
-    cache      per token of an answer and its prompt: keys and values of all layers.
+    layers          number of layers of the base.
+    saved           per layer and token of a training pass: activations saved for the backward pass.
+    recomputed      the same where the layer is recomputed in the backward pass; None where it cannot be.
+    attention       per layer, token, and token it attends to: attention weights, which are saved too.
+    fused_from      sequences with more tokens than this save no attention weights; None if all do.
+    logits          per token whose logits are asked.
+    trained_logits  per token of an output in a training pass.
+    keys_values     per token of a prompt and its answer, over all layers.
     """
 
     layers: int
-    kept: int
-    again: int | None
+    saved: int
+    recomputed: int | None
     attention: int
-    fused: int | None
-    label: int
-    learned: int
-    cache: int
+    fused_from: int | None
+    logits: int
+    trained_logits: int
+    keys_values: int
 
     @classmethod
-    def of(cls, base: BaseModel, config: Any, itemsize: int, fused: int | None) -> "MemoryCosts":
-        """`config` is the text model's; `fused` is None where `decoder` does not run the passes."""
-        layers, own_passes = max(base.layers, 1), fused is not None
+    def estimate(
+        cls, base: BaseModel, config: Any, itemsize: int, fused_from: int | None
+    ) -> "MemoryCosts":
+        """Estimate the costs from the shape of `base` and the text model's `config`.
+
+        `itemsize` is that of the model's dtype; `fused_from` is None without our own `decoder`.
+        """
+        layers, uses_decoder = max(base.layers, 1), fused_from is not None
         depth = getattr(config, "head_dim", None) or base.width // base.heads
         key_heads = getattr(config, "num_key_value_heads", None) or base.heads
-        seen = sum(s.inputs + s.outputs for s in base.linears) / layers
+        activations = sum(s.inputs + s.outputs for s in base.linears) / layers
         return cls(
             layers=layers,
-            kept=int(_KEPT[own_passes] * seen * itemsize),
-            again=(2 * base.width + base.heads * depth) * itemsize if own_passes else None,
-            attention=base.heads * (itemsize if own_passes else itemsize + 4),
-            fused=fused,
-            label=_LABEL * config.vocab_size,
-            learned=_LEARNED * itemsize * config.vocab_size,
-            cache=2 * layers * key_heads * depth * itemsize,
+            saved=int(_SAVED_FACTOR[uses_decoder] * activations * itemsize),
+            recomputed=(2 * base.width + base.heads * depth) * itemsize if uses_decoder else None,
+            attention=base.heads * (itemsize if uses_decoder else itemsize + 4),
+            fused_from=fused_from,
+            logits=_LOGITS_BYTES * config.vocab_size,
+            trained_logits=_TRAINED_LOGITS * itemsize * config.vocab_size,
+            keys_values=2 * layers * key_heads * depth * itemsize,
         )
 
-    def training(self, width: int, again: bool) -> int:
-        """Per token of a pass over sequences of `width` tokens, besides its labels."""
-        flat = self.fused is not None and width > self.fused
-        weights = 0 if flat else self.attention * width
-        layer = self.again if again and self.again is not None else self.kept + weights
-        return self.layers * layer + _LIVE[0] * self.kept + _LIVE[1] * weights
+    def training_token_bytes(self, width: int, recompute: bool) -> int:
+        """Bytes per token of a training pass over sequences of `width` tokens, without its logits."""
+        is_fused = self.fused_from is not None and width > self.fused_from
+        weights = 0 if is_fused else self.attention * width
+        layer = self.recomputed if recompute and self.recomputed is not None else self.saved + weights
+        return (
+            self.layers * layer + _LIVE_LAYER_FACTORS[0] * self.saved + _LIVE_LAYER_FACTORS[1] * weights
+        )
 
-    def reading(self) -> int:
-        """Per token of a pass without gradients that asks for its logits."""
-        return 2 * self.kept + self.label
+    def inference_token_bytes(self) -> int:
+        """Bytes per token of a pass without gradients that computes the token's logits."""
+        return 2 * self.saved + self.logits
 
-    def prompt(self, tokens: int) -> int:
-        """Of a prompt being run, besides its keys and values."""
-        return 2 * tokens * self.kept + self.label
+    def prefill_bytes(self, tokens: int) -> int:
+        """Bytes of prefilling a prompt of `tokens` tokens, without its keys and values."""
+        return 2 * tokens * self.saved + self.logits
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a training's passes are cut.
+    """How a training splits its steps into passes.
 
-    tokens     of a pass at most, unless a single row has more.
-    again      whether its layers are computed again on the way back, so that little is kept.
-    predicted  bytes at the peak.
-    note       what is done for want of memory, in words; empty if nothing is.
-    start      the layer that passes start at: what the base makes of the rows below it is kept.
+    tokens_per_pass  at most, unless a single row has more.
+    recompute        whether layers are recomputed in the backward pass, which saves few activations.
+    predicted_bytes  memory at the peak.
+    note             how the plan saves memory, in words; empty if it does not have to.
+    first_layer      the layer at which passes start; what the base computes below it is cached.
     """
 
-    tokens: int
-    again: bool
-    predicted: int
+    tokens_per_pass: int
+    recompute: bool
+    predicted_bytes: int
     note: str = ""
-    start: int = 0
+    first_layer: int = 0
 
 
 def plan_memory(
     costs: MemoryCosts,
     rows: Sequence[tuple[int, int, int]],
     weights: int,
-    step: int,
-    wanted: int,
-    free: int | None,
+    step_tokens: int,
+    preferred: int,
+    free_bytes: int | None,
 ) -> MemoryPlan:
-    """Passes that half of the free memory holds.
+    """Size training passes so that they take at most half of the free memory.
 
-    `rows` are (tokens, tokens of the longest sequence, labelled tokens), `weights` are the numbers that
-    learn. An optimizer step has `step` tokens at most; `wanted` tokens a pass are as many as help. If
-    they do not fit, passes become shorter; if they would become very short, layers are computed again on
-    the way back. Raises `OutOfMemory` if the longest row by itself does not fit all of the free memory.
+    rows         of each row: its tokens, the tokens of its longest sequence, its labelled tokens.
+    weights      trainable numbers of the adapter.
+    step_tokens  tokens of an optimizer step, at most.
+    preferred    tokens per pass beyond which a longer pass is not faster.
+    free_bytes   free memory of the device; None if it is unknown.
+
+    If passes of `preferred` tokens do not fit, they become shorter; before they become very short,
+    layers are recomputed in the backward pass. Raises `OutOfMemory` if the longest row by itself does
+    not fit all of the free memory.
     """
+    # 1. Bytes per token, in both ways of running the backward pass, and bytes that every pass needs.
     longest, width = max(r[0] for r in rows), max(r[1] for r in rows)
-    labels, state = int(costs.learned * max(r[2] / r[0] for r in rows)), weights * _STATE
-    ways = {again: labels + costs.training(width, again) for again in (False, costs.again is not None)}
-    for again, each in ways.items():
-        fitting = (free // 2 - state) // each if free is not None else 1 << 40
-        if fitting >= max(longest, min(wanted, step, SHORT)):
-            tokens = min(wanted, fitting)
-            peak = state + min(step, max(tokens, longest)) * each
-            return _told(MemoryPlan(tokens, again, peak), min(wanted, step), free)
-    again, each = list(ways.items())[-1]
-    needed = state + longest * each
-    require_room(
+    label_bytes = int(costs.trained_logits * max(r[2] / r[0] for r in rows))
+    state_bytes = weights * _ADAPTER_STATE_BYTES
+    token_bytes = {
+        recompute: label_bytes + costs.training_token_bytes(width, recompute)
+        for recompute in (False, costs.recomputed is not None)
+    }
+    useful = min(preferred, step_tokens)
+
+    # 2. The first way whose passes are long enough. Saving activations comes first: it is faster.
+    for recompute, per_token in token_bytes.items():
+        fitting = (free_bytes // 2 - state_bytes) // per_token if free_bytes is not None else 1 << 40
+        if fitting >= max(longest, min(useful, SHORT_PASS_TOKENS)):
+            tokens = min(preferred, fitting)
+            peak = state_bytes + min(step_tokens, max(tokens, longest)) * per_token
+            return _with_note(MemoryPlan(tokens, recompute, peak), useful, free_bytes)
+
+    # 3. Neither is: one row per pass, in the most economical way, if all of the free memory holds it.
+    recompute, per_token = list(token_bytes.items())[-1]
+    peak = state_bytes + longest * per_token
+    require_memory(
         f"Training on a row of {longest:,} tokens",
-        needed,
-        free,
+        peak,
+        free_bytes,
         "Shorten the longest rows, use dtype bfloat16, close other programs, or take a smaller model.",
     )
-    return _told(MemoryPlan(longest, again, needed), min(wanted, step), free)
+    return _with_note(MemoryPlan(longest, recompute, peak), useful, free_bytes)
 
 
-def _told(found: MemoryPlan, wanted: int, free: int | None) -> MemoryPlan:
-    """A plan with what it does for want of memory."""
-    done = [f"passes take {found.tokens:,} tokens at most instead of {wanted:,}"]
-    done = done if found.tokens < wanted else []
-    done += ["layers are computed twice, which takes half as long again"] if found.again else []
-    if not done or free is None:
-        return found
-    note = f"Memory is short, {format_bytes(free)} are free: {', and '.join(done)}."
-    return MemoryPlan(found.tokens, found.again, found.predicted, note)
+def _with_note(plan: MemoryPlan, useful: int, free_bytes: int | None) -> MemoryPlan:
+    """The plan with a note on how it saves memory, if it has to."""
+    measures = []
+    if plan.tokens_per_pass < useful:
+        measures.append(f"passes take {plan.tokens_per_pass:,} tokens at most instead of {useful:,}")
+    if plan.recompute:
+        measures.append("layers are computed twice, which takes half as long again")
+    if not measures or free_bytes is None:
+        return plan
+    note = f"Memory is short, {format_bytes(free_bytes)} are free: {', and '.join(measures)}."
+    return MemoryPlan(plan.tokens_per_pass, plan.recompute, plan.predicted_bytes, note)

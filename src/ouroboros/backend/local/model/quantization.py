@@ -14,7 +14,7 @@ from torch import nn
 from ouroboros.domain.errors import InvalidConfig, MissingExtra
 
 FORMS = ("none", "int8", "nf4")
-BYTES = {"int8": 1.0, "nf4": 0.5}
+BYTES_PER_WEIGHT = {"int8": 1.0, "nf4": 0.5}
 """A weight takes so many, at the least: embeddings and scales take more."""
 
 

@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-TURNS = "1000"
+SPIN_COUNT = "1000"
 """Of spinning, before a thread sleeps."""
 
 
@@ -24,15 +24,15 @@ def load_torch() -> None:
     if "torch" in sys.modules or {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         return
     # With GNU's, active threads spin where there are more of them than processors too, so many turns.
-    ours = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": TURNS}
-    os.environ.update(ours if _gnu() else {"OMP_WAIT_POLICY": "PASSIVE"})
+    settings = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": SPIN_COUNT}
+    os.environ.update(settings if _uses_gnu_openmp() else {"OMP_WAIT_POLICY": "PASSIVE"})
     import torch  # noqa: F401
 
-    for name in ours:
+    for name in settings:
         os.environ.pop(name, None)
 
 
-def _gnu() -> bool:
+def _uses_gnu_openmp() -> bool:
     """Whether torch brings GNU's OpenMP."""
     torch = find_spec("torch")
     folders = torch.submodule_search_locations if torch else None

@@ -9,27 +9,29 @@ import torch
 
 from ouroboros.domain.base_model import BaseModel
 
-SMALL = 150e6
+SMALL_LAYER_PRODUCTS = 150e6
 """Up to so many multiplications in a layer, one thread is the faster."""
 
-READING = 60
+WEIGHT_FETCH_TOKENS = 60
 """Fetching a layer's weights from memory takes as long as multiplying so many tokens by them."""
 
 
 class Threads:
     """The threads that there are, and how many of them a pass takes: all, or one."""
 
-    def __init__(self, most: int | None = None) -> None:
-        self.most = most or torch.get_num_threads()
+    def __init__(self, max_threads: int | None = None) -> None:
+        self.max_threads = max_threads or torch.get_num_threads()
 
-    def all(self) -> None:
-        torch.set_num_threads(self.most)
+    def use_all(self) -> None:
+        torch.set_num_threads(self.max_threads)
 
-    def suit(self, base: BaseModel, tokens: int) -> None:
+    def set_for_pass(self, base: BaseModel, tokens: int) -> None:
         """Set as many as suit a pass over so many tokens, and its way back.
 
         How many depends on the pass alone, never on the machine's load: sums differ in their last bits
         with the number of threads.
         """
         weights = sum(s.inputs * s.outputs for s in base.linears) / max(base.layers, 1)
-        torch.set_num_threads(1 if weights * (tokens + READING) <= SMALL else self.most)
+        torch.set_num_threads(
+            1 if weights * (tokens + WEIGHT_FETCH_TOKENS) <= SMALL_LAYER_PRODUCTS else self.max_threads
+        )

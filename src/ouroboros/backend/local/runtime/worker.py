@@ -2,7 +2,7 @@
 
 Work is a generator that yields after each small step: an optimizer step, a decoded token. The worker
 takes one step of a piece of work at a time, so that a training and a conversation go on side by side (in
-which order, `turns` says), and a cancelled piece of work ends at its next step wherever it is.
+which order, `FairScheduler` says), and a cancelled piece of work ends at its next step wherever it is.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[_Work[Any, Any] | None] = queue.SimpleQueue()
         self._prepare = prepare
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name=name, daemon=True)
         self._closed = False
 
     async def run(
@@ -54,7 +54,7 @@ class Worker:
     ) -> T:
         """Run work to its end. Cancelling the task stops it at its next step, and waits for that.
 
-        `learning` gives way to other work, as `turns` says.
+        `learning` gives way to other work, as `FairScheduler` says.
         """
         token = cancel or CancellationToken()
         done: Future[T] = Future()
@@ -68,7 +68,7 @@ class Worker:
             waiting.exception()  # seen: the caller is told by its own cancellation
             raise
 
-    def start(self, steps: Steps[Any, Any]) -> None:
+    def run_detached(self, steps: Steps[Any, Any]) -> None:
         """Run work that tells nobody of its end. May be called from the worker's own thread."""
         self._submit(_Work(steps, None, CancellationToken(), Future()))
 
@@ -90,35 +90,35 @@ class Worker:
                 self._thread.start()
             self._inbox.put(work)
 
-    def _loop(self) -> None:
-        turns: FairScheduler[_Work[Any, Any]] = FairScheduler()
-        while self._receive(turns):
-            work, learning = turns.next()
+    def _run_loop(self) -> None:
+        scheduler: FairScheduler[_Work[Any, Any]] = FairScheduler()
+        while self._receive_work(scheduler):
+            work, learning = scheduler.pop_next()
             started = time.perf_counter()
             self._prepare()
-            goes_on = _step(work)
-            turns.took(time.perf_counter() - started, learning)
-            if goes_on:
-                turns.add(work, learning)
-        for work in turns:
+            unfinished = _run_step(work)
+            scheduler.record_step(time.perf_counter() - started, learning)
+            if unfinished:
+                scheduler.add(work, learning)
+        for work in scheduler:
             work.steps.close()
             work.done.set_exception(
                 BackendError("The backend was closed.", hint="Open the engine again.")
             )
 
-    def _receive(self, turns: FairScheduler[_Work[Any, Any]]) -> bool:
+    def _receive_work(self, scheduler: FairScheduler[_Work[Any, Any]]) -> bool:
         """Take in new work, waiting when there is nothing else to do; False once closed."""
         while True:
             try:
-                work = self._inbox.get(block=not turns)
+                work = self._inbox.get(block=not scheduler)
             except queue.Empty:
                 return True
             if work is None:
                 return False
-            turns.add(work, work.learning)
+            scheduler.add(work, work.learning)
 
 
-def _step(work: _Work[Any, Any]) -> bool:
+def _run_step(work: _Work[Any, Any]) -> bool:
     """Take one step; whether there are more."""
     try:
         work.cancel.raise_if_cancelled()

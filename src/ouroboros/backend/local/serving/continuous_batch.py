@@ -18,7 +18,7 @@ from torch import Tensor
 from ouroboros.backend.base import GenerationChunk
 from ouroboros.backend.local.cache.kv_cache import KeysValues, KVCache
 from ouroboros.backend.local.model.load import BaseRuntime
-from ouroboros.backend.local.runtime.memory import oom_as_error, require_room
+from ouroboros.backend.local.runtime.memory import oom_as_error, require_memory
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.serving.prefill import prefill_prompts
 from ouroboros.backend.local.serving.sequence import GeneratedSequence
@@ -51,9 +51,9 @@ class ActiveRequest:
     def adapter(self) -> BankedAdapter | None:
         return self.answer.question.adapter
 
-    def push(self, token: int, logprob: float) -> bool:
+    def push(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]] = ()) -> bool:
         """Take the next token and tell of it; whether the answer goes on."""
-        piece = self.answer.push(token, logprob)
+        piece = self.answer.push(token, logprob, alternatives)
         if self.tell is not None:
             self.tell(piece)
         if self.answer.finish:
@@ -66,35 +66,35 @@ class ActiveRequest:
 
 
 def decode_step(
-    frozen: BaseRuntime, ids: Int[Tensor, "B"], columns: KVCache, slots: Slots
+    runtime: BaseRuntime, ids: Int[Tensor, "B"], columns: KVCache, slots: Slots
 ) -> Float[Tensor, "B V"]:
     """One further token of every row; what it says comes next."""
-    frozen.threads.suit(frozen.base, len(ids))
-    decoder = frozen.decoder
-    if decoder is not None and decoder.reaches([n + 1 for n in columns.lengths]):
+    runtime.threads.set_for_pass(runtime.base, len(ids))
+    decoder = runtime.decoder
+    if decoder is not None and decoder.fits_sliding_window([n + 1 for n in columns.lengths]):
         return decoder.head(decoder.decode_step(ids, columns, slots))
-    mask, positions = columns.open()
-    with frozen.bank.routed(slots):
-        logits = frozen.model(
+    mask, positions = columns.begin_step()
+    with runtime.bank.routed(slots):
+        logits = runtime.model(
             input_ids=ids[:, None],
             attention_mask=mask.long(),
             position_ids=positions,
             past_key_values=columns,
             use_cache=True,
         ).logits[:, -1]
-    columns.close()
+    columns.finish_step()
     return logits
 
 
 class ContinuousBatch:
     """Rows that decode together, and requests that wait to join. Lives on the worker's thread."""
 
-    def __init__(self, frozen: BaseRuntime, most_rows: int = MOST_ROWS) -> None:
-        self._frozen = frozen
+    def __init__(self, runtime: BaseRuntime, most_rows: int = MOST_ROWS) -> None:
+        self._runtime = runtime
         self._most_rows = most_rows
         self._waiting: list[ActiveRequest] = []
         self._rows: list[ActiveRequest] = []
-        self._slots = Slots(frozen.device)
+        self._slots = Slots(runtime.device)
         self._columns = KVCache()
         self.running = False
 
@@ -119,14 +119,19 @@ class ContinuousBatch:
         try:
             while self._drop_cancelled():
                 if chosen := self._chosen():
-                    self._admit(chosen)
+                    try:
+                        self._admit(chosen)
+                    except BaseException as error:
+                        for request in chosen:  # no list holds them any more
+                            request.fail(error)
+                        raise
                     yield
                 if self._rows:
                     self._decode()
                     yield
         finally:
             self.running = False
-            self._slots.arrange([])
+            self._slots.assign_rows([])
             self.close()
 
     def close(self) -> None:
@@ -166,16 +171,16 @@ class ContinuousBatch:
             return
         for seat, row, on in zip(chosen, kept, self._next(chosen, logits), strict=True):
             if on:
-                self._columns.join(row)
+                self._columns.add_row(row)
                 self._rows.append(seat)
 
     def _prefill(
         self, seats: Sequence[ActiveRequest]
     ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
         questions = [s.answer.question for s in seats]
-        with torch.no_grad(), oom_as_error(self._frozen.device, self._needed(seats), _SMALLER):
+        with torch.no_grad(), oom_as_error(self._runtime.device, self._needed(seats), _SMALLER):
             return prefill_prompts(
-                self._frozen, [q.prompt for q in questions], [q.adapter for q in questions]
+                self._runtime, [q.prompt for q in questions], [q.adapter for q in questions]
             )
 
     def _chosen(self) -> list[ActiveRequest]:
@@ -207,22 +212,22 @@ class ContinuousBatch:
 
     def _require_room(self, joining: Sequence[ActiveRequest]) -> None:
         """Raise `OutOfMemory` unless these fit beside the rows that are there, to their last token."""
-        free = self._frozen.free
+        free = self._runtime.free_bytes
         room = None if free is None else free + self._columns.nbytes
         what = f"Answering a prompt of {len(joining[-1].answer.question.prompt):,} tokens"
-        require_room(what, self._needed(joining), room, _SMALLER)
+        require_memory(what, self._needed(joining), room, _SMALLER)
 
     def _needed(self, joining: Sequence[ActiveRequest]) -> int:
         """Bytes of all rows when each is as long as it may become, and of running what joins."""
-        costs, seats = self._frozen.costs, (*self._rows, *joining)
+        costs, seats = self._runtime.memory_costs, (*self._rows, *joining)
         longest = max((s.answer.longest for s in seats), default=0)
-        prompts = sum(costs.prompt(len(s.answer.question.prompt)) for s in joining)
-        return costs.cache * self._columns.capacity(len(seats), longest) + prompts
+        prompts = sum(costs.prefill_bytes(len(s.answer.question.prompt)) for s in joining)
+        return costs.keys_values * self._columns.capacity(len(seats), longest) + prompts
 
     def _decode(self) -> None:
         """One further token for every row."""
         try:
-            with torch.no_grad(), oom_as_error(self._frozen.device, self._needed([]), _SMALLER):
+            with torch.no_grad(), oom_as_error(self._runtime.device, self._needed([]), _SMALLER):
                 logits = self._forward()
         except Exception as error:
             self._fail_rows(error)
@@ -233,9 +238,9 @@ class ContinuousBatch:
                 self._leave(seat)
 
     def _forward(self) -> Float[Tensor, "B V"]:
-        self._slots.arrange([a.adapter for a in self._rows])
-        ids = to_device(torch.tensor([a.answer.last for a in self._rows]), self._frozen.device)
-        return decode_step(self._frozen, ids, self._columns, self._slots)
+        self._slots.assign_rows([a.adapter for a in self._rows])
+        ids = to_device(torch.tensor([a.answer.last for a in self._rows]), self._runtime.device)
+        return decode_step(self._runtime, ids, self._columns, self._slots)
 
     def _next(self, seats: Sequence[ActiveRequest], logits: Float[Tensor, "B V"]) -> list[bool]:
         """Give each its next token, and its log-probability at temperature 1; who goes on."""
@@ -243,6 +248,10 @@ class ContinuousBatch:
         highest, likeliest = logits.max(-1)
         highest, norms = torch.stack([highest, logits.logsumexp(-1)]).tolist()
         likeliest = likeliest.tolist()
+        # Only rows that asked for alternatives pay for them.
+        tops = {
+            i: _likeliest(logits[i], one.answer.top) for i, one in enumerate(seats) if one.answer.top
+        }
         going = []
         for i, one in enumerate(seats):
             try:
@@ -255,7 +264,8 @@ class ContinuousBatch:
                 if not one.answer.greedy:
                     token = one.answer.sample(logits[i])
                     logit = float(logits[i, token])
-                going.append(one.push(token, logit - norms[i]))
+                others = [(other, value - norms[i]) for other, value in tops.get(i, ())]
+                going.append(one.push(token, logit - norms[i], others))
             except Exception as error:  # whatever it is, it is this row's alone
                 one.fail(error)
                 going.append(False)
@@ -263,7 +273,7 @@ class ContinuousBatch:
 
     def _leave(self, seat: ActiveRequest) -> None:
         row = self._rows.index(seat)
-        self._columns.leave(row)
+        self._columns.remove_row(row)
         self._rows[row] = self._rows[-1]
         self._rows.pop()
 
@@ -271,3 +281,9 @@ class ContinuousBatch:
         for seat in self._rows:
             seat.fail(error)
         self._rows, self._columns = [], KVCache()
+
+
+def _likeliest(logits: Float[Tensor, "V"], count: int) -> list[tuple[int, float]]:
+    """The `count` likeliest tokens with their logits, the likeliest first."""
+    values, tokens = logits.topk(min(count, len(logits)))
+    return list(zip(tokens.tolist(), values.tolist(), strict=True))

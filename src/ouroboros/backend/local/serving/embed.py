@@ -55,9 +55,9 @@ class Whitening:
 class Embedding:
     """The base's way of seeing texts."""
 
-    def __init__(self, frozen: BaseRuntime) -> None:
-        self._tokenizer = frozen.codec.tokenizer
-        table: Any = frozen.model.get_input_embeddings()  # type: ignore[operator]
+    def __init__(self, runtime: BaseRuntime) -> None:
+        self._tokenizer = runtime.tokenizer.hf_tokenizer
+        table: Any = runtime.model.get_input_embeddings()  # type: ignore[operator]
         self._table: Tensor = table.weight
         self._whitening = Whitening.of(self._pooled(_ordinary_texts()))
 

@@ -12,12 +12,16 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ouroboros.backend.local.cache.kv_cache import KeysValues
-from ouroboros.backend.local.cache.prefix_cache import Beginning
-from ouroboros.backend.local.decoder.decoder import Decoder, States
-from ouroboros.backend.local.decoder.functional import LONG
-from ouroboros.backend.local.decoder.packed_attention import Kept, Packing, installed
+from ouroboros.backend.local.cache.prefix_cache import PrefixKV
+from ouroboros.backend.local.decoder.decoder import Decoder, KeysValuesPerLayer
+from ouroboros.backend.local.decoder.functional import FUSED_ATTENTION_TOKENS
+from ouroboros.backend.local.decoder.packed_attention import (
+    PackedKeysValues,
+    choose_packed_layout,
+    has_packed_attention,
+)
 from ouroboros.backend.local.forward.packing import is_packable
-from ouroboros.backend.local.forward.prefix_reuse import join_prefixes
+from ouroboros.backend.local.forward.prefix_reuse import split_keys_values
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
@@ -27,19 +31,19 @@ Prompts = Sequence[Sequence[int]]
 
 
 def prefill_prompts(
-    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
-    if frozen.decoder is not None and frozen.decoder.reaches(list(map(len, prompts))):
-        return _decoded(frozen, frozen.decoder, prompts, adapters)
-    frozen.threads.suit(frozen.base, sum(map(len, prompts)))
-    if is_packable(frozen.base.architecture) and installed(frozen.model):
-        return _packed(frozen, prompts, adapters)
-    return _padded(frozen, prompts, adapters)
+    if runtime.decoder is not None and runtime.decoder.fits_sliding_window(list(map(len, prompts))):
+        return _decoded(runtime, runtime.decoder, prompts, adapters)
+    runtime.threads.set_for_pass(runtime.base, sum(map(len, prompts)))
+    if is_packable(runtime.base.architecture) and has_packed_attention(runtime.model):
+        return _packed(runtime, prompts, adapters)
+    return _padded(runtime, prompts, adapters)
 
 
 def _decoded(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     decoder: Decoder,
     prompts: Prompts,
     adapters: Sequence[BankedAdapter | None],
@@ -47,84 +51,84 @@ def _decoded(
     """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
     asked = list(zip(prompts, adapters, strict=True))
     shared = [tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in asked]
-    begun = [_begun(frozen, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
+    begun = [cached_prefix(runtime, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
     read = [0 if b is None else b.shape[3] for b in begun]
     lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
     ends = torch.tensor(lengths).cumsum(0)
     starts = [end - n for end, n in zip(ends.tolist(), lengths, strict=True)]
-    route = Route.of_segments(
+    route = Route.from_segments(
         segment
         for (p, a), start, r, n in zip(asked, starts, read, lengths, strict=True)
-        for segment in Segment.of_sequence(a, start, len(p) - r, start + n)
+        for segment in Segment.split_sequence(a, start, len(p) - r, start + n)
     )
-    states: States = []
-    frozen.threads.suit(frozen.base, sum(lengths))
+    states: KeysValuesPerLayer = []
+    runtime.threads.set_for_pass(runtime.base, sum(lengths))
     ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
     positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
-    hidden = decoder.hidden(
-        to_device(ids, frozen.device),
-        to_device(positions, frozen.device),
+    hidden = decoder.final_hidden(
+        to_device(ids, runtime.device),
+        to_device(positions, runtime.device),
         lengths,
         route,
         ends - 1,
-        begun=begun,
-        states=states,
+        prefixes=begun,
+        keys_values=states,
     )
-    rows = join_prefixes(states, lengths, begun)
+    rows = split_keys_values(states, lengths, begun)
     for part, row in zip(shared, rows, strict=True):
-        frozen.prompts.put(part, row[:, :, :, : len(part)])
+        runtime.prefix_cache.put_blocks(part, row[:, :, :, : len(part)])
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
 
 
-def _begun(frozen: BaseRuntime, shared: tuple[int, ...], tokens: int) -> Beginning | None:
+def cached_prefix(runtime: BaseRuntime, shared: tuple[int, ...], tokens: int) -> PrefixKV | None:
     """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
-    found = frozen.prompts.find(shared)
-    return found if found is not None and tokens - found.shape[3] <= LONG else None
+    prefix = runtime.prefix_cache.get_blocks(shared)
+    return prefix if prefix is not None and tokens - prefix.shape[3] <= FUSED_ATTENTION_TOKENS else None
 
 
 def _packed(
-    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    device, lengths = frozen.device, [len(p) for p in prompts]
+    device, lengths = runtime.device, [len(p) for p in prompts]
     ends = torch.tensor(lengths).cumsum(0)
     spans = [slice(int(end) - length, int(end)) for end, length in zip(ends, lengths, strict=True)]
-    route = Route.of_segments(
+    route = Route.from_segments(
         segment
         for a, s, n in zip(adapters, spans, lengths, strict=True)
-        for segment in Segment.of_sequence(a, s.start, n, s.stop)
+        for segment in Segment.split_sequence(a, s.start, n, s.stop)
     )
-    kept: Kept = []
-    with frozen.bank.routed(route):
-        logits = frozen.model(
+    kept: PackedKeysValues = []
+    with runtime.bank.routed(route):
+        logits = runtime.model(
             input_ids=to_device(torch.tensor([[t for p in prompts for t in p]]), device),
             position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
             logits_to_keep=to_device(ends - 1, device),
             use_cache=False,
-            packing=Packing.of(lengths, device),
-            kept=kept,
+            packing=choose_packed_layout(lengths, device),
+            keys_values=kept,
         ).logits[0]
     return logits, [[(k[0, :, s], v[0, :, s]) for k, v in kept] for s in spans]
 
 
 def _padded(
-    frozen: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    ids, mask = (to_device(part, frozen.device) for part in _left_padded(prompts))
+    ids, mask = (to_device(part, runtime.device) for part in _left_padded(prompts))
     width = ids.shape[1]
-    route = Route.of_segments(
+    route = Route.from_segments(
         segment  # padding counts to the prompt, which ends where the row does
         for i, a in enumerate(adapters)
-        for segment in Segment.of_sequence(a, i * width, width, (i + 1) * width)
+        for segment in Segment.split_sequence(a, i * width, width, (i + 1) * width)
     )
     cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
-    with frozen.bank.routed(route):
-        logits = frozen.model(
+    with runtime.bank.routed(route):
+        logits = runtime.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=to_device(torch.tensor([width - 1]), frozen.device),
+            logits_to_keep=to_device(torch.tensor([width - 1]), runtime.device),
         ).logits[:, -1]
     layers: list[KeysValues] = [(keys, values) for keys, values, *_ in cache]  # type: ignore[misc]
     starts = [width - len(p) for p in prompts]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from ouroboros.backend.base import Score
-from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens, tokens_to_run
+from ouroboros.backend.local.forward.packing import compute_output_logits
+from ouroboros.backend.local.forward.prefix_reuse import count_pass_tokens, split_by_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -33,51 +33,53 @@ class ScoreItem:
     drift: bool = False
 
 
-def score_outputs(frozen: BaseRuntime, asked: Sequence[ScoreItem]) -> Steps[Any, list[Score]]:
+def score_outputs(runtime: BaseRuntime, asked: Sequence[ScoreItem]) -> Steps[Any, list[Score]]:
     """One score for each; one step per forward pass.
 
     Greedy decoding says exactly the output if, and only if, each of its tokens is the likeliest after
     the ones before it: no token need be generated to know.
     """
     found: list[Score] = []
-    base = yield from _read_base(frozen, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
-    tokens = tokens_to_run(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
-    for run in split_by_tokens(tokens, frozen.token_budget):
-        found += _score(frozen, [asked[i] for i in run], base)
+    base = yield from _read_base(runtime, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
+    tokens = count_pass_tokens(runtime, [a.sequence for a in asked], [a.adapter for a in asked])
+    for run in split_by_tokens(tokens, runtime.token_budget):
+        found += _score(runtime, [asked[i] for i in run], base)
         yield None
     return found
 
 
-def measure_strength(frozen: BaseRuntime, weights: LoraWeights) -> float:
+def measure_strength(runtime: BaseRuntime, weights: LoraWeights) -> float:
     """Frobenius norm of all updates over that of the layers they are added to."""
-    base = sum(map(frozen.energy, weights))
+    base = sum(map(runtime.squared_norm, weights))
     return math.sqrt(sum(map(_energy, weights.values())) / max(base, 1e-12))
 
 
 def _read_base(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair]
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair]
 ) -> Steps[Any, Mapping[TokenizedPair, Float[Tensor, "T V"]]]:
     """What the base says of each; it is kept, since a gate asks the same ones again and again."""
-    known = {s: frozen.base_logits_cache[s] for s in sequences if s in frozen.base_logits_cache}
+    known = {s: runtime.base_logits_cache[s] for s in sequences if s in runtime.base_logits_cache}
     unread = [s for s in sequences if s not in known]
-    for run in split_by_tokens(list(map(len, unread)), frozen.token_budget):
+    for run in split_by_tokens(list(map(len, unread)), runtime.token_budget):
         chosen = [unread[i] for i in run]
         with torch.no_grad():
-            logits, _ = labelled_logits(frozen, chosen, [None] * len(chosen))
+            logits, _ = compute_output_logits(runtime, chosen, [None] * len(chosen))
         tables = logits.split([len(s.output) for s in chosen])
         known |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
-    if len(frozen.base_logits_cache) + len(unread) > KEPT:
-        frozen.base_logits_cache.clear()
-    frozen.base_logits_cache.update({s: known[s] for s in unread[:KEPT]})
+    if len(runtime.base_logits_cache) + len(unread) > KEPT:
+        runtime.base_logits_cache.clear()
+    runtime.base_logits_cache.update({s: known[s] for s in unread[:KEPT]})
     return known
 
 
 @torch.no_grad()
 def _score(
-    frozen: BaseRuntime, asked: Sequence[ScoreItem], base: Mapping[TokenizedPair, Float[Tensor, "T V"]]
+    runtime: BaseRuntime, asked: Sequence[ScoreItem], base: Mapping[TokenizedPair, Float[Tensor, "T V"]]
 ) -> list[Score]:
-    logits, batch = labelled_logits(frozen, [a.sequence for a in asked], [a.adapter for a in asked])
+    logits, batch = compute_output_logits(
+        runtime, [a.sequence for a in asked], [a.adapter for a in asked]
+    )
     table = logits.float().log_softmax(-1)
     own = iter(table.gather(1, batch.targets[:, None])[:, 0].tolist())
     likeliest = iter(table.argmax(-1).tolist())
@@ -87,7 +89,9 @@ def _score(
     return [
         Score(
             logprobs=tuple(islice(own, len(a.sequence.output))),
-            said=_said(list(islice(likeliest, len(a.sequence.output))), a, frozen.codec.ends),
+            is_greedy=_said(
+                list(islice(likeliest, len(a.sequence.output))), a, runtime.tokenizer.end_ids
+            ),
             drift=next(drift) if a.drift else 0.0,
         )
         for a in asked

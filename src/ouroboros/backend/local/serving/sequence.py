@@ -1,5 +1,6 @@
 """One answer as it grows: its next token drawn, and as much of its text as can no longer change."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.base import GenerationChunk
-from ouroboros.backend.local.model.tokenizer import Codec
-from ouroboros.domain.generation import Generation, GenerationConfig
+from ouroboros.backend.local.model.tokenizer import ChatTokenizer
+from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.lora.bank import BankedAdapter
 
 _PARTIAL = "\ufffd"
@@ -26,14 +27,16 @@ class TokenizedPrompt:
 class GeneratedSequence:
     """One growing answer: its tokens, and how much of its text may be shown already."""
 
-    def __init__(self, question: TokenizedPrompt, codec: Codec) -> None:
+    def __init__(self, question: TokenizedPrompt, tokenizer: ChatTokenizer) -> None:
         self.question = question
         self.finish = ""
-        self._codec = codec
+        self._tokenizer = tokenizer
         self._config = question.config
-        self._limit = min(question.config.max_tokens, codec.room(question.prompt))
+        self._limit = min(question.config.max_tokens, tokenizer.remaining_context(question.prompt))
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
+        self._details: list[TokenLogprob] = []
+        self._streamed = 0
         self._text = ""
         self._shown = 0
         self._generator = _generator(question.config)
@@ -67,19 +70,34 @@ class GeneratedSequence:
             probs[order[before >= self._config.top_p]] = 0.0
         return int(torch.multinomial(probs, 1, generator=self._generator))
 
-    def push(self, token: int, logprob: float) -> GenerationChunk:
+    @property
+    def top(self) -> int:
+        """How many of the likeliest tokens are kept beside each."""
+        return self._config.top_logprobs or 0
+
+    def push(
+        self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]] = ()
+    ) -> GenerationChunk:
         """Take the next token; the text it allows to be shown."""
         self._tokens.append(token)
         self._logprobs.append(logprob)
-        if token in self._codec.ends:
+        if self._config.top_logprobs is not None and token not in self._tokenizer.end_ids:
+            likeliest = tuple(self._detail(*other) for other in alternatives[: self.top])
+            self._details.append(self._detail(token, logprob, likeliest))
+        if token in self._tokenizer.end_ids:
             self.finish = "stop"
         elif len(self._tokens) >= self._limit:
             self.finish = "length"
-        self._text = self._codec.text(self._tokens)
+        self._text = self._tokenizer.decode(self._tokens)
         self._cut_at_stop()
         end = len(self._text) if self.finish else self._safe_end()
         piece, self._shown = self._text[self._shown : end], max(self._shown, end)
-        return GenerationChunk(piece, self.generation() if self.finish else None)
+        if not self.finish:
+            details = self._details_within(self._shown)[self._streamed :] if piece else ()
+            self._streamed += len(details)
+            return GenerationChunk(piece, details=details)
+        whole = self.generation()
+        return GenerationChunk(piece, whole, whole.details[self._streamed :])
 
     def generation(self) -> Generation:
         return Generation(
@@ -88,7 +106,22 @@ class GeneratedSequence:
             tuple(self._logprobs),
             self.finish,
             len(self.question.prompt),
+            details=self._details_within(len(self._text)),
         )
+
+    def _detail(
+        self, token: int, logprob: float, alternatives: tuple[TokenLogprob, ...] = ()
+    ) -> TokenLogprob:
+        return TokenLogprob(token, self._tokenizer.token_bytes(token), logprob, alternatives)
+
+    def _details_within(self, end: int) -> tuple[TokenLogprob, ...]:
+        """The tokens that begin within the first `end` characters of the text."""
+        size, start = len(self._text[:end].encode(errors="replace")), 0
+        for count, detail in enumerate(self._details):
+            if start >= size:
+                return tuple(self._details[:count])
+            start += len(detail.data)
+        return tuple(self._details)
 
     def _cut_at_stop(self) -> None:
         found = [at for at in (self._text.find(s) for s in self._config.stop) if at >= 0]

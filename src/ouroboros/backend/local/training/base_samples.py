@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ouroboros.backend.local.cache.kv_cache import KVCache
-from ouroboros.backend.local.model.dtype import machine
+from ouroboros.backend.local.model.dtype import describe_machine
 from ouroboros.backend.local.model.load import BaseRuntime
-from ouroboros.backend.local.model.tokenizer import Codec, TokenizedPair
+from ouroboros.backend.local.model.tokenizer import ChatTokenizer, TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.serving.continuous_batch import decode_step
 from ouroboros.backend.local.serving.prefill import prefill_prompts
@@ -57,9 +57,9 @@ class BaseSamples:
     They are kept in `folder`, where one is given. What cannot be read there is written again.
     """
 
-    def __init__(self, frozen: BaseRuntime, folder: Path | None = None) -> None:
-        self._frozen = frozen
-        self._file = folder / f"{_name(frozen)}.safetensors" if folder else None
+    def __init__(self, runtime: BaseRuntime, folder: Path | None = None) -> None:
+        self._runtime = runtime
+        self._file = folder / f"{_name(runtime)}.safetensors" if folder else None
         self._items: tuple[TokenizedRow, ...] = ()
 
     def load_or_generate(self) -> Steps[Any, tuple[TokenizedRow, ...]]:
@@ -70,60 +70,60 @@ class BaseSamples:
                 told = yield from self._write()
             row = Row("", "", Distillation("base"), WEIGHT)
             self._items = tuple(
-                TokenizedRow(row, (s,), (0.0,), t.to(self._frozen.device)) for s, t in told
+                TokenizedRow(row, (s,), (0.0,), t.to(self._runtime.device)) for s, t in told
             )
         return self._items
 
     def _write(self) -> Steps[Any, list[Told]]:
-        sequences = yield from generate_samples(self._frozen)
+        sequences = yield from generate_samples(self._runtime)
         count = len(sequences)
-        teachers = yield from teacher_topk(self._frozen, sequences, [None] * count, [False] * count)
+        teachers = yield from teacher_topk(self._runtime, sequences, [None] * count, [False] * count)
         told = list(zip(sequences, teachers, strict=True))
         if self._file:
             _save(self._file, told)
         return told
 
 
-def generate_samples(frozen: BaseRuntime) -> Steps[Any, list[TokenizedPair]]:
+def generate_samples(runtime: BaseRuntime) -> Steps[Any, list[TokenizedPair]]:
     """Half are plain text that begins anywhere; half are answers to the beginnings of those.
 
     So both what a model may read and what it may be asked is among them. One forward pass a step.
     """
-    codec, chance = frozen.codec, torch.Generator().manual_seed(0)
-    text = yield from _sampled(frozen, _starts(codec, chance), chance)
+    tokenizer, chance = runtime.tokenizer, torch.Generator().manual_seed(0)
+    text = yield from _sampled(runtime, _starts(tokenizer, chance), chance)
     begun = [(*t.prompt, *t.output)[:ASKED] for t in text]
-    asked = [codec.prompt_ids(codec.text(ids)) or ids for ids in begun]
-    return [*text, *(yield from _sampled(frozen, asked, chance))]
+    asked = [tokenizer.encode_prompt(tokenizer.decode(ids)) or ids for ids in begun]
+    return [*text, *(yield from _sampled(runtime, asked, chance))]
 
 
-def _starts(codec: Codec, chance: torch.Generator) -> list[tuple[int, ...]]:
+def _starts(tokenizer: ChatTokenizer, chance: torch.Generator) -> list[tuple[int, ...]]:
     """Any one token of plain text, behind the one that opens a text, if there is one."""
-    begin = codec.tokenizer.bos_token_id
-    special = set(codec.tokenizer.all_special_ids)
-    plain = [i for i in range(len(codec.tokenizer)) if i not in special]
+    begin = tokenizer.hf_tokenizer.bos_token_id
+    special = set(tokenizer.hf_tokenizer.all_special_ids)
+    plain = [i for i in range(len(tokenizer.hf_tokenizer)) if i not in special]
     drawn = torch.randint(len(plain), (PASSAGES // 2,), generator=chance).tolist()
     return [(*([begin] if isinstance(begin, int) else []), plain[i]) for i in drawn]
 
 
 def _sampled(
-    frozen: BaseRuntime, starts: Sequence[tuple[int, ...]], chance: torch.Generator
+    runtime: BaseRuntime, starts: Sequence[tuple[int, ...]], chance: torch.Generator
 ) -> Steps[Any, list[TokenizedPair]]:
     """Go on from each start at temperature 1, to the same length.
 
     An end token does not end a passage: the further turn or text after it is what the base says, too.
     """
-    room = min(TOKENS, *(frozen.codec.room(start) for start in starts))
-    columns, slots = KVCache(), Slots(frozen.device)
+    room = min(TOKENS, *(runtime.tokenizer.remaining_context(start) for start in starts))
+    columns, slots = KVCache(), Slots(runtime.device)
     said: list[Int[Tensor, "B"]] = []
     for _ in range(room):
         with torch.no_grad():
             if said:
-                slots.arrange([None] * len(starts))
-                logits = decode_step(frozen, to_device(said[-1], frozen.device), columns, slots)
+                slots.assign_rows([None] * len(starts))
+                logits = decode_step(runtime, to_device(said[-1], runtime.device), columns, slots)
             else:
-                logits, rows = prefill_prompts(frozen, starts, [None] * len(starts))
+                logits, rows = prefill_prompts(runtime, starts, [None] * len(starts))
                 for row in rows:
-                    columns.join(row)
+                    columns.add_row(row)
             said.append(_drawn(logits.float().softmax(-1).cpu(), chance))
         yield None
     outputs = torch.stack(said, dim=1).tolist()
@@ -137,12 +137,12 @@ def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, 
     return torch.searchsorted(sums, drawn)[:, 0].clamp(max=probs.shape[1] - 1)
 
 
-def _name(frozen: BaseRuntime) -> str:
+def _name(runtime: BaseRuntime) -> str:
     """Of what passages depend on: the base, what it computes in and on, and how they are written."""
-    on = (frozen.dtype, machine(), frozen.device.type)
+    on = (runtime.dtype, describe_machine(), runtime.device.type)
     written = (*on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
     # Frozen: with another text, the passages that are stored already would be generated again.
-    text = f"({', '.join([frozen.base.fingerprint.to_text(), *map(repr, written)])})"
+    text = f"({', '.join([runtime.base.fingerprint.to_text(), *map(repr, written)])})"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

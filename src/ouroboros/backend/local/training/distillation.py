@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.local.forward.logprobs import gather_logits_lse, gather_logprobs
-from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens, tokens_to_run
+from ouroboros.backend.local.forward.packing import compute_output_logits
+from ouroboros.backend.local.forward.prefix_reuse import count_pass_tokens, split_by_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -40,7 +40,7 @@ class Teacher:
 
 
 def teacher_topk(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     besides: Sequence[bool],
@@ -48,10 +48,10 @@ def teacher_topk(
     """Ask the teachers; sequence i has adapters[i] (None: the base), and besides[i] tells whether it is
     asked for what it would say besides the output's own tokens."""
     found: list[Teacher] = []
-    for run in split_by_tokens(tokens_to_run(frozen, sequences, adapters), frozen.token_budget):
+    for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
-            logits, batch = labelled_logits(frozen, chosen, [adapters[i] for i in run])
+            logits, batch = compute_output_logits(runtime, chosen, [adapters[i] for i in run])
         parts = logits.float().split([len(s.output) for s in chosen])
         own = batch.targets.split([len(s.output) for s in chosen])
         for i, part, output in zip(run, parts, own, strict=True):

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ouroboros.backend.local.forward.packing import labelled_logits
-from ouroboros.backend.local.forward.prefix_reuse import pass_tokens
+from ouroboros.backend.local.forward.packing import compute_output_logits
+from ouroboros.backend.local.forward.prefix_reuse import total_pass_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.memory_plan import MemoryPlan
 from ouroboros.backend.local.runtime.memory import oom_as_error
@@ -39,8 +39,8 @@ class GradientBatcher:
     `watched` tells whether answers are being written meanwhile.
     """
 
-    def __init__(self, frozen: BaseRuntime, watched: Callable[[], bool] = lambda: False) -> None:
-        self.frozen = frozen
+    def __init__(self, runtime: BaseRuntime, watched: Callable[[], bool] = lambda: False) -> None:
+        self.runtime = runtime
         self._watched = watched
         self._asked: list[GradientRequest] = []
 
@@ -61,8 +61,8 @@ class GradientBatcher:
         what was found is `enough`, no gradient is wanted, and none is added.
         """
         shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
-        kl = kl_to_start(self.frozen, adapter, start, items) if start is not None else 0.0
-        tokens = [pass_tokens(self.frozen, i.sequences, adapter) for i in items]
+        kl = kl_to_start(self.runtime, adapter, start, items) if start is not None else 0.0
+        tokens = [total_pass_tokens(self.runtime, i.sequences, adapter) for i in items]
         asked = GradientRequest(adapter, items, tokens, shares, kl, grads, into, plan, enough)
         self._asked.append(asked)
         try:
@@ -95,9 +95,9 @@ class GradientBatcher:
 
     def _pass(self, taking: "Sequence[tuple[GradientRequest, int]]") -> None:
         """One forward and backward pass. Should the memory not hold it, the first one runs alone."""
-        predicted = max(asked.plan.predicted for asked, _ in taking)
+        predicted = max(asked.plan.predicted_bytes for asked, _ in taking)
         try:
-            with oom_as_error(self.frozen.device, predicted, _SMALLER):
+            with oom_as_error(self.runtime.device, predicted, _SMALLER):
                 self._run(taking)
         except OutOfMemory:
             for asked, _ in taking:
@@ -111,9 +111,11 @@ class GradientBatcher:
         chosen = [(asked, asked.items[asked.next : asked.next + n]) for asked, n in taking]
         sequences = [s for _, items in chosen for item in items for s in item.sequences]
         adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
-        again = any(asked.plan.again for asked, _ in taking)
-        start = min(asked.plan.start for asked, _ in taking)
-        logits, batch = labelled_logits(self.frozen, sequences, adapters, again=again, start=start)
+        again = any(asked.plan.recompute for asked, _ in taking)
+        start = min(asked.plan.first_layer for asked, _ in taking)
+        logits, batch = compute_output_logits(
+            self.runtime, sequences, adapters, recompute=again, first_layer=start
+        )
         every = [item for _, items in chosen for item in items]
         logprobs, apart = logprobs_and_kl(
             logits, batch.targets, list(map(_labels, every)), [item.teacher for item in every]
@@ -124,7 +126,7 @@ class GradientBatcher:
             for (asked, items), piece, own, away in zip(
                 chosen,
                 logprobs.split(lengths),
-                batch.owner.split(lengths),
+                batch.sequence_index.split(lengths),
                 apart.split(lengths),
                 strict=True,
             )
@@ -169,8 +171,8 @@ class GradientRequest:
     def share(self, item: int, watched: bool) -> float:
         """What part of a pass an item takes; `watched` ones are short, what is read before included."""
         if watched:
-            return len(self.items[item]) / min(self.plan.tokens, WATCHED_TOKENS)
-        return self.tokens[item] / self.plan.tokens
+            return len(self.items[item]) / min(self.plan.tokens_per_pass, WATCHED_TOKENS)
+        return self.tokens[item] / self.plan.tokens_per_pass
 
     def loss_of(
         self,

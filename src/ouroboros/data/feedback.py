@@ -1,11 +1,11 @@
-"""Judgements from JSON lines: what people thought of answers, recorded elsewhere.
+"""Read recorded feedback from JSON lines: what people thought of answers given elsewhere.
 
-One JSON object a line, UTF-8: `prompt`, `answer`, and one of
+A file has one JSON object a line, in UTF-8, with a `prompt`, an `answer` and one of
 
     "correction": text         "success": 0..1        "failure": -1..0
     "preference": 0..1         "critique": text       "chosen": text, "rejected": text
 
-and, if known, `user` and `key`. A pair needs no `answer`.
+A `user` and a `key` are optional. Feedback with `chosen` and `rejected` needs no `answer`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ouroboros.data.examples import prompt_of, read_rows, refuse_unknown
+from ouroboros.data.examples import check_keys, parse_prompt, read_rows
 from ouroboros.domain.data import Prompt, check_prompt, check_text
 from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.feedback import FeedbackSignal
@@ -31,7 +31,7 @@ _HINT = f'Give "prompt", "answer" and one of {", ".join(_SIGNALS)}, or "chosen" 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFeedback:
-    """One line: who thought what of which answer."""
+    """One line: a prompt, its answer, the feedback on it, and the user who gave it."""
 
     prompt: Prompt
     answer: str
@@ -49,19 +49,24 @@ class RecordedFeedback:
 
 
 def read_feedback(path: Path) -> list[RecordedFeedback]:
-    """Every judgement of a file; raises `InvalidFile` with the file's name and the line's number."""
-    return read_rows(path, _judgement, f"judgements. One JSON object a line. {_HINT}")
+    """Read all feedback of a file.
+
+    Raises:
+        InvalidFile: a line is not valid feedback, with the file and the line number; or the file cannot
+            be read or has no feedback.
+    """
+    return read_rows(path, _parse_feedback, f"feedback. Write one JSON object a line. {_HINT}")
 
 
-def _judgement(row: Mapping[str, Any]) -> RecordedFeedback:
-    refuse_unknown(row, _KNOWN)
+def _parse_feedback(row: Mapping[str, Any]) -> RecordedFeedback:
+    check_keys(row, _KNOWN)
     signals = [name for name in _SIGNALS if name in row]
     pair = "chosen" in row or "rejected" in row
     if "prompt" not in row or len(signals) + pair != 1:
-        raise InvalidExample("The judgement has no prompt, or not exactly one signal.", hint=_HINT)
+        raise InvalidExample("The feedback has no prompt, or not exactly one signal.", hint=_HINT)
     if pair:
         signal = FeedbackSignal.preference_pair(row.get("chosen", ""), row.get("rejected", ""))
     else:
         signal = _SIGNALS[signals[0]](row[signals[0]])
     answer = row.get("answer", row.get("rejected", ""))
-    return RecordedFeedback(prompt_of(row["prompt"]), answer, signal, row.get("user"), row.get("key"))
+    return RecordedFeedback(parse_prompt(row["prompt"]), answer, signal, row.get("user"), row.get("key"))

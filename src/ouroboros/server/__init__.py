@@ -1,0 +1,1 @@
+"""The HTTP server: OpenAI's API, feedback, and adapters, on an engine. Nothing in it imports torch."""
