@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeGuard
 
 from ouroboros.domain.checks import validated
 from ouroboros.domain.data import check_text
@@ -30,7 +31,8 @@ _RANGE = {
 class FeedbackSignal:
     """One judgement of one answer; build it with the class methods.
 
-    `score` is clamped to the signal's range: success 0..1, failure -1..0, preference 0..1.
+    `score` is limited to the signal's range: success 0..1, failure -1..0, preference 0..1. `check`
+    refuses a score of the wrong sign, a boolean and what is no finite number.
     `text` is the correction, the chosen answer or the critique; `rejected` the answer not chosen.
     """
 
@@ -72,9 +74,9 @@ class FeedbackSignal:
     @classmethod
     def _scored(cls, kind: FeedbackKind, score: float) -> "FeedbackSignal":
         signal = cls(kind, score=score)
-        if not isinstance(score, (int, float)) or not math.isfinite(score):
-            return signal  # left as it is for `validate` to refuse
         low, high = _RANGE[kind]
+        if not _is_number(score) or (low < 0 < score) or (score < 0 <= low):
+            return signal  # left as it is for `validate` to refuse
         return replace(signal, score=float(min(max(score, low), high)))
 
     def validate(self) -> Result["FeedbackSignal"]:
@@ -82,14 +84,11 @@ class FeedbackSignal:
 
     def check(self) -> None:
         if self.kind in _RANGE:
-            score = self.score
-            if (
-                isinstance(score, bool)
-                or not isinstance(score, (int, float))
-                or not math.isfinite(score)
-            ):
+            score, (low, high) = self.score, _RANGE[self.kind]
+            if not _is_number(score) or not low <= score <= high:
                 raise InvalidExample(
-                    f"The {self.kind.value} score is {score!r}.", hint="Give a finite number."
+                    f"The {self.kind.value} score is {score!r}.",
+                    hint=f"Give a number from {low:g} to {high:g}.",
                 )
             return
         check_text(self.kind.value.replace("_", " "), self.text)
@@ -100,3 +99,8 @@ class FeedbackSignal:
                     "The chosen and the rejected answer are the same.",
                     hint="Give two different answers.",
                 )
+
+
+def _is_number(score: object) -> TypeGuard[float]:
+    """Whether a score is a finite number; True and False are none."""
+    return isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
