@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.data import Message, Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile
 from ouroboros.domain.limits import MAX_LINE
@@ -182,4 +182,4 @@ def check_keys(keys: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Refuse a key that is not `known`, with the nearest known one."""
     for key in keys:
         if key not in known:
-            raise InvalidExample(f"Unknown key {key[:80]!r}.", hint=nearest(key, known))
+            raise InvalidExample(f"Unknown key {key[:80]!r}.", hint=suggest_nearest(key, known))
