@@ -111,7 +111,11 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
         return read_feedback(options.file)
     if options.prompt is None:
         raise InvalidInput("The prompt is missing.", hint="Give the prompt whose answer you judge.")
-    answer = options.answer or options.rejected or ""
+    if (options.chosen is None) != (options.rejected is None):
+        raise InvalidInput(
+            "Only one of two answers is given.", hint="Give --chosen and --rejected together."
+        )
+    answer = options.rejected if options.answer is None else options.answer
     return [RecordedFeedback(options.prompt, answer, signals[0], options.user, options.key)]
 
 
@@ -128,7 +132,7 @@ def read_signals(options: Namespace) -> list[FeedbackSignal]:
     if options.critique is not None:
         signals.append(FeedbackSignal.critique(options.critique))
     if options.chosen is not None or options.rejected is not None:
-        signals.append(FeedbackSignal.preference_pair(options.chosen or "", options.rejected or ""))
+        signals.append(FeedbackSignal.preference_pair(options.chosen, options.rejected))
     return signals
 
 
@@ -136,7 +140,7 @@ async def with_answer(
     engine: AdapterLearningEngine, name: str, judgement: RecordedFeedback
 ) -> tuple[RecordedFeedback, Any]:
     """Returns a judgement with its answer, or with the one that the adapter generates now."""
-    if judgement.answer:
+    if judgement.answer is not None:
         return judgement, judgement.answer
     return judgement, (await engine.generate_with_adapter(judgement.prompt, name)).unwrap()
 

@@ -41,16 +41,24 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_refused(folder):
         load_base(str(folder))
 
 
-def test_a_special_token_beyond_the_rows_is_refused_where_it_is_used(folder):
+def test_a_special_token_beyond_the_rows_is_ordinary_text_where_a_user_writes_it(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<|image|>"], special_tokens=True)
     tokenizer.save_pretrained(folder)
     tokenizer = load_base(str(folder)).tokenizer
-    assert tokenizer.encode_prompt("hello")
+    for prompt, output in (("hello <|image|>", "fine"), ("hello", "fine <|image|>")):
+        pair = tokenizer.encode_pair(prompt, output)
+        assert max((*pair.prompt, *pair.output)) < 320
+        assert "<|image|>" in tokenizer.decode((*pair.prompt, *pair.output))
+
+
+def test_a_special_token_beyond_the_rows_is_refused_where_the_template_writes_it(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<|image|>"], special_tokens=True)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|end|><|image|>")
+    tokenizer.save_pretrained(folder)
     with pytest.raises(InvalidExample, match=r"<\|image\|>"):
-        tokenizer.encode_pair("hello <|image|>", "fine")
-    with pytest.raises(InvalidExample, match=r"<\|image\|>"):
-        tokenizer.encode_pair("hello", "fine <|image|>")
+        load_base(str(folder))
 
 
 @pytest.mark.parametrize(
