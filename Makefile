@@ -1,6 +1,7 @@
 # Needs Python 3.11 to 3.13 and make. Everything is installed into .venv; nothing outside it is touched.
 
 PYTHON ?= python3
+MODEL ?= smollm2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := .setup
@@ -11,8 +12,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 
 setup: $(STAMPS)/run  ## install what the program needs
 
-demo: $(STAMPS)/run  ## the main job with the bundled model: create, train, measure, ask
-	$(BIN)/ouroboros demo
+demo: $(STAMPS)/run  ## train, measure, correct and undo on SmolLM2, or on another model: make demo MODEL=starter
+	@model="$(MODEL)"; \
+	if [ "$$model" = smollm2 ] && ! $(BIN)/ouroboros model get smollm2; then \
+		echo "The demo runs on the bundled starter model instead, which is a toy." >&2; model=starter; fi; \
+	exec $(BIN)/ouroboros demo --model "$$model" --store "./demo-store/$${model##*/}"
 
 test: $(STAMPS)/dev $(STAMPS)/servers  ## the whole test suite
 	PATH="$$PATH:$(CURDIR)/$(STAMPS)/npm/node_modules/.bin" $(BIN)/python -m pytest $(ARGS)

@@ -100,6 +100,20 @@ def test_help_shows_the_result(kind):
     assert "Result[list[Adapter]]" in str(inspect.signature(kind.list_adapters))
 
 
+def test_what_the_system_causes_is_an_error_and_a_bug_raises(engine, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "store")
+
+    monkeypatch.setattr(engine._engine._loader, "list_adapters", refuse)
+    result = engine.learn_pending()
+    assert isinstance(result, Err)
+    assert result.error.code == "store_error"
+    assert "Permission denied" in result.error.message
+    monkeypatch.setattr(engine._engine._loader, "list_adapters", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.learn_pending()
+
+
 def test_an_error_is_false_and_a_value_is_true():
     assert not Err(InvalidInput("no"))
     assert Ok(0)

@@ -27,7 +27,8 @@ class Settings:
     metadata  where metadata is kept instead of in the store's folder: a URL; "" leaves it there.
     blobs    the same for weights.
     blob_cache  MiB of weights in a cloud that this machine keeps copies of; 0 keeps none.
-    model    "starter", the folder of a Hugging Face causal language model, or its hub id.
+    model    "starter", "smollm2", a GGUF file, the folder of a Hugging Face causal language model, or
+             its hub id.
     dtype    what the model computes in: "auto", "float32" or "bfloat16".
     device   "auto", "cpu", "cuda", or one of several: "cuda:1".
     quantize  keep the model's linear layers in fewer bits: "none", "int8" or "nf4".

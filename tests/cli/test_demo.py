@@ -4,22 +4,35 @@ from ouroboros.cli.demo import TASK
 from tests.cli.shapes import FROZEN, fits
 
 
-def test_the_demo_trains_once_and_says_what_to_type_next(cli, tiny):
+def test_the_demo_trains_once_and_corrects_and_undoes_in_each_run(cli, tiny):
+    # 1. The first run, for people.
     first = cli("demo")
     assert first.code == 0
-    assert "learned from 100 examples" in first.err
     assert "step 120/120" in first.err
     lines = first.out.splitlines()
-    assert f"generate {TASK} " in lines[-1]
-    assert lines[-1].endswith(f"--model {tiny}")
+    assert any(line.startswith("100 examples are there to learn from") for line in lines)
     assert any(line.startswith("base model  ") and " of 60 " in line for line in lines)
     assert any(line.startswith("tickets@2 ") and " of 60 " in line for line in lines)
+    assert "A user corrects one of the wrong answers:" in lines
+    assert "Undone: tickets@2 is served again and gives the old answer again." in lines
+    for verb, line in zip(("generate", "feedback", "explain"), lines[-3:], strict=True):
+        assert f" {verb} {TASK} " in line
+        assert line.endswith(f"--model {tiny}")
+    assert cli("show", TASK, "--json").json["head"] == 2
 
+    # 2. The second run, for programs: nothing is trained, and the correction makes a new version.
     second = cli("demo", "--json")
-    assert "trained by an earlier demo" in second.err
     assert "step " not in second.err
-    assert second.json["version"]["number"] == 2
     assert fits(second.json, FROZEN["demo"])
+    assert second.json["version"]["number"] == 2
+    correction = second.json["correction"]
+    assert correction["version"] == "tickets@4"
+    assert correction["restored"]
+    # 3. The corrected answer is counted apart from the others.
+    assert correction["others"] == 59
+    assert correction["others_right"][0] == second.json["after"]["correct"]
+    assert correction["question"] not in [other["prompt"] for other in correction["changed"]]
+    assert correction["answer"] != correction["wanted"]
 
 
 def test_the_demo_leaves_somebody_elses_adapter_alone(cli, rows):

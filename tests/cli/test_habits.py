@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ouroboros.cli import describe
 from ouroboros.cli.doctor import available_memory, find_problems, has_bfloat16
 from ouroboros.cli.main import VERBS, main
 from ouroboros.cli.output import escape_controls
@@ -176,3 +177,10 @@ def test_generate_takes_instructions(cli, monkeypatch):
     with_system = ["generate", "tickets", "one", "--system", "Be brief.", "--max-tokens", "6"]
     instructed = cli(*with_system, "--json").json
     assert instructed["prompt_tokens"] > plain["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(2048, "2 KiB"), (3 * 2**19, "1.5 MiB"), (20 * 2**30, "20.0 GiB")]
+)
+def test_sizes_have_a_fitting_unit(count, shown):
+    assert describe.size(count) == shown

@@ -2,6 +2,7 @@
 
 import socket
 
+import httpx2
 import pytest
 
 from ouroboros.server.service import Limits
@@ -83,16 +84,16 @@ def test_without_keys_pages_of_other_sites_change_nothing(http):
 
 
 def test_a_full_queue_is_429_with_the_time_to_wait():
-    with run_server(FakeBackend, limits=Limits(requests=2)) as server:
-        import httpx2
-
-        with httpx2.Client(base_url=server.url) as http:
-            body = {"model": "fake", "messages": CHAT["messages"], "n": 3}
-            answer = http.post("/v1/chat/completions", json=body)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
-            assert int(answer.headers["retry-after"]) >= 1
-            assert answer.headers["x-should-retry"] == "true"
-            assert http.post("/v1/chat/completions", json=body | {"n": 2}).status_code == 200
+    with (
+        run_server(FakeBackend, limits=Limits(requests=2)) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as http,
+    ):
+        body = {"model": "fake", "messages": CHAT["messages"], "n": 3}
+        answer = http.post("/v1/chat/completions", json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["x-should-retry"] == "true"
+        assert http.post("/v1/chat/completions", json=body | {"n": 2}).status_code == 200
 
 
 def test_a_body_that_stops_coming_is_given_up():
@@ -113,3 +114,35 @@ def test_a_client_that_leaves_frees_its_place(http, server):
         next(stream.iter_lines())
     server.call(server.service.idle.wait())
     assert server.service.active == 0
+
+
+def test_metrics_count_requests_tokens_and_active_answers_without_names():
+    with (
+        run_server(FakeBackend) as server,
+        httpx2.Client(base_url=server.url, timeout=60) as http,
+    ):
+        body = {"model": "fake", "messages": CHAT["messages"]}
+        usage = http.post("/v1/chat/completions", json=body).json()["usage"]
+        http.post("/v1/chat/completions", json=body | {"stream": True})
+        http.get("/v1/models/secret-name")
+        http.request("INVENTED", "/v1/models")
+        text = http.get("/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert values['ouroboros_requests_total{method="POST",status="200"}'] == "2"
+    assert values['ouroboros_requests_total{method="GET",status="404"}'] == "1"
+    assert values['ouroboros_requests_total{method="OTHER",status="405"}'] == "1"
+    assert values['ouroboros_request_seconds_bucket{le="+Inf"}'] == "4"
+    assert values['ouroboros_tokens_total{kind="prompt"}'] == str(2 * usage["prompt_tokens"])
+    assert values['ouroboros_tokens_total{kind="completion"}'] == str(2 * usage["completion_tokens"])
+    assert values["ouroboros_answers_active"] == values["vllm:num_requests_running"] == "0"
+    assert "secret-name" not in text
+
+
+def test_the_audit_log_says_who_changed_what(http):
+    assert http.post("/v1/adapters", json={"name": "audited"}).status_code == 201
+    assert http.delete("/v1/adapters/audited").status_code == 200
+    actions = [(e["actor"], e["action"], e["target"]) for e in http.get("/v1/audit").json()["data"]]
+    assert actions[:2] == [
+        ("local", "adapter.delete", "audited"),
+        ("local", "adapter.create", "audited"),
+    ]

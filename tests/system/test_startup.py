@@ -29,7 +29,18 @@ def test_importing_the_package_imports_nothing_heavy(python):
     assert python("-c", probe).stdout == "set()\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["list"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["list"],
+        ["--version"],
+        ["doctor"],
+        ["help", "train"],
+        ["version"],
+    ],
+)
 def test_words_alone_import_nothing_heavy(python, arguments):
     assert imported(python, arguments) == []
 

@@ -1,35 +1,43 @@
-"""`ouroboros demo`: create, train and evaluate an adapter on a bundled task."""
+"""`ouroboros demo`: teach an adapter a bundled task, correct one answer, and undo the correction."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
 
 from ouroboros.build import open_engine
 from ouroboros.cli import describe
-from ouroboros.cli.output import Output
+from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.train import train
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Conflict
+from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Version
-from ouroboros.domain.results import Evaluation
+from ouroboros.domain.results import ComparedAnswers, Evaluation
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import DEFAULTS, Settings
 from ouroboros.starter import examples_path
 
 NAME = "demo"
-HELP = "train an adapter on 100 bundled examples, and score it on 60 others before and after"
+HELP = "teach an adapter a bundled task, correct one of its answers, and undo the correction"
 EXAMPLES = """\
   ouroboros demo
+  ouroboros demo --model smollm2 --store ./demo-store
   ouroboros demo --model Qwen/Qwen3-0.6B --store ./qwen-store"""
 
 TASK = "tickets"
 DESCRIPTION = "the demo: which team a customer's message is for"
 """The description that marks the demo's adapter."""
 
-SHOWN = 4
-"""Number of held-out questions whose answers are printed."""
+WIDE, EPOCHS = 512, 5
+"""Passes over the examples on a model of at least this width; narrower ones get the automatic number."""
+
+SHOWN = 3
+"""Number of held-out questions whose answers are printed, and of answers that a correction changed."""
 
 
 @dataclass(frozen=True)
@@ -40,47 +48,81 @@ class DemoTask:
     heldout: list[TrainingExample]
 
 
+@dataclass(frozen=True)
+class Correction:
+    """One corrected answer, and what it did to the answers to the other held-out questions.
+
+    `version` is None if the correction made no new version. `seconds` is the time from the judgement
+    to the new version. `restored` says whether the old answer is back after the rollback.
+    """
+
+    question: str
+    answer: str
+    wanted: str
+    lesson: str
+    version: str | None
+    seconds: float
+    corrected: str
+    others: int
+    others_right: tuple[int, int]
+    changed: tuple[ComparedAnswers, ...]
+    restored: bool
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     """This verb has no arguments."""
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    started = perf_counter()
     folder = examples_path() / TASK
     data = DemoTask(read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
-    out.note(
-        f"The task: send a customer's message to one of {len({e.output for e in data.train})} teams,"
-        f" learned from {len(data.train)} examples."
+    teams = sorted({example.output for example in data.train})
+    out.section(
+        f"The task: send a customer's message to one of {len(teams)} teams ({', '.join(teams)}).",
+        f"{len(data.train)} examples are there to learn from, and {len(data.heldout)} others to test.",
     )
     async with open_engine(settings) as engine:
+        # 1. What the base model makes of the task without an adapter.
         with out.waiting(f"Loading the model {settings.model}"):
             (await engine.base()).unwrap()
         before = await evaluate(engine, None, data, out)
+        # 2. Training, and the same questions again.
         version = await train_or_load(engine, data, out)
         after = await evaluate(engine, str(version.ref), data, out)
-    out.result(
+        out.section(
+            *format_answers(data.heldout, before, after),
+            "",
+            format_scores(version, before, after, out),
+        )
+        # 3. A user corrects one answer and takes the correction back.
+        correction = await correct_and_undo(engine, version, data, after, out)
+    out.section(
+        "", f"The whole demo took {perf_counter() - started:.0f} s.", *next_commands(data, settings)
+    )
+    out.value(
         {
             "before": describe.evaluation_json(before),
             "after": describe.evaluation_json(after),
             "version": describe.version_json(version),
-        },
-        *format_answers(data.heldout, before, after),
-        "",
-        format_scores(version, before, after, out),
-        "",
-        f"{version.ref} learned {describe_training(version)}. It is stored in {settings.store}.",
+            "correction": correction_json(correction),
+        }
     )
-    where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
-    where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
-    out.next_step("generate", TASK, str(data.heldout[0].input), *where)
 
 
 async def evaluate(
     engine: AdapterLearningEngine, adapter: str | None, data: DemoTask, out: Output
 ) -> Evaluation:
-    with out.waiting(
-        f"Evaluating {adapter or 'the base model'} on {len(data.heldout)} held-out questions"
-    ):
-        return (await engine.evaluate_adapter(adapter, data.heldout)).unwrap()
+    """Answers all held-out questions, and prints how many answers are right."""
+    started = perf_counter()
+    with out.waiting(f"{adapter or 'The base model'} answers {len(data.heldout)} held-out questions"):
+        evaluation = (await engine.evaluate_adapter(adapter, data.heldout)).unwrap()
+    out.section(
+        "",
+        f"{adapter or 'The base model'} answers {describe.percent(evaluation)} of the held-out questions"
+        f" right ({perf_counter() - started:.0f} s).",
+    )
+    return evaluation
 
 
 async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Output) -> Version:
@@ -96,13 +138,77 @@ async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Outp
             f"The store's adapter {TASK!r} is not the demo's.",
             hint="Use a separate store for the demo: --store ./demo-store",
         )
-    versions = (await engine.get_versions(TASK)).unwrap()
-    head = next(version for version in versions if version.number == adapter.head)
-    if head.report is None:
-        config = TrainingConfig.auto(len(data.train))
-        return await train(engine, TASK, data.train, config, out)
-    out.note(f"{head.ref} was trained by an earlier demo; only the evaluation runs again.")
-    return head
+    head = (await engine.get_version(TASK)).unwrap()
+    if head.number > 1:
+        out.section("", f"{head.ref} was trained by an earlier demo; it is not trained again.")
+        return head
+    wide = (await engine.base()).unwrap().width >= WIDE
+    config = TrainingConfig.auto(len(data.train), **({"epochs": EPOCHS} if wide else {}))
+    version = await train(engine, TASK, data.train, config, out)
+    out.section("", describe_training(version))
+    return version
+
+
+async def correct_and_undo(
+    engine: AdapterLearningEngine, version: Version, data: DemoTask, after: Evaluation, out: Output
+) -> Correction | None:
+    """Corrects the first wrong answer, measures what else changed, and rolls the adapter back.
+
+    Returns None if every answer is right.
+    """
+    wrong = [i for i, e in enumerate(data.heldout) if after.answers[i].strip() != e.output.strip()]
+    if not wrong:
+        out.section("", "Every answer is right, so there is none to correct.")
+        return None
+    index, example = wrong[0], data.heldout[wrong[0]]
+    question, answer, wanted = str(example.input), after.answers[wrong[0]], example.output
+    out.section(
+        "",
+        "A user corrects one of the wrong answers:",
+        f'    "{question}"',
+        f"    {describe.one_line(answer)}  ->  {wanted}",
+    )
+    # 1. The correction. Its own key makes it count anew in each run of the demo.
+    key = f"demo {len((await engine.get_versions(TASK)).unwrap())}"
+    started = perf_counter()
+    with out.waiting("Learning the correction"):
+        signal = FeedbackSignal.user_correction(wanted)
+        ticket = (await engine.learn_from_feedback(question, answer, signal, TASK, key=key)).unwrap()
+    seconds = perf_counter() - started
+    learned = ticket.version if ticket.version and ticket.version.number != version.number else None
+    lesson = ticket.lesson.words if ticket.lesson else "pending"
+    # 2. The same questions again: this answer, and all others.
+    now = await evaluate(engine, str(learned.ref), data, out) if learned else after
+    changed = tuple(
+        ComparedAnswers(str(other.input), other.output, old, new)
+        for i, (other, old, new) in enumerate(zip(data.heldout, after.answers, now.answers, strict=True))
+        if i != index and old != new
+    )
+    # 3. The way back: the earlier version is served again, with the answer that it gave.
+    if (await engine.get_version(TASK)).unwrap().number != version.number:
+        (await engine.rollback_adapter(version.ref)).unwrap()
+    undone = (await engine.generate_with_adapter(question, TASK)).unwrap().text
+    correction = Correction(
+        question,
+        answer,
+        wanted,
+        lesson,
+        str(learned.ref) if learned else None,
+        seconds,
+        now.answers[index],
+        len(data.heldout) - 1,
+        (after.correct, now.correct - (now.answers[index].strip() == wanted.strip())),
+        changed,
+        undone == answer,
+    )
+    out.section(*format_correction(correction, version))
+    return correction
+
+
+def correction_json(correction: Correction | None) -> dict[str, Any] | None:
+    if correction is None:
+        return None
+    return asdict(correction) | {"others_right": list(correction.others_right)}
 
 
 def format_answers(
@@ -116,8 +222,8 @@ def format_answers(
         lines += [
             f'\n"{example.input}"',
             f"    expected  {example.output}",
-            f"    without   {_one_line(without)}",
-            f"    with      {_one_line(with_it)}",
+            f"    without   {describe.one_line(without)}",
+            f"    with      {describe.one_line(with_it)}",
         ]
     return lines
 
@@ -130,13 +236,42 @@ def format_scores(version: Version, before: Evaluation, after: Evaluation, out: 
     return out.table(("held-out score", "right", "log-probability per token"), rows)
 
 
+def format_correction(correction: Correction, version: Version) -> list[str]:
+    """Formats what a correction did to the corrected answer and to the others, and that it is undone."""
+    if correction.version is None:
+        return [f"It made no new version: {correction.lesson}."]
+    lines = [
+        f"Learned in {correction.seconds:.1f} s as {correction.version}: {correction.lesson}.",
+        f"    the corrected answer   {describe.one_line(correction.corrected)}",
+        f"    the other {correction.others} answers   {len(correction.changed)} changed;"
+        f" right before: {correction.others_right[0]}, right now: {correction.others_right[1]}",
+    ]
+    for other in correction.changed[:SHOWN]:
+        question = describe.one_line(other.prompt, 50)
+        change = f"{describe.one_line(other.before, 20)} -> {describe.one_line(other.after, 20)}"
+        lines.append(f'        "{question}"  {change} (expected {other.expected})')
+    served = "gives the old answer again" if correction.restored else "gives another answer"
+    return [*lines, f"Undone: {version.ref} is served again and {served}."]
+
+
 def describe_training(version: Version) -> str:
-    """Returns, for example: 90 examples in 11 s (845 KiB)."""
+    """Returns, for example: tickets@2 learned 90 examples in 11 s (845 KiB)."""
     report = version.report
-    took = f"{report.rows} examples in {report.seconds:.0f} s" if report else ""
-    return f"{took} ({describe.size(version.size)}); the others are held out to test later versions"
+    took = f" {report.rows} examples in {report.seconds:.0f} s" if report else ""
+    return (
+        f"{version.ref} learned{took} ({describe.size(version.size)}). The other examples are kept to"
+        " test later versions."
+    )
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 70 else f"{line[:69]}…"
+def next_commands(data: DemoTask, settings: Settings) -> list[str]:
+    """Formats three commands to try with the adapter that the demo has trained."""
+    where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
+    where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
+    example = data.heldout[0]
+    commands = (
+        ("generate", TASK, str(example.input)),
+        ("feedback", TASK, str(example.input), "--fix", example.output),
+        ("explain", TASK),
+    )
+    return ["", "Try next:", *(f"    {program_name()} {shlex.join([*c, *where])}" for c in commands)]

@@ -160,6 +160,9 @@ def verdict(version: Version) -> str:
 
 
 def size(count: int) -> str:
+    """Returns, for example: 12 KiB, 1.5 MiB or 20.0 GiB."""
+    if count >= 2**30:
+        return f"{count / 2**30:.1f} GiB"
     return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
 
 

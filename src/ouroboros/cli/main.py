@@ -54,7 +54,7 @@ from ouroboros.cli import (
 from ouroboros.cli.interrupts import INTERRUPTS
 from ouroboros.cli.output import Output, open_standard_descriptors, write_note, write_result
 from ouroboros.cli.parser import Parser, build_parser, given_options
-from ouroboros.domain.errors import STATUS, InvalidInput, OuroborosError, OutOfMemory, StoreError
+from ouroboros.domain.errors import STATUS, InvalidInput, OuroborosError, explain_system_error
 from ouroboros.settings import NAMES, Settings
 
 GROUPS = {
@@ -98,28 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def explain_exception(error: Exception) -> OuroborosError:
-    """Returns what to tell a user about an exception that nothing expected.
-
-    What the system or a value can cause is named as such; only the rest is a bug.
-    """
-    match error:
-        case MemoryError():
-            return OutOfMemory("Memory ran out.", hint="See: ouroboros plan")
-        case OSError():
-            place = f" {error.filename}" if error.filename is not None else ""
-            return StoreError(
-                f"The system refused to use{place}: {error.strerror or error}."
-                if place
-                else f"The system refused an operation: {error.strerror or error}.",
-                hint="Check permissions, free space and the limits of this account.",
-            )
-        case UnicodeError():
-            return InvalidInput(
-                "A text cannot be written as UTF-8.", hint="Check the text and the terminal's encoding."
-            )
-        case OverflowError():
-            return InvalidInput(f"A number is too large: {error}.", hint="Give a smaller number.")
-    return OuroborosError(
+    """Returns what to tell a user about an exception that nothing expected."""
+    return explain_system_error(error) or OuroborosError(
         f"This is a bug in ouroboros: {type(error).__name__}: {error}",
         hint="Please report it with the output of --debug.",
     )

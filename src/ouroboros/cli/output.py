@@ -38,6 +38,19 @@ class Output:
         text = format_json(value, indent=2) if self.as_json else escape_controls("\n".join(lines))
         write_result(f"{text}\n")
 
+    def section(self, *lines: str) -> None:
+        """Prints a part of a long result for people as soon as it is known, and nothing with `as_json`.
+
+        `value` prints the same result for programs at the end. Raises as `result` does.
+        """
+        if not self.as_json:
+            write_result(escape_controls("\n".join(lines)) + "\n")
+
+    def value(self, value: Any) -> None:
+        """Prints the result for programs of a verb that prints sections. Raises as `result` does."""
+        if self.as_json:
+            write_result(f"{format_json(value, indent=2)}\n")
+
     def piece(self, text: str) -> None:
         """Prints a part of an answer without ending the line. Raises as `result` does."""
         live = sys.stdout is not None and sys.stdout.isatty()

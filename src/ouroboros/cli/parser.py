@@ -136,7 +136,11 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="local cache of weights from a cloud; 0 disables it",
     )
-    add("--model", metavar="PATH|ID", help="a model folder or hub id (default: the bundled starter)")
+    add(
+        "--model",
+        metavar="MODEL",
+        help="starter, smollm2, a GGUF file, a folder or a hub id (default: starter)",
+    )
     add("--dtype", metavar="TYPE", help="auto, float32 or bfloat16")
     add("--device", metavar="DEVICE", help="auto, cpu, cuda, or one of several: cuda:1")
     add("--quantize", metavar="BITS", help="none, int8 or nf4: load the model in fewer bits")

@@ -142,6 +142,26 @@ class OutputError(OuroborosError):
     code = "output_error"
 
 
+def explain_system_error(error: Exception) -> OuroborosError | None:
+    """Returns our error for an exception that the system or a value caused; None if it is a bug."""
+    match error:
+        case MemoryError():
+            return OutOfMemory("Memory ran out.", hint="See: ouroboros plan")
+        case OSError():
+            use = "an operation" if error.filename is None else f"to use {error.filename}"
+            return StoreError(
+                f"The system refused {use}: {error.strerror or error}.",
+                hint="Check permissions, free space and the limits of this account.",
+            )
+        case UnicodeError():
+            return InvalidInput(
+                "A text cannot be written as UTF-8.", hint="Check the text and the terminal's encoding."
+            )
+        case OverflowError():
+            return InvalidInput(f"A number is too large: {error}.", hint="Give a smaller number.")
+    return None
+
+
 class Status(NamedTuple):
     """Where an error code surfaces."""
 

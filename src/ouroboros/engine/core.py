@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.errors import InvalidInput, OuroborosError
+from ouroboros.domain.errors import InvalidInput, OuroborosError, explain_system_error
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.engine.evaluator import Evaluator
@@ -40,7 +40,10 @@ CHECKPOINT_SECONDS = 30.0
 def verb(
     method: Callable[Concatenate[C, P], Awaitable[T]],
 ) -> Callable[Concatenate[C, P], Coroutine[Any, Any, Result[T]]]:
-    """Return what a verb returns as `Ok` and our errors as `Err`; anything else is a bug and raises."""
+    """Return what a verb returns as `Ok`, and our errors and the system's as `Err`.
+
+    Anything else is a bug and raises.
+    """
 
     @functools.wraps(method)
     async def call(self: C, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
@@ -49,6 +52,12 @@ def verb(
             return Ok(await method(self, *args, **kwargs))
         except OuroborosError as error:
             return Err(error)
+        except Exception as error:
+            explained = explain_system_error(error)
+            if explained is None:
+                raise
+            explained.__cause__ = error
+            return Err(explained)
 
     # `help` and notebooks show the `Result` that a caller gets.
     signature = inspect.signature(method)

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from ouroboros.domain.errors import OuroborosError
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.threads import in_thread
-from ouroboros.server import feedback
+from ouroboros.server import adapters, feedback, operation
 from ouroboros.server.errors import install_error_handlers
 from ouroboros.server.guard import Guard
 from ouroboros.server.jobs import JobRunner
@@ -44,6 +44,9 @@ def create_app(
         description="OpenAI's API on one frozen model with many small adapters that learn.",
         lifespan=_run_service,
         redirect_slashes=False,
+        # FastAPI's pages load scripts of another host; the reference is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.state.warm = asyncio.Event()
@@ -53,8 +56,10 @@ def create_app(
     install_error_handlers(app)
     app.get("/health", tags=["Operation"])(get_health)
     app.get("/ready", tags=["Operation"])(get_readiness)
-    for module in (chat, completions, models, files, fine_tuning, feedback):
+    for module in (chat, completions, models, files, fine_tuning, feedback, operation):
         app.include_router(module.router)
+    app.include_router(adapters.router)
+    app.include_router(adapters.vllm_router)
     return app
 
 

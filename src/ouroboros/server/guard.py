@@ -61,12 +61,14 @@ class Guard:
             if not status:
                 await error_response(error)(scope, receive, send_with_id)
         finally:
+            seconds = time.perf_counter() - started
+            self._service.metrics.count_request(scope["method"], status, seconds)
             line = {
                 "request_id": request_id,
                 "method": scope["method"],
                 "path": scope["path"],
                 "status": status,
-                "ms": round((time.perf_counter() - started) * 1000, 1),
+                "ms": round(seconds * 1000, 1),
             }
             access.info(json.dumps(line))
 

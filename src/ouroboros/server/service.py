@@ -12,6 +12,7 @@ from ouroboros.domain.names import AUTO_ADAPTER, VersionRef
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.server.errors import RequestError
 from ouroboros.server.keys import Caller
+from ouroboros.server.metrics import Metrics
 from ouroboros.server.records import ServiceRecords
 
 
@@ -55,6 +56,7 @@ class Service:
     active: int = 0
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    metrics: Metrics = field(default_factory=Metrics)
     on_drain: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

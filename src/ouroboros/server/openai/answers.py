@@ -23,7 +23,10 @@ async def generate_choices(
         for prompt, config in requests
     ]
     try:
-        return [(await call).unwrap() for call in calls]
+        answers = [(await call).unwrap() for call in calls]
+        for answer in answers:
+            service.metrics.count_tokens(answer.prompt_tokens, len(answer.tokens))
+        return answers
     finally:
         for call in calls:
             call.cancel()
@@ -53,6 +56,8 @@ async def stream_choices(
             elif isinstance(piece, Err):
                 raise piece.error
             else:
+                if (answer := piece.value.generation) is not None:
+                    service.metrics.count_tokens(answer.prompt_tokens, len(answer.tokens))
                 yield index, piece.value
         for task in pumps:
             task.result()  # a bug in a pump is an error here, too
