@@ -99,6 +99,10 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
 
 def read_options(options: Namespace) -> list[RecordedFeedback]:
     """Returns the judgements that the options name. A missing answer is generated later."""
+    if (options.chosen is None) != (options.rejected is None):
+        raise InvalidInput(
+            "Only one of two answers is given.", hint="Give --chosen and --rejected together."
+        )
     signals = read_signals(options)
     if sum((bool(signals), bool(options.file), options.pending)) != 1 or len(signals) > 1:
         raise InvalidInput(
@@ -111,10 +115,6 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
         return read_feedback(options.file)
     if options.prompt is None:
         raise InvalidInput("The prompt is missing.", hint="Give the prompt whose answer you judge.")
-    if (options.chosen is None) != (options.rejected is None):
-        raise InvalidInput(
-            "Only one of two answers is given.", hint="Give --chosen and --rejected together."
-        )
     answer = options.rejected if options.answer is None else options.answer
     return [RecordedFeedback(options.prompt, answer, signals[0], options.user, options.key)]
 
@@ -131,7 +131,7 @@ def read_signals(options: Namespace) -> list[FeedbackSignal]:
         signals.append(FeedbackSignal.preference(options.score))
     if options.critique is not None:
         signals.append(FeedbackSignal.critique(options.critique))
-    if options.chosen is not None or options.rejected is not None:
+    if options.chosen is not None and options.rejected is not None:
         signals.append(FeedbackSignal.preference_pair(options.chosen, options.rejected))
     return signals
 
