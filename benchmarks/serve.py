@@ -14,12 +14,12 @@ from statistics import median, quantiles
 import httpx2
 
 from benchmarks.harness import Claim, Spread, ratios
-from ouroboros import AdapterLearningEngine, GenerationConfig, open_engine
+from ouroboros import AdapterLearningEngine, Continuation, GenerationConfig, open_engine
 
 TOKENS = 48
 """Tokens of each answer, at most."""
 
-PROMPT = "Tell me a long story about a ship, the sea and a storm, please."
+PROMPT = "Once upon a time there was"
 
 
 @dataclass
@@ -97,7 +97,7 @@ def _in_process(engine: AdapterLearningEngine) -> Ask:
         last = started = time.perf_counter()
         tokens = 0
         config = GenerationConfig(max_tokens=TOKENS)
-        async for piece in engine.stream_with_adapter(PROMPT, name, config):
+        async for piece in engine.stream_with_adapter(Continuation(PROMPT), name, config):
             chunk = piece.unwrap()
             last = _note(timing, started, last)
             tokens = len(chunk.generation.tokens) if chunk.generation else 0
@@ -110,7 +110,7 @@ def _over_http(http: httpx2.AsyncClient) -> Ask:
     async def ask(name: str, timing: Timing) -> int:
         body = {
             "model": name,
-            "messages": [{"role": "user", "content": PROMPT}],
+            "prompt": PROMPT,
             "temperature": 0,
             "max_tokens": TOKENS,
             "stream": True,
@@ -118,12 +118,12 @@ def _over_http(http: httpx2.AsyncClient) -> Ask:
         }
         last = started = time.perf_counter()
         tokens = 0
-        async with http.stream("POST", "/v1/chat/completions", json=body) as stream:
+        async with http.stream("POST", "/v1/completions", json=body) as stream:
             async for line in stream.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
                 chunk = json.loads(line[6:])
-                if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+                if chunk["choices"] and chunk["choices"][0]["text"]:
                     last = _note(timing, started, last)
                 elif chunk["usage"]:
                     tokens = chunk["usage"]["completion_tokens"]

@@ -12,6 +12,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.losses import DPO, KTO, APOZero
 from ouroboros.learning.feedback.signals import (
     MIN_KTO_ROWS,
+    MIN_WEIGHT,
     choose_unpaired_loss,
     convert_feedback,
     row_of,
@@ -46,7 +47,7 @@ def test_every_row_fits_its_loss(signal: FeedbackSignal, loss: KTO | APOZero) ->
 def test_a_failure_never_trains_towards_the_failed_answer(score: float, loss: KTO | APOZero) -> None:
     feedback = convert_feedback(_event(FeedbackSignal.failure(score)), loss)
     row = feedback.row
-    if score == 0:
+    if -score < MIN_WEIGHT:
         assert row is None
     else:
         assert row is not None
@@ -97,6 +98,20 @@ def test_neutral_feedback_trains_nothing(signal: FeedbackSignal) -> None:
     feedback = convert_feedback(_event(signal), APOZero())
     assert feedback.row is None
     assert "nothing trained" in feedback.words
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        FeedbackSignal.success(1e-40),
+        FeedbackSignal.failure(-5e-324),
+        FeedbackSignal.preference(0.5 + 1e-12),
+    ],
+)
+def test_a_tiny_score_trains_nothing_and_says_so(signal: FeedbackSignal) -> None:
+    feedback = convert_feedback(_event(signal), APOZero())
+    assert feedback.row is None
+    assert feedback.words.endswith("the score is too small, nothing trained")
 
 
 @given(SIGNALS, st.sampled_from([KTO(), APOZero()]))

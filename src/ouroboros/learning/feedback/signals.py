@@ -3,9 +3,9 @@
 ========================  =====================================================================
 correction                supervised on the correction, and DPO against the replaced answer
 correction = the answer   recorded as a success
-success, score s          raise the answer, weight s
-failure, score -s         lower the answer, weight s; nothing is ever trained towards it
-preference, score s       raise the answer above 0.5, lower it below, weight |2s - 1|
+success, score s          raise the answer's log-probability by ln 2 * s
+failure, score -s         lower it by ln 2 * s; nothing is ever trained towards the answer
+preference, score s       raise it above 0.5, lower it below, by ln 2 * |2s - 1|
 preference pair           DPO of the chosen over the rejected answer, and supervised on the chosen
 critique                  recorded, never trained
 ========================  =====================================================================
@@ -28,6 +28,9 @@ from ouroboros.domain.names import VersionRef
 
 MIN_KTO_ROWS = 8
 """From this many unpaired rows on, both kinds together, KTO's KL estimate is worth its noise."""
+
+MIN_WEIGHT = 1e-3
+"""A smaller score is nothing to learn: it asks for a change of less than 0.0007 nats."""
 
 UnpairedLoss = KTO | APOZero
 
@@ -187,17 +190,21 @@ def _convert_critique(event: FeedbackGiven) -> FeedbackRow:
 
 
 def _raise_answer(event: FeedbackGiven, weight: float, signal: str) -> FeedbackRow:
-    if weight == 0:
-        return FeedbackRow(f"{signal} -> the score is neutral, nothing trained")
+    if weight < MIN_WEIGHT:
+        return FeedbackRow(f"{signal} -> {_describe_neutral(weight)}, nothing trained")
     row = Row(event.prompt, event.generation, APOZero(), weight)
     return FeedbackRow(f"{signal} -> towards the answer, weight {weight:g}", row)
 
 
 def _lower_answer(event: FeedbackGiven, weight: float, signal: str) -> FeedbackRow:
-    if weight == 0:
-        return FeedbackRow(f"{signal} -> the score is neutral, nothing trained")
+    if weight < MIN_WEIGHT:
+        return FeedbackRow(f"{signal} -> {_describe_neutral(weight)}, nothing trained")
     row = Row(event.prompt, None, APOZero(), weight, rejected=event.generation)
     return FeedbackRow(f"{signal} -> away from the answer, weight {weight:g}", row)
+
+
+def _describe_neutral(weight: float) -> str:
+    return "the score is too small" if weight > 0 else "the score is neutral"
 
 
 _TABLE: dict[FeedbackKind, Callable[[FeedbackGiven], FeedbackRow]] = {

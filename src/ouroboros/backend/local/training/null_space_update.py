@@ -6,6 +6,9 @@ matters to the rows moves. The first is short; each later one is as long as what
 seems to need, by what the last one taught. They are taken back when the loss rose, and end as soon as
 all rows are learned.
 
+Answers with a score move by a given distance, so they are not among these rows: once all others are
+learned, `score_targets` moves them.
+
 And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
 changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
 gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space
@@ -30,15 +33,17 @@ from ouroboros.backend.local.forward.packing import collect_layer_inputs
 from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.convergence import advice, gaps
+from ouroboros.backend.local.training.convergence import advice, gaps, is_scored
 from ouroboros.backend.local.training.rows import (
     StepStats,
+    add_references,
     add_start,
     add_teachers,
     plan_token_budget,
     start_copy,
     tokenize_rows,
 )
+from ouroboros.backend.local.training.score_targets import MAX_HELD, as_held, move_to_targets
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import require_finite
 from ouroboros.domain.config import UpdateConfig
@@ -111,15 +116,18 @@ def update(
     # 1. What is to be learned, and what each layer has to keep away from.
     every = tokenize_rows(runtime, rows)
     passes = plan_token_budget(runtime, adapter, every, [range(len(every))])
-    items = yield from add_teachers(runtime, adapter, every)
+    scored = [item for item in every if is_scored(item.row)]
+    if scored:
+        scored = yield from add_references(runtime, adapter, scored)
+    items = yield from add_teachers(runtime, adapter, [i for i in every if not is_scored(i.row)])
     start = start_copy(runtime, adapter, items)
     moving = attention(runtime.base) & set(adapter.paths) or frozenset(adapter.paths)
     shields = _projectors(runtime, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
     young = _rank_deficient(adapter, shields, moving, config.ridge)
 
-    # 2. Steps along the shielded gradient, each as long as the gap seems to need; shorter, and from the
-    #    same point again, when the loss rose.
+    # 2. Steps along the shielded gradient of all but scored answers, each as long as the gap seems to
+    #    need; shorter, and from the same point again, when the loss rose.
     master = adapter.master
     point, direction = master.clone(), torch.zeros_like(master)
     gradient, before = torch.zeros_like(master), torch.zeros_like(master)
@@ -133,7 +141,7 @@ def update(
         return not any(gaps(add_start(items, found), found, config.likely))
 
     with adapter.training(factors) as grads:
-        while True:
+        while items:
             found = yield from pool.gradient(adapter, start, items, grads, gradient, passes, learned)
             items = add_start(items, found)
             if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
@@ -166,17 +174,38 @@ def update(
                 note=passes.note,
             )
 
-    # 3. The last point at which the loss had not risen.
-    master.copy_(point)
-    adapter.publish()
+        # 3. The last point at which the loss had not risen.
+        master.copy_(point)
+        adapter.publish()
+        waiting, steps = sum(gap > 0 for gap in left) if items else 0, tries
+
+        # 4. Scored answers move to their targets; what was learned in step 2 stays.
+        if scored:
+            fixed_items = yield from add_references(
+                runtime, adapter, [as_held(item) for item in items][:MAX_HELD]
+            )
+            moved = yield from move_to_targets(
+                pool,
+                adapter,
+                scored,
+                [(item, item.reference[0]) for item in fixed_items],
+                lambda vector: _projector(adapter, vector, shields, young),
+                grads,
+                passes,
+                config.max_steps,
+                started,
+            )
+            losses = losses or [moved.first_distance, moved.final_distance]
+            waiting, steps = waiting + moved.missed, steps + moved.steps
+
     return TrainingReport(
-        rows=len(items),
-        steps=tries,
-        tokens=(tries + 1) * sum(map(len, items)),
+        rows=len(every),
+        steps=steps,
+        tokens=(steps + 1) * sum(map(len, every)),
         first_loss=losses[0],
         final_loss=losses[-1],
         seconds=time.perf_counter() - started,
-        advice=advice(sum(gap > 0 for gap in left), tries),
+        advice=advice(waiting, steps),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.training.checkpoint import TrainingState, pack_state, unpack_state
-from ouroboros.backend.local.training.convergence import advice, gaps
+from ouroboros.backend.local.training.convergence import advice, gaps, is_scored
 from ouroboros.backend.local.training.rows import (
     StepStats,
     TokenizedRow,
@@ -24,6 +24,7 @@ from ouroboros.backend.local.training.rows import (
     start_copy,
     tokenize_rows,
 )
+from ouroboros.backend.local.training.score_targets import MAX_HELD, as_held, move_to_targets
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -61,7 +62,10 @@ def train(
     every = [*tokenize_rows(runtime, (*rows, *replay)), *anchors]
 
     # 2. The plan: which rows make up each step, at what rate, and how its passes fit the memory.
-    new = list(shuffle_rows(len(rows), training, config.max_steps))
+    #    Of a training that ends once all is learned, scored answers are moved to their targets last.
+    scored = [i for i, row in enumerate(rows) if training.until is not None and is_scored(row)]
+    stepped = [i for i in range(len(rows)) if i not in scored]
+    new = [[stepped[i] for i in s] for s in shuffle_rows(len(stepped), training, config.max_steps)]
     known = range(len(rows), len(rows) + len(replay))
     plain = range(len(rows) + len(replay), len(every))
     replayed = list(interleave_replay(new, known, training.replay, training.seed + 1))
@@ -69,7 +73,7 @@ def train(
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
     peak = config.learning_rate * (training.caution if replay else 1.0)
     rates = list(schedule(len(plan), training, peak))
-    passes = plan_token_budget(runtime, adapter, every, plan)
+    passes = plan_token_budget(runtime, adapter, every, plan or [range(len(rows))])
 
     # 3. What the start makes of the rows; the optimizer sees one tensor.
     taught = yield from add_references(runtime, adapter, every[: len(rows) + len(replay)])
@@ -85,6 +89,7 @@ def train(
         done = unpack_state(checkpoints.resume, master, optimizer, plan)
         adapter.publish()
     saved, found, waiting = started, StepStats(0.0, [], []), 0
+    score_steps, distances = 0, []
 
     # 5. Steps.
     with adapter.training() as grads:
@@ -113,8 +118,27 @@ def train(
             yield TrainingProgress(
                 step, len(plan), found.loss, rate, norm, done.tokens, now - started, state, passes.note
             )
-    steps, seconds = len(done.losses), time.perf_counter() - started
-    first, final = _ends(done.losses or [found.loss])
+
+        # 6. Scored answers; what was learned in the steps, and what was replayed, stays.
+        if scored:
+            others = [as_held(items[i]) for i in (*stepped, *known)][:MAX_HELD]
+            fixed_items = yield from add_references(runtime, adapter, others)
+            moved = yield from move_to_targets(
+                pool,
+                adapter,
+                [items[i] for i in scored],
+                [(item, item.reference[0]) for item in fixed_items],
+                lambda vector: None,
+                grads,
+                passes,
+                training.epochs,
+                started,
+            )
+            waiting, score_steps = waiting + moved.missed, moved.steps
+            distances = [moved.first_distance, moved.final_distance]
+
+    steps, seconds = len(done.losses) + score_steps, time.perf_counter() - started
+    first, final = _ends(done.losses or distances or [found.loss])
     word = _advice(first, final) if training.until is None else advice(waiting, steps)
     return TrainingReport(len(rows), steps, done.tokens, first, final, seconds, word)
 

@@ -1,0 +1,246 @@
+"""Scored feedback: move the log-probability of each judged answer by ln 2 times its score.
+
+Every judged answer has a target of its own. A step is the shortest one (Gauss-Newton) that closes all
+distances at once: with the gradients G [N, P] of the answers' log-probabilities, their projections PG,
+and the distances r [N], the step is (G PG^T)^-1 r times PG. Log-probabilities bend, so steps repeat
+until all answers are at their targets, and a step that leads further away is halved.
+
+Answers that are to stay as they are take part with a distance of zero.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ouroboros.backend.local.model.memory_plan import MemoryPlan
+from ouroboros.backend.local.runtime.worker import Steps
+from ouroboros.backend.local.training.convergence import score_target, score_tolerance
+from ouroboros.backend.local.training.rows import TokenizedRow
+from ouroboros.backend.local.training.shared_gradients import GradientBatcher
+from ouroboros.domain.data import Row
+from ouroboros.domain.errors import TrainingFailed
+from ouroboros.domain.losses import APOZero, Supervised
+from ouroboros.domain.training import TrainingProgress
+from ouroboros.lora.bank import BankedAdapter
+
+MAX_HELD = 16
+"""Answers that stay at their log-probability, at most: each costs a pass per step."""
+
+MAX_GRADIENT_VALUES = 2**28
+"""Gradient values of one group of answers, at most: 1 GiB in float32."""
+
+MAX_CHANGE = 1.0
+"""Nats that a step changes an answer by, at most: beyond, the gradient is a poor guide."""
+
+MAX_SWEEPS = 4
+"""Passes over the groups, where the answers are too many for one."""
+
+MAX_GROWTH = 4.0
+"""A step takes at most this many times the share of its length that the last one did."""
+
+RESTART = 1 / 8
+"""Share of the shortest step to try first where a step in a narrow valley led nowhere."""
+
+_DAMPING = 1e-6
+"""Share of the mean diagonal added to G PG^T: equal answers make it singular."""
+
+_MIN_SHORTENING = 1 / 64
+"""A step that leads further away even at this share of its length ends the search."""
+
+
+@dataclass(frozen=True)
+class ScoreTarget:
+    """One answer as a supervised row, whose gradient is that of its log-probability, and its target."""
+
+    item: TokenizedRow
+    target: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """The mean distance of judged answers from their targets, in nats, and how many missed them."""
+
+    first_distance: float
+    final_distance: float
+    steps: int
+    missed: int
+
+
+def move_to_targets(
+    pool: GradientBatcher,
+    adapter: BankedAdapter,
+    scored: Sequence[TokenizedRow],
+    fixed: Sequence[tuple[TokenizedRow, float]],
+    project: Callable[[Float[Tensor, "P"]], None],
+    grads: Float[Tensor, "P"],
+    passes: MemoryPlan,
+    max_steps: int,
+    started: float,
+) -> Steps[TrainingProgress, ScoreReport]:
+    """Move the `scored` answers, which have their references, to their targets.
+
+    `fixed` are answers with the log-probability at which they are to stay; `project` changes a gradient
+    in place to what may move. Ends at the point closest to the targets.
+
+    Raises `TrainingFailed` when a log-probability or gradient is not finite.
+    """
+    targets = [_as_target(item, score_target(item), score_tolerance(item)) for item in scored]
+    fixed_targets = [_as_target(item, total, score_tolerance(item)) for item, total in fixed]
+    size = max(1, MAX_GRADIENT_VALUES // adapter.master.numel() // 2)
+    groups = [targets[i : i + size] for i in range(0, len(targets), size)]
+    first = final = 0.0
+    steps = missed = 0
+    for sweep in range(MAX_SWEEPS if len(groups) > 1 else 1):
+        final, missed = 0.0, 0
+        for group in groups:
+            members = [*group, *fixed_targets[: max(size - len(group), 0)]]
+            search = _move_group(
+                pool, adapter, members, project, grads, passes, max_steps - steps, steps, started
+            )
+            before, after, new_steps = yield from search
+            steps += new_steps
+            judged = list(zip(group, after, strict=False))
+            final += sum(abs(distance) for _, distance in judged) / len(targets)
+            missed += sum(abs(distance) > each.tolerance for each, distance in judged)
+            if sweep == 0:
+                first += sum(map(abs, before[: len(group)])) / len(targets)
+        if not missed:
+            break
+    return ScoreReport(first, final, steps, missed)
+
+
+def _move_group(
+    pool: GradientBatcher,
+    adapter: BankedAdapter,
+    targets: Sequence[ScoreTarget],
+    project: Callable[[Float[Tensor, "P"]], None],
+    grads: Float[Tensor, "P"],
+    passes: MemoryPlan,
+    max_steps: int,
+    steps_before: int,
+    started: float,
+) -> Steps[TrainingProgress, tuple[list[float], list[float], int]]:
+    """Move one group of answers; returns the distances before and after, and the number of steps."""
+    master = adapter.master
+    point, step = master.clone(), torch.zeros_like(master)
+    first: list[float] = []
+    distances: list[float] = []
+    shortest, descent, turned = torch.zeros_like(master), torch.zeros_like(master), False
+    steps, shortening, norm = 0, 1.0, 0.0
+    tokens = sum(len(each.item) for each in targets)
+    while True:
+        # 1. Where the answers are now, and which way each moves.
+        gradients = torch.zeros(len(targets), master.numel(), device=master.device)
+        totals: list[float] = []
+        for each, gradient in zip(targets, gradients, strict=True):
+            stats = yield from pool.gradient(adapter, None, [each.item], grads, gradient, passes)
+            gradient.mul_(-len(each.item.sequences[0].output))  # the loss is the mean over the tokens
+            totals.append(stats.totals[0][0])
+        now = [each.target - total for each, total in zip(targets, totals, strict=True)]
+        if not first:
+            first = now
+            if not all(map(math.isfinite, now)) or not bool(gradients.isfinite().all()):
+                raise TrainingFailed(
+                    "A judged answer's log-probability or its gradient is not finite.",
+                    hint="The adapter is as it was.",
+                )
+
+        # 2. Accept the point if it is closer; else try half of the step from the last one.
+        if distances and not _squares(now) < _squares(distances):
+            shortening /= 2
+            if turned and shortening < _MIN_SHORTENING:  # start over from the gradient alone
+                step, turned, shortening = shortest, False, RESTART
+        else:
+            distances = now
+            point.copy_(master)
+            if _all_met(targets, distances):
+                break
+            projected = gradients.clone()
+            for gradient in projected:
+                project(gradient)
+            turned = shortening < 1
+            shortest, step, descent = _conjugate_step(
+                gradients, projected, distances, step if turned else None, descent
+            )
+            norm, shortening = float(gradients.norm()), min(1.0, MAX_GROWTH * shortening)
+        if steps >= max_steps or shortening < _MIN_SHORTENING:
+            break
+
+        # 3. Take the step.
+        steps += 1
+        torch.add(point, step, alpha=shortening, out=master)
+        adapter.publish()
+        yield TrainingProgress(
+            step=steps_before + steps,
+            steps=steps_before + max_steps,
+            loss=sum(map(abs, distances)) / len(distances),
+            learning_rate=shortening * float(step.norm()),
+            grad_norm=norm,
+            tokens=(steps_before + steps) * tokens,
+            seconds=time.perf_counter() - started,
+            note=passes.note,
+        )
+    master.copy_(point)
+    adapter.publish()
+    return first, distances, steps
+
+
+def _conjugate_step(
+    gradients: Float[Tensor, "N P"],
+    projected: Float[Tensor, "N P"],
+    distances: Sequence[float],
+    last_step: Float[Tensor, "P"] | None,
+    last_descent: Float[Tensor, "P"],
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Float[Tensor, "P"]]:
+    """The shortest step that closes all distances, the one to take, and the direction of descent.
+
+    The step to take is the shortest one at first. After a step that had to be shortened, the valley is
+    narrow: then the last step is continued by Polak and Ribiere's share, and the shortest step is added
+    that closes what this leaves open.
+    """
+    kernel = (gradients @ projected.T).double().cpu()
+    kernel.diagonal().add_(_DAMPING * float(kernel.diagonal().mean().clamp(min=1e-30)))
+    wanted = torch.tensor(distances, dtype=torch.float64).clamp(-MAX_CHANGE, MAX_CHANGE)
+    shortest = step = _combine(kernel, wanted, projected)
+    descent = torch.tensor(distances).to(projected) @ projected
+    if last_step is not None:
+        turned = float(descent @ (descent - last_descent)) / max(
+            float(last_descent @ last_descent), 1e-24
+        )
+        step = step + max(turned, 0.0) * last_step
+        step = step + _combine(kernel, wanted - (gradients @ step).double().cpu(), projected)
+    return shortest, step, descent
+
+
+def _combine(
+    kernel: Float[Tensor, "N N"], change: Float[Tensor, "N"], projected: Float[Tensor, "N P"]
+) -> Float[Tensor, "P"]:
+    """The shortest step that changes the log-probabilities by `change`."""
+    shares = torch.linalg.lstsq(kernel, change[:, None]).solution[:, 0]
+    return shares.to(projected) @ projected
+
+
+def as_held(item: TokenizedRow) -> TokenizedRow:
+    """The wanted output of a row, alone, as a row that is compared with its log-probability now."""
+    row = Row(item.row.prompt, item.row.outputs[0], APOZero())
+    return TokenizedRow(row, item.sequences[:1])
+
+
+def _as_target(item: TokenizedRow, target: float, tolerance: float) -> ScoreTarget:
+    supervised = Row(item.row.prompt, item.row.outputs[0], Supervised())
+    alone = replace(item, row=supervised, sequences=item.sequences[:1], reference=(0.0,), teacher=None)
+    return ScoreTarget(alone, target, tolerance)
+
+
+def _all_met(targets: Sequence[ScoreTarget], distances: Sequence[float]) -> bool:
+    return all(abs(d) <= each.tolerance for each, d in zip(targets, distances, strict=True))
+
+
+def _squares(distances: Sequence[float]) -> float:
+    return sum(d * d for d in distances)
