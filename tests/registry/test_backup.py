@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, StoreE
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.backup import backup, restore
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check, collect
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs
 from ouroboros.stores.metadata.memory import MemoryMetadata
@@ -40,6 +41,20 @@ def restored(file: Path) -> Registry:
     metadata, blobs = MemoryMetadata(), MemoryBlobs()
     restore(file, metadata, blobs)
     return Registry(metadata, blobs)
+
+
+def test_records_and_blobs_of_others_are_backed_up_and_never_collected(
+    filled: Registry, tmp_path: Path
+) -> None:
+    """A server keeps its files and jobs in the same store."""
+    filled._metadata.put("service-files", "file-1", {"name": "rows.jsonl"}, expected=0)
+    filled._blobs.put("service/file-1", b"rows")
+    collect(filled, timedelta(0))
+    backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
+    again = restored(tmp_path / "store.backup")
+    record = again._metadata.get("service-files", "file-1")
+    assert record is not None and record.value == {"name": "rows.jsonl"}
+    assert again._blobs.get("service/file-1") == b"rows"
 
 
 def test_a_restored_store_holds_the_same(

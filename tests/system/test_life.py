@@ -49,7 +49,9 @@ def test_an_interrupted_training_leaves_the_adapter_as_it_was(ouroboros, rows, t
                 break
         rest = training.stderr.read()
     assert training.returncode == 130
-    assert rest.splitlines()[-1] == "Stopped."
+    last = rest.splitlines()[-1]
+    assert last.startswith("Stopped at step ")
+    assert last.endswith("jobs --resume 'tickets#1'")
     assert "Traceback" not in rest
     assert json.loads(ouroboros("show", "tickets", "--json").stdout)["head"] == 1
 

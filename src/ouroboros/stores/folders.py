@@ -1,5 +1,6 @@
 """Folders that survive a power cut."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ def make_folder(folder: Path) -> None:
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     for created in reversed(missing):
         created.mkdir(mode=0o700, exist_ok=True)
-    folder.mkdir(exist_ok=True)  # raises if a file is in the way
+    if not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
     for created in missing:
         descriptor = os.open(created.parent, os.O_RDONLY)
         try:

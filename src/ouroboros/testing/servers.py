@@ -85,7 +85,7 @@ def free_port() -> int:
 
 @contextmanager
 def run_postgres() -> Iterator[ServerProcess]:
-    """A throwaway PostgreSQL cluster; its owner is `run_postgres`, who needs no password."""
+    """A throwaway PostgreSQL cluster; its owner is the user `postgres`, who needs no password."""
     program = _find_postgres_program("postgres")
     user = _unprivileged_user()
     folder = Path(tempfile.mkdtemp(prefix="ouroboros-postgres-"))

@@ -41,9 +41,9 @@ def passes(monkeypatch) -> list[tuple[int, bool]]:
     seen: list[tuple[int, bool]] = []
     plain = pool.compute_output_logits
 
-    def noted(runtime, sequences, adapters, again, start):
-        seen.append((len(sequences), again))
-        return plain(runtime, sequences, adapters, recompute=again, first_layer=start)
+    def noted(runtime, sequences, adapters, recompute, first_layer):
+        seen.append((len(sequences), recompute))
+        return plain(runtime, sequences, adapters, recompute=recompute, first_layer=first_layer)
 
     monkeypatch.setattr(pool, "compute_output_logits", noted)
     return seen

@@ -118,7 +118,7 @@ def pack_sequences(
 
 
 def compute_output_logits(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     recompute: bool = False,
@@ -131,40 +131,40 @@ def compute_output_logits(
     With `recompute` the decoder saves little and computes each layer again in the backward pass. No
     adapter acts below `first_layer`; the hidden states that it is given are cached.
     """
-    decoder = _usable_decoder(frozen, sequences)
+    decoder = _usable_decoder(runtime, sequences)
     if decoder is None:
-        return _model_logits(frozen, sequences, adapters)
+        return _model_logits(runtime, sequences, adapters)
     hidden, batch = _decoder_hidden(
-        frozen, decoder, sequences, adapters, again=recompute, start=first_layer
+        runtime, decoder, sequences, adapters, again=recompute, start=first_layer
     )
     return decoder.head(hidden), batch
 
 
 def compute_token_logprobs(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
     """Log-probability of every output token of the sequences, and the sequence it is in."""
-    logits, batch = compute_output_logits(frozen, sequences, adapters)
+    logits, batch = compute_output_logits(runtime, sequences, adapters)
     return gather_logprobs(logits, batch.targets), batch.sequence_index
 
 
 def collect_layer_inputs(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
 ) -> dict[str, Float[Tensor, "*T I"]]:
     """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
     bring only what is labelled to a layer, of those."""
     inputs: dict[str, Tensor] = {}
-    decoder, adapters = _usable_decoder(frozen, sequences), [adapter] * len(sequences)
+    decoder, adapters = _usable_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
-            _model_logits(frozen, sequences, adapters, inputs)
+            _model_logits(runtime, sequences, adapters, inputs)
         else:
-            _decoder_hidden(frozen, decoder, sequences, adapters, inputs)
+            _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
     return inputs
 
 
-def _usable_decoder(frozen: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
-    decoder = frozen.decoder
+def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
+    decoder = runtime.decoder
     return (
         decoder
         if decoder is not None and decoder.fits_sliding_window(list(map(len, sequences)))
@@ -173,7 +173,7 @@ def _usable_decoder(frozen: BaseRuntime, sequences: Sequence[TokenizedPair]) -> 
 
 
 def _decoder_hidden(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     decoder: Decoder,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
@@ -183,12 +183,12 @@ def _decoder_hidden(
 ) -> tuple[Float[Tensor, "K D"], PackedBatch]:
     """What the head sees by our own passes where each output token stands."""
     parts = [base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    begun = get_prefixes(frozen, parts)
-    batch = pack_sequences(sequences, adapters, True, frozen.device, inputs, list(map(len, parts)))
+    prefixes = get_prefixes(runtime, parts)
+    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, parts)))
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = cached_hidden_at_layer(frozen, sequences, begun, start) if start else None
-    frozen.threads.set_for_pass(frozen.base, sum(batch.lengths))
+    reached = cached_hidden_at_layer(runtime, sequences, prefixes, start) if start else None
+    runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
         positions[0],
@@ -196,32 +196,32 @@ def _decoder_hidden(
         batch.route,
         batch.output_positions,
         again,
-        begun,
+        prefixes,
         cached_hidden=reached,
     )
     return hidden, batch
 
 
 def _model_logits(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "L V"], PackedBatch]:
     """The logits of the model's own forward pass, where each output token stands."""
     batch = pack_sequences(
-        sequences, adapters, is_packable(frozen.base.architecture), frozen.device, inputs
+        sequences, adapters, is_packable(runtime.base.architecture), runtime.device, inputs
     )
-    frozen.threads.set_for_pass(frozen.base, sum(batch.lengths))
+    runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     extra: dict[str, Any] = (
         {"attention_mask": batch.mask} if batch.positions is None else {"position_ids": batch.positions}
     )
-    if batch.positions is not None and has_packed_attention(frozen.model):
-        extra["packing"] = choose_packed_layout(batch.lengths, frozen.device)
-    with frozen.bank.routed(batch.route):
-        logits = frozen.model(
+    if batch.positions is not None and has_packed_attention(runtime.model):
+        extra["packing"] = choose_packed_layout(batch.lengths, runtime.device)
+    with runtime.bank.routed(batch.route):
+        logits = runtime.model(
             input_ids=batch.ids,
-            logits_to_keep=to_device(batch.output_positions, frozen.device),
+            logits_to_keep=to_device(batch.output_positions, runtime.device),
             use_cache=False,
             **extra,
         ).logits
@@ -229,14 +229,14 @@ def _model_logits(
 
 
 def compute_output_logprobs(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
     """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
-    found: list[Tensor] = []
-    for run in split_by_tokens(count_pass_tokens(frozen, sequences, adapters), frozen.token_budget):
+    logprobs_of_outputs: list[Tensor] = []
+    for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
-            said, _ = compute_token_logprobs(frozen, chosen, [adapters[i] for i in run])
-        found.extend(said.cpu().split([len(s.output) for s in chosen]))
+            logprobs, _ = compute_token_logprobs(runtime, chosen, [adapters[i] for i in run])
+        logprobs_of_outputs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
         yield None
-    return found
+    return logprobs_of_outputs

@@ -36,91 +36,91 @@ def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> 
 
 
 def count_pass_tokens(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[int]:
     """Tokens that a pass has to run for each sequence; those that the base reads before count little.
 
     It does not matter whether they are kept at the moment: who shares a pass decides the last bits.
     """
-    found = []
+    counts = []
     for sequence, adapter in zip(sequences, adapters, strict=True):
-        begun = len(base_only_prefix(sequence, adapter)) if frozen.decoder is not None else 0
-        found.append(len(sequence) - begun + begun // CACHED_TOKENS_PER_RUN_TOKEN)
-    return found
+        prefix_length = len(base_only_prefix(sequence, adapter)) if runtime.decoder is not None else 0
+        counts.append(len(sequence) - prefix_length + prefix_length // CACHED_TOKENS_PER_RUN_TOKEN)
+    return counts
 
 
 def total_pass_tokens(
-    frozen: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
 ) -> int:
     """Tokens that all of these sequences take of a pass."""
-    return sum(count_pass_tokens(frozen, sequences, [adapter] * len(sequences)))
+    return sum(count_pass_tokens(runtime, sequences, [adapter] * len(sequences)))
 
 
-def get_prefixes(frozen: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[PrefixKV | None]:
+def get_prefixes(runtime: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[PrefixKV | None]:
     """What the base makes of these beginnings, from memory where they are kept."""
-    found: dict[TokenIds, PrefixKV | None] = {(): None}
+    prefixes: dict[TokenIds, PrefixKV | None] = {(): None}
     for ids in beginnings:
-        if ids not in found:
-            kept = frozen.prefix_cache.get_prefix(ids)
-            found[ids] = kept if kept is not None else _compute_prefix(frozen, ids)
-    return [found[ids] for ids in beginnings]
+        if ids not in prefixes:
+            cached = runtime.prefix_cache.get_prefix(ids)
+            prefixes[ids] = cached if cached is not None else _compute_prefix(runtime, ids)
+    return [prefixes[ids] for ids in beginnings]
 
 
 @torch.no_grad()
-def _compute_prefix(frozen: BaseRuntime, ids: TokenIds) -> PrefixKV:
+def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     """One beginning in a pass of its own, so that its bits do not depend on its company."""
-    assert frozen.decoder is not None
-    frozen.threads.set_for_pass(frozen.base, len(ids))
+    assert runtime.decoder is not None
+    runtime.threads.set_for_pass(runtime.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
     route = Route.from_segments([Segment(None, 0, len(ids))])
-    frozen.decoder.final_hidden(
-        to_device(tokens, frozen.device),
-        torch.arange(len(ids), device=frozen.device),
+    runtime.decoder.final_hidden(
+        to_device(tokens, runtime.device),
+        torch.arange(len(ids), device=runtime.device),
         [len(ids)],
         route,
         tokens[:0],
         keys_values=states,
     )
     (whole,) = split_keys_values(states, [len(ids)], [None])
-    frozen.prefix_cache.put_prefix(ids, whole)
+    runtime.prefix_cache.put_prefix(ids, whole)
     return whole
 
 
 def cached_hidden_at_layer(
-    frozen: BaseRuntime,
+    runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
-    begun: Sequence[PrefixKV | None],
+    prefixes: Sequence[PrefixKV | None],
     layer: int,
 ) -> CachedHidden:
     """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
-    parts = [_hidden_at_layer(frozen, s, b, layer) for s, b in zip(sequences, begun, strict=True)]
+    parts = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
     return CachedHidden(layer, torch.cat(parts))
 
 
 @torch.no_grad()
 def _hidden_at_layer(
-    frozen: BaseRuntime, sequence: TokenizedPair, begun: PrefixKV | None, layer: int
+    runtime: BaseRuntime, sequence: TokenizedPair, prefix: PrefixKV | None, layer: int
 ) -> Float[Tensor, "T D"]:
     """One sequence, likewise in a pass of its own."""
-    assert frozen.decoder is not None
-    ids, start = sequence.prompt + sequence.output, 0 if begun is None else begun.shape[3]
-    found = frozen.prefix_cache.get_hidden(ids, start, layer)
-    if found is None:
-        own = torch.arange(start, len(ids), device=frozen.device)
-        frozen.threads.set_for_pass(frozen.base, len(own))
-        tokens = to_device(torch.tensor(ids[start:]), frozen.device)
-        found = frozen.decoder.hidden_at_layer(layer, tokens, own, [len(own)], [begun])
-        frozen.prefix_cache.put_hidden(ids, found, start, layer)
-    return found
+    assert runtime.decoder is not None
+    ids, start = sequence.prompt + sequence.output, 0 if prefix is None else prefix.shape[3]
+    hidden = runtime.prefix_cache.get_hidden(ids, start, layer)
+    if hidden is None:
+        positions = torch.arange(start, len(ids), device=runtime.device)
+        runtime.threads.set_for_pass(runtime.base, len(positions))
+        tokens = to_device(torch.tensor(ids[start:]), runtime.device)
+        hidden = runtime.decoder.hidden_at_layer(layer, tokens, positions, [len(positions)], [prefix])
+        runtime.prefix_cache.put_hidden(ids, hidden, start, layer)
+    return hidden
 
 
 def split_keys_values(
-    states: KeysValuesPerLayer, lengths: Sequence[int], begun: Sequence[PrefixKV | None]
+    states: KeysValuesPerLayer, lengths: Sequence[int], prefixes: Sequence[PrefixKV | None]
 ) -> list[PrefixKV]:
     """The keys and values of a run, by sequence, behind those that each began with."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
     parts: list[Tensor] = list(both.split(list(lengths), 3))
-    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, begun, strict=True)]
+    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, prefixes, strict=True)]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -1,6 +1,6 @@
 """A base whose linear layers are kept in fewer bits; adapters and everything else stay as they are.
 
-The base is runtime, so it is only ever multiplied with: 8 or 4 bits a weight save memory and no adapter
+The base is frozen, so it is only ever multiplied with: 8 or 4 bits a weight save memory and no adapter
 notices but through the base's own small errors. What an adapter learned on it fits it alone: the
 quantisation is part of the fingerprint.
 """

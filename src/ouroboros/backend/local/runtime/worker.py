@@ -2,7 +2,7 @@
 
 Work is a generator that yields after each small step: an optimizer step, a decoded token. The worker
 takes one step of a piece of work at a time, so that a training and a conversation go on side by side (in
-which order, `scheduler` says), and a cancelled piece of work ends at its next step wherever it is.
+which order, `FairScheduler` says), and a cancelled piece of work ends at its next step wherever it is.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Worker:
     ) -> T:
         """Run work to its end. Cancelling the task stops it at its next step, and waits for that.
 
-        `learning` gives way to other work, as `scheduler` says.
+        `learning` gives way to other work, as `FairScheduler` says.
         """
         token = cancel or CancellationToken()
         done: Future[T] = Future()

@@ -51,7 +51,7 @@ def _decoded(
     """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
     asked = list(zip(prompts, adapters, strict=True))
     shared = [tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in asked]
-    begun = [_begun(runtime, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
+    begun = [cached_prefix(runtime, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
     read = [0 if b is None else b.shape[3] for b in begun]
     lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
     ends = torch.tensor(lengths).cumsum(0)
@@ -80,10 +80,10 @@ def _decoded(
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
 
 
-def _begun(runtime: BaseRuntime, shared: tuple[int, ...], tokens: int) -> PrefixKV | None:
+def cached_prefix(runtime: BaseRuntime, shared: tuple[int, ...], tokens: int) -> PrefixKV | None:
     """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
-    found = runtime.prefix_cache.get_blocks(shared)
-    return found if found is not None and tokens - found.shape[3] <= FUSED_ATTENTION_TOKENS else None
+    prefix = runtime.prefix_cache.get_blocks(shared)
+    return prefix if prefix is not None and tokens - prefix.shape[3] <= FUSED_ATTENTION_TOKENS else None
 
 
 def _packed(
