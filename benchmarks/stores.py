@@ -28,8 +28,8 @@ def run(options: Namespace) -> list[Claim]:
         database = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
         blobs = f"file://{folder}/blobs"
         with closing(_filled(sqlite, blobs)) as embedded, closing(_filled(database, "memory:")) as other:
-            reads = [_p95(lambda: embedded.get(NAME), times) for _ in range(rounds)]
-            remote = [_p95(lambda: other.get(NAME), times) for _ in range(rounds)]
+            reads = [_p95(lambda: embedded.get_adapter(NAME), times) for _ in range(rounds)]
+            remote = [_p95(lambda: other.get_adapter(NAME), times) for _ in range(rounds)]
             commits = [_p95(_commit(embedded), times // 10) for _ in range(rounds)]
     return [
         Claim("head read from SQLite, p95", Spread.of(reads), at_most=2, unit=" ms"),
@@ -40,14 +40,14 @@ def run(options: Namespace) -> list[Claim]:
 
 def _filled(metadata: str, blobs: str) -> Registry:
     registry = Registry(open_metadata(metadata), open_blobs(blobs))
-    registry.create(NAME, AdapterConfig(), BASE, _files(0))
+    registry.create_adapter(NAME, AdapterConfig(), BASE, _files(0))
     return registry
 
 
 def _commit(registry: Registry) -> Callable[[], object]:
     def commit() -> object:
-        head = registry.get(NAME).head
-        return registry.commit(NAME, _files(head), parent=head, cause="trained")
+        head = registry.get_adapter(NAME).head
+        return registry.commit_version(NAME, _files(head), parent=head, cause="trained")
 
     return commit
 

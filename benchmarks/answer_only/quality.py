@@ -37,7 +37,7 @@ async def _accuracy(backend: Backend, task: str, acts_on: str, seed: int, quick:
     train, held = (read_examples(DATA / task / f"{part}.jsonl") for part in ("train", "heldout"))
     config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
     training = TrainingConfig.auto(len(train), seed=seed)
-    rows = tuple(map(Row.of, train[:8] if quick else train))
+    rows = tuple(map(Row.from_example, train[:8] if quick else train))
     job = TrainJob(await backend.initialize(config, seed), config, training, rows)
     digest = await backend.load((await backend.train(job)).files)
     asked = [ScoreRequest(e.input, e.output, digest) for e in held]

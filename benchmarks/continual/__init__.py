@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.harness import Claim, Spread
-from ouroboros.domain.tracking import GateCounts
+from ouroboros.domain.performance import GateCounts
 
 SHARE = 0.2
 """Of the stream's rows, at most this share is kept."""

@@ -57,7 +57,7 @@ class Bench:
         return found
 
     def adapter(self, weights: LoraWeights) -> BankedAdapter:
-        opening = len(self.runtime.base.opening) if self.config.acts_on == ANSWER else None
+        opening = len(self.runtime.base.invocation_tokens) if self.config.acts_on == ANSWER else None
         adapter = BankedAdapter(weights, self.runtime.dtype, self.runtime.device, opening)
         inject(self.runtime.model, adapter.paths, self.runtime.bank)
         return adapter
@@ -115,7 +115,7 @@ class Bench:
         return found
 
     def _items(self, adapter: BankedAdapter, examples: Sequence[TrainingExample]) -> list[TokenizedRow]:
-        rows = tokenize_rows(self.runtime, [Row.of(example) for example in examples])
+        rows = tokenize_rows(self.runtime, [Row.from_example(example) for example in examples])
         return _finish(add_references(self.runtime, adapter, rows))
 
     def accuracy(self, weights: LoraWeights | None, examples: Sequence[TrainingExample]) -> float:

@@ -9,8 +9,8 @@ from benchmarks.continual.streams import Stage
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.performance import GateCounts
 from ouroboros.domain.result import Err
-from ouroboros.domain.tracking import GateCounts
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.lora.peft_files import unpack
 from ouroboros.lora.weights import LoraWeights
@@ -34,8 +34,8 @@ def ours(
             trained = runner.run(engine.train_adapter(NAME, stage.train, bench.training))
             if isinstance(trained, Err) and not isinstance(trained.error, Refused):
                 raise trained.error
-            head = registry.version(VersionRef(NAME))
-            yield unpack(registry.files(head)).weights
-        gated = runner.run(engine.track_adapter(NAME)).unwrap().gated
+            head = registry.get_version(VersionRef(NAME))
+            yield unpack(registry.load_files(head)).weights
+        gated = runner.run(engine.track_adapter(NAME)).unwrap().gate_counts
         runner.run(engine.close())
     return gated

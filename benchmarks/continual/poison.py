@@ -75,7 +75,7 @@ async def flooded(watched: Watched, stages: Sequence[Stage], count: int) -> Run:
     taught = [e for stage in stages for e in stage.train]
     wrong = taught[-1].output
     others = [e for e in taught if e.output != wrong]
-    last = watched.registry.versions(NAME)[-1].number
+    last = watched.registry.list_versions(NAME)[-1].number
     for example in random.Random(0).sample(others, min(count, len(others))):
         signal = FeedbackSignal.user_correction(wrong)
         ticket = await watched.engine.learn_from_feedback(
@@ -83,7 +83,7 @@ async def flooded(watched: Watched, stages: Sequence[Stage], count: int) -> Run:
         )
         ticket.unwrap()
     (await watched.engine.learn_pending(NAME)).unwrap()
-    made = [v for v in watched.registry.versions(NAME) if v.number > last]
+    made = [v for v in watched.registry.list_versions(NAME) if v.number > last]
     updates = [await watched.update(v, tests(stages)) for v in made]
     return Run(updates, await watched.accuracy(tests(stages)))
 

@@ -45,7 +45,7 @@ class Update:
     @property
     def fell(self) -> bool:
         """By more than is tolerated, and by more than chance."""
-        return self.known is not None and self.known.falls(GATE.tolerance)
+        return self.known is not None and self.known.is_significant_fall(GATE.tolerance)
 
     @property
     def missed(self) -> bool:
@@ -79,7 +79,7 @@ class Watched:
         registry = Registry(open_metadata(MEMORY), open_blobs(MEMORY))
         base = await backend.base()
         config = AdapterConfig.auto(base)
-        registry.create(NAME, config, base, await backend.initialize(config, seed))
+        registry.create_adapter(NAME, config, base, await backend.initialize(config, seed))
         engine = AdapterLearningEngine(backend, registry, limit, gate, replay_rows=kept)
         return cls(backend, registry, engine)
 
@@ -87,10 +87,10 @@ class Watched:
         self, rows: Sequence[TrainingExample], known: Sequence[TrainingExample], seed: int = 0
     ) -> Update:
         """One training at its defaults; `known` is what the adapter was taught before, held out."""
-        head = self.registry.get(NAME).head
+        head = self.registry.get_adapter(NAME).head
         training = TrainingConfig.auto(len(rows), seed=seed)
         result = await self.engine.train_adapter(NAME, rows, training)
-        version = self.registry.versions(NAME)[-1]
+        version = self.registry.list_versions(NAME)[-1]
         if version.number == head:
             result.unwrap()
         return await self.update(version, known)
@@ -98,7 +98,7 @@ class Watched:
     async def update(self, version: Version, known: Sequence[TrainingExample]) -> Update:
         """How a version does beside its parent."""
         assert version.parent is not None and version.verdict is not None and version.report is not None
-        parent = self.registry.version(VersionRef(NAME, version.parent))
+        parent = self.registry.get_version(VersionRef(NAME, version.parent))
         change = None
         if known:
             before, after = [await self.said(v, known) for v in (parent, version)]
@@ -106,7 +106,7 @@ class Watched:
         verdict = version.verdict
         return Update(
             promoted=verdict.promoted,
-            failed=tuple(dict.fromkeys(c.name.value for c in verdict.failed)),
+            failed=tuple(dict.fromkeys(c.name.value for c in verdict.failed_checks)),
             share=verdict.share,
             known=change,
             training=version.report.seconds,
@@ -115,13 +115,13 @@ class Watched:
 
     async def said(self, version: Version, examples: Sequence[TrainingExample]) -> list[bool]:
         """Which examples greedy decoding answers exactly."""
-        digest = await self.backend.load(self.registry.files(version))
+        digest = await self.backend.load(self.registry.load_files(version))
         asked = [ScoreRequest(e.input, e.output, digest) for e in examples]
         return [score.is_greedy for score in await self.backend.score(asked)]
 
     async def accuracy(self, examples: Sequence[TrainingExample]) -> float:
         """Of the version that is served."""
-        found = await self.said(self.registry.version(VersionRef(NAME)), examples)
+        found = await self.said(self.registry.get_version(VersionRef(NAME)), examples)
         return sum(found) / len(found)
 
 

@@ -107,12 +107,12 @@ async def prepare(backend: Backend, name: str, acts_on: str = ALL, seed: int = 0
     first = (await engine.create_adapter(NAME, config)).unwrap()
     training = replace(TrainingConfig.auto(len(examples)), seed=seed)
     trained = (await engine.train_adapter(NAME, examples, training)).unwrap()
-    files = registry.files(trained)
+    files = registry.load_files(trained)
     right = {str(e.input): e.output for e in held}
     return Task(
         config,
         training,
-        registry.files(registry.version(VersionRef(NAME, first.head))),
+        registry.load_files(registry.get_version(VersionRef(NAME, first.head))),
         files,
         examples,
         await answers_to(backend, files, list(right)),
@@ -154,15 +154,15 @@ async def taught(
 ) -> AdapterFiles:
     """The adapter after one judgement, given to a copy of its own."""
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
-    made = registry.create(NAME, task.config, await backend.base(), task.start)
-    told = registry.journal.examples(NAME, task.examples)
-    registry.commit(
+    made = registry.create_adapter(NAME, task.config, await backend.base(), task.start)
+    told = registry.journal.append_examples(NAME, task.examples)
+    registry.commit_version(
         NAME, task.files, parent=made.head, cause="trained", training=task.training, events=told
     )
     engine = AdapterLearningEngine(backend, registry)
     ticket = (await engine.learn_from_feedback(prompt, generation, signal, NAME)).unwrap()
     assert ticket.version is not None
-    return registry.files(ticket.version)
+    return registry.load_files(ticket.version)
 
 
 async def _correct(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:

@@ -80,11 +80,11 @@ async def _started(
 ) -> tuple[AdapterLearningEngine, Registry, AdapterFiles]:
     """An engine whose one adapter has learned the first examples, and that adapter's files."""
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
-    registry.create(NAME, config, await backend.base(), fresh)
+    registry.create_adapter(NAME, config, await backend.base(), fresh)
     engine = AdapterLearningEngine(backend, registry)
     training = TrainingConfig.auto(len(stream.start))
     version = (await engine.train_adapter(NAME, stream.start, training)).unwrap()
-    return engine, registry, registry.files(version)
+    return engine, registry, registry.load_files(version)
 
 
 async def _engine_curve(
@@ -107,7 +107,7 @@ async def _engine_curve(
             tickets.append(given.unwrap())
         done = [(await engine.feedback_outcome(ticket)).unwrap() for ticket in tickets]
         version = done[-1].version
-        return registry.files(version) if version else files
+        return registry.load_files(version) if version else files
 
     return await _curve(backend, start, stream, teach)
 

@@ -93,7 +93,7 @@ def adapters_registered(points: list[int], processor: bool) -> dict[str, Any]:
         async def work(count: int) -> None:
             nonlocal made
             for n in range(made, count):
-                registry.create(name_of(n), AdapterConfig(), BASE, files)
+                registry.create_adapter(name_of(n), AdapterConfig(), BASE, files)
             made = count
 
         await work(2)

@@ -27,7 +27,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Ok
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.backend import FakeBackend
@@ -183,9 +183,9 @@ def _inspect(store: Path, promised: Promises) -> list[str]:
         registry = Registry(
             open_metadata(f"sqlite:///{store}/metadata.db"), open_blobs(f"file://{store}/blobs")
         )
-        found = check(registry)
+        found = check_store(registry)
         wrong += [f"dangling {d.ref}: {d.words}" for d in found.damages]
-        known = {a.id: a for a in registry.adapters()}
+        known = {a.id: a for a in registry.list_adapters()}
         if KEPT in known:
             wrong += _missing(registry, promised)
             if promised.head is not None and known[KEPT].head != promised.head:
@@ -197,7 +197,7 @@ def _inspect(store: Path, promised: Promises) -> list[str]:
 
 
 def _missing(registry: Registry, promised: Promises) -> list[str]:
-    versions = registry.versions(KEPT)
+    versions = registry.list_versions(KEPT)
     digests, numbers = {v.number: v.digest for v in versions}, {v.number for v in versions}
     wrong = [f"lost version {n}" for n, d in promised.versions.items() if digests.get(n) != d]
     wrong += [f"dangling parent of {v.ref}" for v in versions if v.parent and v.parent not in numbers]

@@ -19,15 +19,15 @@ PAGE = 100
 
 
 def fill(folder: Path, adapters: int, versions: int) -> None:
-    """`adapters` adapters with `versions` versions each, rows as commits write them; weights shared."""
+    """Fill a store with `adapters` times `versions` rows, as commits write them, sharing weights."""
     registry = open_at(folder)
     files = AdapterFiles(b"{}", b"weights")
     for n in range(adapters):
         name = name_of(n)
-        registry.create(name, AdapterConfig(), BASE, files)
-        first = registry.version(VersionRef(name))
+        registry.create_adapter(name, AdapterConfig(), BASE, files)
+        first = registry.get_version(VersionRef(name))
         for parent in range(1, versions):
-            registry.rows.add(replace(first, parent=parent, cause="trained"))
+            registry.version_rows.add(replace(first, parent=parent, cause="trained"))
     registry.close()
 
 
@@ -40,10 +40,10 @@ def measure(folder: Path, adapters: int, versions: int, repeats: int) -> dict[st
     for _ in range(repeats):
         name = name_of(chance.randrange(adapters))
         ref = VersionRef(name, chance.randrange(1, versions + 1))
-        found["list"].append(_time(registry.adapters))
-        found["page"].append(_time(partial(registry.adapters, name.name, PAGE)))
-        found["versions"].append(_time(partial(registry.versions, name)))
-        found["head"].append(_time(partial(registry.version, VersionRef(name))))
+        found["list"].append(_time(registry.list_adapters))
+        found["page"].append(_time(partial(registry.list_adapters, name.name, PAGE)))
+        found["versions"].append(_time(partial(registry.list_versions, name)))
+        found["head"].append(_time(partial(registry.get_version, VersionRef(name))))
         found["rollback"].append(_time(partial(registry.rollback, ref)))
     registry.close()
     return found

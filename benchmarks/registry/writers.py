@@ -16,10 +16,10 @@ TICKETS = AdapterId("tickets")
 def lost_commits(folder: Path, processes: int, commits: int) -> tuple[int, int]:
     """How many commits were acknowledged, and how many of them are not on the head's line."""
     registry = open_at(folder)
-    registry.create(TICKETS, AdapterConfig(), BASE, AdapterFiles(b"{}", b"0"))
+    registry.create_adapter(TICKETS, AdapterConfig(), BASE, AdapterFiles(b"{}", b"0"))
     each = commits // processes
     said = [n for mine in run_in_processes(processes, commit_often, str(folder), each) for n in mine]
-    line = {v.number for v in registry.lineage(VersionRef(TICKETS))}
+    line = {v.number for v in registry.list_lineage(VersionRef(TICKETS))}
     registry.close()
     return len(said), len(said) - len(set(said) & line)
 
@@ -29,10 +29,10 @@ def commit_often(writer: int, folder: str, times: int) -> list[int]:
     registry = open_at(Path(folder))
     numbers: list[int] = []
     while len(numbers) < times:
-        head = registry.get(TICKETS).head
+        head = registry.get_adapter(TICKETS).head
         files = AdapterFiles(b"{}", b"the same weights")
         try:
-            numbers.append(registry.commit(TICKETS, files, parent=head, cause="trained").number)
+            numbers.append(registry.commit_version(TICKETS, files, parent=head, cause="trained").number)
         except Conflict:
             continue
     registry.close()

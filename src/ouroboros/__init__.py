@@ -48,6 +48,7 @@ from ouroboros.domain.feedback import FeedbackKind, FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.performance import GateCounts, Performance, UsageCounts
 from ouroboros.domain.records import (
     Adapter,
     Explanation,
@@ -61,7 +62,6 @@ from ouroboros.domain.records import (
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.results import ComparedAnswers, Comparison, Erasure, Evaluation, Rebuild
 from ouroboros.domain.routing import RouteMatch
-from ouroboros.domain.tracking import GateCounts, Performance, UsageCounts
 from ouroboros.domain.training import Job, JobState, OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles, ExportForm

@@ -10,7 +10,7 @@ from ouroboros.domain.errors import InvalidConfig, InvalidInput
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.feedback.rate_limit import UserLimit
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.registry.migrate import Stores
+from ouroboros.registry.migrate import Store
 from ouroboros.registry.registry import Registry
 from ouroboros.settings import Settings
 from ouroboros.stores.open import MEMORY, SQLITE, cached_blobs, open_blobs, open_metadata, open_vectors
@@ -33,10 +33,10 @@ def open_engine(settings: Settings | None = None, **overrides: Any) -> AdapterLe
     return _assemble_engine(settings, _open_registry(settings))
 
 
-def open_service(settings: Settings) -> tuple[AdapterLearningEngine, Stores]:
+def open_service(settings: Settings) -> tuple[AdapterLearningEngine, Store]:
     """An engine, and the stores that it stands on: a server keeps records of its own beside it."""
     registry = _open_registry(settings)
-    return _assemble_engine(settings, registry), Stores(*registry.stores)
+    return _assemble_engine(settings, registry), Store(*registry.stores)
 
 
 def _assemble_engine(settings: Settings, registry: Registry) -> AdapterLearningEngine:
@@ -86,12 +86,12 @@ def _open_registry(settings: Settings) -> Registry:
     return Registry(stores.metadata, stores.blobs, cached_blobs(stores.blobs, blobs, limit), vectors)
 
 
-def open_stores(settings: Settings) -> Stores:
+def open_stores(settings: Settings) -> Store:
     """The stores that `settings` name, made if they are not there."""
     metadata, blobs = store_urls(settings)
     opened = open_metadata(metadata)
     try:
-        return Stores(opened, open_blobs(blobs))
+        return Store(opened, open_blobs(blobs))
     except BaseException:
         opened.close()
         raise

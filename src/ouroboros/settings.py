@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ouroboros.domain.checks import check_int, check_number, nearest
+from ouroboros.domain.checks import check_int, check_number, suggest_nearest
 from ouroboros.domain.errors import InvalidConfig, InvalidFile
 
 PREFIX = "OUROBOROS_"
@@ -144,7 +144,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for key in given:
         if key not in known:
             raise InvalidConfig(
-                f"There is no environment variable {key}.", hint=nearest(key, [*known, CONFIG])
+                f"There is no environment variable {key}.", hint=suggest_nearest(key, [*known, CONFIG])
             )
     found: dict[str, Any] = {known[k]: v for k, v in given.items()}
     return found | {n: _number(found[n]) for n in _NUMBERS if n in found}
@@ -161,4 +161,6 @@ def _number(text: str) -> int | float | str:
 def _refuse_unknown(found: Mapping[str, Any], what: str) -> None:
     for name in found:
         if name not in NAMES:
-            raise InvalidConfig(f"There is no {what} called {name!r}.", hint=nearest(name, NAMES))
+            raise InvalidConfig(
+                f"There is no {what} called {name!r}.", hint=suggest_nearest(name, NAMES)
+            )

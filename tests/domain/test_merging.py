@@ -15,7 +15,7 @@ def test_every_strategy_has_a_sound_recipe(strategy: MergeStrategy):
     weights = (1.0, 2.0) if strategy is MergeStrategy.WEIGHTED else None
     recipe = MergeRecipe(strategy, weights)
     assert recipe.validate().ok
-    assert recipe.weights_for(2) == (weights or (1.0, 1.0))
+    assert recipe.resolve_weights(2) == (weights or (1.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_senseless_recipes_are_refused(recipe: MergeRecipe):
 
 def test_one_weight_per_adapter():
     recipe = MergeRecipe(ARITHMETIC, (1.0, -1.0))
-    assert recipe.weights_for(2) == (1.0, -1.0)
+    assert recipe.resolve_weights(2) == (1.0, -1.0)
     with pytest.raises(InvalidConfig, match="2 weights for 3"):
-        recipe.weights_for(3)
+        recipe.resolve_weights(3)
 
 
 @pytest.mark.parametrize("parents", [0, 1])
 def test_fewer_than_two_adapters_are_refused(parents: int):
     with pytest.raises(InvalidConfig, match="two"):
-        MergeRecipe().weights_for(parents)
+        MergeRecipe().resolve_weights(parents)

@@ -77,7 +77,7 @@ async def test_without_settings_they_are_chosen_by_the_base_and_the_number_of_ex
     assert adapter.config == AdapterConfig.auto((await engine.base()).unwrap())
     version = (await engine.train_adapter("plain", EXAMPLES)).unwrap()
     assert version.training == TrainingConfig.auto(len(EXAMPLES))
-    assert version.report.steps == TrainingConfig.auto(len(EXAMPLES)).steps(len(EXAMPLES), 10**6)
+    assert version.report.steps == TrainingConfig.auto(len(EXAMPLES)).count_steps(len(EXAMPLES), 10**6)
 
 
 async def test_create_train_generate(engine):

@@ -11,7 +11,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err, Result
 from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs
 from ouroboros.stores.faults import store_error
@@ -63,8 +63,8 @@ async def prepared() -> tuple[AdapterLearningEngine, Registry, Disk]:
 def visible(registry: Registry) -> dict[str, bytes]:
     """What each adapter serves."""
     return {
-        a.id.name: registry.files(registry.version(VersionRef(a.id))).weights
-        for a in registry.adapters()
+        a.id.name: registry.load_files(registry.get_version(VersionRef(a.id))).weights
+        for a in registry.list_adapters()
     }
 
 
@@ -91,10 +91,10 @@ async def test_a_fault_at_any_write_leaves_what_was_or_what_is_to_be(name: str, 
             assert result.error.message.startswith("Could not ")
             assert result.error.hint
         assert visible(registry) in allowed
-        found = check(registry)
+        found = check_store(registry)
         assert (found.damages, len(found.forgetting) <= 1) == ((), True)
         await again(verb, engine)
-        assert check(registry).damages == check(registry).forgetting == ()
+        assert check_store(registry).damages == check_store(registry).forgetting == ()
 
 
 async def again(verb: Verb, engine: AdapterLearningEngine) -> None:

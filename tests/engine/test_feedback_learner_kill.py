@@ -68,12 +68,12 @@ def _check(folder: Path, acknowledged: dict[int, str]) -> None:
     journal = {entry.seq: entry.event for entry in registry.journal.read(NAME, limit=100_000)}
     kept = {seq: event.key for seq, event in journal.items() if event.kind == "feedback"}
     assert kept.items() >= acknowledged.items()
-    adapter = registry.get(NAME)
+    adapter = registry.get_adapter(NAME)
     assert adapter.applied == max(kept)
-    line = registry.lineage(VersionRef(NAME))
+    line = registry.list_lineage(VersionRef(NAME))
     learned = [lesson.event for version in line for lesson in version.lessons]
     assert sorted(learned) == sorted(kept)
-    registry.files(line[0])
+    registry.load_files(line[0])
     registry.close()
 
 

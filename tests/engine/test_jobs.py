@@ -176,7 +176,7 @@ async def test_a_paused_training_is_kept_and_comes_to_the_same_bits(tiny: Path, 
 
     def pause_at_step_five(now) -> None:
         if now.step == 5:
-            jobs.change(job.id, lambda j: replace(j, state=JobState.PAUSED))
+            jobs.update(job.id, lambda j: replace(j, state=JobState.PAUSED))
             cancel.cancel()
 
     stopped = await engine.resume_job(job.id, on_progress=pause_at_step_five, cancel=cancel)

@@ -122,7 +122,7 @@ async def test_adapters_of_another_base_are_refused(engine, backend: LocalBacken
 
 async def exported(engine: AdapterLearningEngine) -> AdapterFiles:
     version = (await engine.get_version("a")).unwrap()
-    return engine._registry.blocking.files(version)
+    return engine._registry.blocking.load_files(version)
 
 
 def poisoned(files: AdapterFiles, value: float) -> AdapterFiles:
@@ -137,7 +137,7 @@ async def test_a_version_that_holds_nan_is_not_merged(engine, tmp_path: Path, va
     """It cannot come in through the engine; here it is planted in the store."""
     files = poisoned(await exported(engine), value)
     base = (await engine.base()).unwrap()
-    engine._registry.blocking.create(AdapterId("sick"), CONFIG, base, files)
+    engine._registry.blocking.create_adapter(AdapterId("sick"), CONFIG, base, files)
     before = contents(engine, tmp_path)
     assert code(await engine.merge_adapters(["a", "sick"], name="new")) == "invalid_adapter"
     assert contents(engine, tmp_path) == before

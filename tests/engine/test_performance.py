@@ -68,7 +68,7 @@ async def test_performance_has_every_version_and_what_was_said(judged: AdapterLe
     found = (await judged.track_adapter("a")).unwrap()
     uses = {v.number: use for v, use in found.versions}
     assert (uses[1].judged, uses[2].good) == (0, 20)
-    assert found.use.judged == 20
+    assert found.usage.judged == 20
     assert found.trend == ""
 
 

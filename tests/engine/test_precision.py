@@ -36,7 +36,7 @@ async def test_it_learns_is_judged_and_served_in_integers(
         adapter = (await engine.create_adapter("tickets", CONFIG)).unwrap()
         assert adapter.config.precision == precision.value
         version = (await engine.train_adapter("tickets", EXAMPLES, TrainingConfig(epochs=30))).unwrap()
-        files = registry.files(version)
+        files = registry.load_files(version)
         assert json.loads(files.config)["peft_type"] == f"OUROBOROS_{precision.name}"
         assert version.origin is not None
         assert version.origin.config.precision == precision.value

@@ -15,7 +15,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import VersionRef
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.tiny import tiny_model
@@ -129,7 +129,7 @@ async def test_a_difference_is_measured(
 
 
 async def test_what_was_imported_cannot_be_rebuilt(taught: AdapterLearningEngine) -> None:
-    files = taught._registry.blocking.files((await taught.get_version("a@2")).unwrap())
+    files = taught._registry.blocking.load_files((await taught.get_version("a@2")).unwrap())
     await taught.import_adapter("c", files)
     error = (await taught.rebuild_version("c")).error  # type: ignore[union-attr]
     assert "was imported" in str(error)
@@ -158,7 +158,11 @@ async def test_a_forgotten_users_words_are_nowhere_in_the_store(
     for _, digest in before - after:
         assert digest.encode() not in found
         assert not (store / "blobs/adapters" / digest).exists()
-    assert check(taught._registry.blocking).damages == check(taught._registry.blocking).unused == ()
+    assert (
+        check_store(taught._registry.blocking).damages
+        == check_store(taught._registry.blocking).unused
+        == ()
+    )
 
 
 async def test_what_was_served_is_made_again_from_the_last_clean_version(
@@ -208,12 +212,12 @@ async def test_an_interrupted_forgetting_is_gone_on_with(
         with pytest.raises(ZeroDivisionError):
             await taught.forget_events("a", 3)
     registry = open_store(tmp_path / "store")
-    assert [n.events for n in check(registry).forgetting] == [(3,)]
+    assert [n.events for n in check_store(registry).forgetting] == [(3,)]
     again = engine_on(backend, registry)
     forgotten = (await again.forget_events("a")).unwrap()
     assert {str(old) for old, _ in forgotten.remade} == {"a@4", "a@5", "ab@1"}
     assert SECRET.encode() not in bytes_of(tmp_path / "store")
-    assert check(registry).forgetting == ()
+    assert check_store(registry).forgetting == ()
     registry.close()
 
 
@@ -223,7 +227,7 @@ async def test_what_is_not_there_changes_nothing(taught: AdapterLearningEngine) 
         assert isinstance(error, kind)
     assert (await taught.forget_user("nobody")).unwrap().events == {}
     assert len((await taught.get_versions("a")).unwrap()) == 5
-    journal = taught._registry.blocking.journal.all((await taught.get_adapter("a")).unwrap().id)
+    journal = taught._registry.blocking.journal.read_all((await taught.get_adapter("a")).unwrap().id)
     assert [e.seq for e in journal] == [1, 2, 3, 4]
 
 

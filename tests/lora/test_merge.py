@@ -147,7 +147,7 @@ def test_order_does_not_matter(seed: int, order: list[int], strategy: MergeStrat
     assert_same(other.weights, {p: dense(one.weights, p) for p in PATHS}, size_of(parents))
 
 
-@holds_for(seeds, seeds, counts, st.sampled_from([s for s in MergeStrategy if not s.entrywise]))
+@holds_for(seeds, seeds, counts, st.sampled_from([s for s in MergeStrategy if not s.is_entrywise]))
 def test_how_an_update_is_factorised_does_not_matter(
     seed: int, turn: int, count: int, strategy: MergeStrategy
 ):

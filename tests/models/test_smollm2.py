@@ -19,7 +19,7 @@ def test_its_shape_is_that_of_the_published_model(smollm2: Path):
     base = load_base(str(smollm2)).base
     assert (base.architecture, base.layers, base.width, base.heads) == ("llama", 30, 576, 9)
     assert (base.context, base.parameters, base.fingerprint.vocabulary) == (8192, 134_515_008, 49152)
-    assert base.opening
+    assert base.invocation_tokens
 
 
 def test_its_files_are_as_recorded(smollm2: Path):

@@ -149,7 +149,7 @@ def made_by_peft(base: Path, folder: Path, tokens: list[int]) -> tuple[Any, Adap
 async def test_an_activated_lora_of_peft_comes_here_as_an_answer_only_adapter(tmp_path: Path):
     base = tiny_model(tmp_path / "base")
     runtime = load_base(str(base), "float32")
-    model, files = made_by_peft(base, tmp_path / "theirs", list(runtime.base.opening))
+    model, files = made_by_peft(base, tmp_path / "theirs", list(runtime.base.invocation_tokens))
     backend = LocalBackend(runtime)
     assert (await backend.validate(files)).acts_on == "answer"
     digest = await backend.load(files)

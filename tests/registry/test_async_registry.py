@@ -8,10 +8,10 @@ import pytest
 
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.async_registry import AsyncFacade, AsyncRegistry
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 
-ITERATORS = {"Journal": {"all"}}
+ITERATORS = {"Journal": {"read_all"}}
 """What a thread cannot finish in one call: iterators, which read as they are walked."""
 
 
@@ -33,7 +33,7 @@ def test_every_method_can_be_awaited(registry: Registry):
 
 
 def test_an_awaited_method_keeps_its_documentation(registry: Registry):
-    assert AsyncRegistry.commit.__doc__ == Registry.commit.__doc__
+    assert AsyncRegistry.commit_version.__doc__ == Registry.commit_version.__doc__
 
 
 async def test_work_runs_beside_the_event_loop(registry: Registry, monkeypatch):
@@ -57,8 +57,8 @@ async def test_work_that_has_begun_is_finished(registry: Registry, monkeypatch):
         ended.set()
         return 0
 
-    monkeypatch.setattr(registry.journal, "end", wait)
-    call = asyncio.create_task(AsyncRegistry(registry).journal.end(AdapterId("tickets")))
+    monkeypatch.setattr(registry.journal, "last_seq", wait)
+    call = asyncio.create_task(AsyncRegistry(registry).journal.last_seq(AdapterId("tickets")))
     await asyncio.to_thread(started.wait)
     call.cancel()
     may_end.set()
@@ -68,4 +68,4 @@ async def test_work_that_has_begun_is_finished(registry: Registry, monkeypatch):
 
 
 async def test_functions_that_take_a_registry_can_be_awaited(registry: Registry):
-    assert await AsyncRegistry(registry).run(check) == check(registry)
+    assert await AsyncRegistry(registry).run(check_store) == check_store(registry)

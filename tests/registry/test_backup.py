@@ -13,8 +13,8 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, StoreError
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.backup import backup, restore
-from ouroboros.registry.fsck import check, collect
+from ouroboros.registry.backup import restore_backup, write_backup
+from ouroboros.registry.fsck import check_store, collect_garbage
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs
 from ouroboros.stores.metadata.memory import MemoryMetadata
@@ -26,20 +26,20 @@ MakeFiles = Callable[[object], AdapterFiles]
 @pytest.fixture
 def filled(registry: Registry, base: BaseModel, make_files: MakeFiles) -> Registry:
     for name in (TICKETS, GONE):
-        registry.create(name, AdapterConfig(), base, make_files(name))
+        registry.create_adapter(name, AdapterConfig(), base, make_files(name))
         for n in range(4):
-            registry.journal.examples(name, [TrainingExample(f"naïve {n}", "out")])
-    registry.commit(TICKETS, make_files(2), parent=1, cause="trained", events=4)
+            registry.journal.append_examples(name, [TrainingExample(f"naïve {n}", "out")])
+    registry.commit_version(TICKETS, make_files(2), parent=1, cause="trained", events=4)
     registry.rollback(VersionRef(TICKETS, 1))
     registry.journal.erase(TICKETS, 2, 3)
     registry.journal.erase(GONE, 3, 4)
-    registry.delete(GONE)
+    registry.delete_adapter(GONE)
     return registry
 
 
 def restored(file: Path) -> Registry:
     metadata, blobs = MemoryMetadata(), MemoryBlobs()
-    restore(file, metadata, blobs)
+    restore_backup(file, metadata, blobs)
     return Registry(metadata, blobs)
 
 
@@ -49,8 +49,8 @@ def test_records_and_blobs_of_others_are_backed_up_and_never_collected(
     """A server keeps its files and jobs in the same store."""
     filled._metadata.put("service-files", "file-1", {"name": "rows.jsonl"}, expected=0)
     filled._blobs.put("service/file-1", b"rows")
-    collect(filled, timedelta(0))
-    backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
+    collect_garbage(filled, timedelta(0))
+    write_backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
     again = restored(tmp_path / "store.backup")
     record = again._metadata.get("service-files", "file-1")
     assert record is not None and record.value == {"name": "rows.jsonl"}
@@ -60,27 +60,27 @@ def test_records_and_blobs_of_others_are_backed_up_and_never_collected(
 def test_a_restored_store_holds_the_same(
     filled: Registry, tmp_path: Path, make_files: MakeFiles, base: BaseModel
 ) -> None:
-    contents = backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
+    contents = write_backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
     again = restored(tmp_path / "store.backup")
-    assert again.adapters() == filled.adapters()
-    assert again.versions(TICKETS) == filled.versions(TICKETS)
-    assert again.head_moves(TICKETS) == filled.head_moves(TICKETS)
+    assert again.list_adapters() == filled.list_adapters()
+    assert again.list_versions(TICKETS) == filled.list_versions(TICKETS)
+    assert again.list_head_moves(TICKETS) == filled.list_head_moves(TICKETS)
     assert again.journal.read(TICKETS) == filled.journal.read(TICKETS)
     assert [j.seq for j in again.journal.read(TICKETS)] == [1, 4]
-    assert check(again).damages == ()
+    assert check_store(again).damages == ()
     assert contents.blobs == 4
-    made = again.create(GONE, AdapterConfig(), base, make_files(GONE))
+    made = again.create_adapter(GONE, AdapterConfig(), base, make_files(GONE))
     assert (made.head, made.born) == (2, 4)
 
 
 def test_a_backup_never_overwrites_and_a_restore_never_mixes(filled: Registry, tmp_path: Path) -> None:
     file = tmp_path / "store.backup"
-    backup(filled._metadata, filled._blobs, file)
+    write_backup(filled._metadata, filled._blobs, file)
     before = file.read_bytes()
     with pytest.raises(AlreadyExists):
-        backup(filled._metadata, filled._blobs, file)
+        write_backup(filled._metadata, filled._blobs, file)
     with pytest.raises(AlreadyExists, match="not empty"):
-        restore(file, filled._metadata, filled._blobs)
+        restore_backup(file, filled._metadata, filled._blobs)
     assert file.read_bytes() == before
 
 
@@ -89,11 +89,11 @@ def test_a_backup_that_fails_leaves_no_file(
 ) -> None:
     folder = tmp_path / "there"
     with pytest.raises(StoreError):
-        backup(filled._metadata, filled._blobs, folder / "store.backup")
+        write_backup(filled._metadata, filled._blobs, folder / "store.backup")
     folder.mkdir()
     monkeypatch.setattr(filled._blobs, "list", lambda: iter(()))
     with pytest.raises(Conflict, match="deleted while"):
-        backup(filled._metadata, filled._blobs, folder / "store.backup")
+        write_backup(filled._metadata, filled._blobs, folder / "store.backup")
     assert list(folder.iterdir()) == []
 
 
@@ -102,12 +102,12 @@ def test_a_backup_cut_short_is_refused_and_the_store_left_empty(
     filled: Registry, tmp_path: Path, part: int
 ) -> None:
     file = tmp_path / "store.backup"
-    backup(filled._metadata, filled._blobs, file)
+    write_backup(filled._metadata, filled._blobs, file)
     data = file.read_bytes()
     file.write_bytes(data[: len(data) * part // 10])
     metadata, blobs = MemoryMetadata(), MemoryBlobs()
     with pytest.raises(InvalidFile):
-        restore(file, metadata, blobs)
+        restore_backup(file, metadata, blobs)
     assert (metadata.collections(), metadata.logs(), list(blobs.list())) == ([], [], [])
 
 
@@ -118,9 +118,9 @@ def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
         newer.writestr("ouroboros.json", '{"format": 2}')
     (tmp_path / "text").write_text("hello")
     for name, words in (
-        ("other.zip", "no whole backup"),
+        ("other.zip", "not a complete backup"),
         ("newer.zip", "format 2"),
-        ("text", "no whole"),
+        ("text", "not a complete backup"),
     ):
         with pytest.raises(InvalidFile, match=words):
             restored(tmp_path / name)
@@ -130,11 +130,11 @@ def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_byte_is_found(filled: Registry, tmp_path: Path) -> None:
     file = tmp_path / "store.backup"
-    backup(filled._metadata, filled._blobs, file)
+    write_backup(filled._metadata, filled._blobs, file)
     data = bytearray(file.read_bytes())
     data[data.index(b"'tickets'") + 3] ^= 1
     file.write_bytes(data)
     metadata, blobs = MemoryMetadata(), MemoryBlobs()
     with pytest.raises(InvalidFile, match="is damaged"):
-        restore(file, metadata, blobs)
+        restore_backup(file, metadata, blobs)
     assert list(blobs.list()) == []

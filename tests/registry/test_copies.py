@@ -9,7 +9,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.fsck import check
+from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.cache import CachedBlobs
 from ouroboros.stores.blobs.memory import MemoryBlobs
@@ -29,9 +29,9 @@ def copied(
 ) -> Registry:
     """With one version, whose two files are copied."""
     registry = Registry(MemoryMetadata(), blobs, CachedBlobs(blobs, "s3://mine", tmp_path, 2**20))
-    registry.create(TICKETS, AdapterConfig(), base, make_files(1))
-    (version,) = registry.versions(TICKETS)
-    registry.files(version)
+    registry.create_adapter(TICKETS, AdapterConfig(), base, make_files(1))
+    (version,) = registry.list_versions(TICKETS)
+    registry.load_files(version)
     assert len(copies(tmp_path)) == 2
     return registry
 
@@ -43,21 +43,21 @@ def copies(folder: Path) -> list[Path]:
 def test_a_version_is_read_from_its_copy(copied: Registry, blobs: MemoryBlobs) -> None:
     for key in list(blobs.list()):
         blobs.delete(key)
-    (version,) = copied.versions(TICKETS)
-    assert copied.files(version).digest == version.digest
+    (version,) = copied.list_versions(TICKETS)
+    assert copied.load_files(version).digest == version.digest
 
 
 def test_a_check_sees_what_the_store_lost(copied: Registry, blobs: MemoryBlobs) -> None:
     for key in list(blobs.list()):
         blobs.delete(key)
-    assert [d.words for d in check(copied).damages]
+    assert [d.words for d in check_store(copied).damages]
 
 
 def test_a_deleted_adapter_leaves_no_copy(copied: Registry, tmp_path: Path) -> None:
-    copied.delete(TICKETS)
+    copied.delete_adapter(TICKETS)
     assert copies(tmp_path) == []
 
 
 def test_swept_weights_leave_no_copy(copied: Registry, tmp_path: Path) -> None:
-    copied.weights.sweep(list(copied.weights.digests()), set)
+    copied.weights.sweep(list(copied.weights.list_digests()), set)
     assert copies(tmp_path) == []

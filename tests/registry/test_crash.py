@@ -31,22 +31,23 @@ kept, shared = AdapterId("kept"), AdapterId("come and go")
 same = AdapterFiles(b"{}", b"the same weights each time")
 print("ready", flush=True)
 try:
-    registry.get(kept)
+    registry.get_adapter(kept)
 except NotFound:
-    registry.create(kept, AdapterConfig(), base, same)
+    registry.create_adapter(kept, AdapterConfig(), base, same)
 for step in range(10_000):
-    seq = registry.journal.examples(kept, [TrainingExample(f"{round}.{step}", "answer")])
+    seq = registry.journal.append_examples(kept, [TrainingExample(f"{round}.{step}", "answer")])
     print("event", seq, f"{round}.{step}", flush=True)
     files = AdapterFiles(b"{}", f"weights of {round}.{step} ".encode() * 2000)
-    made = registry.commit(kept, files, parent=registry.get(kept).head, cause="trained", events=seq)
+    head = registry.get_adapter(kept).head
+    made = registry.commit_version(kept, files, parent=head, cause="trained", events=seq)
     print("version", made.number, files.digest, flush=True)
     if step % 3 == 1:
         registry.rollback(VersionRef(kept, made.parent))
         print("head", made.parent, flush=True)
     try:
-        registry.delete(shared)
+        registry.delete_adapter(shared)
     except NotFound:
-        registry.create(shared, AdapterConfig(), base, same)
+        registry.create_adapter(shared, AdapterConfig(), base, same)
 """
 
 
@@ -88,12 +89,12 @@ def run_and_kill(folder: Path, round: int, lines: int, seconds: float) -> list[s
 
 def check_store(folder: Path, promised: Promises) -> None:
     registry = Registry(open_metadata(f"sqlite:///{folder}/m.db"), open_blobs(f"file://{folder}/blobs"))
-    for adapter in registry.adapters():
-        for version in registry.versions(adapter.id):
-            registry.files(version)
-        registry.version(VersionRef(adapter.id))
+    for adapter in registry.list_adapters():
+        for version in registry.list_versions(adapter.id):
+            registry.load_files(version)
+        registry.get_version(VersionRef(adapter.id))
     kept = AdapterId("kept")
-    found = {v.number: v.digest for v in registry.versions(kept)} if promised.versions else {}
+    found = {v.number: v.digest for v in registry.list_versions(kept)} if promised.versions else {}
     assert promised.versions.items() <= found.items()
     journal = {j.seq: j.event for j in registry.journal.read(kept, limit=100_000)}
     assert {seq: journal[seq].examples[0].input for seq in promised.events} == promised.events  # type: ignore[union-attr]

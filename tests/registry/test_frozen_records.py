@@ -139,8 +139,8 @@ async def use_every_record(engine: AdapterLearningEngine, registry: Registry, fo
     registry.stores[1].put(f"adapters/{'0' * 64}/adapter_config.json", b"{}")
     (await engine.collect_garbage()).unwrap()
     job = next(row["value"] for row in FROZEN if row["in"] == "jobs")
-    opened = registry.jobs.open(decode(Job, {**job, "checkpoint": None}, "a job"))
-    registry.jobs.save(opened.id, b"state", 1, 2)
+    opened = registry.jobs.add(decode(Job, {**job, "checkpoint": None}, "a job"))
+    registry.jobs.save_checkpoint(opened.id, b"state", 1, 2)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.weights import AdapterFiles
-from ouroboros.registry.fsck import check, collect, repair
+from ouroboros.registry.fsck import check_store, collect_garbage, repair_heads
 from ouroboros.registry.registry import Registry
 
 TICKETS = AdapterId("tickets")
@@ -21,9 +21,9 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def tickets(registry: Registry, base: BaseModel, make_files: MakeFiles) -> AdapterId:
-    registry.create(TICKETS, AdapterConfig(), base, make_files(1))
+    registry.create_adapter(TICKETS, AdapterConfig(), base, make_files(1))
     for parent in (1, 2):
-        registry.commit(TICKETS, make_files(parent + 1), parent=parent, cause="trained")
+        registry.commit_version(TICKETS, make_files(parent + 1), parent=parent, cause="trained")
     return TICKETS
 
 
@@ -33,10 +33,10 @@ def damage(tmp_path: Path, files: AdapterFiles) -> None:
 
 
 def test_a_sound_store_is_found_sound(registry: Registry, tickets: AdapterId) -> None:
-    found = check(registry)
+    found = check_store(registry)
     assert (found.adapters, found.versions, found.damages, found.unused) == (1, 3, (), ())
-    assert repair(registry, found) == []
-    assert registry.head_moves(tickets) == []
+    assert repair_heads(registry, found) == []
+    assert registry.list_head_moves(tickets) == []
 
 
 def test_a_damaged_head_is_found_and_its_nearest_sound_ancestor_served(
@@ -44,18 +44,18 @@ def test_a_damaged_head_is_found_and_its_nearest_sound_ancestor_served(
 ) -> None:
     damage(tmp_path, make_files(3))
     damage(tmp_path, make_files(2))
-    found = check(registry)
+    found = check_store(registry)
     assert [(str(d.ref), d.served) for d in found.damages] == [("tickets@2", False), ("tickets@3", True)]
-    (moved,) = repair(registry, found)
-    assert moved.head == registry.get(tickets).head == 1
-    assert [(m.before, m.after) for m in registry.head_moves(tickets)] == [(3, 1)]
+    (moved,) = repair_heads(registry, found)
+    assert moved.head == registry.get_adapter(tickets).head == 1
+    assert [(m.before, m.after) for m in registry.list_head_moves(tickets)] == [(3, 1)]
 
 
 def test_a_head_without_a_record_is_found_and_replaced(registry: Registry, tickets: AdapterId) -> None:
     registry._metadata.delete("versions", "tickets@000000003", expected=1)
-    found = check(registry)
+    found = check_store(registry)
     assert [(str(d.ref), d.served) for d in found.damages] == [("tickets@3", True)]
-    assert [a.head for a in repair(registry, found)] == [2]
+    assert [a.head for a in repair_heads(registry, found)] == [2]
 
 
 def test_nothing_sound_left_is_said_and_nothing_moved(
@@ -63,10 +63,10 @@ def test_nothing_sound_left_is_said_and_nothing_moved(
 ) -> None:
     for n in (1, 2, 3):
         damage(tmp_path, make_files(n))
-    found = check(registry)
+    found = check_store(registry)
     assert len(found.damages) == 3
-    assert repair(registry, found) == []
-    assert registry.get(tickets).head == 3
+    assert repair_heads(registry, found) == []
+    assert registry.get_adapter(tickets).head == 3
 
 
 def test_unused_weights_go_after_their_grace_and_used_ones_stay(
@@ -74,25 +74,25 @@ def test_unused_weights_go_after_their_grace_and_used_ones_stay(
 ) -> None:
     orphan = make_files("orphan")
     registry.weights.put(orphan)
-    assert check(registry).unused == (orphan.digest,)
-    assert collect(registry, HOUR, NOW) == []
-    assert collect(registry, HOUR, NOW + HOUR / 2) == []
-    assert collect(registry, HOUR, NOW + HOUR) == [orphan.digest]
-    assert collect(registry, HOUR, NOW + 2 * HOUR) == []
-    assert check(registry).damages == check(registry).unused == ()
+    assert check_store(registry).unused == (orphan.digest,)
+    assert collect_garbage(registry, HOUR, NOW) == []
+    assert collect_garbage(registry, HOUR, NOW + HOUR / 2) == []
+    assert collect_garbage(registry, HOUR, NOW + HOUR) == [orphan.digest]
+    assert collect_garbage(registry, HOUR, NOW + 2 * HOUR) == []
+    assert check_store(registry).damages == check_store(registry).unused == ()
 
 
 def test_what_is_used_again_gets_its_whole_grace_anew(
     registry: Registry, tickets: AdapterId, make_files: MakeFiles
 ) -> None:
     registry.weights.put(make_files("again"))
-    collect(registry, HOUR, NOW)
-    made = registry.commit(tickets, make_files("again"), parent=3, cause="trained")
-    assert collect(registry, HOUR, NOW + HOUR) == []
-    assert registry.files(made) == make_files("again")
+    collect_garbage(registry, HOUR, NOW)
+    made = registry.commit_version(tickets, make_files("again"), parent=3, cause="trained")
+    assert collect_garbage(registry, HOUR, NOW + HOUR) == []
+    assert registry.load_files(made) == make_files("again")
     registry._metadata.delete("versions", f"tickets@{made.number:09d}", expected=1)
-    assert collect(registry, HOUR, NOW + 2 * HOUR) == []
-    assert collect(registry, HOUR, NOW + 3 * HOUR) == [made.digest]
+    assert collect_garbage(registry, HOUR, NOW + 2 * HOUR) == []
+    assert collect_garbage(registry, HOUR, NOW + 3 * HOUR) == [made.digest]
 
 
 def test_what_a_killed_sweep_left_half_removed_is_removed(
@@ -101,7 +101,7 @@ def test_what_a_killed_sweep_left_half_removed_is_removed(
     orphan = make_files("orphan")
     registry.weights.put(orphan)
     registry._blobs.delete(f"adapters/{orphan.digest}/adapter_config.json")
-    assert collect(registry, timedelta(0), NOW) == [orphan.digest]
+    assert collect_garbage(registry, timedelta(0), NOW) == [orphan.digest]
     assert not (tmp_path / "blobs" / "adapters" / orphan.digest).exists()
 
 
@@ -116,18 +116,19 @@ def test_weights_stored_again_while_they_are_swept_are_there_in_the_end(
     """The sweep runs at the worst moments of a commit of the same weights."""
     files = make_files("orphan")
     registry.weights.put(files)
-    part, step = (registry.rows, "add") if moment.startswith("before") else (registry, "_move")
+    before = moment.startswith("before")
+    part, step = (registry.version_rows, "add") if before else (registry, "_move_head")
     original = getattr(part, step)
 
     def swept_first(*args: object) -> object:
         monkeypatch.setattr(part, step, original)
-        collect(registry, timedelta(0), NOW)
+        collect_garbage(registry, timedelta(0), NOW)
         return original(*args)
 
     monkeypatch.setattr(part, step, swept_first)
-    made = registry.commit(tickets, files, parent=3, cause="trained")
-    assert registry.files(made) == files
-    assert check(registry).damages == ()
+    made = registry.commit_version(tickets, files, parent=3, cause="trained")
+    assert registry.load_files(made) == files
+    assert check_store(registry).damages == ()
 
 
 def test_a_commit_waits_for_a_sweep_and_a_dead_sweep_is_passed_over(
@@ -136,7 +137,7 @@ def test_a_commit_waits_for_a_sweep_and_a_dead_sweep_is_passed_over(
     """The mark of a sweep that was killed long ago stops nobody."""
     files = make_files("again")
     registry._metadata.put("sweeps", files.digest, {"at": "2020-01-01T00:00:00+00:00"}, expected=0)
-    made = registry.commit(tickets, files, parent=3, cause="trained")
-    assert registry.files(made) == files
+    made = registry.commit_version(tickets, files, parent=3, cause="trained")
+    assert registry.load_files(made) == files
     assert registry._metadata.get("sweeps", files.digest) is None
-    assert registry.version(VersionRef(tickets)) == made
+    assert registry.get_version(VersionRef(tickets)) == made

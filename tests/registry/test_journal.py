@@ -33,14 +33,14 @@ def test_events_read_as_they_were_written_in_order(metadata: MemoryMetadata) -> 
     assert [journal.append(TICKETS, event) for event in EVENTS] == [1, 2, 3, 4, 5]
     assert [(j.seq, j.event) for j in journal.read(TICKETS)] == list(enumerate(EVENTS, start=1))
     assert [j.seq for j in journal.read(TICKETS, after=2, limit=2)] == [3, 4]
-    assert journal.end(TICKETS) == 5
+    assert journal.last_seq(TICKETS) == 5
 
 
 def test_each_adapter_has_its_own(metadata: MemoryMetadata) -> None:
     journal = Journal(metadata)
-    journal.examples(TICKETS, [TrainingExample("a", "b")])
+    journal.append_examples(TICKETS, [TrainingExample("a", "b")])
     other = AdapterId("other")
-    assert (journal.read(other), journal.end(other)) == ([], 0)
+    assert (journal.read(other), journal.last_seq(other)) == ([], 0)
 
 
 def test_erased_events_are_gone_and_their_places_stay_empty(metadata: MemoryMetadata) -> None:
@@ -49,7 +49,7 @@ def test_erased_events_are_gone_and_their_places_stay_empty(metadata: MemoryMeta
         journal.append(TICKETS, event)
     journal.erase(TICKETS, 4, 5)
     assert [j.seq for j in journal.read(TICKETS)] == [1, 2, 3]
-    assert journal.end(TICKETS) == 5
+    assert journal.last_seq(TICKETS) == 5
     assert journal.append(TICKETS, EVENTS[0]) == 6
 
 

@@ -21,7 +21,7 @@ import sys, time
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.leases import Leases
 from ouroboros.stores.open import open_metadata
-assert Leases(open_metadata(sys.argv[1])).take(AdapterId("tickets"))
+assert Leases(open_metadata(sys.argv[1])).acquire(AdapterId("tickets"))
 print("held", flush=True)
 time.sleep(600)
 """
@@ -29,22 +29,22 @@ time.sleep(600)
 
 def test_a_lease_is_held_by_one_and_renewed_by_it(registry: Registry) -> None:
     one, two = Leases(registry.stores[0]), Leases(registry.stores[0])
-    assert one.take(TICKETS)
-    assert not two.take(TICKETS)
-    assert two.take(OTHER)
-    assert one.take(TICKETS)
+    assert one.acquire(TICKETS)
+    assert not two.acquire(TICKETS)
+    assert two.acquire(OTHER)
+    assert one.acquire(TICKETS)
     two.release(TICKETS)
     assert one.is_held(TICKETS)
     one.release(TICKETS)
     assert not one.is_held(TICKETS)
-    assert two.take(TICKETS)
+    assert two.acquire(TICKETS)
 
 
 def test_a_lease_that_is_not_renewed_ends(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "LASTS", timedelta(0))
+    monkeypatch.setattr(leases, "DURATION", timedelta(0))
     one, two = Leases(registry.stores[0]), Leases(registry.stores[0])
-    assert one.take(TICKETS)
-    assert two.take(TICKETS)
+    assert one.acquire(TICKETS)
+    assert two.acquire(TICKETS)
 
 
 def test_a_dead_holders_lease_is_taken_over_at_once(
@@ -56,9 +56,9 @@ def test_a_dead_holders_lease_is_taken_over_at_once(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        assert not registry.leases.take(TICKETS)
+        assert not registry.leases.acquire(TICKETS)
         holder.kill()
-    assert registry.leases.take(TICKETS)
+    assert registry.leases.acquire(TICKETS)
 
 
 async def test_turns_follow_one_another_across_programs(registry: Registry) -> None:
@@ -81,7 +81,7 @@ async def test_turns_follow_one_another_across_programs(registry: Registry) -> N
 
 async def test_whoever_stops_waiting_leaves_the_turn_to_others(registry: Registry) -> None:
     mine, other = AdapterLocks(registry.leases), Leases(registry.stores[0])
-    assert other.take(TICKETS)
+    assert other.acquire(TICKETS)
 
     async def write() -> None:
         async with mine[TICKETS]:

@@ -19,18 +19,18 @@ MakeFiles = Callable[[object], AdapterFiles]
 @pytest.fixture
 def tickets(registry: Registry, base: BaseModel, make_files: MakeFiles) -> AdapterId:
     """Three versions: created, then two that each learned two events."""
-    registry.create(TICKETS, AdapterConfig(), base, make_files(1))
+    registry.create_adapter(TICKETS, AdapterConfig(), base, make_files(1))
     for parent in (1, 2):
         for _ in range(2):
-            registry.journal.examples(TICKETS, [])
+            registry.journal.append_examples(TICKETS, [])
         taught = AppliedFeedback(2 * (parent - 1), 2 * parent, update=UpdateConfig())
-        registry.commit(
+        registry.commit_version(
             TICKETS,
             make_files(parent + 1),
             parent=parent,
             cause="feedback",
             events=2 * parent,
-            taught=taught,
+            applied=taught,
         )
     return TICKETS
 
@@ -39,11 +39,11 @@ def test_the_head_moves_and_the_move_is_recorded_and_undone(
     registry: Registry, tickets: AdapterId, make_files: MakeFiles
 ) -> None:
     registry.rollback(VersionRef(tickets, 1))
-    assert registry.files(registry.version(VersionRef(tickets))) == make_files(1)
+    assert registry.load_files(registry.get_version(VersionRef(tickets))) == make_files(1)
     registry.rollback(VersionRef(tickets, 3))
-    assert registry.get(tickets).head == 3
-    assert [(m.before, m.after) for m in registry.head_moves(tickets)] == [(3, 1), (1, 3)]
-    assert [v.number for v in registry.versions(tickets)] == [1, 2, 3]
+    assert registry.get_adapter(tickets).head == 3
+    assert [(m.before, m.after) for m in registry.list_head_moves(tickets)] == [(3, 1), (1, 3)]
+    assert [v.number for v in registry.list_versions(tickets)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_feedback_learned_since_stays_applied_unless_it_is_to_be_replayed(
     registry: Registry, tickets: AdapterId, to: int, replay: bool, applied: int
 ) -> None:
     registry.rollback(VersionRef(tickets, to), replay=replay)
-    assert registry.get(tickets).applied == applied
-    assert registry.journal.end(tickets) == 4
+    assert registry.get_adapter(tickets).applied == applied
+    assert registry.journal.last_seq(tickets) == 4
 
 
 def test_what_comes_next_has_the_restored_version_as_its_parent(
@@ -62,22 +62,22 @@ def test_what_comes_next_has_the_restored_version_as_its_parent(
 ) -> None:
     registry.rollback(VersionRef(tickets, 1))
     with pytest.raises(Conflict):
-        registry.commit(tickets, make_files("late"), parent=3, cause="trained")
-    made = registry.commit(tickets, make_files("next"), parent=1, cause="trained")
-    assert [v.number for v in registry.lineage(made.ref)] == [made.number, 1]
-    assert [v.number for v in registry.lineage(VersionRef(tickets, 3))] == [3, 2, 1]
+        registry.commit_version(tickets, make_files("late"), parent=3, cause="trained")
+    made = registry.commit_version(tickets, make_files("next"), parent=1, cause="trained")
+    assert [v.number for v in registry.list_lineage(made.ref)] == [made.number, 1]
+    assert [v.number for v in registry.list_lineage(VersionRef(tickets, 3))] == [3, 2, 1]
 
 
 def test_going_where_one_is_changes_and_records_nothing(registry: Registry, tickets: AdapterId) -> None:
-    before = registry.get(tickets)
+    before = registry.get_adapter(tickets)
     assert registry.rollback(VersionRef(tickets, 3)) == before
-    assert registry.head_moves(tickets) == []
+    assert registry.list_head_moves(tickets) == []
 
 
 def test_a_version_that_is_not_there_changes_nothing(registry: Registry, tickets: AdapterId) -> None:
     with pytest.raises(NotFound):
         registry.rollback(VersionRef(tickets, 9))
-    assert (registry.get(tickets).head, registry.head_moves(tickets)) == (3, [])
+    assert (registry.get_adapter(tickets).head, registry.list_head_moves(tickets)) == (3, [])
 
 
 def test_a_rollback_meets_a_commit_and_both_are_kept(
@@ -88,10 +88,10 @@ def test_a_rollback_meets_a_commit_and_both_are_kept(
 
     def overtaken(log: str, value: dict) -> int:
         monkeypatch.setattr(registry._metadata, "append", append)
-        registry.commit(tickets, make_files("fast"), parent=3, cause="trained")
+        registry.commit_version(tickets, make_files("fast"), parent=3, cause="trained")
         return append(log, value)
 
     monkeypatch.setattr(registry._metadata, "append", overtaken)
     registry.rollback(VersionRef(tickets, 2))
-    assert registry.get(tickets).head == 2
-    assert [(m.before, m.after) for m in registry.head_moves(tickets)] == [(4, 2)]
+    assert registry.get_adapter(tickets).head == 2
+    assert [(m.before, m.after) for m in registry.list_head_moves(tickets)] == [(4, 2)]

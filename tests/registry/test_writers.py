@@ -26,10 +26,10 @@ def commit_often(writer: int, folder: Path, times: int) -> list[int]:
     registry = open_at(folder)
     numbers: list[int] = []
     while len(numbers) < times:
-        head = registry.get(TICKETS).head
+        head = registry.get_adapter(TICKETS).head
         files = AdapterFiles(b"{}", f"{writer} {len(numbers)} on {head}".encode())
         try:
-            numbers.append(registry.commit(TICKETS, files, parent=head, cause="trained").number)
+            numbers.append(registry.commit_version(TICKETS, files, parent=head, cause="trained").number)
         except Conflict:
             continue
     registry.close()
@@ -38,14 +38,14 @@ def commit_often(writer: int, folder: Path, times: int) -> list[int]:
 
 def check_writers(folder: Path, base: BaseModel, processes: int, times: int) -> None:
     registry = open_at(folder)
-    registry.create(TICKETS, AdapterConfig(), base, AdapterFiles(b"{}", b"0"))
+    registry.create_adapter(TICKETS, AdapterConfig(), base, AdapterFiles(b"{}", b"0"))
     acknowledged = [n for mine in run_in_processes(processes, commit_often, folder, times) for n in mine]
-    line = registry.lineage(VersionRef(TICKETS))
+    line = registry.list_lineage(VersionRef(TICKETS))
     assert sorted(acknowledged) == sorted(v.number for v in line[:-1])
     assert len(set(acknowledged)) == processes * times
-    assert [v.number for v in registry.versions(TICKETS)] == sorted(v.number for v in line)
+    assert [v.number for v in registry.list_versions(TICKETS)] == sorted(v.number for v in line)
     for version in line:
-        registry.files(version)
+        registry.load_files(version)
     registry.close()
 
 

@@ -71,6 +71,7 @@ def test_an_error_in_the_middle_of_a_stream_is_raised_by_the_client():
             stream = client.chat.completions.create(**BODY, stream=True)
             with pytest.raises(openai.APIError, match="The backend broke"):
                 list(stream)
+        server.call(server.service.idle.wait())
         assert server.service.active == 0
 
 

@@ -10,7 +10,7 @@ from ouroboros.build import open_engine
 from ouroboros.cli.output import Output, write_note
 from ouroboros.cli.store import require_store
 from ouroboros.cli.streaming import LONGEST, print_stream
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.data import Message, Prompt
 from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.feedback import FeedbackSignal
@@ -140,7 +140,7 @@ class Chat:
         elif word == "/help":
             self.out.note(f"{_HELP}.")
         else:
-            hint = nearest(word, [*commands, "/help", "/quit"])
+            hint = suggest_nearest(word, [*commands, "/help", "/quit"])
             self.out.note(f"There is no command {word[:80]}. {hint}")
 
     async def _reset(self, system: str) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from ouroboros.domain.config import ANSWER, AUTO
 from ouroboros.domain.generation import Generation
+from ouroboros.domain.performance import GateCounts, UsageCounts
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import RouteMatch
-from ouroboros.domain.tracking import GateCounts, UsageCounts
 from ouroboros.learning.gate.report import summarize_verdict
 
 
@@ -65,7 +65,7 @@ def use_json(use: UsageCounts) -> dict[str, Any]:
     return {
         "good": use.good,
         "bad": use.bad,
-        "share": use.share,
+        "share": use.success_rate,
         "interval": list(use.interval),
         "per_day": use.per_day,
     }
@@ -78,7 +78,7 @@ def generation_json(generation: Generation) -> dict[str, Any]:
         "finish": generation.finish,
         "prompt_tokens": generation.prompt_tokens,
         "tokens": len(generation.tokens),
-    } | ({"found": route_json(generation.found)} if generation.found else {})
+    } | ({"found": route_json(generation.route)} if generation.route else {})
 
 
 def route_json(match: RouteMatch) -> dict[str, Any]:

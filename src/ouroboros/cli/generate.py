@@ -77,7 +77,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 def describe_route(answer: Generation) -> str:
     """Returns which adapter answered, and why."""
-    match = answer.found
+    match = answer.route
     if match is None:
         return "the base model answered: there are no adapters"
     figures = f"similarity {match.similarity:.2f}, threshold {format_threshold(match)}"

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from ouroboros.cli.output import Output
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.settings import Settings
 
@@ -26,6 +26,6 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         text = parsers[options.topic].format_help()
     else:
         raise InvalidInput(
-            f"There is no verb {options.topic[:80]!r}.", hint=nearest(options.topic, parsers)
+            f"There is no verb {options.topic[:80]!r}.", hint=suggest_nearest(options.topic, parsers)
         )
     out.result({"help": text}, text.rstrip("\n"))

@@ -8,7 +8,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.picture import draw_lineage
 from ouroboros.cli.store import require_store
-from ouroboros.domain.data import messages_of
+from ouroboros.domain.data import to_messages
 from ouroboros.domain.errors import InvalidFile
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import VersionRef
@@ -73,7 +73,7 @@ def describe_event(entry: JournalEntry) -> str:
     event = entry.event
     if not isinstance(event, FeedbackGiven):
         return describe.count(len(event.examples), "example") if event.kind == "examples" else event.kind
-    question = describe.one_line(messages_of(event.prompt)[-1].content)
+    question = describe.one_line(to_messages(event.prompt)[-1].content)
     return f'{event.signal.kind.value} of "{question}"' + (f" by {event.user}" if event.user else "")
 
 
@@ -84,7 +84,7 @@ def event_json(entry: JournalEntry) -> dict[str, object]:
         return value | ({"examples": len(event.examples)} if event.kind == "examples" else {})
     return value | {
         "signal": event.signal.kind.value,
-        "prompt": messages_of(event.prompt)[-1].content,
+        "prompt": to_messages(event.prompt)[-1].content,
         "user": event.user,
         "answered": event.answered,
     }

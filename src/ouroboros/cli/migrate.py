@@ -9,7 +9,7 @@ from ouroboros.build import open_stores, store_urls
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.registry.migrate import migrate
+from ouroboros.registry.migrate import migrate_store
 from ouroboros.settings import Settings
 
 NAME = "migrate"
@@ -39,7 +39,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         closing(open_stores(target)) as target_stores,
         out.waiting("Copying"),
     ):
-        contents = migrate(source_stores, target_stores)
+        contents = migrate_store(source_stores, target_stores)
     out.result(
         asdict(contents),
         f"Copied and verified {contents.blobs} blobs, {contents.records} records"

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Never
 
 from ouroboros.cli.output import write_result
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.errors import InvalidInput
 
 SIMILAR = {
@@ -42,7 +42,7 @@ def suggest_verb(word: str, verbs: Sequence[str]) -> str:
     for words, verb in SIMILAR.items():
         if word.lower() in words.split() and verb in verbs:
             return f"Did you mean {verb}?"
-    return nearest(word, verbs)
+    return suggest_nearest(word, verbs)
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
                 hint=f"Put quotes around text with spaces. See: {self.prog} --help",
             )
         options = [o for o in self._option_string_actions if o.startswith("--")]
-        raise InvalidInput(f"There is no option {extra}.", hint=nearest(extra, options))
+        raise InvalidInput(f"There is no option {extra}.", hint=suggest_nearest(extra, options))
 
 
 def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:

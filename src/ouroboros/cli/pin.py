@@ -7,7 +7,7 @@ from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
-from ouroboros.domain.data import TrainingExample, messages_of
+from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.replay.probes import ProbeKind
@@ -44,7 +44,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
                 wrong = await count_wrong(engine, options.name, examples)
         else:
             pins = await read_pins(engine, options.name)
-    lines = [f"{messages_of(pin.input)[-1].content} -> {pin.output}" for pin in pins]
+    lines = [f"{to_messages(pin.input)[-1].content} -> {pin.output}" for pin in pins]
     value = [{"input": pin.input, "output": pin.output} for pin in pins]
     out.result(value, *(lines or ["Nothing is pinned."]))
     if wrong:

@@ -7,8 +7,8 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
+from ouroboros.domain.performance import UsageCounts
 from ouroboros.domain.records import HeadMoved, Version
-from ouroboros.domain.tracking import UsageCounts
 from ouroboros.settings import Settings
 
 NAME = "versions"
@@ -31,7 +31,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         performance = (await engine.track_adapter(options.name)).unwrap()
         moves = (await engine.get_moves(options.name)).unwrap()
     rows = [format_row(v, use, served=v.number == adapter.head) for v, use in performance.versions]
-    notes = [describe.gate_counts(performance.gated)] if performance.gated.judged else []
+    notes = [describe.gate_counts(performance.gate_counts)] if performance.gate_counts.judged else []
     notes += [f"Judgements are {performance.trend}."] if performance.trend else []
     out.result(
         {
@@ -41,9 +41,9 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
                 describe.version_json(v) | {"use": describe.use_json(use)}
                 for v, use in performance.versions
             ],
-            "use": describe.use_json(performance.use),
+            "use": describe.use_json(performance.usage),
             "trend": performance.trend,
-            "gate": asdict(performance.gated),
+            "gate": asdict(performance.gate_counts),
             "moves": [describe.move_json(m) for m in moves],
         },
         out.table(_HEADER, rows),

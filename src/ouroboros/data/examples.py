@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
-from ouroboros.domain.checks import check_number, nearest
+from ouroboros.domain.checks import check_number, suggest_nearest
 from ouroboros.domain.data import MAX_WEIGHT, Message, Prompt, TrainingExample
 from ouroboros.domain.errors import InvalidConfig, InvalidExample, InvalidFile
 from ouroboros.domain.limits import MAX_LINE
@@ -229,4 +229,4 @@ def check_keys(keys: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Refuse a key that is not `known`, with the nearest known one."""
     for key in keys:
         if key not in known:
-            raise InvalidExample(f"Unknown key {key[:80]!r}.", hint=nearest(key, known))
+            raise InvalidExample(f"Unknown key {key[:80]!r}.", hint=suggest_nearest(key, known))

@@ -1,4 +1,4 @@
-"""What the rest of the program knows about the frozen base model: its fingerprint and its shape."""
+"""The frozen base model as plain values: its fingerprint and its dimensions."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,17 @@ class Fingerprint:
     vocabulary: int
 
     def to_text(self) -> str:
-        """The text from which names of stored things are hashed. It is frozen: another text, and what
-        was stored under the old name is not found again."""
+        """Return the text that names of stored things are hashed from.
+
+        It is frozen: with another text, what was stored under the old name is not found again.
+        """
         return (
             f"Fingerprint(config={self.config!r}, tokenizer={self.tokenizer!r},"
             f" template={self.template!r}, weights={self.weights!r}, vocabulary={self.vocabulary!r})"
         )
 
-    def require(self, other: "Fingerprint", what: str) -> None:
-        """Raise `BaseMismatch`, in plain words, unless `other`, the base of `what`, is this one."""
+    def require_equal(self, other: "Fingerprint", what: str) -> None:
+        """Raise `BaseMismatch` unless `other`, the fingerprint of the base of `what`, equals this."""
         if self == other:
             return
         raise BaseMismatch(
@@ -36,18 +38,20 @@ class Fingerprint:
         )
 
     def _differences(self, other: "Fingerprint") -> list[str]:
-        found = []
+        differences = []
         if self.config != other.config:
-            found.append("its architecture or configuration differs")
+            differences.append("its architecture or configuration differs")
         if self.tokenizer != other.tokenizer:
-            found.append(
+            differences.append(
                 f"its tokenizer differs ({other.vocabulary} entries there, {self.vocabulary} here)"
             )
         if self.template != other.template:
-            found.append("its chat template differs")
+            differences.append("its chat template differs")
         if self.weights != other.weights:
-            found.append("its weights differ")
-        return found or [f"it has {other.vocabulary} vocabulary entries, this one {self.vocabulary}"]
+            differences.append("its weights differ")
+        return differences or [
+            f"it has {other.vocabulary} vocabulary entries, this one {self.vocabulary}"
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +64,23 @@ class LinearShape:
 
     @property
     def name(self) -> str:
-        """The last part of the path, which is what `target_modules` names."""
+        """The last part of the path, as `target_modules` names it: "q_proj"."""
         return self.path.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """The base as a value: who it is and how large, without a tensor in sight.
+    """The identity and the dimensions of the base model, as plain values without a tensor.
 
-    `opening` are the token ids that every prompt ends with, after which the answer starts; none where
-    prompts have no common end.
+    name               as the user gave it: a name of the hub, or a folder.
+    architecture       the class of the model, as `transformers` names it.
+    width              D, the size of a hidden state.
+    layers, heads      how many decoder layers it has, and attention heads in each.
+    context            the most tokens of a prompt and its answer together.
+    parameters         how many it has.
+    linears            the linear layers that an adapter can target.
+    invocation_tokens  the token ids that every prompt ends with, right before the answer; empty where
+                       prompts have no common end.
     """
 
     name: str
@@ -81,4 +92,4 @@ class BaseModel:
     parameters: int
     linears: tuple[LinearShape, ...]
     heads: int = 1
-    opening: tuple[int, ...] = ()
+    invocation_tokens: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Asking long work to stop."""
+"""Cancelling long operations."""
 
 import threading
 

@@ -1,4 +1,7 @@
-"""The few checks that values share: each raises or does nothing; `validated` makes that a Result."""
+"""Checks that the values of `domain` share.
+
+Each raises `InvalidConfig` or does nothing; `validated` turns that into a `Result`.
+"""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -46,14 +49,14 @@ def show_value(value: object) -> str:
     return repr(value)
 
 
-def check_flag(name: str, value: object) -> None:
+def check_bool(name: str, value: object) -> None:
     """Refuse anything but True or False."""
     if not isinstance(value, bool):
         raise InvalidConfig(f"{name} is {value!r}.", hint="Give true or false.")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the known word closest to a mistyped one, or else all of them."""
+def suggest_nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known word closest to a mistyped one, or lists all of them."""
     words = list(known)
-    near = difflib.get_close_matches(name, words, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(words)}."
+    closest = difflib.get_close_matches(name, words, n=1)
+    return f"Did you mean {closest[0]}?" if closest else f"Known are {', '.join(words)}."

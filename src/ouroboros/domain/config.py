@@ -1,10 +1,10 @@
-"""How an adapter is shaped, and how it is trained."""
+"""Configurations: of an adapter's shape, of a training, and of an update from feedback."""
 
 import math
 from dataclasses import dataclass, replace
 
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.checks import check_flag, check_int, check_number, validated
+from ouroboros.domain.checks import check_bool, check_int, check_number, validated
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.limits import MAX_RANK
 from ouroboros.domain.result import Result
@@ -14,28 +14,28 @@ AUTO = "auto"
 ALL_LINEAR = "all-linear"
 
 ALL, ANSWER = "all", "answer"
-"""What an adapter may act on: every token, or the answer alone."""
+"""The values of `AdapterConfig.acts_on`: every token, or the answer's tokens alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
     """The shape of a LoRA adapter and the rate at which it learns.
 
-    rank            R of the factors A [R, in] and B [out, R]; 1 to 256.
+    rank            R of the factors A [R, in] and B [out, R], PEFT's `r`; 1 to 256.
     learning_rate   AdamW's peak rate.
-    max_steps       optimizer steps that one training may take at most.
+    max_steps       the most optimizer steps that one training takes.
     target_modules  names as PEFT has them: "q_proj,v_proj", a tuple of names, "auto" (the query and
                     value projections of the architecture at hand) or "all-linear". A name may be the
                     end of a path, "layers.9.mlp.down_proj": an adapter of the top layers alone trains
-                    faster, since what the base makes of rows below is computed once for all epochs.
-    alpha           the update is scaled by alpha / rank, or alpha / sqrt(rank) with `use_rslora`
-                    (rank-stabilised LoRA, arXiv 2312.03732).
-    precision       how versions are stored: "float32", "bfloat16", "int8" or "int4"; "auto" is float32
-                    where that fits 10 MiB, else bfloat16; where that does not, a new adapter gets int8,
-                    or else int4.
-    acts_on         "all" tokens, or the "answer" alone (activated LoRA, arXiv 2504.12397): then the base
-                    reads the prompt by itself, up to the tokens that open every answer, so what it
-                    makes of a prompt is the same for every adapter and need be computed but once.
+                    faster, since the hidden states below them are computed once for all epochs.
+    alpha           PEFT's `lora_alpha`: the update BA is multiplied by alpha / rank, or by
+                    alpha / sqrt(rank) with `use_rslora` (rank-stabilised LoRA, arXiv 2312.03732).
+    precision       how versions are stored: "float32", "bfloat16", "int8" or "int4". "auto" is the
+                    first of float32 and bfloat16 that fits 10 MiB; if neither fits, a new adapter is
+                    stored as int8, or as int4.
+    acts_on         "all" tokens, or the "answer" alone (activated LoRA, arXiv 2504.12397). With
+                    "answer" the base alone reads the prompt, up to the invocation tokens, so that the
+                    prompt's keys and values are the same for every adapter and are computed once.
     """
 
     rank: int = 8
@@ -61,10 +61,10 @@ class AdapterConfig:
 
     @classmethod
     def auto(cls, base: BaseModel, **changes: object) -> "AdapterConfig":
-        """A config that learns well on this model: every linear layer, rate falling with width.
+        """A config that learns well on this model: every linear layer, the rate falling with width.
 
-        The rule is rate = 1.28 / width, kept in [1e-5, 1e-2]: 5e-3 at width 256, 3e-4 at 4096. How it
-        was measured stands in docs/decisions/0002-auto-rates.md. `changes` override single fields.
+        The rate is 1.28 / width, clamped to [1e-5, 1e-2]: 5e-3 at width 256, 3e-4 at 4096. See
+        docs/decisions/0002-auto-rates.md for the measurement. `changes` override single fields.
         """
         rate = min(max(1.28 / base.width, 1e-5), 1e-2)
         config = cls(learning_rate=float(f"{rate:.2g}"), target_modules=ALL_LINEAR)
@@ -72,7 +72,7 @@ class AdapterConfig:
 
     @property
     def scale(self) -> float:
-        """What BA is multiplied by."""
+        """The factor that BA is multiplied by."""
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
     @property
@@ -89,7 +89,7 @@ class AdapterConfig:
         check_number("learning_rate", self.learning_rate, 1e-8, 1.0)
         check_int("max_steps", self.max_steps, 1, 1_000_000)
         check_number("alpha", self.alpha, 1e-3, 1e4)
-        check_flag("use_rslora", self.use_rslora)
+        check_bool("use_rslora", self.use_rslora)
         if self.precision not in _PRECISIONS:
             raise InvalidConfig(
                 f"precision is {self.precision!r}.", hint=f"Use one of {', '.join(_PRECISIONS)}."
@@ -97,10 +97,10 @@ class AdapterConfig:
         if self.acts_on not in (ALL, ANSWER):
             raise InvalidConfig(f"acts_on is {self.acts_on!r}.", hint=f'Use "{ALL}" or "{ANSWER}".')
         if not isinstance(self.target_modules, (str, tuple)):
-            raise InvalidConfig("target_modules is neither text nor a tuple.", hint=_TARGETS)
+            raise InvalidConfig("target_modules is neither a string nor a tuple.", hint=_TARGETS)
         names = self.target_names
         if not names or not all(isinstance(n, str) and n.strip() for n in names):
-            raise InvalidConfig("target_modules names nothing.", hint=_TARGETS)
+            raise InvalidConfig("target_modules is empty, or one of its names is.", hint=_TARGETS)
 
 
 _PRECISIONS = (AUTO, *(p.value for p in Precision))
@@ -109,23 +109,25 @@ _TARGETS = 'Use "auto", "all-linear", or names such as "q_proj,v_proj".'
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How one training goes.
+    """The hyperparameters of one training. The field names are stored with each version.
 
     batch_size          examples per optimizer step; the gradient does not depend on how they are packed.
-    replay              rows of what the adapter knows already that join each step, per example of it.
-    anchors             the same for text in which the adapter is to stay as its base.
-    caution             the peak rate is multiplied by this where there is something to replay.
     epochs              passes over the examples.
-    incremental_update  a small addition to what the adapter knows: the rate stays flat after its
-                        warm-up instead of decaying to zero.
-    seed                orders the rows; the same seed, rows and machine give the same weights.
+    incremental_update  for a small addition to what the adapter knows: the rate stays at its peak after
+                        the warm-up instead of decaying to zero.
+    seed                decides the order of the rows; the same seed, rows and machine give the same
+                        weights.
     warmup              share of the steps in which the rate rises to its peak.
     max_grad_norm       gradients are clipped to this norm.
     weight_decay        AdamW's decoupled weight decay.
-    until               where given, the training ends before the first step whose examples have all
-                        been learned: each token of them has this probability, and what was judged has
-                        moved far enough; what is replayed in that step too. For batches that hold all
-                        examples.
+    replay              replayed rows per example in each step; they rehearse what the adapter knows.
+    anchors             anchor rows per example in each step; they hold the adapter at its base's
+                        behaviour on unrelated text.
+    caution             the peak rate is multiplied by this where there is something to replay.
+    until               a probability at which to stop early, or None. The training ends before the first
+                        step whose rows are all learned: every token of an example and of a replayed row
+                        has this probability, and judged answers have moved far enough. Meant for
+                        batches that hold all examples.
     """
 
     batch_size: int = 4
@@ -154,14 +156,14 @@ class TrainingConfig:
 
     @classmethod
     def auto(cls, examples: int, **changes: object) -> "TrainingConfig":
-        """Enough passes for few examples: batches of 8, about 120 optimizer steps, 1 to 10 epochs.
+        """A config for `examples` examples: batches of 8, about 120 optimizer steps, 1 to 10 epochs.
 
-        `examples` is how many there are. The rule is measured in docs/decisions/0002-auto-rates.md.
+        See docs/decisions/0002-auto-rates.md for the measurement. `changes` override single fields.
         """
         epochs = min(max(math.ceil(120 * 8 / max(examples, 1)), 1), 10)
         return replace(cls(batch_size=8, epochs=epochs), **changes)  # type: ignore[arg-type]
 
-    def steps(self, rows: int, max_steps: int) -> int:
+    def count_steps(self, rows: int, max_steps: int) -> int:
         """Optimizer steps for `rows` rows under the adapter's `max_steps`."""
         return min(math.ceil(rows / self.batch_size) * self.epochs, max_steps)
 
@@ -171,7 +173,7 @@ class TrainingConfig:
     def check(self) -> None:
         check_int("batch_size", self.batch_size, 1, 4096)
         check_int("epochs", self.epochs, 1, 10_000)
-        check_flag("incremental_update", self.incremental_update)
+        check_bool("incremental_update", self.incremental_update)
         check_int("seed", self.seed, 0, 2**63 - 1)
         check_number("warmup", self.warmup, 0.0, 1.0)
         check_number("max_grad_norm", self.max_grad_norm, 1e-6, 1e6)
@@ -185,16 +187,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
-    """A careful update: as few and as short steps as it takes, away from what other prompts use.
+    """The hyperparameters of an update from feedback; the field names are stored with each version.
 
-    The numbers were measured in docs/decisions/0004-one-correction.md.
+    An update takes as few and as short steps as it needs, projected away from the directions that
+    protected prompts use. The defaults were measured in docs/decisions/0004-one-correction.md.
 
-    step       length of the first step, as a share of the adapter's length (Euclidean, A factors).
-    growth     no step is longer than this many times the one before it; less, once one went too far.
-    max_steps  steps to take at most; rows not learned by then are reported.
+    step       length of the first step, relative to the norm of the adapter's A factors.
+    growth     the most that a step may be longer than the one before it; smaller after an overshoot.
+    max_steps  the most steps to take; rows that are not learned by then are reported.
     likely     a wanted output counts as learned once each of its tokens has this probability; above
-               one half, greedy decoding must say it.
-    ridge      how freely the update may use directions that protected prompts use: 0 not at all.
+               one half, greedy decoding generates it.
+    ridge      how freely the update may use directions that protected prompts use: 0 is not at all.
     """
 
     step: float = 0.006

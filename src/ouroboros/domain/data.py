@@ -25,7 +25,7 @@ class Message:
 
 
 Prompt: TypeAlias = str | tuple[Message, ...]
-"""Plain text stands for a single user turn."""
+"""A conversation; plain text is a single user turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Continuation:
             )
 
 
-def messages_of(prompt: Prompt) -> tuple[Message, ...]:
-    """The conversation a prompt stands for."""
+def to_messages(prompt: Prompt) -> tuple[Message, ...]:
+    """Return a prompt as a conversation."""
     return (Message("user", prompt),) if isinstance(prompt, str) else prompt
 
 
@@ -96,7 +96,7 @@ def check_prompt(what: str, prompt: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """`input` should be answered with `output`; `weight`, 0 to 1000, scales its share of the loss."""
+    """A prompt and the answer to learn; `weight`, up to 1000, scales the example's share of the loss."""
 
     input: Prompt
     output: str
@@ -117,11 +117,11 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """After `prompt`, `output` is wanted and `rejected` is not; `loss` says what follows from that.
+    """One training item: a prompt with a wanted `output`, a `rejected` one, or both, and its loss.
 
-    A pair has both. A row with `rejected` alone is an answer known only to be wrong: it has no output,
-    so that nothing can train towards it by mistake. `weight` scales the row's share of its batch. A row
-    is plain data: it can cross a wire.
+    A preference pair has both. A row with `rejected` alone holds an answer known only to be wrong: it
+    has no output, so that nothing can train towards that answer by mistake. `weight` scales the row's
+    share of its batch. A row is plain data, which a remote backend can be sent.
     """
 
     prompt: Prompt
@@ -131,7 +131,7 @@ class Row:
     rejected: str | None = None
 
     @classmethod
-    def of(cls, example: TrainingExample) -> "Row":
+    def from_example(cls, example: TrainingExample) -> "Row":
         return cls(example.input, example.output, weight=example.weight)
 
     @property
@@ -146,7 +146,7 @@ class Row:
         if self.loss.uses_pair:
             fits = wanted and unwanted
         else:
-            fits = wanted != unwanted and (wanted or self.loss.takes_unwanted)
+            fits = wanted != unwanted and (wanted or self.loss.accepts_rejected_only)
         if not fits:
             raise InvalidExample(
                 f"A row with {'an' if wanted else 'no'} output and {'a' if unwanted else 'no'} rejected"

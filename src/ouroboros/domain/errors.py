@@ -1,40 +1,40 @@
-"""Every error a user can meet: what happened, why, and what to do next.
+"""The errors that a user can meet: each says what happened, why, and what to do next.
 
 The tree::
 
     OuroborosError
-      InvalidInput        the caller's value is wrong; nothing was changed
-        InvalidConfig     a rank, rate, step count ... out of range
-        InvalidExample    a training row or feedback event that cannot be learned from
-        InvalidName       an adapter name or reference nobody can address
-        InvalidFile       a malformed line or file the user gave
-        InvalidAdapter    adapter files that are damaged, unsafe or of a kind not supported
-        TooLong           a row or prompt that does not fit the model's context
-        TooLarge          an adapter over the size limit
-        UnknownTarget     target_modules that match nothing in the model
-      NotFound            no such adapter, version or completion
+      InvalidInput        an argument is wrong; nothing was changed
+        InvalidConfig     a rank, rate, number of steps ... is out of range
+        InvalidExample    nothing can be learned from a training row or a judgement
+        InvalidName       an adapter's name or a reference to a version is malformed
+        InvalidFile       a file that the user gave is malformed, or a line of it
+        InvalidAdapter    adapter files are damaged, unsafe or of an unsupported kind
+        TooLong           a row or a prompt does not fit the model's context
+        TooLarge          the adapter is larger than the size limit
+        UnknownTarget     target_modules match no layer of the model
+      NotFound            there is no such adapter, version or job
       AlreadyExists       the name is taken
-      Conflict            somebody else moved it first
+      Conflict            another writer changed it first
       BaseMismatch        the adapter was made for another base model
       ModelError          the base model cannot be loaded
       StoreError          the store is full, unwritable, damaged or newer than this program
-      Cancelled           the caller asked to stop; nothing was changed
-      TrainingFailed      the loss or a gradient stopped being finite
-      Refused             the new version would have been worse at what the adapter knows
-      BackendError        the backend broke
+      Cancelled           the caller cancelled the work; nothing was changed
+      TrainingFailed      the loss or a gradient became infinite or NaN
+      Refused             the gate refused a version that is worse at what the adapter knows
+      BackendError        the backend failed
       OutOfMemory         a model, a training or an answer needs more memory than is free
       MissingExtra        an optional library is not installed
       OutputError         the work is done, but its result cannot be written
 
-Inside the program these are raised; the engine hands them out as ``Err`` (see `result`).
-`STATUS` is the one table from code to HTTP status and command-line exit code.
+The program raises them inside; the engine returns them as ``Err`` (see `result`). `STATUS` maps every
+code to an HTTP status and to an exit code of the command line.
 """
 
 from typing import ClassVar, NamedTuple
 
 
 class OuroborosError(Exception):
-    """Root of the tree. `code` is stable and machine-readable; `hint` is the next step to take."""
+    """The root of the tree. `code` is stable and machine-readable; `hint` says what to do next."""
 
     code: ClassVar[str] = "internal"
 
@@ -163,7 +163,7 @@ def explain_system_error(error: Exception) -> OuroborosError | None:
 
 
 class Status(NamedTuple):
-    """Where an error code surfaces."""
+    """The HTTP status and the exit code of an error."""
 
     http: int
     exit: int

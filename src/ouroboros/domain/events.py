@@ -1,17 +1,17 @@
-"""What the journal records: things that happened to an adapter, in order, never changed."""
+"""The events of an adapter's journal, which is append-only."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text, messages_of
+from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text, to_messages
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.limits import MAX_KEY, MAX_TEXT, MAX_USER, check_length
 
 
 @dataclass(frozen=True, slots=True)
 class ExamplesGiven:
-    """Training examples were handed over, to be learned by the version that follows."""
+    """Training examples that the next version learns."""
 
     examples: tuple[TrainingExample, ...]
     at: datetime
@@ -20,12 +20,12 @@ class ExamplesGiven:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackGiven:
-    """Somebody judged an answer.
+    """A judgement of one answer, `generation`, to one prompt.
 
-    key       two events of one adapter with the same key are one event.
+    key       identifies the judgement: of two events with one key, one counts.
     user      who judged; None is the owner of this program.
     answered  the version that gave the answer ("tickets@3"), if it is known.
-    logprobs  of the answer's tokens as they were sampled, if they are known.
+    logprobs  log-probabilities of the answer's tokens as they were sampled [T], if they are known.
     """
 
     prompt: Prompt
@@ -39,13 +39,13 @@ class FeedbackGiven:
     kind: Literal["feedback"] = field(default="feedback", kw_only=True)
 
     def check(self) -> None:
-        """Refuse an event that could not be learned from or whose texts are absurdly long."""
+        """Raise `InvalidExample` if the event is malformed or a text is longer than `MAX_TEXT`."""
         check_prompt("prompt", self.prompt)
         check_text("generation", self.generation, may_be_empty=True)
         self.signal.check()
         texts = {"generation": self.generation, "feedback": self.signal.text}
         texts["rejected answer"] = self.signal.rejected
-        texts["prompt"] = "".join(message.content for message in messages_of(self.prompt))
+        texts["prompt"] = "".join(message.content for message in to_messages(self.prompt))
         for what, text in texts.items():
             if text is not None:
                 check_length(what, text, MAX_TEXT)
@@ -56,7 +56,7 @@ class FeedbackGiven:
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """Answers that must never be lost. They are asked at every update, and never trained on."""
+    """Answers that must never be lost: each update is tested on them, and none is trained on them."""
 
     examples: tuple[TrainingExample, ...]
     at: datetime
@@ -65,7 +65,7 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Unpinned:
-    """Pins that no longer count."""
+    """Prompts whose pins are removed."""
 
     prompts: tuple[Prompt, ...]
     at: datetime

@@ -1,4 +1,4 @@
-"""What people say about an answer."""
+"""Judgements of an answer."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class FeedbackKind(str, Enum):
     CRITIQUE = "critique"
 
 
-_RANGE = {
+_SCORE_RANGES = {
     FeedbackKind.SUCCESS: (0.0, 1.0),
     FeedbackKind.FAILURE: (-1.0, 0.0),
     FeedbackKind.PREFERENCE: (0.0, 1.0),
@@ -47,17 +47,17 @@ class FeedbackSignal:
     @classmethod
     def success(cls, score: float = 1.0) -> "FeedbackSignal":
         """The answer was right."""
-        return cls._scored(FeedbackKind.SUCCESS, score)
+        return cls._from_score(FeedbackKind.SUCCESS, score)
 
     @classmethod
     def failure(cls, score: float = -1.0) -> "FeedbackSignal":
         """The answer was wrong; what would have been right is not known."""
-        return cls._scored(FeedbackKind.FAILURE, score)
+        return cls._from_score(FeedbackKind.FAILURE, score)
 
     @classmethod
     def preference(cls, score: float) -> "FeedbackSignal":
         """How much the answer was liked, from 0 to 1."""
-        return cls._scored(FeedbackKind.PREFERENCE, score)
+        return cls._from_score(FeedbackKind.PREFERENCE, score)
 
     @classmethod
     def preference_pair(cls, chosen: str, rejected: str) -> "FeedbackSignal":
@@ -66,22 +66,22 @@ class FeedbackSignal:
 
     @classmethod
     def critique(cls, text: str) -> "FeedbackSignal":
-        """Free words about the answer, kept for the record; nothing is trained on them."""
+        """Free text about the answer, kept in the journal; nothing is trained on it."""
         return cls(FeedbackKind.CRITIQUE, text=text)
 
     @classmethod
-    def _scored(cls, kind: FeedbackKind, score: float) -> "FeedbackSignal":
+    def _from_score(cls, kind: FeedbackKind, score: float) -> "FeedbackSignal":
         signal = cls(kind, score=score)
         if not isinstance(score, (int, float)) or not math.isfinite(score):
-            return signal  # left as it is for `validate` to refuse
-        low, high = _RANGE[kind]
+            return signal  # `validate` refuses it
+        low, high = _SCORE_RANGES[kind]
         return replace(signal, score=float(min(max(score, low), high)))
 
     def validate(self) -> Result["FeedbackSignal"]:
         return validated(self, self.check)
 
     def check(self) -> None:
-        if self.kind in _RANGE:
+        if self.kind in _SCORE_RANGES:
             score = self.score
             if (
                 isinstance(score, bool)

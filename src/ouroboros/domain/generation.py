@@ -1,4 +1,4 @@
-"""What to generate, how, and what came of it."""
+"""How to generate, and what was generated."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class TokenLogprob:
 class GenerationConfig:
     """Greedy at temperature 0 (the default); otherwise nucleus sampling.
 
-    max_tokens   tokens to generate at most.
+    max_tokens   the most tokens to generate.
     temperature  0 is greedy; up to 2.
     top_p        sample from the smallest set of tokens that holds this much probability.
     seed         makes sampling repeatable, whatever else is in the batch; None draws a fresh one.
@@ -67,7 +67,7 @@ class Generation:
 
     `finish` is "stop" (the model ended, or a stop string came) or "length" (max_tokens or the context
     ran out). `version` names the adapter's version that answered, None for the base. When the adapter
-    was to be chosen, `found` is the nearest one: it answered if it was sure, and the base otherwise.
+    was to be chosen, `route` is the nearest one: it answered if it was sure, and the base otherwise.
     `details` has the text's tokens one by one if `top_logprobs` was given; tokens that end the answer
     and those cut off with a stop string are not among them.
     """
@@ -78,5 +78,5 @@ class Generation:
     finish: str
     prompt_tokens: int
     version: str | None = None
-    found: RouteMatch | None = None
+    route: RouteMatch | None = None
     details: tuple[TokenLogprob, ...] = ()

@@ -1,12 +1,12 @@
-"""Losses as configs: plain values that say which loss a row wants, so that they can cross a wire.
+"""Losses as configs: plain values that name a row's loss, so that a remote backend can be sent them.
 
-The formulas live where the tensors are (`backend.local.losses`), in one table keyed by these types.
-Each type says what the training loop has to provide for it:
+The formulas live where the tensors are (`backend.local.training.losses`), in a table keyed by type.
+Each type declares what the training loop provides for it:
 
 - `uses_pair`       rows carry a wanted and a rejected output;
 - `uses_reference`  log-probabilities under the adapter's previous version are needed;
-- `uses_baseline`   the batch's KL to that reference is needed, so a batch of one cannot be used;
-- `takes_unwanted`  rows may carry an unwanted output alone.
+- `uses_batch_kl`   the batch's KL to that reference is needed, so a batch of one cannot be used;
+- `accepts_rejected_only`  rows may carry an unwanted output alone.
 """
 
 from dataclasses import dataclass, field
@@ -27,19 +27,19 @@ class Supervised:
             2203.08679 calls it the non-target part).
     """
 
-    hold: float = 0.0
+    non_target_kl: float = 0.0
     kind: Literal["supervised"] = field(default="supervised", kw_only=True)
 
     uses_pair: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
-    uses_baseline: ClassVar[bool] = False
-    takes_unwanted: ClassVar[bool] = False
+    uses_batch_kl: ClassVar[bool] = False
+    accepts_rejected_only: ClassVar[bool] = False
 
     def validate(self) -> Result["Supervised"]:
         return validated(self, self.check)
 
     def check(self) -> None:
-        check_number("hold", self.hold, 0.0, 100.0)
+        check_number("hold", self.non_target_kl, 0.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class DPO:
 
     uses_pair: ClassVar[bool] = True
     uses_reference: ClassVar[bool] = True
-    uses_baseline: ClassVar[bool] = False
-    takes_unwanted: ClassVar[bool] = False
+    uses_batch_kl: ClassVar[bool] = False
+    accepts_rejected_only: ClassVar[bool] = False
 
     def validate(self) -> Result["DPO"]:
         return validated(self, self.check)
@@ -83,8 +83,8 @@ class KTO:
 
     uses_pair: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = True
-    uses_baseline: ClassVar[bool] = True
-    takes_unwanted: ClassVar[bool] = True
+    uses_batch_kl: ClassVar[bool] = True
+    accepts_rejected_only: ClassVar[bool] = True
 
     def validate(self) -> Result["KTO"]:
         return validated(self, self.check)
@@ -108,8 +108,8 @@ class APOZero:
 
     uses_pair: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = True
-    uses_baseline: ClassVar[bool] = False
-    takes_unwanted: ClassVar[bool] = True
+    uses_batch_kl: ClassVar[bool] = False
+    accepts_rejected_only: ClassVar[bool] = True
 
     def validate(self) -> Result["APOZero"]:
         return validated(self, self.check)
@@ -127,8 +127,8 @@ class Unlikelihood:
 
     uses_pair: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
-    uses_baseline: ClassVar[bool] = False
-    takes_unwanted: ClassVar[bool] = True
+    uses_batch_kl: ClassVar[bool] = False
+    accepts_rejected_only: ClassVar[bool] = True
 
     def validate(self) -> Result["Unlikelihood"]:
         return validated(self, self.check)
@@ -150,8 +150,8 @@ class Distillation:
 
     uses_pair: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
-    uses_baseline: ClassVar[bool] = False
-    takes_unwanted: ClassVar[bool] = False
+    uses_batch_kl: ClassVar[bool] = False
+    accepts_rejected_only: ClassVar[bool] = False
 
     def validate(self) -> Result["Distillation"]:
         return validated(self, self.check)

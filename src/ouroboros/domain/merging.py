@@ -1,4 +1,4 @@
-"""How adapters are merged into one."""
+"""Recipes for merging adapters into one, and the report of a merge."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ouroboros.domain.verdict import Verdict
 
 
 class MergeStrategy(str, Enum):
-    """What becomes of the parents' updates D_i = scale * B_i A_i, given a weight w_i for each.
+    """How the parents' updates D_i = scale * B_i A_i are combined, given a weight w_i for each.
 
     AVERAGE          sum D_i / T, for T parents.
     WEIGHTED         sum w_i D_i / sum w_i, weights not negative.
@@ -38,8 +38,8 @@ class MergeStrategy(str, Enum):
     DARE_TIES = "dare_ties"
 
     @property
-    def entrywise(self) -> bool:
-        """Whether it looks at single entries; the others are exact at the parents' ranks added."""
+    def is_entrywise(self) -> bool:
+        """Whether it selects single entries; the others are exact at the sum of the parents' ranks."""
         return self in (
             MergeStrategy.MAGNITUDE,
             MergeStrategy.TIES,
@@ -48,13 +48,13 @@ class MergeStrategy(str, Enum):
         )
 
     @property
-    def tuned(self) -> bool:
-        """Whether weights that are not given are tried out on probes: where their size matters."""
+    def searches_weights(self) -> bool:
+        """Whether weights that are not given are searched on probes, because their size matters."""
         return self in (MergeStrategy.TASK_ARITHMETIC, MergeStrategy.TSV)
 
 
 class MergeSpace(str, Enum):
-    """Where strategies that look at single entries look at them.
+    """The space in which entrywise strategies select entries.
 
     CORE   in the small space that the parents' factors span (arXiv 2509.17786): fast, and without loss.
     DELTA  in the full update of each layer, as published; the result is then cut to a rank.
@@ -66,12 +66,12 @@ class MergeSpace(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class MergeRecipe:
-    """A strategy and its dials.
+    """A strategy and its parameters.
 
     weights  one per parent, in order; None weighs all alike (1 each). Signed but for WEIGHTED.
     density  share of entries that MAGNITUDE, TIES and DARE keep.
     scale    multiplies the merged update.
-    space    where the strategies that look at single entries work; it makes no difference to the others.
+    space    where entrywise strategies work; the others ignore it.
     seed     decides what DARE drops.
     """
 
@@ -88,7 +88,7 @@ class MergeRecipe:
     def check(self) -> None:
         if not isinstance(self.strategy, MergeStrategy) or not isinstance(self.space, MergeSpace):
             raise InvalidConfig(
-                f"{self.strategy!r} in {self.space!r} is no way to merge.",
+                f"{self.strategy!r} is not a MergeStrategy, or {self.space!r} not a MergeSpace.",
                 hint=f"Strategies are {', '.join(s.value for s in MergeStrategy)}.",
             )
         check_number("density", self.density, 1e-3, 1.0)
@@ -96,12 +96,13 @@ class MergeRecipe:
         check_int("seed", self.seed, 0, 2**63 - 1)
         if self.scale == 0:
             raise InvalidConfig(
-                "scale is 0, which leaves nothing.", hint="Use 1 to keep the update as it is."
+                "scale is 0, so the merge would be the bare base.",
+                hint="Use 1 to keep the update as it is.",
             )
         if self.weights is None:
             if self.strategy is MergeStrategy.WEIGHTED:
                 raise InvalidConfig(
-                    "A weighted merge has no weights, and nothing is known to weigh the adapters by.",
+                    "A weighted merge has no weights, and there is no feedback to derive them from.",
                     hint="Give one weight for each adapter, or probes.",
                 )
             return
@@ -116,7 +117,7 @@ class MergeRecipe:
         if math.fsum(abs(w) for w in weights) < 1e-6:
             raise InvalidConfig("All weights are zero.", hint="Give at least one adapter a weight.")
 
-    def weights_for(self, parents: int) -> tuple[float, ...]:
+    def resolve_weights(self, parents: int) -> tuple[float, ...]:
         """One weight per parent; `InvalidConfig` unless there are two parents, each with a weight."""
         if parents < 2:
             raise InvalidConfig(f"There are {parents} adapters to merge.", hint="Name at least two.")
@@ -132,15 +133,15 @@ class MergeRecipe:
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """A merge that was done: the new adapter, and how well it stands for its parents.
+    """The new adapter of a merge, and how well it represents its parents.
 
-    relative_error  norm of what cutting to `rank` lost, over the norm of the merged update.
+    relative_error  norm of what truncation to `rank` lost, relative to that of the merged update.
     lossless_rank   the rank at which nothing would be lost.
     accuracy        share of the probes answered exactly, by parent and for the new adapter; empty
                     without probes.
-    advice          what to do instead, when merging did not help but was wanted anyway.
-    weights         of the parents, given or found; empty if there were none.
-    verdict         the gate's.
+    advice          what to do instead, where the merge was made although it did not help.
+    weights         of the parents, given or searched; empty if there were none.
+    verdict         the gate's judgement.
     """
 
     id: AdapterId

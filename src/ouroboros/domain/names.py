@@ -11,12 +11,12 @@ from ouroboros.domain.result import Result
 HEAD = "head"
 
 AUTO_ADAPTER = "auto"
-"""Asked instead of an adapter's name: whichever knows the task, or else the base."""
+"""Stands for the adapter that knows the prompt's task, or for the base if none does."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class AdapterId:
-    """What an adapter is called: the task's name, unique within a store.
+    """An adapter's name, usually its task's; unique within a store.
 
     Any printable text of at most 128 characters without "@", which separates the version.
     A name never becomes part of a path.
@@ -57,7 +57,7 @@ class AdapterId:
 
 @dataclass(frozen=True, slots=True)
 class VersionRef:
-    """A version of an adapter: `tickets` and `tickets@head` are served, `tickets@7` is the seventh."""
+    """A reference to a version: `tickets` and `tickets@head` are the head, `tickets@7` is number 7."""
 
     adapter: AdapterId
     number: int | None = None

@@ -1,4 +1,4 @@
-"""How a version does on its probes."""
+"""A version's answers to its probes, as they are stored."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,11 @@ from ouroboros.domain.verdict import ExampleRef
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """Whether the right answer is given, and the probability of its mean token."""
+    """One answer to a probe, as stored.
+
+    said        whether the version generates the right answer.
+    likelihood  geometric mean of the probabilities of the right answer's tokens.
+    """
 
     said: bool
     likelihood: float
@@ -15,10 +19,13 @@ class ProbeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ProbeScores:
-    """A version's answers to probes, by their places, and how far it is from the base on anchors.
+    """A version's answers to its probes, and its drift from the base on the anchors.
 
-    `learned` are the answers to the probes at `since` as they were when each was asked first, by an
-    earlier version or by this one.
+    digest   of the version's files.
+    places   where the probes stand in the journal; `answers` are this version's, in the same order.
+    drift    distance from the base on the anchors, in nats per token; None if it was not measured.
+    since    the probes that an earlier version or this one has answered; `learned` are the first answers
+             to them, in the same order, to compare later versions with.
     """
 
     digest: str
@@ -28,8 +35,8 @@ class ProbeScores:
     since: tuple[ExampleRef, ...] = ()
     learned: tuple[ProbeAnswer, ...] = ()
 
-    def known(self) -> dict[ExampleRef, ProbeAnswer]:
+    def answers_by_probe(self) -> dict[ExampleRef, ProbeAnswer]:
         return dict(zip(self.places, self.answers, strict=True))
 
-    def first(self) -> dict[ExampleRef, ProbeAnswer]:
+    def learned_by_probe(self) -> dict[ExampleRef, ProbeAnswer]:
         return dict(zip(self.since, self.learned, strict=True))

@@ -1,4 +1,4 @@
-"""What the registry remembers: adapters and their versions."""
+"""The records of the registry: adapters, their versions, and how each came to be."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from ouroboros.domain.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one event of the journal came to, in words a user reads; whether it was learned at all."""
+    """The outcome of one journal event, in words for the user; `learned` if the version learned it."""
 
     event: int
     words: str
@@ -22,9 +22,9 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class MergedFrom:
-    """The versions that a merge was made from, in their order, and how.
+    """The versions that a merge combines, in the order of the recipe's weights.
 
-    `journals` is where the journal of each stood then: what was pinned later is not taken over.
+    `journals` holds the last event of each parent's journal at the time: later pins are not inherited.
     """
 
     versions: tuple[VersionRef, ...]
@@ -35,9 +35,9 @@ class MergedFrom:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a version was made on and with: the adapter's shape, the base, releases of software.
+    """What a version was made with: the adapter's config, the base, and releases of software.
 
-    A first version has the `seed` that its weights were drawn from.
+    A first version has the `seed` of its initial weights.
     """
 
     config: AdapterConfig
@@ -49,14 +49,17 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable set of weights of an adapter, and how it came to be.
+    """One immutable set of an adapter's weights, and how it came to be.
 
-    `digest` addresses its files; `size` is the weight file's bytes. `parent` is the version it was
-    trained from; a merge has its parents in `merged`. It learned from the journal's events after
-    `since`, up to `events`: a training from its examples there, an update from the judgements, with one
-    of `lessons` for each and the `update` that worked them in. `replaces` is the version in whose place
-    it was made again, without what was to be forgotten. The `verdict` is the gate's; a refused version
-    was never served on its account.
+    digest    addresses the files; `size` is the weight file's bytes.
+    parent    the version that it was trained from; a merge has its parents in `merged`.
+    cause     why it was made, in words for the user.
+    training  the config of a training, with its `report`.
+    since     the version learned from journal events after this one, up to `events`: a training from
+              the examples there, an update from the judgements.
+    update    the config of an update from feedback, with one of `lessons` for each judgement.
+    verdict   the gate's judgement; a refused version is stored, and the head stays.
+    replaces  the version that this one was remade for, without the events to forget.
     """
 
     adapter: AdapterId
@@ -79,7 +82,7 @@ class Version:
 
     @property
     def parents(self) -> tuple[VersionRef, ...]:
-        """What it was made from: none, one, or those of a merge."""
+        """The versions it was made from: none, one, or those of a merge."""
         if self.parent is not None:
             return (VersionRef(self.adapter, self.parent),)
         return self.merged.versions if self.merged else ()
@@ -90,7 +93,7 @@ class Version:
 
     @property
     def learned(self) -> tuple[int, ...]:
-        """The journal's events that this version learned, its ancestors' not counted."""
+        """The journal events that this version learned, without its ancestors'."""
         if self.training is not None and self.events is not None:
             return (self.events,)
         return tuple(lesson.event for lesson in self.lessons if lesson.learned)
@@ -110,10 +113,10 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A task's named line of versions; `head` is the one being served.
+    """A task's named line of versions; `head` is the number of the version being served.
 
-    `born` and `applied` are places in the journal: where it stood when the adapter was created, and up
-    to where its feedback has been learned. `description` says what the task is, to find it by.
+    `born` and `applied` are numbers of journal events: the last one before the adapter was created, and
+    the last one whose feedback has been learned. `description` describes the task, to route prompts by.
     """
 
     id: AdapterId
@@ -129,10 +132,10 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class HeadMoved:
-    """Another version was put in service: `after` instead of `before`.
+    """A rollback: the head moved from version `before` to `after`.
 
-    With `replayed`, feedback learned since `after` was made is to be learned again. `reason` is empty
-    when somebody asked for it.
+    With `replayed`, feedback learned since `after` was made is pending again. `reason` is empty when a
+    user asked for the move.
     """
 
     before: int
@@ -144,10 +147,10 @@ class HeadMoved:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A journalled event. `lesson` and `version` are there once it has been learned.
+    """The receipt for a journalled judgement; `lesson` and `version` are set once it is learned.
 
-    An event that teaches nothing (a critique, a duplicate, one over a limit) gives no new version:
-    `version` is then the head as it was.
+    An event that teaches nothing (a critique, a duplicate, one over a limit) makes no new version:
+    `version` is then the unchanged head.
     """
 
     adapter: AdapterId

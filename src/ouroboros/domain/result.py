@@ -1,12 +1,12 @@
 """`Result`: a fallible operation returns `Ok(value)` or `Err(error)` instead of raising.
 
-Two small frozen classes, made for ``match``::
+Both are small frozen classes, for use with ``match``::
 
     match await engine.create_adapter("tickets"):
         case Ok(adapter): ...
         case Err(error): print(error.code, error)
 
-and for those who prefer exceptions, ``.unwrap()``. An `Err` is false and an `Ok` is true, whatever its
+``.unwrap()`` returns the value, or raises the error. An `Err` is false and an `Ok` is true, whatever its
 value, so that type checkers know which one it is after ``if result:``.
 """
 
@@ -22,7 +22,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class Ok(Generic[T]):
-    """Success, holding what was asked for."""
+    """Success, with its value."""
 
     value: T
 
@@ -42,7 +42,7 @@ class Ok(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Err:
-    """Failure, holding an error with a code, a message and a hint."""
+    """Failure, with an error that has a code, a message and a hint."""
 
     error: OuroborosError
 

@@ -8,10 +8,11 @@ from ouroboros.domain.records import Version
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Greedy answers to `rows` prompts: how many equal the expected output (blanks at the ends aside).
+    """Greedy answers to `rows` examples.
 
-    `mean_logprob` is the mean log-probability per token of the expected outputs; `answers` are the
-    generated texts in the examples' order.
+    correct       answers that equal the expected output, but for blanks at the ends.
+    mean_logprob  mean log-probability per token of the expected outputs, in nats.
+    answers       the generated texts, in the order of the examples.
     """
 
     rows: int
@@ -26,7 +27,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ComparedAnswers:
-    """One probe, what should be answered, and what each of two versions does answer."""
+    """One probe with its expected answer, and the answers of two versions."""
 
     prompt: str
     expected: str
@@ -36,7 +37,7 @@ class ComparedAnswers:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two versions, on the same prompts and by their weights.
+    """The difference of two versions, in their weights and in their answers to the same prompts.
 
     distance  norm of the difference of their updates, and the norm of each update, all as shares of the
               norm of the layers that they adapt.
@@ -55,11 +56,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """A version made again from its parents and the journal, and held against the stored one.
+    """A version made again from its parents and the journal, compared with the stored one.
 
     distance  norm of the difference of the two updates, as a share of the layers' norm; 0 if they are
               `identical`, equal to the last bit.
-    differs   what of the software differs now from when the version was made, like "torch 2.6 -> 2.7".
+    differs   software whose release has changed since the version was made, like "torch 2.6 -> 2.7".
     """
 
     version: Version
@@ -74,12 +75,12 @@ class Rebuild:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What forgetting came to.
+    """The result of forgetting events.
 
-    events    erased, by adapter.
-    removed   versions that stood on them, and all that came from those.
-    remade    versions that were served, in their order, and the new ones in their place; None where
-              nothing was left to learn, or the gate refused what was.
+    events    the erased events, by adapter.
+    removed   the versions that may have learned from them, with all their descendants.
+    remade    the served versions among those, in their order, each with its replacement; None where
+              nothing remained to learn, or the gate refused the replacement.
     """
 
     events: dict[AdapterId, tuple[int, ...]]

@@ -1,4 +1,4 @@
-"""Which adapter knows a task: what is kept of each to tell, and what a search finds."""
+"""Routing: what is stored of each adapter to recognise its task by, and the result of a search."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -6,15 +6,15 @@ from typing import TypeAlias
 from ouroboros.domain.names import AdapterId
 
 Vector: TypeAlias = tuple[float, ...]
-"""What a text is about, [D]. Two texts are as near as the cosine of their vectors."""
+"""The embedding of a text [D]; two texts are as similar as the cosine of their vectors."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """An adapter, how near a text is to what it learned, and how near it would have to be.
+    """An adapter as a candidate for a prompt.
 
-    similarity  cosine to the nearest class of what the adapter learned, -1 to 1.
-    needed      what nearly all of the adapter's own examples reach, and few unrelated texts do.
+    similarity  cosine of the prompt to the nearest centroid of the adapter's examples, -1 to 1.
+    needed      the threshold: nearly all of the adapter's examples reach it, and few unrelated texts do.
     """
 
     adapter: AdapterId
@@ -23,16 +23,18 @@ class RouteMatch:
 
     @property
     def sure(self) -> bool:
-        """Whether the adapter knows the task, as far as one can tell from the text."""
+        """Whether the similarity reaches the threshold."""
         return self.similarity >= self.needed
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterProfile:
-    """A portrait of an adapter (see `learning.portraits`) as it is stored.
+    """The centroids of an adapter's examples (see `learning.routing.centroids`) as they are stored.
 
-    `of` names the version and the embedding it was drawn from; `vectors` are `count` rows of 16-bit
-    floats in base64.
+    of       identifies the version and the embedding that they were computed from.
+    needed   the threshold on the similarity.
+    count    how many centroids there are.
+    vectors  the centroids as 16-bit floats [count, D], in base64.
     """
 
     of: str

@@ -1,4 +1,4 @@
-"""What training says while it runs and when it is done."""
+"""Progress, reports and jobs of trainings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from ouroboros.domain.names import AdapterId
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """One optimizer step: `step` of `steps`, mean loss per labelled token, and how far along.
+    """One optimizer step: `step` of `steps`, the mean loss per labelled token, and the time taken.
 
-    `checkpoint` is the training's state after it, where one was due (see `backend.base.Checkpoints`).
-    `note` says what is done for want of memory, in words; it is the same in every step.
+    `checkpoint` is the state after the step, where one was due (see `backend.base.Checkpoints`).
+    `note` says in words how the training saves memory; it is the same in every step.
     """
 
     step: int
@@ -50,9 +50,15 @@ class TrainingReport:
 
 
 class JobState(str, Enum):
-    """QUEUED waits for its turn; INTERRUPTED was running when its program died, and can be gone on with;
-    CANCELLING stops at its next step; PAUSED was stopped and waits to be
-    resumed; FAILED ended with a reason, and can be tried again."""
+    """The state of a job.
+
+    QUEUED       waits for its turn.
+    RUNNING      trains now.
+    INTERRUPTED  was running when its program died, and can be resumed.
+    CANCELLING   stops at its next step.
+    PAUSED was stopped and waits to be
+    resumed; FAILED       ended with a reason, and can be tried again.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -64,9 +70,9 @@ class JobState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training on the examples of the journal's `event`, written down until it has become a version.
+    """A training on the examples of the journal's `event`, recorded until its version is stored.
 
-    parent      the version that it started from, once it has.
+    parent      the version that it started from; None before it starts.
     checkpoint  the key of its last state, taken after `step` of `steps`; None before the first.
     """
 

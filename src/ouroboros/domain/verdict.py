@@ -1,4 +1,7 @@
-"""A verdict: what was measured of a candidate before it could be served, and what followed from it."""
+"""The gate's verdict on a candidate: what was measured, and what was decided.
+
+The field names and the values are stored with each version.
+"""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,11 +9,11 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True, order=True)
 class ExampleRef:
-    """Where a text stands in a journal: the event, and which of its rows.
+    """A reference to one example of a journal: the event, and the row in it.
 
-    A verdict points at texts and never copies them, so that what is erased is gone. The journal is that
-    of the version's own adapter, or of the `adapter` named: what a merge took over stands in its
-    parents'. Event 0 is none: the row was given for one merge, and is kept nowhere.
+    A verdict refers to examples and never copies them, so that an erased text is gone everywhere. The
+    journal is that of the version's adapter, or of the `adapter` named: the examples of a merge are in
+    its parents' journals. Event 0 stands for a row that was given for one merge and is not stored.
     """
 
     event: int
@@ -19,17 +22,17 @@ class ExampleRef:
 
 
 class CheckName(str, Enum):
-    """What the gate looks at.
+    """The checks of the gate.
 
-    FINITE    every number measured is one.
-    DIFFERS   the candidate moves its base at all.
-    STRENGTH  how far it does: the norm of its updates over that of the layers they are added to.
-    ARRIVED   the rows that it was trained on have become likelier.
-    KNOWN     answers to what the adapter knew before; a merge's, to what each parent did.
-    CREEP     the same answers beside how they were when each was learned: small falls add up.
-    CLASS     the same, of the probes that share one answer.
-    PINNED    answers that a user said must never be lost.
-    DRIFT     how far plain exchanges are from the base's, in nats per token.
+    FINITE    all measured values are finite.
+    DIFFERS   the candidate differs from the bare base.
+    STRENGTH  norm of the candidate's updates relative to that of the layers they are added to.
+    ARRIVED   the rows that it was trained on have become more likely.
+    KNOWN     answers to what the adapter knew before; for a merge, to what each parent knew.
+    CREEP     the same answers compared with when each was first learned: small falls add up.
+    CLASS     the known answers, for each group of probes that share one answer.
+    PINNED    answers that a user pinned: none may be lost.
+    DRIFT     distance from the base on the anchors, in nats per token.
     """
 
     FINITE = "finite"
@@ -45,7 +48,7 @@ class CheckName(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One measure of `rows` things before and after: the change of its mean, within [low, high]."""
+    """A mean over `rows` probes before and after; its change lies within [low, high]."""
 
     rows: int
     before: float
@@ -57,19 +60,20 @@ class Change:
     def mean(self) -> float:
         return self.after - self.before
 
-    def falls(self, tolerance: float) -> bool:
-        """By more than is tolerated, and by more than chance."""
+    def is_significant_fall(self, tolerance: float) -> bool:
+        """Whether the mean fell by more than `tolerance`, and by more than chance."""
         return self.mean < -tolerance and self.high < 0
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. `value` was to be at most `limit`, where there is one.
+    """The result of one check. Where there is a `limit`, `value` must not exceed it.
 
-    answers  the share of probes answered exactly; `likelihood` the mean probability of a right token.
-    lost     the probes answered before and not any more, as places in the journal.
-    like     a probe of the class, or of the knowledge taken over from another adapter, that is meant.
-    beside   of a merge's parents the one that was compared with: the best at these probes.
+    answers     change of the share of probes that are answered exactly.
+    likelihood  change of the mean probability of a right token.
+    lost        the probes that were answered before and are no more.
+    like        one of the probes checked, which stands for its class or for the adapter it came from.
+    beside      the parent of a merge that it was compared with: the best one at these probes.
     """
 
     name: CheckName
@@ -85,17 +89,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One candidate put to the gate: what it was, and the checks that it failed."""
+    """One candidate before the gate: what it was, in words, and the checks that it failed."""
 
     what: str
     failed: tuple[CheckName, ...] = ()
 
 
 class Repair(str, Enum):
-    """What made a candidate pass that had failed.
+    """The repair that made a failed candidate pass.
 
-    WALKED  going only part of the way from its parent to it.
-    AGAIN   training its rows again, more gently; that may have been walked back, too.
+    WALKED  interpolating between its parent and it.
+    AGAIN   training its rows again at a lower rate; that may have been interpolated, too.
     """
 
     WALKED = "walked back"
@@ -107,9 +111,9 @@ class Verdict:
     """Why a version was promoted or refused, with every number.
 
     checks    of the candidate that was decided on.
-    attempts  every candidate judged: the first one, then each repair.
-    share     how much of the way from parent to candidate was gone; 1 unless it had to be walked back.
-    seconds   what judging took, training again excepted.
+    attempts  all candidates judged: the first one, then each repair.
+    share     the interpolation factor from parent to candidate; 1 unless it was walked back.
+    seconds   the time of judging, without any training.
     saved_by  the repair without which it would have been refused.
     """
 
@@ -122,10 +126,10 @@ class Verdict:
     seconds: float
     saved_by: Repair | None = None
 
-    def check(self, name: CheckName) -> Check | None:
-        """The first check of a name, if it was made."""
+    def find_check(self, name: CheckName) -> Check | None:
+        """Return the first check of this name; None if there was none."""
         return next((c for c in self.checks if c.name is name), None)
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed_checks(self) -> tuple[Check, ...]:
         return tuple(c for c in self.checks if not c.passed)

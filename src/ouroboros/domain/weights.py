@@ -1,4 +1,4 @@
-"""An adapter's weights as others store them: the two files of a PEFT folder."""
+"""An adapter's weight files, in PEFT's format."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ MAX_BYTES = 10 * 1024 * 1024
 
 
 class Precision(str, Enum):
-    """How the numbers of a stored adapter are kept.
+    """The number format of a stored adapter.
 
-    FLOAT32 and BFLOAT16 are PEFT folders that others load as they lie. INT8 (one scale per rank) and
+    FLOAT32 and BFLOAT16 are PEFT folders that others load unchanged. INT8 (one scale per rank) and
     INT4 (one scale per 32 numbers) are ours, and are exported as PEFT folders.
     """
 
@@ -26,7 +26,7 @@ class Precision(str, Enum):
 
 
 class ExportForm(str, Enum):
-    """PEFT is the folder that PEFT, vLLM and LoRAX read; GGUF the file of llama.cpp and Ollama."""
+    """PEFT is the folder that PEFT, vLLM and LoRAX read; GGUF is the file of llama.cpp and Ollama."""
 
     PEFT = "peft"
     GGUF = "gguf"

@@ -154,7 +154,7 @@ class FeedbackLearner:
 
     async def outcome(self, ticket: Ticket) -> Ticket:
         """Return the ticket with its lesson and version; unchanged while its event is pending."""
-        adapter = await self._registry.get(ticket.adapter)
+        adapter = await self._registry.get_adapter(ticket.adapter)
         if adapter.applied < ticket.event:
             return ticket
         cached = self._outcomes.get((ticket.adapter, ticket.event))
@@ -170,9 +170,9 @@ class FeedbackLearner:
         self, adapter_id: AdapterId, size: int, cancel: CancellationToken | None
     ) -> bool:
         """Learn the next `size` pending events; False if there are none."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         base = await self._backend.base()
-        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
+        base.fingerprint.require_equal(adapter.base, f"Adapter {adapter.id.name!r}")
         entries = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=size)
         if not entries:
             return False
@@ -194,11 +194,11 @@ class FeedbackLearner:
         Raises `Refused` if the gate refuses a batch: its events are tried one by one. A refused update
         of an event `alone` is stored unserved, with the reason as the event's lesson.
         """
-        head = await self._registry.version(VersionRef(adapter.id))
+        head = await self._registry.get_version(VersionRef(adapter.id))
         if not plan.rows:
             await self._registry.mark_applied(adapter.id, since=adapter.applied, to=to)
             return self._cache_outcomes(adapter.id, plan.lessons, head)
-        start = await self._registry.files(head)
+        start = await self._registry.load_files(head)
         update = UpdateConfig()
         judged = await self._train_update(adapter, start, plan, update, cancel)
         if not judged.verdict.promoted and not alone:
@@ -245,9 +245,9 @@ class FeedbackLearner:
 
     async def _skip_event(self, adapter_id: AdapterId, error: OuroborosError) -> None:
         """Mark the next event as applied without learning it; its lesson is the error."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         (entry,) = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=1)
-        head = await self._registry.version(VersionRef(adapter_id))
+        head = await self._registry.get_version(VersionRef(adapter_id))
         await self._registry.mark_applied(adapter_id, since=adapter.applied, to=entry.seq)
         self._cache_outcomes(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
 
@@ -259,8 +259,8 @@ class FeedbackLearner:
 
     async def _look_up_outcome(self, adapter: Adapter, event: int) -> Ticket:
         """Read an outcome from the lessons of a version, or else plan the event once more."""
-        head = await self._registry.version(VersionRef(adapter.id))
-        for version in reversed(await self._registry.versions(adapter.id)):
+        head = await self._registry.get_version(VersionRef(adapter.id))
+        for version in reversed(await self._registry.list_versions(adapter.id)):
             for lesson in version.lessons:
                 if lesson.event == event:
                     return Ticket(adapter.id, event, lesson, head if version.refused else version)
@@ -298,7 +298,7 @@ class FeedbackLearner:
 def _amend_lesson(lesson: Lesson, verdict: Verdict) -> Lesson:
     """The lesson, with a note if the gate refused the update or walked it back."""
     if not verdict.promoted:
-        failed = ", ".join(dict.fromkeys(check.name.value for check in verdict.failed))
+        failed = ", ".join(dict.fromkeys(check.name.value for check in verdict.failed_checks))
         words = f"not learned, the gate refused it ({failed}): {lesson.words}"
         return replace(lesson, words=words, learned=False)
     if verdict.share < 1 and lesson.learned:

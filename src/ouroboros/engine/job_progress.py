@@ -6,7 +6,7 @@ from dataclasses import replace
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.training import JobState, OnProgress, TrainingProgress
-from ouroboros.registry.jobs import Jobs
+from ouroboros.registry.jobs import JobStore
 
 LOOK = 1.0
 """Seconds between looks whether somebody, in whatever program, gave the job up."""
@@ -19,7 +19,7 @@ class JobProgress:
     """
 
     def __init__(
-        self, jobs: Jobs, id: str, on_progress: OnProgress | None, cancel: CancellationToken
+        self, jobs: JobStore, id: str, on_progress: OnProgress | None, cancel: CancellationToken
     ) -> None:
         self._jobs = jobs
         self._id = id
@@ -29,9 +29,9 @@ class JobProgress:
 
     def __call__(self, now: TrainingProgress) -> None:
         if now.checkpoint is not None:
-            self._jobs.save(self._id, now.checkpoint, now.step, now.steps)
+            self._jobs.save_checkpoint(self._id, now.checkpoint, now.step, now.steps)
         if self._cancel.pausing and now.step < now.steps:
-            self._jobs.change(self._id, lambda job: replace(job, state=JobState.PAUSED))
+            self._jobs.update(self._id, lambda job: replace(job, state=JobState.PAUSED))
             self._cancel.cancel()
         if time.monotonic() - self._looked > LOOK:
             self._looked = time.monotonic()

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from ouroboros.domain.names import AdapterId, VersionRef
+from ouroboros.domain.performance import UsageCounts
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.domain.tracking import UsageCounts
 from ouroboros.learning.gate.performance import PerformanceTracker, Regression, find_regression
 from ouroboros.registry.adapter_lock import Locks
 from ouroboros.registry.async_registry import AsyncRegistry
@@ -36,15 +36,17 @@ class PerformanceMonitor:
 
     async def count_usage(self, version: Version) -> UsageCounts:
         """Return the judgements of a version and of those it was made from."""
-        adapter = await self._registry.get(version.adapter)
+        adapter = await self._registry.get_adapter(version.adapter)
         tracker = await self.read_tracker(adapter)
-        lineage = await self._registry.lineage(version.ref, limit=LINEAGE)
+        lineage = await self._registry.list_lineage(version.ref, limit=LINEAGE)
         return sum((tracker.usage.get(str(v.ref), UsageCounts()) for v in lineage), UsageCounts())
 
     async def score_versions(self, versions: Iterable[Version]) -> list[float]:
         """Return how well people judged each version; empty unless all of them were judged."""
         usage = [await self.count_usage(version) for version in versions]
-        return [counts.score for counts in usage] if all(counts.judged for counts in usage) else []
+        return (
+            [counts.smoothed_rate for counts in usage] if all(counts.judged for counts in usage) else []
+        )
 
     async def roll_back_if_worse(self, adapter: AdapterId, event: int) -> None:
         """Serve an earlier version if `event` completes the evidence that later ones are worse."""
@@ -64,9 +66,9 @@ class PerformanceMonitor:
 
     async def _choose_rollback(self, adapter_id: AdapterId, event: int) -> tuple[VersionRef, str] | None:
         """The version to go back to, and why; None if the head is no worse."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         tracker = await self.read_tracker(adapter)
-        lineage = await self._registry.lineage(VersionRef(adapter_id), limit=LINEAGE)
+        lineage = await self._registry.list_lineage(VersionRef(adapter_id), limit=LINEAGE)
         judgements = [tracker.outcomes.get(str(v.ref), []) for v in lineage]
         regression = find_regression(judgements, self._auto_rollback, event)
         if regression is None:

@@ -59,8 +59,8 @@ class Rebuilder:
             return await self._repeat_merge(version.merged, parents, cancel)
         if not parents:
             return await self._repeat_initialization(adapter, version)
-        parent = await self._registry.version(parents[0])
-        start = await self._registry.files(parent)
+        parent = await self._registry.get_version(parents[0])
+        start = await self._registry.load_files(parent)
         adapter_then = replace(adapter, head=parent.number)
         if version.training is not None:
             return await self._repeat_training(adapter_then, start, version, cancel)
@@ -91,7 +91,7 @@ class Rebuilder:
             training=version.training,
             report=rebuilt.report,
             events=version.events,
-            taught=feedback,
+            applied=feedback,
             verdict=rebuilt.verdict,
             merged=replace(version.merged, versions=tuple(parents)) if version.merged else None,
             replaces=version.number,
@@ -112,8 +112,8 @@ class Rebuilder:
         parents: Sequence[VersionRef],
         cancel: CancellationToken | None,
     ) -> RebuiltVersion:
-        versions = [await self._registry.version(p) for p in parents]
-        parent_files = {str(v.ref): await self._registry.files(v) for v in versions}
+        versions = [await self._registry.get_version(p) for p in parents]
+        parent_files = {str(v.ref): await self._registry.load_files(v) for v in versions}
         job = MergeJob(tuple(parent_files.values()), merged.recipe, merged.rank)
         files = (await self._backend.merge(job, cancel)).files
         knowledge = await self._gate.merged_knowledge(replace(merged, versions=tuple(parents)))

@@ -47,7 +47,7 @@ class Trainer:
         adapter, examples = inputs.adapter, inputs.examples
         knowledge = await self._gate.knowledge(adapter)
         held_out = knowledge.select_held_out(examples)
-        new_rows = [Row.of(e) for i, e in enumerate(examples) if i not in held_out]
+        new_rows = [Row.from_example(e) for i, e in enumerate(examples) if i not in held_out]
         # 2. Train on the rest, together with rows that the adapter knows already.
         rows, replay = balance_classes(new_rows, knowledge.replay_rows(), inputs.training.replay)
         job = TrainJob(inputs.start, adapter.config, inputs.training, rows, replay, anchors=None)

@@ -18,15 +18,15 @@ class VersionLoader:
 
     async def get_adapter(self, adapter_id: AdapterId) -> Adapter:
         """Return the adapter. Raises `NotFound`, and `BaseMismatch` if it was made for another base."""
-        adapter = await self._registry.get(adapter_id)
+        adapter = await self._registry.get_adapter(adapter_id)
         base = await self._backend.base()
-        base.fingerprint.require(adapter.base, f"Adapter {adapter.id.name!r}")
+        base.fingerprint.require_equal(adapter.base, f"Adapter {adapter.id.name!r}")
         return adapter
 
     async def list_adapters(self, adapter_id: str | AdapterId | None) -> list[Adapter]:
         """Return the one adapter of this name, or all adapters for None."""
         if adapter_id is None:
-            return await self._registry.adapters()
+            return await self._registry.list_adapters()
         return [await self.get_adapter(VersionRef.parse(adapter_id).adapter)]
 
     async def load(
@@ -37,9 +37,9 @@ class VersionLoader:
             return None, None
         ref = VersionRef.parse(adapter_id)
         await self.get_adapter(ref.adapter)
-        version = await self._registry.version(ref)
+        version = await self._registry.get_version(ref)
         if not await self._backend.is_loaded(version.digest):
-            await self._backend.load(await self._registry.files(version))
+            await self._backend.load(await self._registry.load_files(version))
         return version.digest, str(version.ref)
 
     async def measure_distance(

@@ -52,7 +52,7 @@ def merge_layers(
 ) -> Iterator[tuple[str, Factored]]:
     """`merge`, layer by layer, for those who want to stop in between."""
     recipe.check()
-    weights = torch.tensor(recipe.weights_for(len(parents)), dtype=torch.float64)
+    weights = torch.tensor(recipe.resolve_weights(len(parents)), dtype=torch.float64)
     if rank is not None and rank < 1:
         raise InvalidConfig(f"rank is {rank}.", hint="Give 1 or more.")
     for path in sorted({path for parent in parents for path in parent}):
@@ -95,7 +95,7 @@ def _merge_layer(
     rank: int | None,
 ) -> Factored:
     rule, generator = RULES[recipe.strategy], _generator(recipe.seed, path)
-    if recipe.space is MergeSpace.CORE or not recipe.strategy.entrywise:
+    if recipe.space is MergeSpace.CORE or not recipe.strategy.is_entrywise:
         space = core_space(layer)
         core = apply(rule, space.cores, weights, recipe.density, generator) * recipe.scale
         return factorise(space, core, rank)

@@ -94,7 +94,7 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> UnpackedAdapte
     file = tensorfile.read(files.weights)
     made_for = _made_for(file.metadata)
     if base is not None and made_for is not None:
-        base.fingerprint.require(made_for, "This adapter")
+        base.fingerprint.require_equal(made_for, "This adapter")
     weights = {}
     for path, parts in sorted(_layers(file).items()):
         _check_layer(path, parts, facts)
@@ -121,19 +121,19 @@ def invocation(config: AdapterConfig, base: BaseModel) -> tuple[int, ...]:
     """
     if config.acts_on == ALL:
         return ()
-    if not base.opening:
+    if not base.invocation_tokens:
         raise InvalidConfig(
             f"Prompts of {base.name} have no common end that would tell where an answer starts.",
             hint=f'Use acts_on "{ALL}", or give its tokenizer a chat template.',
         )
-    return base.opening
+    return base.invocation_tokens
 
 
 def _check_invocation(facts: LoraFacts, base: BaseModel) -> None:
-    if facts.invocation and facts.invocation != base.opening:
+    if facts.invocation and facts.invocation != base.invocation_tokens:
         raise InvalidAdapter(
             f"Its alora_invocation_tokens are {list(facts.invocation)[:20]}; "
-            f"an answer of {base.name} opens with {list(base.opening)}.",
+            f"an answer of {base.name} opens with {list(base.invocation_tokens)}.",
             hint="Train it with the ids of the chat template's generation prompt.",
         )
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ouroboros.domain.places import cache_folder
+from ouroboros.cache import cache_folder
 
 _PIECE = 1 << 20
 _SETTLED = 2_000_000_000

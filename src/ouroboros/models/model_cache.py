@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ouroboros.cache import cache_folder
 from ouroboros.domain.errors import ModelError
-from ouroboros.domain.places import cache_folder
 from ouroboros.models.digests import hash_file
 
 ORIGIN = "origin.json"

@@ -1,4 +1,4 @@
-"""Turns at writing to an adapter: one task of this program, one program of all that share a store."""
+"""Locks on adapters: one writing task in this program, and one program among all that share a store."""
 
 import asyncio
 from collections import defaultdict
@@ -7,21 +7,21 @@ from typing import Protocol
 
 from ouroboros.domain.errors import OuroborosError
 from ouroboros.domain.names import AdapterId
-from ouroboros.registry.leases import LASTS, Leases
+from ouroboros.registry.leases import DURATION, Leases
 from ouroboros.registry.threads import in_thread
 
-AGAIN = 0.05
-"""Seconds until a lease that another program holds is asked for again."""
+RETRY_SECONDS = 0.05
+"""Seconds between attempts to acquire a lease that another program holds."""
 
 
 class Locks(Protocol):
-    """`async with turns[adapter]:` waits for the turn and holds it."""
+    """`async with locks[adapter]:` waits for the lock and holds it."""
 
     def __getitem__(self, adapter: AdapterId, /) -> AbstractAsyncContextManager[object]: ...
 
 
 class AdapterLocks:
-    """Takes the lock of an adapter, then its lease, which is renewed until the turn is over."""
+    """Locks by adapter: an `asyncio.Lock` first, then the lease, which is renewed while it is held."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
@@ -32,6 +32,8 @@ class AdapterLocks:
 
 
 class AdapterLock:
+    """The lock of one adapter, as an asynchronous context manager."""
+
     def __init__(self, lock: asyncio.Lock, leases: Leases, adapter: AdapterId) -> None:
         self._lock = lock
         self._leases = leases
@@ -40,24 +42,24 @@ class AdapterLock:
     async def __aenter__(self) -> None:
         await self._lock.acquire()
         try:
-            while not await in_thread(self._leases.take, self._adapter):
-                await asyncio.sleep(AGAIN)
+            while not await in_thread(self._leases.acquire, self._adapter):
+                await asyncio.sleep(RETRY_SECONDS)
         except BaseException:
             self._lock.release()
             raise
-        self._renewing = asyncio.create_task(self._renew())
+        self._renewal = asyncio.create_task(self._renew())
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            self._renewing.cancel()
-            await asyncio.wait([self._renewing])
-            with suppress(OuroborosError):  # it will end by itself
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
+            with suppress(OuroborosError):  # the lease will expire
                 await in_thread(self._leases.release, self._adapter)
         finally:
             self._lock.release()
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(LASTS.total_seconds() / 3)
-            with suppress(OuroborosError):  # tried again; if it is lost, compare-and-set decides
-                await in_thread(self._leases.take, self._adapter)
+            await asyncio.sleep(DURATION.total_seconds() / 3)
+            with suppress(OuroborosError):  # retried; if the lease is lost, compare-and-set decides
+                await in_thread(self._leases.acquire, self._adapter)

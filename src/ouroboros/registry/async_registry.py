@@ -1,14 +1,14 @@
 """`AsyncRegistry`: the registry for callers on an event loop.
 
 Every method has the name, arguments and result of the blocking one and runs it in a worker thread:
-`await registry.commit(...)`. Work that has begun is finished even if the caller is cancelled.
+`await registry.commit_version(...)`. Work that has begun is finished even if the caller is cancelled.
 """
 
 import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from ouroboros.registry.jobs import Jobs
+from ouroboros.registry.jobs import JobStore
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
 from ouroboros.registry.profiles import ProfileStore
@@ -44,31 +44,31 @@ def _awaitable(
 class AsyncJournal(AsyncFacade[Journal]):
     """`Journal`, to be awaited."""
 
-    examples = _awaitable(Journal.examples)
+    append_examples = _awaitable(Journal.append_examples)
     append = _awaitable(Journal.append)
     read = _awaitable(Journal.read)
-    end = _awaitable(Journal.end)
+    last_seq = _awaitable(Journal.last_seq)
     erase = _awaitable(Journal.erase)
 
 
-class AsyncJobs(AsyncFacade[Jobs]):
-    """`Jobs`, to be awaited."""
+class AsyncJobStore(AsyncFacade[JobStore]):
+    """`JobStore`, to be awaited."""
 
-    open = _awaitable(Jobs.open)
-    get = _awaitable(Jobs.get)
-    all = _awaitable(Jobs.all)
-    change = _awaitable(Jobs.change)
-    save = _awaitable(Jobs.save)
-    state = _awaitable(Jobs.state)
-    restart = _awaitable(Jobs.restart)
-    close = _awaitable(Jobs.close)
-    collect = _awaitable(Jobs.collect)
+    add = _awaitable(JobStore.add)
+    get = _awaitable(JobStore.get)
+    read_all = _awaitable(JobStore.read_all)
+    update = _awaitable(JobStore.update)
+    save_checkpoint = _awaitable(JobStore.save_checkpoint)
+    load_checkpoint = _awaitable(JobStore.load_checkpoint)
+    restart = _awaitable(JobStore.restart)
+    remove = _awaitable(JobStore.remove)
+    remove_unused_checkpoints = _awaitable(JobStore.remove_unused_checkpoints)
 
 
 class AsyncLeases(AsyncFacade[Leases]):
     """`Leases`, to be awaited."""
 
-    take = _awaitable(Leases.take)
+    acquire = _awaitable(Leases.acquire)
     release = _awaitable(Leases.release)
     is_held = _awaitable(Leases.is_held)
 
@@ -84,7 +84,7 @@ class AsyncProbeScoreStore(AsyncFacade[ProbeScoreStore]):
 class AsyncProfileStore(AsyncFacade[ProfileStore]):
     """`ProfileStore`, to be awaited."""
 
-    all = _awaitable(ProfileStore.all)
+    read_all = _awaitable(ProfileStore.read_all)
     put = _awaitable(ProfileStore.put)
     drop = _awaitable(ProfileStore.drop)
 
@@ -95,30 +95,30 @@ class AsyncRegistry(AsyncFacade[Registry]):
     def __init__(self, blocking: Registry) -> None:
         super().__init__(blocking)
         self.journal = AsyncJournal(blocking.journal)
-        self.jobs = AsyncJobs(blocking.jobs)
+        self.jobs = AsyncJobStore(blocking.jobs)
         self.leases = AsyncLeases(blocking.leases)
         self.scores = AsyncProbeScoreStore(blocking.scores)
-        self.sketches = AsyncProfileStore(blocking.sketches)
+        self.profiles = AsyncProfileStore(blocking.profiles)
 
     close = _awaitable(Registry.close)
-    require_free = _awaitable(Registry.require_free)
-    create = _awaitable(Registry.create)
-    commit = _awaitable(Registry.commit)
+    require_name_free = _awaitable(Registry.require_name_free)
+    create_adapter = _awaitable(Registry.create_adapter)
+    commit_version = _awaitable(Registry.commit_version)
     store_unserved = _awaitable(Registry.store_unserved)
     mark_applied = _awaitable(Registry.mark_applied)
     rollback = _awaitable(Registry.rollback)
-    head_moves = _awaitable(Registry.head_moves)
-    get = _awaitable(Registry.get)
-    adapters = _awaitable(Registry.adapters)
-    delete = _awaitable(Registry.delete)
-    version = _awaitable(Registry.version)
-    versions = _awaitable(Registry.versions)
-    lineage = _awaitable(Registry.lineage)
-    unfinished = _awaitable(Registry.unfinished)
-    files = _awaitable(Registry.files)
+    list_head_moves = _awaitable(Registry.list_head_moves)
+    get_adapter = _awaitable(Registry.get_adapter)
+    list_adapters = _awaitable(Registry.list_adapters)
+    delete_adapter = _awaitable(Registry.delete_adapter)
+    get_version = _awaitable(Registry.get_version)
+    list_versions = _awaitable(Registry.list_versions)
+    list_lineage = _awaitable(Registry.list_lineage)
+    list_unfinished_jobs = _awaitable(Registry.list_unfinished_jobs)
+    load_files = _awaitable(Registry.load_files)
 
     async def run(
         self, function: Callable[Concatenate[Registry, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a function that takes the blocking registry first, such as `lineage.ancestors`."""
+        """Run a function that takes the blocking registry first, such as `lineage.list_ancestors`."""
         return await in_thread(function, self.blocking, *args, **kwargs)

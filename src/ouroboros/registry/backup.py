@@ -1,8 +1,8 @@
-"""A whole store in one file, and back.
+"""Backing up a whole store into one file, and restoring it.
 
 The file is a zip: `records.jsonl` and `logs.jsonl` hold the metadata, `blobs/` the blobs under their
-keys, `ouroboros.json` what to expect. It is read and written through the stores' own primitives, so it
-moves a store from any kind to any other.
+keys, `ouroboros.json` a manifest. Backups go through the primitives of the stores, so a store of any
+kind can be restored as any other.
 """
 
 import hashlib
@@ -41,19 +41,19 @@ class BackupContents:
     format: int = FORMAT
 
 
-def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> BackupContents:
-    """Write everything into a new file, which appears whole or not at all.
+def write_backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> BackupContents:
+    """Write the whole store into a new file, atomically.
 
-    The store may be in use meanwhile. Adapters are read first and weights last, so what the file says
-    was true at the time; `Conflict` if a deletion came in between.
+    The store may be in use meanwhile. Adapters are read first and weights last, so that the backup is
+    consistent. Raises `Conflict` if something was deleted in between.
     """
     if file.exists():
         raise AlreadyExists(f"{file} exists already.", hint="Choose a new name for the backup.")
-    with _whole(file) as partial, zipfile.ZipFile(partial, "w") as zipped:
-        rows = read_rows(metadata)
+    with _write_atomically(file) as partial, zipfile.ZipFile(partial, "w") as zipped:
+        rows = read_all_records(metadata)
         logs = [read_log(metadata, name) for name in metadata.logs()]
         stored = _copy_blobs(blobs, zipped)
-        _require_whole(rows, stored)
+        _require_complete(rows, stored)
         contents = BackupContents(
             blobs=len(stored),
             records=len(rows),
@@ -65,45 +65,45 @@ def backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> BackupConte
     return contents
 
 
-def restore(file: Path, metadata: MetadataStore, blobs: BlobStore) -> BackupContents:
-    """Fill an empty store from a backup: blobs, logs, records, and the adapters' pointers last."""
+def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> BackupContents:
+    """Fill an empty store from a backup: blobs, logs, records, and the heads last."""
     if metadata.collections() or metadata.logs() or next(iter(blobs.list()), None) is not None:
         raise AlreadyExists(
             "The store to restore into is not empty.", hint="Restore into a new --store."
         )
-    with _opened(file) as zipped:
+    with _open_backup(file) as zipped:
         if (damaged := zipped.testzip()) is not None:
-            raise _broken(file, f"{damaged} is damaged")
+            raise _invalid_backup(file, f"{damaged} is damaged")
         contents = _read_manifest(zipped)
         rows = _read_lines(zipped, _RECORDS, contents.records_digest)
         logs = _read_lines(zipped, _LOGS, contents.logs_digest)
         names = sorted(name for name in zipped.namelist() if name.startswith(_BLOBS))
         if (len(names), len(rows), len(logs)) != (contents.blobs, contents.records, contents.logs):
-            raise _broken(file, "something is missing")
+            raise _invalid_backup(file, "something is missing")
         for name in names:
             blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
     for name, last, kept in logs:
-        refill(metadata, name, last, dict(kept))
+        restore_log(metadata, name, last, dict(kept))
     for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):
         metadata.put(collection, key, value, expected=0)
     return contents
 
 
-def read_rows(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
-    """Every record worth keeping, as collection, key and value; adapters come first."""
+def read_all_records(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
+    """Read every record but the transient ones, as collection, key and value; adapters come first."""
     kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})
     return [(c, r.key, r.value) for c in kept for r in read_records(metadata, c)]
 
 
 def read_log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
-    """A log's name, its last number ever given out, and its entries by number."""
+    """Return a log's name, the last number it has assigned, and its entries with their numbers."""
     last = metadata.last(name)
     kept = [(e.seq, e.value) for e in read_entries(metadata, name) if e.seq <= last]
     return name, last, kept
 
 
-def refill(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
-    """Append entries under their old numbers; places that were erased are filled and erased again."""
+def restore_log(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
+    """Append entries under their old numbers; erased numbers are filled and erased again."""
     for seq in range(metadata.last(name) + 1, last + 1):
         metadata.append(name, kept.get(seq, {}))
         if seq not in kept:
@@ -116,12 +116,12 @@ def _copy_blobs(blobs: BlobStore, zipped: zipfile.ZipFile) -> set[str]:
         try:
             zipped.writestr(_BLOBS + key, blobs.get(key))
         except NotFound:
-            continue  # collected since it was listed; `_require_whole` knows whether it matters
+            continue  # removed since it was listed; `_require_complete` checks whether it matters
         stored.add(key)
     return stored
 
 
-def _require_whole(rows: Iterable[tuple[str, str, Any]], stored: set[str]) -> None:
+def _require_complete(rows: Iterable[tuple[str, str, Any]], stored: set[str]) -> None:
     digests = {key: value["digest"] for collection, key, value in rows if collection == VERSIONS}
     heads = [f"{key}@{value['head']:09d}" for c, key, value in rows if c == ADAPTERS and "head" in value]
     folders = {key.split("/")[1] for key in stored if key.startswith("adapters/")}
@@ -138,7 +138,7 @@ def _write_lines(zipped: zipfile.ZipFile, name: str, lines: Iterable[Any]) -> st
 def _read_lines(zipped: zipfile.ZipFile, name: str, digest: str) -> list[Any]:
     text = zipped.read(name)
     if hashlib.sha256(text).hexdigest() != digest:
-        raise _broken(Path(str(zipped.filename)), f"{name} is damaged")
+        raise _invalid_backup(Path(str(zipped.filename)), f"{name} is damaged")
     return [json.loads(line) for line in text.decode().split("\n")[:-1]]
 
 
@@ -153,12 +153,12 @@ def _read_manifest(zipped: zipfile.ZipFile) -> BackupContents:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+def _open_backup(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(file) as zipped:
             yield zipped
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise _broken(file, str(error)) from error
+        raise _invalid_backup(file, str(error)) from error
     except OSError as error:
         raise InvalidFile(
             f"{file} cannot be read: {error.strerror}.", hint="Name a file that backup wrote."
@@ -166,8 +166,8 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A name to write under; the file gets its own once it is complete and synced."""
+def _write_atomically(file: Path) -> Iterator[Path]:
+    """Yield a temporary name to write to; it is renamed to `file` once it is complete and synced."""
     partial = file.with_name(file.name + ".partial")
     try:
         partial.touch(mode=0o600)  # it has users' texts
@@ -181,5 +181,5 @@ def _whole(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _broken(file: Path, how: str) -> InvalidFile:
-    return InvalidFile(f"{file} is no whole backup: {how}.", hint="Use another copy of it.")
+def _invalid_backup(file: Path, how: str) -> InvalidFile:
+    return InvalidFile(f"{file} is not a complete backup: {how}.", hint="Use another copy of it.")

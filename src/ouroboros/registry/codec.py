@@ -1,4 +1,4 @@
-"""Frozen values to JSON and back: exact types, unknown keys refused at every depth."""
+"""Encoding frozen dataclasses as JSON and back: exact types, unknown keys refused."""
 
 from functools import cache
 from types import GenericAlias
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> Json:
-    """A frozen dataclass as JSON."""
+    """Encode a frozen dataclass as JSON."""
     return _adapter(type(value)).dump_python([value], mode="json")[0]
 
 
 def decode(kind: type[T], data: Json, what: str) -> T:
-    """JSON as a frozen dataclass; `StoreError` when it was not written by this program."""
+    """Decode JSON as a frozen dataclass; raises `StoreError` if it does not match the class."""
     try:
         return _adapter(kind).validate_json(to_json([data]))[0]
     except ValidationError as error:
@@ -33,6 +33,6 @@ def decode(kind: type[T], data: Json, what: str) -> T:
 
 @cache
 def _adapter(kind: type) -> TypeAdapter[Any]:
-    """Of a list, because pydantic takes no config for a dataclass itself."""
+    """Return an adapter for a list of `kind`, as pydantic takes no config for a dataclass itself."""
     listed: Any = GenericAlias(list, (kind,))
     return TypeAdapter(listed, config=ConfigDict(extra="forbid", strict=True))

@@ -1,4 +1,4 @@
-"""The releases of what makes versions: whoever compares two of them may need to know."""
+"""The installed releases of the software that makes versions, recorded with each of them."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +9,7 @@ _PACKAGES = ("ouroboros-learning", "torch", "transformers", "tokenizers")
 
 @cache
 def installed_software() -> tuple[tuple[str, str], ...]:
-    """Names and releases of this process's Python and of the packages that touch weights."""
+    """Return the releases of Python and of the packages that compute weights, by name."""
     return (("python", python_version()), *filter(None, map(_release, _PACKAGES)))
 
 

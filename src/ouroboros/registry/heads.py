@@ -1,4 +1,4 @@
-"""Which version of each adapter is served, without reading the adapters' whole records."""
+"""Reading all heads quickly, without decoding whole adapter records."""
 
 import json
 
@@ -10,9 +10,9 @@ from ouroboros.registry.registry import ADAPTERS
 from ouroboros.stores.metadata.base import Json, MetadataStore
 
 
-def heads(metadata: MetadataStore, base: Fingerprint) -> dict[AdapterId, int]:
-    """The head's number of every adapter that was made for `base`."""
-    fits = _Fits(base)
+def read_heads(metadata: MetadataStore, base: Fingerprint) -> dict[AdapterId, int]:
+    """Return the head of every adapter that was made for `base`."""
+    fits = _FingerprintMatcher(base)
     return {
         AdapterId(record.key): record.value["head"]
         for record in read_records(metadata, ADAPTERS)
@@ -20,8 +20,8 @@ def heads(metadata: MetadataStore, base: Fingerprint) -> dict[AdapterId, int]:
     }
 
 
-class _Fits:
-    """Whether a stored fingerprint is this base's; there are few, and each is read once."""
+class _FingerprintMatcher:
+    """Compares stored fingerprints with that of a base; decodes each distinct one once."""
 
     def __init__(self, base: Fingerprint) -> None:
         self._base = base

@@ -1,6 +1,6 @@
-"""Jobs: trainings under way, so that a crash costs the steps since the last checkpoint and no more.
+"""Jobs: trainings in progress, so that a crash loses only the steps since the last checkpoint.
 
-A record and a blob for each; both are gone once the version is there, which is then the record of it.
+A job is a record and a checkpoint blob; both are removed once the version is stored.
 """
 
 from collections.abc import Callable
@@ -20,34 +20,34 @@ JOBS = "jobs"
 _FOLDER = "checkpoints/"
 
 
-class Jobs:
-    """Methods block."""
+class JobStore:
+    """The jobs of a store, and their checkpoints. Methods block."""
 
     def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
         self._metadata = metadata
         self._blobs = blobs
 
-    def open(self, job: Job) -> Job:
-        """Write a new job down."""
+    def add(self, job: Job) -> Job:
+        """Store a new job."""
         self._metadata.put(JOBS, job.id, encode(job), expected=0)
         return job
 
     def get(self, id: str) -> Job:
         record = self._metadata.get(JOBS, id)
         if record is None:
-            raise NotFound(f"There is no job {id!r}.", hint="See those there are with: ouroboros jobs")
+            raise NotFound(f"There is no job {id!r}.", hint="List them with: ouroboros jobs")
         return decode(Job, record.value, f"job {id!r}")
 
-    def all(self, adapter: AdapterId | None = None) -> list[Job]:
-        """Jobs that are not done, of one adapter or all."""
+    def read_all(self, adapter: AdapterId | None = None) -> list[Job]:
+        """Return the unfinished jobs, of one adapter or of all."""
         prefix = f"{adapter}#" if adapter else ""
-        found = [
+        jobs = [
             decode(Job, r.value, f"job {r.key!r}") for r in read_records(self._metadata, JOBS, prefix)
         ]
-        return [job for job in found if adapter in (None, job.adapter)]
+        return [job for job in jobs if adapter in (None, job.adapter)]
 
-    def change(self, id: str, change: Callable[[Job], Job]) -> Job:
-        """Write what `change` makes of a job."""
+    def update(self, id: str, change: Callable[[Job], Job]) -> Job:
+        """Replace a job by `change(job)`, and retry if another writer was faster."""
         while True:
             record = self._metadata.get(JOBS, id)
             if record is None:
@@ -57,43 +57,43 @@ class Jobs:
                 self._metadata.put(JOBS, id, encode(changed), expected=record.revision)
                 return changed
 
-    def save(self, id: str, state: bytes, step: int, steps: int) -> None:
-        """Keep a checkpoint instead of the last one."""
+    def save_checkpoint(self, id: str, state: bytes, step: int, steps: int) -> None:
+        """Store a checkpoint, and delete the one before it."""
         key = f"{_FOLDER}{sha256(state).hexdigest()}"
         before = self.get(id).checkpoint
         self._blobs.put(key, state)
-        self.change(id, lambda job: replace(job, checkpoint=key, step=step, steps=steps))
-        self._drop(before)
+        self.update(id, lambda job: replace(job, checkpoint=key, step=step, steps=steps))
+        self._delete_unless_used(before)
 
-    def state(self, job: Job) -> bytes:
-        """A job's last checkpoint; empty if there is none."""
+    def load_checkpoint(self, job: Job) -> bytes:
+        """Return a job's last checkpoint; empty if there is none."""
         try:
             return self._blobs.get(job.checkpoint) if job.checkpoint else b""
         except NotFound:
             return b""
 
     def restart(self, id: str) -> None:
-        """Let a job begin anew when it runs next."""
+        """Drop a job's checkpoint, so that its next run starts from the first step."""
         before = self.get(id).checkpoint
-        self.change(id, lambda job: replace(job, checkpoint=None, parent=None, step=0))
-        self._drop(before)
+        self.update(id, lambda job: replace(job, checkpoint=None, parent=None, step=0))
+        self._delete_unless_used(before)
 
-    def close(self, id: str) -> None:
+    def remove(self, id: str) -> None:
         """Remove a job and its checkpoint."""
         record = self._metadata.get(JOBS, id)
         if record is not None:
             with suppress(Conflict):
                 self._metadata.delete(JOBS, id, expected=record.revision)
-            self._drop(decode(Job, record.value, f"job {id!r}").checkpoint)
+            self._delete_unless_used(decode(Job, record.value, f"job {id!r}").checkpoint)
 
-    def collect(self) -> list[str]:
-        """Remove checkpoints that no job refers to: their program died between two writes."""
-        used = {job.checkpoint for job in self.all()}
+    def remove_unused_checkpoints(self) -> list[str]:
+        """Remove checkpoints that no job refers to, which a crash between two writes can leave."""
+        used = {job.checkpoint for job in self.read_all()}
         unused = [key for key in self._blobs.list(_FOLDER) if key not in used]
         for key in unused:
             self._blobs.delete(key)
         return unused
 
-    def _drop(self, key: str | None) -> None:
-        if key is not None and key not in {job.checkpoint for job in self.all()}:
+    def _delete_unless_used(self, key: str | None) -> None:
+        if key is not None and key not in {job.checkpoint for job in self.read_all()}:
             self._blobs.delete(key)

@@ -1,4 +1,4 @@
-"""The journal: what was given to each adapter, durable before it is acknowledged."""
+"""The journal: the ordered record of examples and feedback, durable before it is acknowledged."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Journal:
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
 
-    def examples(self, adapter: AdapterId, examples: Sequence[TrainingExample]) -> int:
+    def append_examples(self, adapter: AdapterId, examples: Sequence[TrainingExample]) -> int:
         """Record examples; returns their sequence number once they are durable."""
         return self.append(adapter, ExamplesGiven(tuple(examples), datetime.now(UTC)))
 
@@ -42,17 +42,17 @@ class Journal:
             for e in self._metadata.read(_log(adapter), after=after, limit=limit)
         ]
 
-    def all(self, adapter: AdapterId) -> Iterator[JournalEntry]:
+    def read_all(self, adapter: AdapterId) -> Iterator[JournalEntry]:
         """Every event, in order."""
         for e in read_entries(self._metadata, _log(adapter)):
             yield JournalEntry(e.seq, _decode(e.value, f"event {e.seq} of {adapter}"))
 
-    def end(self, adapter: AdapterId) -> int:
-        """The last event's sequence number, erased or not; 0 if there never was one."""
+    def last_seq(self, adapter: AdapterId) -> int:
+        """Return the last event's sequence number, erased or not; 0 if there never was an event."""
         return self._metadata.last(_log(adapter))
 
     def erase(self, adapter: AdapterId, first: int, last: int) -> None:
-        """Remove events for good; what refers to their numbers keeps its meaning."""
+        """Erase events `first` to `last`; the other events keep their numbers."""
         self._metadata.erase(_log(adapter), first, last)
 
 

@@ -1,7 +1,7 @@
-"""One writer per adapter, across processes: a lease that its holder renews, and that ends with it.
+"""Leases: one writer per adapter across processes. The holder renews its lease; its death ends it.
 
-A lease is a courtesy: it keeps two programs from training the same adapter at once, one of them for
-nothing. What is right does not hang on it; heads move by compare-and-set.
+A lease is advisory: it keeps two programs from training the same adapter at once, one of them in vain.
+Correctness does not depend on it, since heads move by compare-and-set.
 """
 
 import os
@@ -18,13 +18,13 @@ from ouroboros.registry.codec import decode, encode
 from ouroboros.stores.metadata.base import MetadataStore
 
 LEASES = "leases"
-LASTS = timedelta(seconds=30)
-"""Without being renewed. On the holder's own machine its death is seen at once."""
+DURATION = timedelta(seconds=30)
+"""How long a lease lasts without renewal. On the holder's machine its death is noticed at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who writes to an adapter, and until when. `place` is a machine, `process` a number there."""
+    """Who writes to an adapter, and until when: process number `process` on the machine `place`."""
 
     token: str
     place: str
@@ -33,10 +33,10 @@ class Lease:
     until: datetime
 
     @property
-    def over(self) -> bool:
+    def expired(self) -> bool:
         if self.until <= datetime.now(UTC):
             return True
-        return self.place == _place() and _started(self.process) != self.started
+        return self.place == _this_machine() and _start_time(self.process) != self.started
 
 
 class Leases:
@@ -46,22 +46,22 @@ class Leases:
         self._metadata = metadata
         self._token = uuid.uuid4().hex
 
-    def take(self, adapter: AdapterId) -> bool:
-        """Take the lease, or renew it; False while another has it."""
+    def acquire(self, adapter: AdapterId) -> bool:
+        """Acquire or renew the lease; returns False while another holder has it."""
         record = self._metadata.get(LEASES, adapter.name)
         if record is not None:
             lease = decode(Lease, record.value, f"the lease of {adapter}")
-            if lease.token != self._token and not lease.over:
+            if lease.token != self._token and not lease.expired:
                 return False
         try:
             revision = record.revision if record else 0
-            self._metadata.put(LEASES, adapter.name, encode(self._lease()), expected=revision)
+            self._metadata.put(LEASES, adapter.name, encode(self._new_lease()), expected=revision)
         except Conflict:
             return False
         return True
 
     def release(self, adapter: AdapterId) -> None:
-        """Let the lease go, if it is still ours."""
+        """Release the lease if this holder still has it."""
         record = self._metadata.get(LEASES, adapter.name)
         if record is not None and record.value["token"] == self._token:
             with suppress(Conflict):
@@ -70,16 +70,16 @@ class Leases:
     def is_held(self, adapter: AdapterId) -> bool:
         """Whether anybody is writing to the adapter."""
         record = self._metadata.get(LEASES, adapter.name)
-        return record is not None and not decode(Lease, record.value, f"the lease of {adapter}").over
+        return record is not None and not decode(Lease, record.value, f"the lease of {adapter}").expired
 
-    def _lease(self) -> Lease:
+    def _new_lease(self) -> Lease:
         process = os.getpid()
-        until = datetime.now(UTC) + LASTS
-        return Lease(self._token, _place(), process, _started(process), until)
+        until = datetime.now(UTC) + DURATION
+        return Lease(self._token, _this_machine(), process, _start_time(process), until)
 
 
-def _place() -> str:
-    """This machine, and the space in which its process numbers mean something."""
+def _this_machine() -> str:
+    """Identify this machine and its namespace of process numbers."""
     try:
         space = str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:
@@ -87,17 +87,17 @@ def _place() -> str:
     return f"{platform.node()}/{space}"
 
 
-def _started(process: int) -> str:
-    """When a process of this machine was started; empty if there is none. Numbers are used again."""
+def _start_time(process: int) -> str:
+    """Return when a process was started, as numbers are reused; empty if there is no such process."""
     try:
         words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "" if Path("/proc/self/stat").exists() else _answers(process)
+        return "" if Path("/proc/self/stat").exists() else _is_alive(process)
     return "" if words[0] in "ZX" else words[19]
 
 
-def _answers(process: int) -> str:
-    """Where there is no /proc: whether there is such a process."""
+def _is_alive(process: int) -> str:
+    """Without /proc: return "there" if there is such a process, else an empty string."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The family of versions: what each was made from, and which events it learned."""
+"""The ancestry of versions, and the events that each of them learned."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -10,23 +10,23 @@ from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.registry import Registry
 
 
-def ancestors(registry: Registry, ref: VersionRef) -> list[Version]:
-    """A version and everything it came from, through merges too; each once, parents before children.
+def list_ancestors(registry: Registry, ref: VersionRef) -> list[Version]:
+    """Return a version and all its ancestors, through merges too, parents before children.
 
-    What has been deleted since is left out.
+    Versions that have been deleted are left out.
     """
     found: dict[VersionRef, Version] = {}
-    waiting = [registry.version(ref)]
+    waiting = [registry.get_version(ref)]
     while waiting:
         version = waiting.pop()
         if version.ref not in found:
             found[version.ref] = version
-            waiting += _present(registry, version.parents)
-    return in_order(found.values())
+            waiting += _existing_versions(registry, version.parents)
+    return sort_by_ancestry(found.values())
 
 
-def in_order(versions: Iterable[Version]) -> list[Version]:
-    """Parents before children, older ones first."""
+def sort_by_ancestry(versions: Iterable[Version]) -> list[Version]:
+    """Sort versions topologically: parents before children, and older ones first."""
     rest = sorted(versions, key=lambda v: (v.created_at, v.adapter, v.number))
     known = {v.ref for v in rest}
     done: dict[VersionRef, Version] = {}
@@ -37,8 +37,8 @@ def in_order(versions: Iterable[Version]) -> list[Version]:
     return list(done.values())
 
 
-def learned(registry: Registry, version: Version) -> list[JournalEntry]:
-    """The events that made this version from its parent, as far as they have not been erased."""
+def read_learned_events(registry: Registry, version: Version) -> list[JournalEntry]:
+    """Return the events that this version learned, without those that have been erased."""
     numbers = version.learned
     if not numbers:
         return []
@@ -47,15 +47,15 @@ def learned(registry: Registry, version: Version) -> list[JournalEntry]:
     return [entry for entry in found if entry.seq in numbers]
 
 
-def events_between(line: Sequence[Version], other: Sequence[Version]) -> tuple[int, ...]:
-    """Numbers of the events that versions of `line` learned and those of `other` did not."""
+def list_new_events(line: Sequence[Version], other: Sequence[Version]) -> tuple[int, ...]:
+    """Return the numbers of the events that `line` learned and `other` did not."""
     shared = {v.ref for v in other}
     return tuple(sorted({n for v in line if v.ref not in shared for n in v.learned}))
 
 
-def _present(registry: Registry, refs: Sequence[VersionRef]) -> list[Version]:
+def _existing_versions(registry: Registry, refs: Sequence[VersionRef]) -> list[Version]:
     found = []
     for ref in refs:
         with suppress(NotFound):
-            found.append(registry.version(ref))
+            found.append(registry.get_version(ref))
     return found

@@ -1,7 +1,7 @@
-"""Copying a whole store into another of any kind, so that it can be broken off and go on.
+"""Copying a whole store into another of any kind; an interrupted copy can be resumed.
 
-Nothing remembers how far it got: what the target holds already must equal the source, is left as it is,
-and the rest is written. The order is that of every write: weights, logs, records, and pointers last.
+There is no record of progress: what the target holds must equal the source and stays, and the rest is
+written. The order is that of every write: weights, logs, records, and the heads last.
 """
 
 import hashlib
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, StoreError
-from ouroboros.registry.backup import read_log, read_rows, refill
+from ouroboros.registry.backup import read_all_records, read_log, restore_log
 from ouroboros.registry.registry import ADAPTERS
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 
-Rows = dict[tuple[str, str], Any]
-Logs = dict[str, tuple[int, dict[int, Any]]]
+RecordsByKey = dict[tuple[str, str], Any]
+LogsByName = dict[str, tuple[int, dict[int, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
+class Store:
     """One store: its metadata and its blobs."""
 
     metadata: MetadataStore
@@ -31,21 +31,21 @@ class Stores:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """What the target holds now, each piece compared with the source."""
+class MigrationReport:
+    """How much the target holds, all of it compared with the source."""
 
     blobs: int
     records: int
     logs: int
 
 
-def migrate(source: Stores, target: Stores) -> Copied:
+def migrate_store(source: Store, target: Store) -> MigrationReport:
     """Copy everything; nobody should write to either store meanwhile.
 
-    Raises `AlreadyExists`, with nothing changed, if the target holds what the source does not, and
-    `Conflict` if the two differ afterwards, which is to say that somebody wrote.
+    Raises `AlreadyExists`, before any change, if the target holds something that the source does not,
+    and `Conflict` if the two differ afterwards because somebody wrote to one of them.
     """
-    rows, logs = _rows(source.metadata), _logs(source.metadata)
+    rows, logs = _read_records(source.metadata), _read_logs(source.metadata)
     _require_part_of(rows, logs, target.metadata)
     keys = list(source.blobs.list())
     for key in keys:
@@ -56,16 +56,16 @@ def migrate(source: Stores, target: Stores) -> Copied:
         if target.metadata.get(collection, key) is None:
             target.metadata.put(collection, key, value, expected=0)
     both = (source.metadata, target.metadata)
-    if _rows(both[0]) != _rows(both[1]) or _logs(both[0]) != _logs(both[1]):
+    if _read_records(both[0]) != _read_records(both[1]) or _read_logs(both[0]) != _read_logs(both[1]):
         raise Conflict(
             "The two stores differ after the copy: somebody wrote to one of them.",
             hint="Stop what uses them, and migrate again into an empty store.",
         )
-    return Copied(blobs=len(keys), records=len(rows), logs=len(logs))
+    return MigrationReport(blobs=len(keys), records=len(rows), logs=len(logs))
 
 
 def _copy_blob(source: BlobStore, target: BlobStore, key: str) -> None:
-    """Put unless it is there, and read back what is there now."""
+    """Write a blob unless the target has it, and compare what the target has with the source."""
     data = source.get(key)
     target.put(key, data)
     if hashlib.sha256(target.get(key)).digest() != hashlib.sha256(data).digest():
@@ -76,15 +76,17 @@ def _copy_blob(source: BlobStore, target: BlobStore, key: str) -> None:
 
 
 def _copy_log(target: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
-    refill(target, name, last, kept)
-    for seq in _entries(target, name).keys() - kept.keys():
-        target.erase(name, seq, seq)  # a filler that an interrupted copy left
+    restore_log(target, name, last, kept)
+    for seq in _read_entries(target, name).keys() - kept.keys():
+        target.erase(name, seq, seq)  # a placeholder of an interrupted copy
 
 
-def _require_part_of(rows: Rows, logs: Logs, target: MetadataStore) -> None:
+def _require_part_of(rows: RecordsByKey, logs: LogsByName, target: MetadataStore) -> None:
     """Refuse a target that holds anything but a part of the source."""
-    strange = [key for key, value in _rows(target).items() if key not in rows or rows[key] != value]
-    for name, (last, found) in _logs(target).items():
+    strange = [
+        key for key, value in _read_records(target).items() if key not in rows or rows[key] != value
+    ]
+    for name, (last, found) in _read_logs(target).items():
         source_last, kept = logs.get(name, (0, {}))
         fillers_apart = {seq: value for seq, value in found.items() if seq in kept or value}
         if last > source_last or any(kept.get(seq) != v for seq, v in fillers_apart.items()):
@@ -92,18 +94,18 @@ def _require_part_of(rows: Rows, logs: Logs, target: MetadataStore) -> None:
     if strange:
         raise AlreadyExists(
             "The target holds something that the source does not.",
-            hint="Migrate into an empty store, or go on with one that was left half copied.",
+            hint="Migrate into an empty store, or resume into a partial copy of this one.",
         )
 
 
-def _rows(metadata: MetadataStore) -> Rows:
-    return {(collection, key): value for collection, key, value in read_rows(metadata)}
+def _read_records(metadata: MetadataStore) -> RecordsByKey:
+    return {(collection, key): value for collection, key, value in read_all_records(metadata)}
 
 
-def _logs(metadata: MetadataStore) -> Logs:
+def _read_logs(metadata: MetadataStore) -> LogsByName:
     read = (read_log(metadata, name) for name in metadata.logs())
     return {name: (last, dict(kept)) for name, last, kept in read}
 
 
-def _entries(metadata: MetadataStore, name: str) -> dict[int, Any]:
+def _read_entries(metadata: MetadataStore, name: str) -> dict[int, Any]:
     return dict(read_log(metadata, name)[2])

@@ -1,4 +1,4 @@
-"""Portraits of adapters, kept so that a search need not draw them anew."""
+"""Stored profiles of adapters, so that routing need not embed their examples again."""
 
 from contextlib import suppress
 
@@ -10,37 +10,37 @@ from ouroboros.registry.paging import read_records
 from ouroboros.stores.metadata.base import MetadataStore
 from ouroboros.stores.vectors.base import VectorStore
 
-SKETCHES = "sketches"
+PROFILES = "sketches"
 
 
 class ProfileStore:
-    """One record per adapter, drawn from its examples: a cache, and gone when they are forgotten.
+    """One record per adapter, computed from its examples: a cache, dropped when they are erased.
 
-    `vectors` is where they are kept besides, or instead, if the store searches them by itself.
+    `vectors` is a vector search that holds the profiles as well or instead, if the store has one.
     """
 
     def __init__(self, metadata: MetadataStore, vectors: VectorStore | None = None) -> None:
         self._metadata = metadata
         self._vectors = vectors
 
-    def all(self) -> dict[AdapterId, AdapterProfile]:
+    def read_all(self) -> dict[AdapterId, AdapterProfile]:
         return {
-            AdapterId(r.key): decode(AdapterProfile, r.value, f"the sketch of {r.key}")
-            for r in read_records(self._metadata, SKETCHES)
+            AdapterId(r.key): decode(AdapterProfile, r.value, f"the profile of {r.key}")
+            for r in read_records(self._metadata, PROFILES)
         }
 
-    def put(self, adapter: AdapterId, sketch: AdapterProfile) -> None:
-        """Keep this instead of what was kept before."""
-        record = self._metadata.get(SKETCHES, adapter.name)
+    def put(self, adapter: AdapterId, profile: AdapterProfile) -> None:
+        """Replace the adapter's profile."""
+        record = self._metadata.get(PROFILES, adapter.name)
         with suppress(Conflict):
             revision = record.revision if record else 0
-            self._metadata.put(SKETCHES, adapter.name, encode(sketch), expected=revision)
+            self._metadata.put(PROFILES, adapter.name, encode(profile), expected=revision)
 
     def drop(self, adapter: AdapterId) -> None:
-        """Call when an adapter goes, or anything that it learned is forgotten."""
+        """Remove the profile: call when the adapter is deleted or any of its examples erased."""
         if self._vectors is not None:
             self._vectors.drop(adapter.name)
-        record = self._metadata.get(SKETCHES, adapter.name)
+        record = self._metadata.get(PROFILES, adapter.name)
         if record is not None:
             with suppress(Conflict):
-                self._metadata.delete(SKETCHES, adapter.name, expected=record.revision)
+                self._metadata.delete(PROFILES, adapter.name, expected=record.revision)

@@ -1,8 +1,14 @@
-"""The registry: adapters, their versions, and the order in which they become visible.
+"""The registry: the durable record of adapters and their versions.
 
-A write goes blob, version row, pointer. A crash in between leaves a blob or a row that nothing points
-to, never a pointer to something missing. A pointer moves by compare-and-set only, and is never removed:
-a deleted adapter leaves a mark in its place, so that a name's revisions and numbers only grow.
+The order of writes makes it safe against crashes:
+
+1. the weights, as blobs addressed by their digest;
+2. the version's row, under a number that is never used again;
+3. the head: the adapter's record, which names the version being served.
+
+A crash between two steps leaves a blob or a row that nothing refers to (`fsck` removes it), never a head
+whose version is missing. Heads move by compare-and-set only. An adapter's record is never removed: a
+deleted adapter leaves a tombstone, so that the revisions and version numbers of a name only grow.
 """
 
 from contextlib import suppress
@@ -21,13 +27,13 @@ from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.environment import installed_software
-from ouroboros.registry.jobs import Jobs
+from ouroboros.registry.jobs import JobStore
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
-from ouroboros.registry.paging import PAGE, read_entries, read_records
+from ouroboros.registry.paging import PAGE_SIZE, read_entries, read_records
 from ouroboros.registry.profiles import ProfileStore
 from ouroboros.registry.scores import ProbeScoreStore
-from ouroboros.registry.version_draft import AppliedFeedback, VersionMetadata, draft
+from ouroboros.registry.version_draft import AppliedFeedback, VersionMetadata, draft_version
 from ouroboros.registry.version_rows import VersionRows
 from ouroboros.registry.weight_store import WeightStore
 from ouroboros.stores.blobs.base import BlobStore
@@ -38,11 +44,11 @@ ADAPTERS = "adapters"
 
 
 class Registry:
-    """What is known about adapters, in a metadata store, and their weights, in a blob store.
+    """Adapters and versions in a metadata store, with their weights in a blob store.
 
-    `cached` is the same blob store by a way that may answer from a copy: versions are read through it.
-    `vectors` is where the metadata store searches vectors, if it does: portraits are kept there then.
-    Methods block. They raise `NotFound`, `AlreadyExists`, `Conflict` and `StoreError`.
+    `cached` is the same blob store behind a cache; versions are read through it. `vectors` is the vector
+    search of the metadata store, if it has one; adapter profiles are stored there then.
+    Methods block (see `AsyncRegistry`) and raise `NotFound`, `AlreadyExists`, `Conflict`, `StoreError`.
     """
 
     def __init__(
@@ -55,16 +61,16 @@ class Registry:
         self._metadata = metadata
         self._blobs = blobs
         self.stores = (metadata, blobs)
-        self.originals = WeightStore(metadata, blobs)
+        self.original_weights = WeightStore(metadata, blobs)
         self.weights = WeightStore(metadata, cached or blobs)
-        self.rows = VersionRows(metadata)
+        self.version_rows = VersionRows(metadata)
         self.journal = Journal(metadata)
-        self.jobs = Jobs(metadata, blobs)
+        self.jobs = JobStore(metadata, blobs)
         self.leases = Leases(metadata)
         self.scores = ProbeScoreStore(metadata)
         self.vectors = vectors
-        self.sketches = ProfileStore(metadata, vectors)
-        self.changes = 0
+        self.profiles = ProfileStore(metadata, vectors)
+        self.change_count = 0
 
     def close(self) -> None:
         self._metadata.close()
@@ -72,11 +78,11 @@ class Registry:
         if self.vectors is not None:
             self.vectors.close()
 
-    def require_free(self, adapter: AdapterId) -> None:
+    def require_name_free(self, adapter: AdapterId) -> None:
         """Raise `AlreadyExists` if the name is taken."""
-        self._free_place(adapter)
+        self._find_tombstone(adapter)
 
-    def create(
+    def create_adapter(
         self,
         adapter: AdapterId,
         config: AdapterConfig,
@@ -88,15 +94,15 @@ class Registry:
         description: str = "",
         verdict: Verdict | None = None,
     ) -> Adapter:
-        """A new adapter whose first version holds `files`, and why; drawn from `seed`, if any."""
+        """Create an adapter whose first version holds `files`, which were drawn from `seed`, if any."""
         adapter.check()
-        grave = self._free_place(adapter)
-        if grave is not None:
-            self._purge(adapter, grave.value)  # in case the deletion was cut short
+        tombstone = self._find_tombstone(adapter)
+        if tombstone is not None:
+            self._purge(adapter, tombstone.value)  # in case the deletion was cut short
         origin = Origin(config, base.fingerprint, base.name, installed_software(), seed)
-        first = draft(adapter, files, None, cause=cause, merged=merged, verdict=verdict)
-        version = self._store(replace(first, origin=origin), files)
-        journal = self.journal.end(adapter)
+        first = draft_version(adapter, files, None, cause=cause, merged=merged, verdict=verdict)
+        version = self._store_version(replace(first, origin=origin), files)
+        journal = self.journal.last_seq(adapter)
         record = Adapter(
             id=adapter,
             config=config,
@@ -108,36 +114,36 @@ class Registry:
             applied=journal,
             description=description,
         )
-        revision = grave.revision if grave else 0
+        revision = tombstone.revision if tombstone else 0
         try:
-            self._point(adapter, encode(record), revision)
+            self._put_adapter(adapter, encode(record), revision)
         except Conflict:
-            self.rows.withdraw(version)
-            self.require_free(adapter)
+            self.version_rows.withdraw(version)
+            self.require_name_free(adapter)
             raise
         return record
 
-    def commit(
+    def commit_version(
         self,
         adapter: AdapterId,
         files: AdapterFiles,
         *,
         parent: int,
-        **made: Unpack[VersionMetadata],
+        **metadata: Unpack[VersionMetadata],
     ) -> Version:
-        """Store a new version made from `parent` and make it the head, if the head is still `parent`.
+        """Store a new version made from `parent` and make it the head.
 
-        Otherwise `Conflict`, and the new version is withdrawn; its number is not used again. With
-        `taught`, head and applied journal position move in one write. A version whose `verdict` refuses
-        it is stored, and the head stays.
+        Raises `Conflict` if the head is no longer `parent`: the new version is withdrawn, and its number
+        is not used again. With `applied`, the head and the applied journal position move in one write. A
+        version whose `verdict` refuses it is stored, and the head stays.
         """
-        taught = made.get("taught")
-        _expect(self.get(adapter), parent, taught)
-        version = self.store_unserved(adapter, files, parent=parent, **made)
+        applied = metadata.get("applied")
+        _require_unmoved(self.get_adapter(adapter), parent, applied)
+        version = self.store_unserved(adapter, files, parent=parent, **metadata)
         try:
-            self._move(adapter, parent, parent if version.refused else version.number, taught)
+            self._move_head(adapter, parent, parent if version.refused else version.number, applied)
         except (Conflict, NotFound):
-            self.rows.withdraw(version)
+            self.version_rows.withdraw(version)
             raise
         return version
 
@@ -147,85 +153,95 @@ class Registry:
         files: AdapterFiles,
         *,
         parent: int | None,
-        **made: Unpack[VersionMetadata],
+        **metadata: Unpack[VersionMetadata],
     ) -> Version:
-        """Store a new version and serve it not: the first half of `commit`. `rollback` can serve it."""
-        record = self.get(adapter)
+        """Store a new version without serving it: the first half of `commit_version`.
+
+        `rollback` can serve it later.
+        """
+        record = self.get_adapter(adapter)
         origin = Origin(record.config, record.base, record.base_name, installed_software())
-        return self._store(replace(draft(adapter, files, parent, **made), origin=origin), files)
+        return self._store_version(
+            replace(draft_version(adapter, files, parent, **metadata), origin=origin), files
+        )
 
     def mark_applied(self, adapter: AdapterId, *, since: int, to: int) -> None:
-        """Mark journal events after `since`, up to `to`, as applied, though they made no new version.
+        """Mark the journal events after `since`, up to `to`, as applied without a new version.
 
-        `Conflict` if others were applied in the meantime.
+        Raises `Conflict` if another writer has applied events in the meantime.
         """
-        head = self.get(adapter).head
-        self._move(adapter, head, head, AppliedFeedback(since, to))
+        head = self.get_adapter(adapter).head
+        self._move_head(adapter, head, head, AppliedFeedback(since, to))
 
     def rollback(self, ref: VersionRef, *, replay: bool = False, reason: str = "") -> Adapter:
-        """Serve a version again, older or newer than the head; the way back is the same.
+        """Serve another version, older or newer than the head; a second rollback undoes it.
 
-        Feedback learned since then stays in the journal. With `replay` it is pending again, to be
-        learned onto the restored head. The move is recorded before it is made (see `head_moves`).
+        Feedback learned since that version stays in the journal. With `replay` it is pending again, to
+        be learned on top of the restored head. The move is logged before it is made (see
+        `list_head_moves`).
         """
-        version = self.version(ref)
+        version = self.get_version(ref)
         while True:
-            adapter, revision = self._find(ref.adapter)
+            adapter, revision = self._find_adapter(ref.adapter)
             if adapter.head == version.number:
                 return adapter
             moved = replace(adapter, head=version.number)
             if replay:
-                moved = replace(moved, applied=min(adapter.applied, self._learned_by(version, adapter)))
+                moved = replace(
+                    moved, applied=min(adapter.applied, self._last_applied_event(version, adapter))
+                )
             event = HeadMoved(adapter.head, version.number, datetime.now(UTC), replay, reason)
-            seq = self._metadata.append(_moves(ref.adapter), encode(event))
+            seq = self._metadata.append(_moves_log(ref.adapter), encode(event))
             try:
-                self._point(ref.adapter, encode(moved), revision)
+                self._put_adapter(ref.adapter, encode(moved), revision)
             except Conflict:
-                self._metadata.erase(_moves(ref.adapter), seq, seq)
+                self._metadata.erase(_moves_log(ref.adapter), seq, seq)
                 continue
             return moved
 
-    def head_moves(self, adapter: AdapterId) -> list[HeadMoved]:
-        """The rollbacks of an adapter, oldest first.
+    def list_head_moves(self, adapter: AdapterId) -> list[HeadMoved]:
+        """Return the rollbacks of an adapter, oldest first.
 
-        One whose process was killed may be among them and not have happened.
+        If a process was killed during a rollback, its entry is listed although the head did not move.
         """
-        self.get(adapter)
+        self.get_adapter(adapter)
         return [
             decode(HeadMoved, entry.value, f"a rollback of {adapter}")
-            for entry in read_entries(self._metadata, _moves(adapter))
+            for entry in read_entries(self._metadata, _moves_log(adapter))
         ]
 
-    def get(self, adapter: AdapterId) -> Adapter:
-        return self._find(adapter)[0]
+    def get_adapter(self, adapter: AdapterId) -> Adapter:
+        return self._find_adapter(adapter)[0]
 
-    def adapters(self, after: str = "", limit: int | None = None) -> list[Adapter]:
-        """All adapters, by name; or the next `limit` whose names sort behind `after`."""
-        every = read_records(self._metadata, ADAPTERS, after=after, page=min(limit or PAGE, PAGE))
-        there = (record for record in every if not _deleted(record))
+    def list_adapters(self, after: str = "", limit: int | None = None) -> list[Adapter]:
+        """Return the adapters by name; with `limit`, the next ones whose names sort after `after`."""
+        every = read_records(
+            self._metadata, ADAPTERS, after=after, page_size=min(limit or PAGE_SIZE, PAGE_SIZE)
+        )
+        living = (record for record in every if not _is_tombstone(record))
         return [
-            decode(Adapter, record.value, f"adapter {record.key!r}") for record in islice(there, limit)
+            decode(Adapter, record.value, f"adapter {record.key!r}") for record in islice(living, limit)
         ]
 
-    def delete(self, adapter: AdapterId) -> None:
-        """Forget an adapter, its versions and its journal; weights that others share are kept."""
+    def delete_adapter(self, adapter: AdapterId) -> None:
+        """Delete an adapter, its versions and its journal; weights that other versions share stay."""
         while True:
-            _, revision = self._find(adapter)
-            grave = {
+            _, revision = self._find_adapter(adapter)
+            tombstone = {
                 "deleted": True,
-                "versions": self.rows.last(adapter),
-                "events": self.journal.end(adapter),
-                "moves": self._metadata.last(_moves(adapter)),
+                "versions": self.version_rows.last_number(adapter),
+                "events": self.journal.last_seq(adapter),
+                "moves": self._metadata.last(_moves_log(adapter)),
             }
             with suppress(Conflict):
-                self._point(adapter, grave, revision)
-                return self._purge(adapter, grave)
+                self._put_adapter(adapter, tombstone, revision)
+                return self._purge(adapter, tombstone)
 
-    def version(self, ref: VersionRef) -> Version:
-        """One version; without a number, the head."""
-        head = self.get(ref.adapter).head
+    def get_version(self, ref: VersionRef) -> Version:
+        """Return a version; without a number, the head."""
+        head = self.get_adapter(ref.adapter).head
         number = head if ref.number is None else ref.number
-        version = self.rows.get(ref.adapter, number)
+        version = self.version_rows.get(ref.adapter, number)
         if version is None:
             raise NotFound(
                 f"Adapter {ref.adapter.name!r} has no version {number}.",
@@ -233,109 +249,108 @@ class Registry:
             )
         return version
 
-    def versions(self, adapter: AdapterId) -> list[Version]:
-        """Every version of an adapter, oldest first."""
-        self.get(adapter)
-        return self.rows.of(adapter)
+    def list_versions(self, adapter: AdapterId) -> list[Version]:
+        """Return every version of an adapter, oldest first."""
+        self.get_adapter(adapter)
+        return self.version_rows.read_all(adapter)
 
-    def lineage(self, ref: VersionRef, limit: int | None = None) -> list[Version]:
-        """A version and what it was made from, parent by parent, back to the first or up to `limit`."""
-        line = [self.version(ref)]
+    def list_lineage(self, ref: VersionRef, limit: int | None = None) -> list[Version]:
+        """Return a version and its chain of parents, newest first; at most `limit` versions."""
+        line = [self.get_version(ref)]
         while (parent := line[-1].parent) is not None and len(line) != limit:
-            line.append(self.version(VersionRef(ref.adapter, parent)))
+            line.append(self.get_version(VersionRef(ref.adapter, parent)))
         return line
 
-    def unfinished(self, adapter: AdapterId | None = None) -> list[Job]:
-        """Trainings that are no version yet; those whose program has died are interrupted."""
-        lost = JobState.INTERRUPTED
+    def list_unfinished_jobs(self, adapter: AdapterId | None = None) -> list[Job]:
+        """Return the jobs; one whose lease nobody holds any more counts as interrupted."""
         return [
-            replace(job, state=lost)
+            replace(job, state=JobState.INTERRUPTED)
             if job.state in (JobState.RUNNING, JobState.CANCELLING)
             and not self.leases.is_held(job.adapter)
             else job
-            for job in self.jobs.all(adapter)
+            for job in self.jobs.read_all(adapter)
         ]
 
-    def files(self, version: Version) -> AdapterFiles:
-        """A version's weights, checked against its digest."""
+    def load_files(self, version: Version) -> AdapterFiles:
+        """Read a version's weights and verify them against its digest."""
         return self.weights.get(version.digest, str(version.ref))
 
-    def _store(self, unnumbered: Version, files: AdapterFiles) -> Version:
-        """Blobs, then the row, under a number nobody else gets."""
+    def _store_version(self, unnumbered: Version, files: AdapterFiles) -> Version:
+        """Steps 1 and 2 of a write: the blobs, then the row under the next number."""
         self.weights.put(files)
-        version = self.rows.add(unnumbered)
+        version = self.version_rows.add(unnumbered)
         self.weights.secure(files)
         return version
 
-    def _purge(self, adapter: AdapterId, grave: Json) -> None:
-        """Remove what a deleted adapter left; all of it is numbered no higher than its grave says."""
-        digests = self.rows.purge(adapter, grave["versions"])
-        self.journal.erase(adapter, 1, grave["events"])
+    def _purge(self, adapter: AdapterId, tombstone: Json) -> None:
+        """Remove what a deleted adapter owned, up to the numbers in its tombstone."""
+        digests = self.version_rows.purge(adapter, tombstone["versions"])
+        self.journal.erase(adapter, 1, tombstone["events"])
         self.scores.drop(adapter)
-        for job in self.jobs.all(adapter):
-            self.jobs.close(job.id)
-        self.sketches.drop(adapter)
-        self._metadata.erase(_moves(adapter), 1, grave["moves"])
-        self.weights.sweep(digests, self.rows.digests)
+        for job in self.jobs.read_all(adapter):
+            self.jobs.remove(job.id)
+        self.profiles.drop(adapter)
+        self._metadata.erase(_moves_log(adapter), 1, tombstone["moves"])
+        self.weights.sweep(digests, self.version_rows.read_digests)
 
-    def _move(
-        self, adapter: AdapterId, parent: int, number: int, taught: AppliedFeedback | None
+    def _move_head(
+        self, adapter: AdapterId, parent: int, number: int, applied: AppliedFeedback | None
     ) -> None:
         while True:
-            record, revision = self._find(adapter)
-            _expect(record, parent, taught)
-            applied = taught.to if taught else record.applied
-            moved = encode(replace(record, head=number, applied=applied))
+            record, revision = self._find_adapter(adapter)
+            _require_unmoved(record, parent, applied)
+            events_applied = applied.to if applied else record.applied
+            moved = encode(replace(record, head=number, applied=events_applied))
             with suppress(Conflict):
-                self._point(adapter, moved, revision)
+                self._put_adapter(adapter, moved, revision)
                 return
 
-    def _learned_by(self, version: Version, adapter: Adapter) -> int:
-        """Up to where in the journal feedback had been learned when `version` was made."""
-        taught = (v.events for v in self.lineage(version.ref) if v.update is not None)
-        return next(taught, None) or adapter.born
+    def _last_applied_event(self, version: Version, adapter: Adapter) -> int:
+        """Return the last journal event whose feedback `version` and its ancestors have learned."""
+        applied = (v.events for v in self.list_lineage(version.ref) if v.update is not None)
+        return next(applied, None) or adapter.born
 
-    def _point(self, adapter: AdapterId, value: Json, expected: int) -> None:
-        """Write an adapter's record. `changes` counts, so that a reader can tell that it must look."""
+    def _put_adapter(self, adapter: AdapterId, value: Json, expected: int) -> None:
+        """Write an adapter's record; readers compare `change_count` to see whether to read again."""
         self._metadata.put(ADAPTERS, adapter.name, value, expected=expected)
-        self.changes += 1
+        self.change_count += 1
 
-    def _free_place(self, adapter: AdapterId) -> Record | None:
-        """Where a new adapter of this name goes: None, or the grave of a former one."""
+    def _find_tombstone(self, adapter: AdapterId) -> Record | None:
+        """Return the tombstone of a deleted adapter of this name, or None if the name was never used."""
         record = self._metadata.get(ADAPTERS, adapter.name)
-        if record is not None and not _deleted(record):
+        if record is not None and not _is_tombstone(record):
             raise AlreadyExists(
-                f"There is an adapter {adapter.name!r} already.",
+                f"There is already an adapter {adapter.name!r}.",
                 hint="Train that one, or choose another name.",
             )
         return record
 
-    def _find(self, adapter: AdapterId) -> tuple[Adapter, int]:
+    def _find_adapter(self, adapter: AdapterId) -> tuple[Adapter, int]:
         record = self._metadata.get(ADAPTERS, adapter.name)
-        if record is None or _deleted(record):
+        if record is None or _is_tombstone(record):
             raise NotFound(
                 f"There is no adapter {adapter.name!r}.",
-                hint="See those there are with: ouroboros list",
+                hint="List them with: ouroboros list",
             )
         return decode(Adapter, record.value, f"adapter {adapter.name!r}"), record.revision
 
 
-def _expect(adapter: Adapter, parent: int, taught: AppliedFeedback | None) -> None:
+def _require_unmoved(adapter: Adapter, parent: int, applied: AppliedFeedback | None) -> None:
     if adapter.head != parent:
         raise Conflict(
-            f"{adapter.id} moved on to version {adapter.head} while a successor of {parent} was made.",
+            f"The head of {adapter.id} moved on from version {parent} to {adapter.head}.",
             hint="Train again: it starts from the new head.",
         )
-    if taught and adapter.applied != taught.since:
+    if applied and adapter.applied != applied.since:
         raise Conflict(
-            f"{adapter.id} has learned its feedback up to event {adapter.applied} in the meantime.",
-            hint="Nothing is lost: ask again.",
+            f"Another writer has learned the feedback of {adapter.id} up to event {adapter.applied}.",
+            hint="Nothing is lost: try again.",
         )
 
 
-def _deleted(record: Record) -> bool:
+def _is_tombstone(record: Record) -> bool:
     return "deleted" in record.value
 
 
-def _moves(adapter: AdapterId) -> str:
+def _moves_log(adapter: AdapterId) -> str:
     return f"moves/{adapter}"

@@ -1,4 +1,4 @@
-"""How an adapter's head does on its probes, kept so that judging its successor asks only that one."""
+"""Stored probe scores of each head, so that the gate evaluates only the candidate."""
 
 from contextlib import suppress
 
@@ -12,23 +12,23 @@ SCORES = "scores"
 
 
 class ProbeScoreStore:
-    """One record per adapter: a cache, so that losing it, or a race for it, costs time only."""
+    """One record per adapter: a cache, so that a lost record or a lost race costs only time."""
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
 
     def get(self, adapter: AdapterId, digest: str) -> ProbeScores:
-        """What is known of the version with this digest; nothing, if another one was kept."""
+        """Return the scores of the version with this digest; empty if another version's are stored."""
         record = self._metadata.get(SCORES, adapter.name)
-        found = decode(ProbeScores, record.value, f"the scores of {adapter}") if record else None
-        return found if found and found.digest == digest else ProbeScores(digest)
+        scores = decode(ProbeScores, record.value, f"the scores of {adapter}") if record else None
+        return scores if scores and scores.digest == digest else ProbeScores(digest)
 
-    def put(self, adapter: AdapterId, standing: ProbeScores) -> None:
-        """Keep this instead of what was kept before."""
+    def put(self, adapter: AdapterId, scores: ProbeScores) -> None:
+        """Replace the adapter's scores."""
         record = self._metadata.get(SCORES, adapter.name)
         with suppress(Conflict):
             revision = record.revision if record else 0
-            self._metadata.put(SCORES, adapter.name, encode(standing), expected=revision)
+            self._metadata.put(SCORES, adapter.name, encode(scores), expected=revision)
 
     def drop(self, adapter: AdapterId) -> None:
         record = self._metadata.get(SCORES, adapter.name)

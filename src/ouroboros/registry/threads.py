@@ -1,4 +1,4 @@
-"""Blocking store work beside an event loop."""
+"""Running blocking store calls beside an event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **named: Any) -> T:
-    """Run blocking store work in a thread; once begun it is finished, caller cancelled or not."""
+    """Run blocking store work in a thread; it is finished even if the caller is cancelled."""
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **named))
     try:
         return await asyncio.shield(work)

@@ -1,4 +1,4 @@
-"""Versions before they have a number: how each came to be."""
+"""Drafts of versions: everything but the number, which the registry assigns."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from ouroboros.domain.weights import AdapterFiles
 
 @dataclass(frozen=True, slots=True)
 class AppliedFeedback:
-    """Feedback that a version learned: the journal's events after `since`, up to `to`."""
+    """Feedback that a version learned: the journal events after `since`, up to `to`."""
 
     since: int
     to: int
@@ -29,17 +29,17 @@ class VersionMetadata(TypedDict, total=False):
     training: TrainingConfig | None
     report: TrainingReport | None
     events: int | None
-    taught: AppliedFeedback | None
+    applied: AppliedFeedback | None
     verdict: Verdict | None
     merged: MergedFrom | None
     replaces: int | None
 
 
-def draft(
-    adapter: AdapterId, files: AdapterFiles, parent: int | None, **made: Unpack[VersionMetadata]
+def draft_version(
+    adapter: AdapterId, files: AdapterFiles, parent: int | None, **metadata: Unpack[VersionMetadata]
 ) -> Version:
-    """A version that has no number yet, and no origin."""
-    taught, events = made.get("taught"), made.get("events")
+    """Make a version without its number and its origin."""
+    applied, events = metadata.get("applied"), metadata.get("events")
     now = datetime.now(UTC)
     return Version(
         adapter,
@@ -47,15 +47,15 @@ def draft(
         files.digest,
         len(files.weights),
         parent,
-        made["cause"],
+        metadata["cause"],
         now,
-        training=made.get("training"),
-        report=made.get("report"),
+        training=metadata.get("training"),
+        report=metadata.get("report"),
         events=events,
-        update=taught.update if taught else None,
-        lessons=taught.lessons if taught else (),
-        verdict=made.get("verdict"),
-        since=taught.since if taught else events and events - 1,
-        merged=made.get("merged"),
-        replaces=made.get("replaces"),
+        update=applied.update if applied else None,
+        lessons=applied.lessons if applied else (),
+        verdict=metadata.get("verdict"),
+        since=applied.since if applied else events and events - 1,
+        merged=metadata.get("merged"),
+        replaces=metadata.get("replaces"),
     )

@@ -1,4 +1,4 @@
-"""Version rows: what a version is, under a number that nothing else ever gets."""
+"""Version rows: one immutable record per version, under a number that is never used again."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ VERSIONS, NUMBERS = "versions", "numbers"
 
 
 class VersionRows:
-    """Rows are written once. The count of numbers outlives the rows, and the adapter too."""
+    """The rows of all adapters. The counter of a name outlives its rows and its adapter."""
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
@@ -34,7 +34,7 @@ class VersionRows:
             self._metadata.delete(VERSIONS, row_key(version.adapter, version.number), expected=1)
 
     def remove(self, versions: Iterable[Version]) -> set[str]:
-        """Remove rows for good; returns the digests that they named."""
+        """Remove rows; returns the digests that they named."""
         digests = set()
         for version in versions:
             digests.add(version.digest)
@@ -45,12 +45,12 @@ class VersionRows:
         record = self._metadata.get(VERSIONS, row_key(adapter, number))
         return _version(record) if record else None
 
-    def of(self, adapter: AdapterId) -> list[Version]:
+    def read_all(self, adapter: AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
         return [_version(record) for record in self._records(adapter)]
 
-    def last(self, adapter: AdapterId) -> int:
-        """The highest number ever given out for this name; 0 if none was."""
+    def last_number(self, adapter: AdapterId) -> int:
+        """Return the highest number ever assigned for this name; 0 if none was."""
         record = self._metadata.get(NUMBERS, adapter.name)
         return record.value["last"] if record else 0
 
@@ -60,11 +60,11 @@ class VersionRows:
         for record in self._records(adapter):
             if record.value["number"] <= up_to:
                 digests.add(record.value["digest"])
-                with suppress(Conflict):  # another process is at the same work
+                with suppress(Conflict):  # another process purges too
                     self._metadata.delete(VERSIONS, record.key, expected=record.revision)
         return digests
 
-    def digests(self) -> set[str]:
+    def read_digests(self) -> set[str]:
         """The digests that the rows of all adapters name."""
         return {record.value["digest"] for record in read_records(self._metadata, VERSIONS)}
 

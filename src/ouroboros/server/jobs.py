@@ -310,7 +310,9 @@ class JobRunner:
         data = {
             "version": str(version.ref),
             "verdict": verdict,
-            "failed_checks": [c.name.value for c in version.verdict.failed] if version.verdict else [],
+            "failed_checks": [c.name.value for c in version.verdict.failed_checks]
+            if version.verdict
+            else [],
         }
         await in_thread(self._records.add_event, record["id"], "warn", verdict, "message", data)
         await self._change(record["id"], checkpoints=[self._checkpoint(record, version, {})])

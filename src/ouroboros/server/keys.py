@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any
 
-from ouroboros.domain.checks import nearest
+from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.errors import InvalidInput, NotFound
 from ouroboros.server.errors import RequestError
 from ouroboros.server.records import ServiceRecords
@@ -64,7 +64,7 @@ def create_key(
     """A new key and its record. Only the key's digest is stored: the key itself is shown once."""
     for scope in scopes:
         if scope not in SCOPES:
-            raise InvalidInput(f"There is no scope {scope!r}.", hint=nearest(scope, SCOPES))
+            raise InvalidInput(f"There is no scope {scope!r}.", hint=suggest_nearest(scope, SCOPES))
     secret = PREFIX + secrets.token_urlsafe(32)
     now = time.time()
     record = {

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ouroboros.cache import cache_folder
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.places import cache_folder
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 from ouroboros.stores.vectors.base import VectorStore

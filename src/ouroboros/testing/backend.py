@@ -22,7 +22,7 @@ from ouroboros.backend.base import (
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.data import Continuation, Prompt, Row, messages_of
+from ouroboros.domain.data import Continuation, Prompt, Row, to_messages
 from ouroboros.domain.errors import InvalidAdapter, NotFound, TooLong
 from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogprob
 from ouroboros.domain.routing import Vector
@@ -90,7 +90,7 @@ class FakeBackend:
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        steps = job.training.steps(len(job.rows), job.adapter.max_steps)
+        steps = job.training.count_steps(len(job.rows), job.adapter.max_steps)
         return await self._memorize(job.start, job.rows, steps, on_progress, cancel)
 
     async def update(
@@ -135,7 +135,7 @@ class FakeBackend:
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         """Know what any parent knows; where they differ, the last one is believed."""
         job.recipe.check()
-        job.recipe.weights_for(len(job.parents))
+        job.recipe.resolve_weights(len(job.parents))
         _raise_if_cancelled(cancel)
         answers = {
             prompt: answer for files in job.parents for prompt, answer in _read_answers(files).items()
@@ -210,13 +210,13 @@ def _memorize_row(answers: Answers, row: Row) -> None:
 
 
 def _prompt_key(prompt: Prompt) -> str:
-    return json.dumps([[m.role, m.content] for m in messages_of(prompt)])
+    return json.dumps([[m.role, m.content] for m in to_messages(prompt)])
 
 
 def _prompt_text(prompt: Prompt | Continuation) -> str:
     if isinstance(prompt, Continuation):
         return prompt.text if isinstance(prompt.text, str) else " ".join(map(str, prompt.text))
-    return messages_of(prompt)[-1].content
+    return to_messages(prompt)[-1].content
 
 
 def _bag_of_words(text: str) -> Vector:

@@ -221,12 +221,12 @@ class MetadataStoreSuite(ConformanceSuite):
 
     def test_a_lease_has_one_holder_until_it_is_released(self, store: MetadataStore) -> None:
         one, two = Leases(store), Leases(store)
-        assert one.take(TICKETS)
-        assert not two.take(TICKETS)
+        assert one.acquire(TICKETS)
+        assert not two.acquire(TICKETS)
         two.release(TICKETS)
-        assert one.take(TICKETS)
+        assert one.acquire(TICKETS)
         one.release(TICKETS)
-        assert two.take(TICKETS)
+        assert two.acquire(TICKETS)
 
 
 def increment_counter(store: MetadataStore, times: int) -> None:

@@ -114,12 +114,12 @@ class SharedMetadataStoreSuite(MetadataStoreSuite):
     ) -> None:
         with child_process(_hold_lease, opener) as holder:
             assert holder.receive() is True
-            assert not Leases(store).take(TICKETS)
+            assert not Leases(store).acquire(TICKETS)
             assert Leases(store).is_held(TICKETS)
             holder.kill()
         heir = Leases(store)
         assert not heir.is_held(TICKETS)
-        assert heir.take(TICKETS)
+        assert heir.acquire(TICKETS)
         assert heir.is_held(TICKETS)
 
 
@@ -162,13 +162,13 @@ def _write_until_killed(
 def _take_lease(_: int, opener: Callable[[], MetadataStore]) -> bool:
     store = opener()
     try:
-        return Leases(store).take(TICKETS)
+        return Leases(store).acquire(TICKETS)
     finally:
         store.close()
 
 
 def _hold_lease(report: Callable[[bool], None], opener: Callable[[], MetadataStore]) -> None:
-    report(Leases(opener()).take(TICKETS))
+    report(Leases(opener()).acquire(TICKETS))
     time.sleep(600)
 
 

@@ -11,9 +11,9 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.errors import Refused
 from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.performance import GateCounts
 from ouroboros.domain.records import Ticket, Version
 from ouroboros.domain.result import Err
-from ouroboros.domain.tracking import GateCounts
 from ouroboros.domain.training import OnProgress
 from ouroboros.domain.verdict import CheckName, Repair, Verdict
 from ouroboros.domain.weights import AdapterFiles
@@ -117,7 +117,7 @@ async def test_a_promoted_version_carries_its_verdict(engine):
     await trained(engine, *FIRST)
     verdict = verdict_of(await trained(engine, TrainingExample("play", "media")))
     assert verdict.promoted
-    found = verdict.check(CheckName.KNOWN)
+    found = verdict.find_check(CheckName.KNOWN)
     assert found is not None and found.answers is not None
     assert (found.answers.rows, found.answers.after, found.lost) == (2, 1.0, ())
 
@@ -146,7 +146,7 @@ async def test_what_a_repair_saved_is_told_and_counted(open_engine, repair, coun
         version = await trained(engine, TrainingExample("play", "media"))
         assert verdict_of(version).saved_by is repair
         assert await answer(engine, "play") == "media"
-        gated = (await engine.track_adapter("tickets")).unwrap().gated
+        gated = (await engine.track_adapter("tickets")).unwrap().gate_counts
         assert gated == replace(GateCounts(passed=1, refused=1), **{counted: 1})
         assert gated.judged == 3
 
@@ -170,7 +170,7 @@ async def test_feedback_that_loses_a_pin_is_refused_with_a_reason(engine):
     assert await answer(engine, "where is it?") == "shipping"
     last = (await versions(engine))[-1]
     assert last.refused
-    assert {c.name for c in verdict_of(last).failed} >= {CheckName.PINNED}
+    assert {c.name for c in verdict_of(last).failed_checks} >= {CheckName.PINNED}
     assert [a.what for a in verdict_of(last).attempts][:2] == ["as trained", "50.0% of the way"]
     assert (await engine.learn_pending("tickets")).unwrap() == []
 
@@ -253,9 +253,9 @@ async def test_answers_are_compared_with_how_they_were_when_learned(engine, open
     async with open_engine() as again:
         head = (await versions(again))[-1]
         standing = again._registry.blocking.scores.get(head.adapter, head.digest)
-    assert set(standing.first()) >= set(standing.known())
-    assert len(standing.first()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
-    assert all(answer.said for answer in standing.first().values())
+    assert set(standing.learned_by_probe()) >= set(standing.answers_by_probe())
+    assert len(standing.learned_by_probe()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
+    assert all(answer.said for answer in standing.learned_by_probe().values())
 
 
 async def test_pins_are_listed_limited_to_the_model_and_let_go(engine):

@@ -65,26 +65,26 @@ async def test_the_adapter_that_learned_the_like_comes_first(engine):
 async def test_auto_asks_the_adapter_that_knows(engine):
     answer = (await engine.generate_with_adapter("my parcel is late", "auto")).unwrap()
     assert (answer.text, answer.version) == ("parcel", "tickets@2")
-    assert answer.found.adapter == AdapterId("tickets")
-    assert answer.found.sure
+    assert answer.route.adapter == AdapterId("tickets")
+    assert answer.route.sure
 
 
 async def test_auto_leaves_a_strange_prompt_to_the_base_and_says_so(engine):
     answer = (await engine.generate_with_adapter("integrate x squared", "auto")).unwrap()
     assert (answer.text, answer.version) == ("integrate x squared", None)
-    assert not answer.found.sure
+    assert not answer.route.sure
 
 
 async def test_a_streamed_answer_says_who_gave_it_too(engine):
     pieces = [p.unwrap() async for p in engine.stream_with_adapter("my parcel is late", "auto")]
     assert pieces[-1].generation.version == "tickets@2"
-    assert pieces[-1].generation.found.sure
+    assert pieces[-1].generation.route.sure
 
 
 async def test_auto_in_an_empty_store_is_the_base(opened):
     async with opened() as engine:
         answer = (await engine.generate_with_adapter("hello", "auto")).unwrap()
-        assert (answer.version, answer.found) == (None, None)
+        assert (answer.version, answer.route) == (None, None)
 
 
 async def test_all_that_the_user_says_in_a_conversation_counts(engine):

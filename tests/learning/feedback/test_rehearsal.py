@@ -53,7 +53,7 @@ def test_each_step_has_all_feedback_rows_and_at_least_as_many_known_ones(rows: i
     update = UpdateConfig(max_steps=20, likely=0.7)
     training = rehearsal_config(rows, 5, update)
     training.check()
-    assert training.steps(rows, 1_000_000) == 20
+    assert training.count_steps(rows, 1_000_000) == 20
     assert training.until == 0.7
     assert training.replay * rows >= max(8, rows)
     assert training.anchors * rows >= 4

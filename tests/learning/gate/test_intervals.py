@@ -20,12 +20,12 @@ def answers(lost: int, gained: int, same: int, confidence: float = 0.8):
     [(1, 0, 9, False), (3, 0, 7, False), (4, 0, 6, True), (6, 3, 50, False), (9, 2, 100, True)],
 )
 def test_a_fall_is_one_that_a_sign_test_believes(lost, gained, same, falls):
-    assert answers(lost, gained, same).falls(0.02) is falls
+    assert answers(lost, gained, same).is_significant_fall(0.02) is falls
 
 
 def test_a_sure_but_tolerated_fall_is_no_fall():
-    assert not answers(10, 0, 990).falls(0.02)
-    assert answers(10, 0, 990).falls(0.005)
+    assert not answers(10, 0, 990).is_significant_fall(0.02)
+    assert answers(10, 0, 990).is_significant_fall(0.005)
 
 
 def test_the_bounds_are_clopper_and_pearsons():
@@ -60,4 +60,4 @@ def test_means_are_compared_by_students_t():
 
 
 def test_one_measurement_proves_nothing():
-    assert not compare_means([0.9], [0.1], 0.8).falls(0.02)
+    assert not compare_means([0.9], [0.1], 0.8).is_significant_fall(0.02)

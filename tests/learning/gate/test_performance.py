@@ -9,7 +9,7 @@ import pytest
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.tracking import UsageCounts
+from ouroboros.domain.performance import UsageCounts
 from ouroboros.learning.gate.performance import (
     PerformanceTracker,
     find_regression,
@@ -76,7 +76,7 @@ def test_uses_are_counted_by_the_version_that_answered() -> None:
     assert (tracker.usage["a@1"].good, tracker.usage["a@1"].bad) == (1, 0)
     assert (tracker.usage["a@2"].good, tracker.usage["a@2"].bad) == (1, 2)
     assert tracker.usage["a@2"].per_day == 1.0
-    assert tracker.usage["a@2"].score == 0.4
+    assert tracker.usage["a@2"].smoothed_rate == 0.4
     assert tracker.read_to == 5
 
 

@@ -35,13 +35,13 @@ from ouroboros.backend.local.training.null_space_update import update
 from ouroboros.backend.local.training.rows import TokenizedRow, add_references, tokenize_rows
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import train
+from ouroboros.cache import cache_folder
 from ouroboros.domain.base_model import BaseModel, LinearShape
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.domain.data import Continuation, Row
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation
-from ouroboros.domain.places import cache_folder
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingProgress, TrainingReport
 from ouroboros.domain.weights import AdapterFiles, ExportForm
@@ -360,7 +360,7 @@ class LocalBackend:
         """From any thread: the model is not touched."""
         unpacked = self._unpack(files)
         invocation_tokens = (
-            len(self._runtime.base.opening) if unpacked.config.acts_on == ANSWER else None
+            len(self._runtime.base.invocation_tokens) if unpacked.config.acts_on == ANSWER else None
         )
         return BankedAdapter(
             unpacked.weights, self._runtime.dtype, self._runtime.device, invocation_tokens

@@ -97,8 +97,10 @@ class CandidateEvaluation:
         self._cancel = cancel
         self._rows = _sample_rows(candidate.rows)
         self._probes = _valid_probes(candidate)
-        self._answers_when_learned = parent.first()
-        self._parent = EvalResult(parent.known(), (), math.nan if parent.drift is None else parent.drift)
+        self._answers_when_learned = parent.learned_by_probe()
+        self._parent = EvalResult(
+            parent.answers_by_probe(), (), math.nan if parent.drift is None else parent.drift
+        )
         self._attempts: tuple[Attempt, ...] = ()
         self._seconds = 0.0
 
@@ -124,7 +126,7 @@ class CandidateEvaluation:
         self, refused: JudgedCandidate, repair: Repair = Repair.WALKED
     ) -> JudgedCandidate:
         """Return the furthest point from the parent that passes; `refused` if none does."""
-        if not walking_back_helps([check.name for check in refused.verdict.failed]):
+        if not walking_back_helps([check.name for check in refused.verdict.failed_checks]):
             return refused
         best, walk = refused, WalkBack()
         while (share := walk.share) is not None:

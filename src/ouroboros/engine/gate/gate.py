@@ -107,7 +107,7 @@ class PromotionGate:
         A refused version is stored with its verdict, and `parent` stays the head. Raises `Conflict` if
         the head has moved on from `parent`.
         """
-        version = await self._registry.commit(
+        version = await self._registry.commit_version(
             adapter,
             judged.outcome.files,
             parent=parent,
@@ -115,7 +115,7 @@ class PromotionGate:
             training=training,
             report=judged.outcome.report,
             events=events,
-            taught=feedback,
+            applied=feedback,
             verdict=judged.verdict,
         )
         if not version.refused:
@@ -128,7 +128,7 @@ class PromotionGate:
     ) -> None:
         """Store a judged merge as a new adapter, whether its verdict promotes it or not."""
         cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
-        await self._registry.create(
+        await self._registry.create_adapter(
             adapter,
             merged.config,
             await self._backend.base(),
@@ -149,7 +149,9 @@ def choose_further(first: JudgedCandidate, second: JudgedCandidate) -> JudgedCan
 def refusal_error(version: Version, parent: int) -> Refused:
     """The error for a refused version; it names the failed checks and what is served instead."""
     names = (
-        ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed)) if version.verdict else ""
+        ", ".join(dict.fromkeys(c.name.value for c in version.verdict.failed_checks))
+        if version.verdict
+        else ""
     )
     return Refused(
         f"{version.ref} is kept but not served, it failed: {names}; @{parent} still is.",

@@ -14,7 +14,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, MergedFrom, Version
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.registry.journal import JournalEntry
-from ouroboros.registry.lineage import learned
+from ouroboros.registry.lineage import read_learned_events
 from ouroboros.registry.registry import Registry
 
 
@@ -77,7 +77,9 @@ class HistoryReader:
         ends = merged.journals or (None,) * len(merged.versions)
         for ref, end in zip(merged.versions, ends, strict=True):
             with suppress(NotFound):
-                history, versions = self._start_history(self._registry.get(ref.adapter), ref.number)
+                history, versions = self._start_history(
+                    self._registry.get_adapter(ref.adapter), ref.number
+                )
                 self._extend(ref.adapter, history, versions, end)
                 parents.append((ref.adapter, history.knowledge))
         return parents
@@ -91,7 +93,7 @@ class HistoryReader:
 
     def _start_history(self, adapter: Adapter, head: int | None) -> tuple[History, list[Version]]:
         """An empty history, and the versions up to `head`, the newest first."""
-        versions = self._registry.lineage(VersionRef(adapter.id, head))
+        versions = self._registry.list_lineage(VersionRef(adapter.id, head))
         first = versions[-1]
         merged = first.merged
         if merged:
@@ -107,7 +109,7 @@ class HistoryReader:
         for ref in merged.versions if merged else ():
             sources.add(ref.adapter)
             with suppress(NotFound):
-                sources |= self._collect_sources(self._registry.lineage(ref)[-1].merged)
+                sources |= self._collect_sources(self._registry.list_lineage(ref)[-1].merged)
         return frozenset(sources)
 
     def _extend(
@@ -116,7 +118,7 @@ class HistoryReader:
         """Add what `versions`, the newest first, have learned, and the pins up to event `end`."""
         self._read_pins(adapter, history, end)
         for version in reversed(versions):
-            for entry in learned(self._registry, version):
+            for entry in read_learned_events(self._registry, version):
                 history.take(entry)
             history.number = version.number
         history.take_pins(before=history.read_to + 1)
@@ -128,7 +130,7 @@ class HistoryReader:
         while number is not None and history.born == adapter.born:
             if number == history.number:
                 return missing
-            missing.append(self._registry.version(VersionRef(adapter.id, number)))
+            missing.append(self._registry.get_version(VersionRef(adapter.id, number)))
             number = missing[-1].parent
         return None
 

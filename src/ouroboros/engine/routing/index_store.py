@@ -52,7 +52,7 @@ class InMemoryCentroidIndex:
             self._index.drop(adapter)
             del self._indexed[adapter]
         changed = [a for a, of in wanted.items() if self._indexed.get(a) != of]
-        stored = {} if self._read else self._profiles.all()
+        stored = {} if self._read else self._profiles.read_all()
         self._read = True
         missing = []
         for adapter in changed:

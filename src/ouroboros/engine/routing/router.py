@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from ouroboros.backend.base import Backend, Embedder
 from ouroboros.domain.base_model import Fingerprint
-from ouroboros.domain.data import Prompt, TrainingExample, messages_of
+from ouroboros.domain.data import Prompt, TrainingExample, to_messages
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.records import Adapter
 from ouroboros.domain.routing import RouteMatch, Vector
@@ -31,7 +31,7 @@ from ouroboros.learning.routing.centroids import (
     compute_centroids,
 )
 from ouroboros.registry.async_registry import AsyncRegistry
-from ouroboros.registry.heads import heads
+from ouroboros.registry.heads import read_heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 
@@ -73,7 +73,7 @@ class AdapterRouter:
         """The `k` adapters that are nearest to a prompt, the nearest first."""
         async with self._refresh_lock:
             if (
-                self._registry.blocking.changes != self._seen_changes
+                self._registry.blocking.change_count != self._seen_changes
                 or time.perf_counter() >= self._refresh_at
             ):
                 await self._refresh()
@@ -87,10 +87,10 @@ class AdapterRouter:
 
     async def _refresh(self) -> None:
         """Update the index: heads that moved are computed anew, deleted adapters are dropped."""
-        self._seen_changes = self._registry.blocking.changes
+        self._seen_changes = self._registry.blocking.change_count
         base = (await self._backend.base()).fingerprint
         began = time.perf_counter()
-        head_numbers = await in_thread(heads, self._registry.blocking.stores[0], base)
+        head_numbers = await in_thread(read_heads, self._registry.blocking.stores[0], base)
         seconds = time.perf_counter() - began
         space = f"{await self._embedder.name()} {_hash_fingerprint(base)}"
         wanted = {
@@ -98,7 +98,7 @@ class AdapterRouter:
         }
         for adapter in await in_thread(self._index.sync, space, wanted):
             with suppress(NotFound):  # deleted in the meantime
-                await self._add_profile(await self._registry.get(adapter), wanted[adapter])
+                await self._add_profile(await self._registry.get_adapter(adapter), wanted[adapter])
         self._refresh_at = time.perf_counter() + REFRESH_PATIENCE * seconds
 
     async def _add_profile(self, adapter: Adapter, of: str) -> None:
@@ -109,9 +109,9 @@ class AdapterRouter:
     def _drop_unless_served(self, adapter: Adapter) -> None:
         """Drop centroids whose head moved meanwhile: what it knew may have been erased."""
         with suppress(NotFound):
-            if self._registry.blocking.get(adapter.id).head == adapter.head:
+            if self._registry.blocking.get_adapter(adapter.id).head == adapter.head:
                 return
-        self._registry.blocking.sketches.drop(adapter.id)
+        self._registry.blocking.profiles.drop(adapter.id)
 
     async def _compute_centroids(self, adapter: Adapter) -> TaskCentroids:
         if self._background is None:
@@ -140,12 +140,12 @@ class AdapterRouter:
 def _open_index(registry: Registry) -> CentroidIndex:
     if registry.vectors is not None:
         return StoredCentroidIndex(registry.vectors)
-    return InMemoryCentroidIndex(registry.sketches)
+    return InMemoryCentroidIndex(registry.profiles)
 
 
 def _user_text(prompt: Prompt) -> str:
     """All that the user says: the last turn alone may be "and tomorrow?"."""
-    return "\n".join(m.content for m in messages_of(prompt) if m.role == "user")
+    return "\n".join(m.content for m in to_messages(prompt) if m.role == "user")
 
 
 def _hash_fingerprint(base: Fingerprint) -> str:

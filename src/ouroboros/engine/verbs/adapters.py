@@ -41,12 +41,12 @@ class AdapterVerbs(Core):
         if description:
             check_text("description", description)
             check_length("description", description, MAX_DESCRIPTION)
-        await self._registry.require_free(adapter_id)
+        await self._registry.require_name_free(adapter_id)
         base = await self._backend.base()
         config = resolve_config(base, config or AdapterConfig.auto(base))
         files = await self._backend.initialize(config, seed)
         raise_if_cancelled(cancel)
-        return await self._registry.create(
+        return await self._registry.create_adapter(
             adapter_id, config, base, files, seed=seed, description=description
         )
 
@@ -58,11 +58,11 @@ class AdapterVerbs(Core):
         """
         adapter_id = AdapterId(str(name))
         adapter_id.check()
-        await self._registry.require_free(adapter_id)
+        await self._registry.require_name_free(adapter_id)
         shape = await self._backend.validate(files)
         base = await self._backend.base()
         config = replace(shape, learning_rate=AdapterConfig.auto(base).learning_rate)
-        return await self._registry.create(adapter_id, config, base, files, "imported")
+        return await self._registry.create_adapter(adapter_id, config, base, files, "imported")
 
     @verb
     async def export_adapter(
@@ -71,19 +71,19 @@ class AdapterVerbs(Core):
         """A version as files, by name, for other programs."""
         ref = VersionRef.parse(adapter_id)
         await self._loader.get_adapter(ref.adapter)
-        version = await self._registry.version(ref)
-        return await self._backend.export(await self._registry.files(version), form)
+        version = await self._registry.get_version(ref)
+        return await self._backend.export(await self._registry.load_files(version), form)
 
     @verb
     async def list_adapters(self, *, after: str = "", limit: int | None = None) -> list[Adapter]:
         """All adapters, by name; or the next `limit` whose names sort behind `after`."""
         if limit is not None:
             check_int("limit", limit, 1, 1_000_000)
-        return await self._registry.adapters(after, limit)
+        return await self._registry.list_adapters(after, limit)
 
     @verb
     async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:
-        return await self._registry.get(VersionRef.parse(adapter_id).adapter)
+        return await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
@@ -98,5 +98,5 @@ class AdapterVerbs(Core):
                 hint=f"Name the adapter, {ref.adapter}, or serve another version with rollback_adapter.",
             )
         adapter = ref.adapter
-        await self._registry.delete(adapter)
+        await self._registry.delete_adapter(adapter)
         self._gate.drop_cached(adapter)

@@ -87,7 +87,7 @@ class FeedbackVerbs(Core):
         moved = []
         for adapter in await self._loader.list_adapters(adapter_id):
             await self._feedback_learner.learn(adapter.id, cancel)
-            now = await self._registry.get(adapter.id)
+            now = await self._registry.get_adapter(adapter.id)
             if now.applied > adapter.applied:
                 moved.append(now)
         return moved
@@ -111,4 +111,4 @@ class FeedbackVerbs(Core):
                 f"The answer came from {ref}, not from {adapter.id}.",
                 hint=f"Give the feedback to {ref.adapter}.",
             )
-        return (await self._registry.version(ref)).ref
+        return (await self._registry.get_version(ref)).ref

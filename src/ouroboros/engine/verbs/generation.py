@@ -34,7 +34,7 @@ class GenerationVerbs(Core):
         """
         request, version, match = await self._prepare_request(prompt, adapter_id, config)
         (generation,) = await self._backend.generate([request], cancel)
-        return replace(generation, version=version, found=match)
+        return replace(generation, version=version, route=match)
 
     async def stream_with_adapter(
         self,
@@ -50,7 +50,7 @@ class GenerationVerbs(Core):
             request, version, match = await self._prepare_request(prompt, adapter_id, config)
             async for chunk in self._backend.stream(request, cancel):
                 if chunk.generation is not None:
-                    whole = replace(chunk.generation, version=version, found=match)
+                    whole = replace(chunk.generation, version=version, route=match)
                     chunk = replace(chunk, generation=whole)
                 yield Ok(chunk)
         except OuroborosError as error:

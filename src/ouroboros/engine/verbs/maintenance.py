@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ouroboros.domain.records import Adapter
 from ouroboros.engine.core import Core, verb
-from ouroboros.registry.backup import BackupContents, backup, restore
-from ouroboros.registry.fsck import GRACE, StoreReport, check, collect, repair
+from ouroboros.registry.backup import BackupContents, restore_backup, write_backup
+from ouroboros.registry.fsck import GRACE, StoreReport, check_store, collect_garbage, repair_heads
 from ouroboros.registry.threads import in_thread
 
 
@@ -14,24 +14,24 @@ class MaintenanceVerbs(Core):
     @verb
     async def check_store(self) -> StoreReport:
         """Read every version, verify its digest, and look for what dangles or is used by nobody."""
-        return await self._registry.run(check)
+        return await self._registry.run(check_store)
 
     @verb
     async def repair_store(self, checkup: StoreReport) -> list[Adapter]:
         """Serve a sound version where the head is damaged; returns the adapters that were moved."""
-        return await self._registry.run(repair, checkup)
+        return await self._registry.run(repair_heads, checkup)
 
     @verb
     async def collect_garbage(self, grace: timedelta = GRACE) -> list[str]:
         """Remove weights that no version has used for `grace`; returns their digests."""
-        return await self._registry.run(collect, grace)
+        return await self._registry.run(collect_garbage, grace)
 
     @verb
     async def backup_store(self, file: Path) -> BackupContents:
         """Write the whole store into one new file, which appears whole or not at all."""
-        return await in_thread(backup, *self._registry.blocking.stores, file)
+        return await in_thread(write_backup, *self._registry.blocking.stores, file)
 
     @verb
     async def restore_store(self, file: Path) -> BackupContents:
         """Fill this store, which must be empty, from a backup."""
-        return await in_thread(restore, file, *self._registry.blocking.stores)
+        return await in_thread(restore_backup, file, *self._registry.blocking.stores)

@@ -54,17 +54,17 @@ class MergingVerbs(Core):
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)
         fill_weights(recipe, [1.0] * len(refs)).check()
-        recipe.weights_for(len(refs))
+        recipe.resolve_weights(len(refs))
         merged_id = AdapterId(str(name or "+".join(r.adapter.name for r in refs)))
         merged_id.check()
         if probes:
             check_examples(probes)
-        await self._registry.require_free(merged_id)
+        await self._registry.require_name_free(merged_id)
         # 1. Read the parents, and what each of them was taught.
         adapters = [await self._loader.get_adapter(r.adapter) for r in refs]
-        versions = [await self._registry.version(r) for r in refs]
+        versions = [await self._registry.get_version(r) for r in refs]
         check_distinct(versions)
-        files = tuple([await self._registry.files(v) for v in versions])
+        files = tuple([await self._registry.load_files(v) for v in versions])
         origin = await self._find_origin(versions, recipe, rank)
         own_probes = (await self._gate.merged_knowledge(origin)).probes()
         given_probes = make_given_probes(probes)
@@ -82,7 +82,7 @@ class MergingVerbs(Core):
         scores = [] if given_probes else await self._monitor.score_versions(versions)
         recipe = fill_weights(recipe, scores or list(accuracy.values()))
         recipe.check()
-        if accuracy_probes and recipe.strategy.tuned and recipe.weights is None:
+        if accuracy_probes and recipe.strategy.searches_weights and recipe.weights is None:
             job = MergeJob(files, recipe, rank)
             recipe = await self._tune_weights(job, comparison, accuracy_probes, cancel)
         # 3. Merge and judge.
@@ -116,7 +116,7 @@ class MergingVerbs(Core):
         self, versions: Sequence[Version], recipe: MergeRecipe, rank: int | None
     ) -> MergedFrom:
         """What the merge is made from. Parents that pin different answers cannot become one."""
-        ends = [await self._registry.journal.end(v.adapter) for v in versions]
+        ends = [await self._registry.journal.last_seq(v.adapter) for v in versions]
         origin = MergedFrom(tuple(v.ref for v in versions), recipe, rank, tuple(ends))
         check_pins_agree(await self._gate.parent_knowledge(origin))
         return origin

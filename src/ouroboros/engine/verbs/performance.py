@@ -1,7 +1,7 @@
 """What people say of each version."""
 
 from ouroboros.domain.names import AdapterId, VersionRef
-from ouroboros.domain.tracking import Performance, UsageCounts
+from ouroboros.domain.performance import Performance, UsageCounts
 from ouroboros.engine.core import Core, verb
 
 
@@ -9,8 +9,8 @@ class PerformanceVerbs(Core):
     @verb
     async def track_adapter(self, adapter_id: str | AdapterId) -> Performance:
         """Every version with the judgements of its answers, and whether these rise or fall."""
-        adapter = await self._registry.get(VersionRef.parse(adapter_id).adapter)
-        versions = await self._registry.versions(adapter.id)
+        adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
+        versions = await self._registry.list_versions(adapter.id)
         tracker = await self._monitor.read_tracker(adapter)
         return Performance(
             tuple((v, tracker.usage.get(str(v.ref), UsageCounts())) for v in versions), tracker.trend

@@ -28,7 +28,7 @@ class PinVerbs(Core):
         not guarded until it does.
         """
         check_examples(examples)
-        await self._backend.check_rows(tuple(map(Row.of, examples)))
+        await self._backend.check_rows(tuple(map(Row.from_example, examples)))
         return await self._change_pins(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
 
     @verb
@@ -41,13 +41,13 @@ class PinVerbs(Core):
     @verb
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
-        adapter = await self._registry.get(VersionRef.parse(adapter_id).adapter)
+        adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
         return (await self._gate.knowledge(adapter)).probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
         """Why a version was promoted or refused, in words."""
-        stored = await self._registry.version(VersionRef.parse(version))
+        stored = await self._registry.get_version(VersionRef.parse(version))
         examples = await in_thread(self._read_examples, stored)
         return Explanation(stored, explain_verdict(stored, examples))
 

@@ -13,12 +13,12 @@ from ouroboros.engine.core import Core, verb
 from ouroboros.registry.environment import installed_software
 from ouroboros.registry.erasure import (
     ErasureNote,
-    begin,
-    events_of,
-    finish,
-    line_of,
-    notes,
-    tainted,
+    begin_erasure,
+    collect_ancestor_refs,
+    find_affected_versions,
+    find_user_events,
+    finish_erasure,
+    read_notes,
 )
 from ouroboros.registry.threads import in_thread
 
@@ -38,14 +38,14 @@ class RebuildVerbs(Core):
         """
         ref = VersionRef.parse(version)
         adapter = await self._loader.get_adapter(ref.adapter)
-        stored = await self._registry.version(ref)
+        stored = await self._registry.get_version(ref)
         rebuilt = await self._rebuilder.rebuild(adapter, stored, stored.parents, cancel)
         if rebuilt is None:
             raise NotFound(
                 f"What {stored.ref} learned is not in the journal any more.",
                 hint="It was forgotten; versions made since then can be rebuilt.",
             )
-        stored_files = await self._registry.files(stored)
+        stored_files = await self._registry.load_files(stored)
         distance = await self._loader.measure_distance(stored_files, rebuilt.files, cancel)
         return Rebuild(stored, rebuilt.files.digest, distance, _changed_software(stored))
 
@@ -69,12 +69,12 @@ class RebuildVerbs(Core):
     @verb
     async def forget_user(self, user: str, *, cancel: CancellationToken | None = None) -> Erasure:
         """Forget whatever a user said, to any adapter."""
-        return await self._forget(await self._registry.run(events_of, user), cancel)
+        return await self._forget(await self._registry.run(find_user_events, user), cancel)
 
     def _check_events(self, adapter: AdapterId, events: Collection[int]) -> None:
         registry = self._registry.blocking
-        registry.get(adapter)
-        noted = {n for note in notes(registry) if note.adapter == adapter for n in note.events}
+        registry.get_adapter(adapter)
+        noted = {n for note in read_notes(registry) if note.adapter == adapter for n in note.events}
         for number in events:
             found = registry.journal.read(adapter, after=number - 1, limit=1)
             if number not in noted and not (found and found[0].seq == number):
@@ -87,14 +87,14 @@ class RebuildVerbs(Core):
         self, events: Mapping[AdapterId, Collection[int]], cancel: CancellationToken | None
     ) -> Erasure:
         async with AsyncExitStack() as stack:
-            for adapter in await self._registry.adapters():
+            for adapter in await self._registry.list_adapters():
                 await stack.enter_async_context(self._locks[adapter.id])
             await self._require_mergeable(events)
-            noted = await self._registry.run(begin, events)
+            noted = await self._registry.run(begin_erasure, events)
             self._drop_cached(note.adapter for note in noted)
-            versions = await self._registry.run(tainted, noted)
+            versions = await self._registry.run(find_affected_versions, noted)
             remade = await self._replace(versions, cancel) if versions else {}
-            await self._registry.run(finish, noted, versions)
+            await self._registry.run(finish_erasure, noted, versions)
             self._drop_cached({v.adapter for v in versions})
         return Erasure(
             events={note.adapter: note.events for note in noted},
@@ -111,10 +111,10 @@ class RebuildVerbs(Core):
     async def _require_mergeable(self, events: Mapping[AdapterId, Collection[int]]) -> None:
         """Raise, before anything is erased, if a merge that has to be made again cannot be."""
         asked = [ErasureNote(a, tuple(numbers), 2**62) for a, numbers in events.items()]
-        for version in await self._registry.run(tainted, asked):
+        for version in await self._registry.run(find_affected_versions, asked):
             for ref in version.merged.versions if version.merged else ():
                 try:
-                    await self._registry.version(ref)
+                    await self._registry.get_version(ref)
                 except NotFound as error:
                     raise Conflict(
                         f"{version.ref} was merged from {ref}, which is not there any more.",
@@ -127,7 +127,7 @@ class RebuildVerbs(Core):
         """Make again what is served of `versions`, parents first, and serve that instead."""
         adapters = {v.adapter: await self._loader.get_adapter(v.adapter) for v in versions}
         heads = [VersionRef(a.id, a.head) for a in adapters.values()]
-        served = set().union(*(line_of(versions, head) for head in heads))
+        served = set().union(*(collect_ancestor_refs(versions, head) for head in heads))
         places: Replacements = {}
         remade: Replacements = {}
         for version in versions:

@@ -62,7 +62,7 @@ class TrainingVerbs(Core):
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
         """Trainings that are queued, running, interrupted or failed."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
-        return await self._registry.unfinished(adapter)
+        return await self._registry.list_unfinished_jobs(adapter)
 
     @verb
     async def resume_job(
@@ -81,11 +81,11 @@ class TrainingVerbs(Core):
         await self._loader.get_adapter(job.adapter)
         if job.state is JobState.PAUSED:
             queued = JobState.QUEUED
-            await self._registry.jobs.change(job.id, lambda j: replace(j, state=queued))
+            await self._registry.jobs.update(job.id, lambda j: replace(j, state=queued))
         entries = await self._registry.journal.read(job.adapter, after=job.event - 1, limit=1)
         event = entries[0].event if entries and entries[0].seq == job.event else None
         if not isinstance(event, ExamplesGiven):
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
             raise NotFound(f"The examples of {job.id} were erased.", hint="Train others.")
         return await self._run_job(job, event.examples, on_progress, cancel)
 
@@ -94,9 +94,9 @@ class TrainingVerbs(Core):
         """Cancel a training. One that is running, in any program, stops within a second or a step."""
         job = await self._registry.jobs.get(job_id)
         if job.state is JobState.RUNNING and await self._registry.leases.is_held(job.adapter):
-            await self._registry.jobs.change(job.id, lambda j: replace(j, state=JobState.CANCELLING))
+            await self._registry.jobs.update(job.id, lambda j: replace(j, state=JobState.CANCELLING))
         else:
-            await self._registry.jobs.close(job.id)
+            await self._registry.jobs.remove(job.id)
 
     @verb
     async def pause_job(self, job_id: str) -> Job:
@@ -105,7 +105,7 @@ class TrainingVerbs(Core):
         It goes on from its last checkpoint, and comes to the version it would have come to.
         """
         paused = JobState.PAUSED
-        return await self._registry.jobs.change(job_id, lambda j: replace(j, state=paused))
+        return await self._registry.jobs.update(job_id, lambda j: replace(j, state=paused))
 
     async def _open_job(
         self, adapter: AdapterId, examples: Sequence[TrainingExample], config: TrainingConfig | None
@@ -116,11 +116,11 @@ class TrainingVerbs(Core):
         training.check()
         # Examples are journalled, and wait for their training, in the order of the calls.
         async with self._submission_locks[adapter]:
-            await self._backend.check_rows(tuple(map(Row.of, examples)))
+            await self._backend.check_rows(tuple(map(Row.from_example, examples)))
             await self._loader.get_adapter(adapter)
-            event = await self._registry.journal.examples(adapter, examples)
+            event = await self._registry.journal.append_examples(adapter, examples)
             job = Job(adapter, event, training, datetime.now(UTC))
-            return await self._registry.jobs.open(job)
+            return await self._registry.jobs.add(job)
 
     async def _run_job(
         self,
@@ -137,16 +137,16 @@ class TrainingVerbs(Core):
                 version = await self._train_new_head(job.id, examples, on_progress, token)
         except (Cancelled, asyncio.CancelledError, Refused):
             if not await self._is_paused(job.id):
-                await self._registry.jobs.close(job.id)
+                await self._registry.jobs.remove(job.id)
             raise
         except OuroborosError as error:
             failed, reason = JobState.FAILED, str(error)
             with suppress(OuroborosError):
-                await self._registry.jobs.change(
+                await self._registry.jobs.update(
                     job.id, lambda j: replace(j, state=failed, reason=reason)
                 )
             raise
-        await self._registry.jobs.close(job.id)
+        await self._registry.jobs.remove(job.id)
         return version
 
     async def _is_paused(self, job_id: str) -> bool:
@@ -171,13 +171,13 @@ class TrainingVerbs(Core):
         if job.state is JobState.PAUSED:
             raise Cancelled("The training was paused while it waited for its turn.")
         adapter = await self._loader.get_adapter(job.adapter)
-        head = await self._registry.version(VersionRef(adapter.id))
-        start = await self._registry.files(head)
+        head = await self._registry.get_version(VersionRef(adapter.id))
+        start = await self._registry.load_files(head)
         # 2. A checkpoint only fits the head that the job began on; on another head it begins anew.
         state = b""
         if job.parent == head.number:
-            state = await self._registry.jobs.state(job)
-        await self._registry.jobs.change(
+            state = await self._registry.jobs.load_checkpoint(job)
+        await self._registry.jobs.update(
             job.id,
             lambda j: replace(j, state=JobState.RUNNING, parent=head.number, reason=""),
         )

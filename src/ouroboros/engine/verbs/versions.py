@@ -4,31 +4,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.data import TrainingExample, messages_of
+from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.results import ComparedAnswers, Comparison, Evaluation
 from ouroboros.engine.core import Core, verb
 from ouroboros.registry.journal import JournalEntry
-from ouroboros.registry.lineage import ancestors, events_between, in_order, learned
+from ouroboros.registry.lineage import (
+    list_ancestors,
+    list_new_events,
+    read_learned_events,
+    sort_by_ancestry,
+)
 
 
 class VersionVerbs(Core):
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""
-        return await self._registry.versions(VersionRef.parse(adapter_id).adapter)
+        return await self._registry.list_versions(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def get_version(self, version: str | VersionRef) -> Version:
         """One version: "tickets@3", or the head of "tickets"."""
-        return await self._registry.version(VersionRef.parse(version))
+        return await self._registry.get_version(VersionRef.parse(version))
 
     @verb
     async def get_moves(self, adapter_id: str | AdapterId) -> list[HeadMoved]:
         """The rollbacks of an adapter, oldest first."""
-        return await self._registry.head_moves(VersionRef.parse(adapter_id).adapter)
+        return await self._registry.list_head_moves(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def rollback_adapter(self, version: str | VersionRef, *, replay: bool = False) -> Adapter:
@@ -50,19 +55,19 @@ class VersionVerbs(Core):
         from ("tickets"); parents before children, merges' parents included."""
         ref = VersionRef.parse(version)
         if ref.number is not None:
-            return await self._registry.run(ancestors, ref)
-        versions = await self._registry.versions(ref.adapter)
+            return await self._registry.run(list_ancestors, ref)
+        versions = await self._registry.list_versions(ref.adapter)
         lineage = {v.ref: v for v in versions}
         for each in versions:
             if each.merged:
-                lineage |= {v.ref: v for v in await self._registry.run(ancestors, each.ref)}
-        return in_order(lineage.values())
+                lineage |= {v.ref: v for v in await self._registry.run(list_ancestors, each.ref)}
+        return sort_by_ancestry(lineage.values())
 
     @verb
     async def get_events(self, version: str | VersionRef) -> list[JournalEntry]:
         """The events of the journal that made a version from its parent."""
-        stored = await self._registry.version(VersionRef.parse(version))
-        return await self._registry.run(learned, stored)
+        stored = await self._registry.get_version(VersionRef.parse(version))
+        return await self._registry.run(read_learned_events, stored)
 
     @verb
     async def compare_versions(
@@ -77,18 +82,18 @@ class VersionVerbs(Core):
         refs = [VersionRef.parse(before), VersionRef.parse(after)]
         for ref in refs:
             await self._loader.get_adapter(ref.adapter)
-        old, new = [await self._registry.version(ref) for ref in refs]
+        old, new = [await self._registry.get_version(ref) for ref in refs]
         # 1. The weights: how strong each version's are, and how far apart.
-        old_files, new_files = await self._registry.files(old), await self._registry.files(new)
+        old_files, new_files = await self._registry.load_files(old), await self._registry.load_files(new)
         strengths = (
             await self._backend.measure_strength(old_files),
             await self._backend.measure_strength(new_files),
         )
         distance = await self._loader.measure_distance(old_files, new_files, cancel)
         # 2. The events that only the newer one learned.
-        new_lineage = await self._registry.run(ancestors, new.ref)
-        old_lineage = await self._registry.run(ancestors, old.ref)
-        events = events_between(new_lineage, old_lineage)
+        new_lineage = await self._registry.run(list_ancestors, new.ref)
+        old_lineage = await self._registry.run(list_ancestors, old.ref)
+        events = list_new_events(new_lineage, old_lineage)
         comparison = Comparison(old, new, distance, strengths, events)
         if not probes:
             return comparison
@@ -103,6 +108,6 @@ def _compare_answers(
     probes: Sequence[TrainingExample], old: Evaluation, new: Evaluation
 ) -> tuple[ComparedAnswers, ...]:
     return tuple(
-        ComparedAnswers(messages_of(p.input)[-1].content, p.output, before, after)
+        ComparedAnswers(to_messages(p.input)[-1].content, p.output, before, after)
         for p, before, after in zip(probes, old.answers, new.answers, strict=True)
     )

@@ -8,7 +8,7 @@ from math import comb
 
 from ouroboros.domain.events import Event, FeedbackGiven
 from ouroboros.domain.feedback import FeedbackKind
-from ouroboros.domain.tracking import UsageCounts
+from ouroboros.domain.performance import UsageCounts
 
 FIRST_COMPARISON = 4
 """How many judged answers newer versions need before the first comparison."""

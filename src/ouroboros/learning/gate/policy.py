@@ -177,9 +177,9 @@ def _check_group(name: CheckName, pairs: Sequence[ProbePair], policy: GatePolicy
     """Check that right answers, and but for a class their likelihood, fell within tolerance at most."""
     answers, likelihood = _compare_pairs(pairs, policy)
     assert answers is not None and likelihood is not None
-    falls = answers.falls(policy.tolerance)
+    falls = answers.is_significant_fall(policy.tolerance)
     if name is not CheckName.CLASS:  # a class has too few probes for a check of its likelihood
-        falls = falls or likelihood.falls(policy.erosion)
+        falls = falls or likelihood.is_significant_fall(policy.erosion)
     # Point to one probe where the name of the check does not say which probes it is about.
     first = pairs[0].probe.ref
     needs_example = name is CheckName.CLASS or bool(first.adapter)

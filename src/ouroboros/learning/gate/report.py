@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ouroboros.domain.data import TrainingExample, messages_of
+from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Change, Check, CheckName, ExampleRef, Verdict
 
@@ -147,7 +147,7 @@ def _describe_example(ref: ExampleRef, texts: Texts) -> str:
     example = texts.get(ref)
     if example is None:
         return f"{_locate(ref)}{', which was erased' if ref.event else ''}"
-    return f'"{_shorten(messages_of(example.input)[-1].content)}" -> {_shorten(example.output)}'
+    return f'"{_shorten(to_messages(example.input)[-1].content)}" -> {_shorten(example.output)}'
 
 
 def _locate(ref: ExampleRef) -> str:

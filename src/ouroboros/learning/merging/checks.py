@@ -77,8 +77,8 @@ def explain_failed_merge(merged: str, verdict: Verdict) -> str:
     """What to do instead of a merge that fell below its parents, with the numbers; "" if it did not."""
     if verdict.promoted:
         return ""
-    fell = [_describe_fall(merged, check) for check in verdict.failed if check.beside]
-    rest = dict.fromkeys(check.name.value for check in verdict.failed if not check.beside)
+    fell = [_describe_fall(merged, check) for check in verdict.failed_checks if check.beside]
+    rest = dict.fromkeys(check.name.value for check in verdict.failed_checks if not check.beside)
     if fell:
         rest.pop(CheckName.CLASS.value, None)  # a part of the same fall
     failed = [f"{merged} failed: {', '.join(rest)}"] if rest else []
@@ -94,6 +94,6 @@ def _describe_fall(merged: str, check: Check) -> str:
     assert answers is not None and likelihood is not None
     before, after = (round(share * answers.rows) for share in (answers.before, answers.after))
     words = f"of {answers.rows} probes {check.beside} gets {before} right and {merged} {after}"
-    if answers.falls(0.0) or likelihood.mean >= 0:
+    if answers.is_significant_fall(0.0) or likelihood.mean >= 0:
         return words
     return f"{words}, with right tokens {-100 * likelihood.mean:.1f} points less likely"

@@ -64,7 +64,7 @@ class Knowledge:
 
     def replay_rows(self) -> tuple[Row, ...]:
         """What is replayed."""
-        return tuple(Row.of(kept.example) for kept in self.replay)
+        return tuple(Row.from_example(kept.example) for kept in self.replay)
 
     @property
     def pins(self) -> list[TrainingExample]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int8
 from numpy import ndarray
 
-from ouroboros.domain.data import Prompt, TrainingExample, messages_of
+from ouroboros.domain.data import Prompt, TrainingExample, to_messages
 from ouroboros.domain.verdict import ExampleRef
 
 MAX_ROWS = 500
@@ -133,12 +133,12 @@ def classify_output(output: str) -> str:
 
 def shuffle_key(example: TrainingExample) -> bytes:
     """A row's place in a shuffle that is the same everywhere."""
-    turns = [(m.role, m.content) for m in messages_of(example.input)]
+    turns = [(m.role, m.content) for m in to_messages(example.input)]
     return blake2b(repr((turns, example.output)).encode(), digest_size=8).digest()
 
 
 def _size(example: TrainingExample) -> int:
-    texts = (*(m.content for m in messages_of(example.input)), example.output)
+    texts = (*(m.content for m in to_messages(example.input)), example.output)
     return sum(len(text.encode()) for text in texts)
 
 
@@ -156,7 +156,7 @@ def bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
     not add up. The same everywhere.
     """
     found = [0] * BAG_SIZE
-    counts = Counter(w for m in messages_of(prompt) for w in _WORD.findall(m.content.casefold()))
+    counts = Counter(w for m in to_messages(prompt) for w in _WORD.findall(m.content.casefold()))
     for word, count in counts.items():
         place = crc32(word.encode())
         found[(place >> 1) % BAG_SIZE] += count if place & 1 else -count

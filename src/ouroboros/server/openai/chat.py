@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from ouroboros.backend.base import GenerationChunk
-from ouroboros.domain.data import Prompt, messages_of
+from ouroboros.domain.data import Prompt, to_messages
 from ouroboros.domain.errors import NotFound
 from ouroboros.domain.generation import Generation, TokenLogprob
 from ouroboros.registry.threads import in_thread
@@ -234,7 +234,7 @@ class _Chat:
             "id": self._id,
             "tenant": self._caller.tenant,
             "version": self._target.version,
-            "messages": [{"role": m.role, "content": m.content} for m in messages_of(self._prompt)],
+            "messages": [{"role": m.role, "content": m.content} for m in to_messages(self._prompt)],
             "answers": [
                 {
                     "text": answer.text,

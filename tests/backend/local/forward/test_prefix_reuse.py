@@ -98,7 +98,7 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
 async def test_a_prompt_is_read_once_for_all_epochs_and_adapters(backend, runs):
     starts = [await backend.initialize(CONFIG, seed) for seed in (0, 1)]
     await backend.train(job(starts[0]))
-    opening, codec = len((await backend.base()).opening), backend._runtime.tokenizer
+    opening, codec = len((await backend.base()).invocation_tokens), backend._runtime.tokenizer
     sequences = [codec.encode_pair(r.prompt, r.output or "") for r in ROWS]
     read = sum(len(s.prompt) - opening for s in sequences)
     answers = sum(len(s.output) + opening for s in sequences)

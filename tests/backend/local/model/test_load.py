@@ -103,14 +103,14 @@ def test_the_dtype_does_not_change_the_fingerprint(folder):
 def test_other_weights_are_another_base(folder, tiny_folder):
     other = fingerprint(tiny_folder(seed=1))
     with pytest.raises(BaseMismatch, match="its weights differ"):
-        fingerprint(folder).require(other, "It")
+        fingerprint(folder).require_equal(other, "It")
 
 
 def test_another_template_is_another_base(folder):
     before = fingerprint(folder)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     with pytest.raises(BaseMismatch, match="chat template"):
-        fingerprint(folder).require(before, "It")
+        fingerprint(folder).require_equal(before, "It")
 
 
 def test_another_setting_is_another_base(folder):
@@ -118,4 +118,4 @@ def test_another_setting_is_another_base(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.1}))
     with pytest.raises(BaseMismatch, match="configuration"):
-        fingerprint(folder).require(before, "It")
+        fingerprint(folder).require_equal(before, "It")

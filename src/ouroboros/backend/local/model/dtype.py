@@ -17,8 +17,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from ouroboros.cache import cache_folder
 from ouroboros.domain.errors import InvalidConfig
-from ouroboros.domain.places import cache_folder
 
 MIN_GAIN = 1.2
 """bfloat16 is taken from this ratio on: it rounds to three digits, so it has to pay."""

@@ -298,7 +298,7 @@ def _describe_loaded(
         parameters=model.num_parameters(),
         linears=linear_shapes(model),
         heads=config.num_attention_heads,
-        opening=tokenizer.invocation_tokens,
+        invocation_tokens=tokenizer.invocation_tokens,
     )
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ouroboros.backend.local.model.special_text import SpecialText
 from ouroboros.backend.local.model.template_limit import time_limit
-from ouroboros.domain.data import Continuation, Message, Prompt, messages_of
+from ouroboros.domain.data import Continuation, Message, Prompt, to_messages
 from ouroboros.domain.errors import InvalidExample, ModelError, TooLong
 
 _SENTINEL = "\u2983answer\u2984"
@@ -87,7 +87,7 @@ class ChatTokenizer:
 
     def encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """Ids up to where the answer starts."""
-        messages = messages_of(prompt)
+        messages = to_messages(prompt)
         if self.hf_tokenizer.chat_template is None:
             return tuple(self._encode_raw_text("\n".join(m.content for m in messages)))
         texts, masks = self.special_text.mask([m.content for m in messages])
@@ -195,7 +195,7 @@ class ChatTokenizer:
         return ids
 
     def _render_template(self, prompt: Prompt, answer: str | None = None) -> str:
-        messages = [{"role": m.role, "content": m.content} for m in messages_of(prompt)]
+        messages = [{"role": m.role, "content": m.content} for m in to_messages(prompt)]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         return self._apply_template(messages, add_generation_prompt=answer is None)

@@ -65,7 +65,7 @@ def _gap(item: TokenizedRow, totals: Sequence[float], least: float, likely: floa
     unsaid = _logit(math.log(likely)) - _logit(least)
     if row.loss.uses_pair:
         return max(unsaid, enough - (moved[0] - moved[1]))
-    if not row.loss.takes_unwanted:
+    if not row.loss.accepts_rejected_only:
         return unsaid
     if row.output is None:
         return enough + moved[0]

@@ -74,7 +74,7 @@ LossFunction: TypeAlias = Callable[[Any, LossOutcome], Float[Tensor, "N"]]
 
 def supervised(loss: Supervised, rows: LossOutcome) -> Float[Tensor, "N"]:
     """Cross-entropy summed over the output's tokens, and how far all else has moved there."""
-    return loss.hold * rows.apart - rows.total
+    return loss.non_target_kl * rows.apart - rows.total
 
 
 def dpo(loss: DPO, rows: LossOutcome) -> Float[Tensor, "N"]:

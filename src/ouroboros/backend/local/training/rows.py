@@ -151,14 +151,14 @@ def _compared(item: TokenizedRow, start: Iterator[float]) -> TokenizedRow:
 
 
 def _has_teacher(loss: Loss) -> bool:
-    return isinstance(loss, Distillation) or (isinstance(loss, Supervised) and loss.hold > 0)
+    return isinstance(loss, Distillation) or (isinstance(loss, Supervised) and loss.non_target_kl > 0)
 
 
 def start_copy(
     runtime: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
 ) -> BankedAdapter | None:
     """The adapter as it is before training, kept if a loss compares with it at every step."""
-    if not any(item.row.loss.uses_baseline for item in items):
+    if not any(item.row.loss.uses_batch_kl for item in items):
         return None
     return adapter.copy()
 
@@ -167,7 +167,7 @@ def kl_to_start(
     runtime: BaseRuntime, adapter: BankedAdapter, start: BankedAdapter, items: Sequence[TokenizedRow]
 ) -> float:
     """KL to the start, from each row's prompt followed by the output of the row before it."""
-    asking = [i.sequences[0] for i in items if i.row.loss.uses_baseline]
+    asking = [i.sequences[0] for i in items if i.row.loss.uses_batch_kl]
     rotated = [
         TokenizedPair(here.prompt, before.output)
         for here, before in zip(asking, [*asking[-1:], *asking[:-1]], strict=True)

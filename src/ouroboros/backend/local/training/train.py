@@ -146,7 +146,7 @@ def train(
 def shuffle_rows(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
     """The rows of each optimizer step: every epoch a fresh order, drawn from the seed."""
     chance = random.Random(training.seed)
-    steps = training.steps(rows, max_steps)
+    steps = training.count_steps(rows, max_steps)
     for _ in range(training.epochs):
         epoch = list(range(rows))
         chance.shuffle(epoch)

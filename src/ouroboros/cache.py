@@ -1,4 +1,8 @@
-"""Where this program keeps what it can do without."""
+"""Where Ouroboros caches on this machine what it can compute or download again.
+
+It lies below the backends and the stores because both cache, and outside `domain` because it reads the
+environment.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How versions do in use."""
+"""How an adapter's versions perform: users' judgements of their answers, and the gate's of them."""
 
 import math
 from collections import Counter
@@ -10,12 +10,12 @@ from ouroboros.domain.records import Version
 from ouroboros.domain.verdict import Repair, Verdict
 
 _Z = 1.959964
-"""Of a normal distribution, 95% lies within this many standard deviations."""
+"""95% of a normal distribution lies within this many standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageCounts:
-    """What people said of a version's answers: how many were right, how many wrong, and when."""
+    """Judgements of a version's answers: how many were good, how many bad, and when."""
 
     good: int = 0
     bad: int = 0
@@ -27,13 +27,13 @@ class UsageCounts:
         return self.good + self.bad
 
     @property
-    def share(self) -> float | None:
-        """Of the judged answers, the share that was right; None before anything was said."""
+    def success_rate(self) -> float | None:
+        """The share of the judged answers that was good; None before the first judgement."""
         return self.good / self.judged if self.judged else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's interval (1927): where the true share lies, at 95%; sound for few judgements too."""
+        """Wilson's 95% interval (1927) of the success rate; valid for few judgements too."""
         n = self.judged
         if not n:
             return 0.0, 1.0
@@ -43,8 +43,8 @@ class UsageCounts:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     @property
-    def score(self) -> float:
-        """One number to weigh versions by: the share, drawn to one half where little was said."""
+    def smoothed_rate(self) -> float:
+        """The success rate with Laplace smoothing: near one half while there are few judgements."""
         return (self.good + 1) / (self.judged + 2)
 
     @property
@@ -55,23 +55,24 @@ class UsageCounts:
         return (self.judged - 1) / ((self.last - self.first).total_seconds() / 86400)
 
     def __add__(self, other: "UsageCounts") -> "UsageCounts":
-        starts = [t for t in (self.first, other.first) if t]
-        ends = [t for t in (self.last, other.last) if t]
+        first_times = [t for t in (self.first, other.first) if t]
+        last_times = [t for t in (self.last, other.last) if t]
         return UsageCounts(
             self.good + other.good,
             self.bad + other.bad,
-            min(starts, default=None),
-            max(ends, default=None),
+            min(first_times, default=None),
+            max(last_times, default=None),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GateCounts:
-    """What the gate did with an adapter's versions: how many it judged, and what became of them.
+    """How many of an adapter's versions the gate passed, repaired and refused.
 
-    passed   as they were made.
-    walked, again  would have been refused, but for walking back or for training again.
-    refused  kept and not served.
+    passed   promoted as they were made.
+    walked   promoted after walking back towards the parent.
+    again    promoted after training again.
+    refused  stored and not served.
     """
 
     passed: int = 0
@@ -84,16 +85,16 @@ class GateCounts:
         return self.passed + self.walked + self.again + self.refused
 
     @classmethod
-    def of(cls, verdicts: Iterable[Verdict]) -> "GateCounts":
+    def from_verdicts(cls, verdicts: Iterable[Verdict]) -> "GateCounts":
         counts = Counter(v.saved_by if v.promoted else "refused" for v in verdicts)
         return cls(counts[None], counts[Repair.WALKED], counts[Repair.AGAIN], counts["refused"])
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """How an adapter's versions were trained, and what was said of their answers.
+    """How an adapter's versions were trained, and how users judged their answers.
 
-    versions  oldest first, each with its use; training, probes and verdict are in the version.
+    versions  oldest first, each with its judgements.
     trend     "rising" or "falling" if the latest judgements differ from those before them by more than
               chance; "steady" if not; empty while there are too few.
     """
@@ -102,11 +103,11 @@ class Performance:
     trend: str = ""
 
     @property
-    def gated(self) -> GateCounts:
-        """What the gate did with them, merges included."""
-        return GateCounts.of(v.verdict for v, _ in self.versions if v.verdict is not None)
+    def gate_counts(self) -> GateCounts:
+        """The gate's decisions about all versions, merges included."""
+        return GateCounts.from_verdicts(v.verdict for v, _ in self.versions if v.verdict is not None)
 
     @property
-    def use(self) -> UsageCounts:
-        """Of all versions together."""
+    def usage(self) -> UsageCounts:
+        """The judgements of all versions together."""
         return sum((use for _, use in self.versions), UsageCounts())
