@@ -253,7 +253,7 @@ class ChatTokenizer:
             return ()
         samples = [self.encode_prompt(self.anchor_conversation(p)) for p in _SAMPLE_PROMPTS]
         common_suffix = _common_suffix(samples)
-        shortest = messages_of(self.anchor_conversation(_SAMPLE_PROMPTS[0]))
+        shortest = to_messages(self.anchor_conversation(_SAMPLE_PROMPTS[0]))
         messages = [{"role": m.role, "content": m.content} for m in shortest]
         without_invocation = self._apply_template(messages, add_generation_prompt=False)
         with_invocation = self._apply_template(messages, add_generation_prompt=True)
