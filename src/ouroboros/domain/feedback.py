@@ -93,7 +93,7 @@ class FeedbackSignal:
             return
         check_text(self.kind.value.replace("_", " "), self.text)
         if self.kind is FeedbackKind.PREFERENCE_PAIR:
-            check_text("rejected answer", self.rejected)
+            check_text("rejected answer", self.rejected, may_be_empty=True)
             if self.text == self.rejected:
                 raise InvalidExample(
                     "The chosen and the rejected answer are the same.",
