@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -254,9 +255,11 @@ class LocalBackend:
             return ()
         if job.anchors is None:
             return (yield from self._base_samples.load_or_generate())
-        return (
-            yield from add_references(self._runtime, adapter, tokenize_rows(self._runtime, job.anchors))
+        conversation = self._runtime.tokenizer.anchor_conversation
+        rows = tokenize_rows(
+            self._runtime, [replace(row, prompt=conversation(row.prompt)) for row in job.anchors]
         )
+        return (yield from add_references(self._runtime, adapter, rows))
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._copy_for_training(job.start)
@@ -301,7 +304,11 @@ class LocalBackend:
         tokenizer = self._runtime.tokenizer
         items = [
             ScoreItem(
-                tokenizer.encode_pair(r.prompt, r.output), self._resident_adapter(r.adapter), r.drift
+                tokenizer.encode_pair(
+                    tokenizer.anchor_conversation(r.prompt) if r.drift else r.prompt, r.output
+                ),
+                self._resident_adapter(r.adapter),
+                r.drift,
             )
             for r in requests
         ]

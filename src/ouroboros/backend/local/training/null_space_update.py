@@ -235,7 +235,9 @@ def _projectors(
     moving: Collection[str],
 ) -> dict[str, NullSpaceProjector]:
     """One shield per layer that moves; layers that see the same input share theirs."""
-    sequences = [runtime.tokenizer.encode_pair(e.input, e.output) for e in protect]
+    tokenizer = runtime.tokenizer
+    prompts = [tokenizer.anchor_conversation(e.input) for e in protect]
+    sequences = [tokenizer.encode_pair(p, e.output) for p, e in zip(prompts, protect, strict=True)]
     acted = [len(s) - adapter.first_adapted_token(len(s.prompt)) for s in sequences]
     run = next(split_by_tokens(acted, SHIELD_TOKENS), [])
     if not run:
