@@ -51,7 +51,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def qdrant() -> Iterator["ServerProcess"]:
-    """A stand-in for a Qdrant server."""
+    """An emulator of a Qdrant server."""
     from ouroboros.testing import servers
 
     with servers.run_qdrant() as server:
@@ -60,7 +60,7 @@ def qdrant() -> Iterator["ServerProcess"]:
 
 @pytest.fixture
 def collection(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty collection: of the server that `QDRANT_URL` names, else of the stand-in."""
+    """The URL of an empty collection: on the server of `QDRANT_URL`, else on the emulator."""
     from ouroboros.stores.qdrant.server import QdrantServer
 
     name = f"ouroboros-test-{os.getpid()}-{next(_numbers)}"

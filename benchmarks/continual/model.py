@@ -27,7 +27,7 @@ from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 Change = Callable[[Float[Tensor, "P"], Float[Tensor, "P"]], None]
@@ -49,7 +49,7 @@ class Bench:
         """PEFT's initial factors: A uniform, B zero."""
         chance = torch.Generator().manual_seed(seed)
         found = {}
-        for shape in select(self.runtime.base, self.config):
+        for shape in select_layers(self.runtime.base, self.config):
             bound = shape.inputs**-0.5
             a = torch.empty(self.config.rank, shape.inputs).uniform_(-bound, bound, generator=chance)
             b = torch.zeros(shape.outputs, self.config.rank)

@@ -144,14 +144,14 @@ def _error(found: dict[str, Any], parents: list[dict[str, Any]], strategy: str) 
     import torch
 
     from ouroboros.domain.merging import MergeStrategy
-    from ouroboros.lora.merge_rules import RULES, apply
+    from ouroboros.lora.merge_rules import RULES, apply_rule
 
     rule: Any = RULES[MergeStrategy(strategy)]
     ones = torch.ones(PARENTS)
     off = whole = 0.0
     for path, delta in found.items():
         stack = torch.stack([parent[path].delta() for parent in parents])
-        exact = apply(rule, stack, ones, DENSITY, torch.Generator())
+        exact = apply_rule(rule, stack, ones, DENSITY, torch.Generator())
         off += float((delta - exact).double().norm()) ** 2
         whole += float(exact.double().norm()) ** 2
     return (off / whole) ** 0.5

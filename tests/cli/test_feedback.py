@@ -131,3 +131,18 @@ def test_a_stop_while_learning_says_what_is_stored(run, monkeypatch: pytest.Monk
     assert code == 130
     assert "1 judgement of 1 stored." in error
     assert "feedback tickets --pending" in error
+
+
+@pytest.mark.parametrize(
+    "judgement",
+    [["--answer", "", "--fix", "hi"], ["--answer", "", "--bad"], ["--chosen", "hi", "--rejected", ""]],
+)
+def test_an_empty_answer_is_judged_as_it_is(run, judgement) -> None:
+    code, _, error = run("feedback", "tickets", "where is it?", *judgement)
+    assert code == 0, error
+
+
+def test_one_of_two_answers_alone_is_refused(run):
+    code, _, error = run("feedback", "tickets", "where is it?", "--chosen", "hi")
+    assert code == 2
+    assert "Give --chosen and --rejected together." in error

@@ -45,6 +45,37 @@ def test_each_format_is_read(read, row, example):
     assert read(json.dumps(row)) == [example]
 
 
+def test_every_turn_of_the_assistant_is_learned_with_the_turns_before_it(read):
+    turns = [*TURNS, ANSWER, {"role": "user", "content": "Bye"}, {**ANSWER, "content": "See you"}]
+    after = (*TALK, Message("assistant", "Hello"), Message("user", "Bye"))
+    examples = [TrainingExample(TALK, "Hello", 2.0), TrainingExample(after, "See you", 2.0)]
+    assert read(json.dumps({"messages": turns, "weight": 2.0})) == examples
+
+
+def test_a_turn_of_weight_0_is_context_only(read):
+    turns = [*TURNS, {**ANSWER, "weight": 0}, TURNS[1], {**ANSWER, "weight": 0.5}]
+    prompt = (*TALK, Message("assistant", "Hello"), TALK[1])
+    assert read(json.dumps({"messages": turns})) == [TrainingExample(prompt, "Hello", 0.5)]
+
+
+def test_a_greeting_before_the_first_user_turn_is_context_only(read):
+    prompt = (Message("assistant", "Hello"), TALK[1])
+    assert read(json.dumps({"messages": [ANSWER, TURNS[1], ANSWER]})) == [
+        TrainingExample(prompt, "Hello")
+    ]
+
+
+def test_contents_in_text_parts_are_joined(read):
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    row = {"messages": [{"role": "user", "content": parts}, {**ANSWER, "content": parts}]}
+    assert read(json.dumps(row)) == [TrainingExample("Hello", "Hello")]
+
+
+def test_a_message_of_a_developer_is_a_system_turn():
+    assert Message("developer", "Be brief.") == Message("system", "Be brief.")
+    TrainingExample((Message("developer", "Be brief."), Message("user", "Hi")), "Hello").check()
+
+
 def test_byte_order_mark_windows_lines_and_blank_lines_do_not_matter(read):
     text = f"\ufeff{GOOD}\r\n\r\n   \n{GOOD}"
     assert read(text) == [TrainingExample("a", "b")] * 2
@@ -85,6 +116,21 @@ def test_only_newlines_end_a_line(read):
             "keys role and content",
         ),
         ('{"prompt": [{"role": "user", "content": "a", "nmae": "b"}], "completion": "c"}', "'nmae'"),
+        (
+            '{"messages": [{"role": "user", "content": "a"},'
+            ' {"role": "assistant", "content": "b", "weight": 0}]}',
+            "No turn of the assistant has a weight over 0",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "a"},'
+            ' {"role": "assistant", "content": "b", "weight": -1}]}',
+            "weight of a turn is -1",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image_url"}]},'
+            ' {"role": "assistant", "content": "b"}]}',
+            "part of the type 'image_url'",
+        ),
         ('{"prompt": [{"role": "robot", "content": "a"}], "completion": "c"}', "known role"),
     ],
 )

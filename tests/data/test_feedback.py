@@ -53,3 +53,33 @@ def test_a_file_without_feedback_is_refused(tmp_path):
     path.write_text("\n")
     with pytest.raises(InvalidFile, match="has no feedback"):
         read_feedback(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"prompt": "p", "chosen": "hi", "rejected": ""}, ""),
+        ({"prompt": "p", "answer": "", "correction": "hi"}, ""),
+        ({"prompt": "p", "answer": "", "failure": -1}, ""),
+    ],
+)
+def test_an_empty_answer_can_be_judged(tmp_path, row, answer):
+    path = tmp_path / "feedback.jsonl"
+    path.write_text(json.dumps(row))
+    assert [f.answer for f in read_feedback(path)] == [answer]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "p", "chosen": "hi"}, "Only one of two answers"),
+        ({"prompt": "p", "success": 1}, "answer is empty"),
+        ({"prompt": "p", "chosen": ["hi"], "rejected": ""}, "not a text but a list"),
+        ({"prompt": "p", "answer": "a", "success": 1, "user": 17}, "user is not a text but a int"),
+    ],
+)
+def test_a_missing_or_mistyped_answer_is_named(tmp_path, row, message):
+    path = tmp_path / "feedback.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(InvalidFile, match=message):
+        read_feedback(path)

@@ -248,7 +248,6 @@ async def test_two_engines_on_one_store_apply_every_event_once(open_engine, engi
     ("prompt", "answer", "signal"),
     [
         (" ", "a", GOOD),
-        ("p", "", GOOD),
         ("p", "a", FIX(" ")),
         ("p", "a", FeedbackSignal.success(float("nan"))),
         ("p", "a", FIX("x" * 1_000_000)),

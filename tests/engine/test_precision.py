@@ -12,7 +12,7 @@ from ouroboros.domain.weights import Precision
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.lora import size
 from ouroboros.lora.size import predicted_size
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 
@@ -31,7 +31,7 @@ async def test_it_learns_is_judged_and_served_in_integers(
     backend = LocalBackend.open(str(tiny), dtype="float32", threads=1)
     async with AdapterLearningEngine(backend, registry) as engine:
         base = (await engine.base()).unwrap()
-        fits = predicted_size(base, select(base, CONFIG), CONFIG.rank, precision)
+        fits = predicted_size(base, select_layers(base, CONFIG), CONFIG.rank, precision)
         monkeypatch.setattr(size, "MAX_BYTES", fits)  # the one limit, as if the model were larger
         adapter = (await engine.create_adapter("tickets", CONFIG)).unwrap()
         assert adapter.config.precision == precision.value

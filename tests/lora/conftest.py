@@ -7,7 +7,7 @@ import torch
 
 from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.config import AdapterConfig
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 PRINT = Fingerprint("c" * 64, "t" * 64, "p" * 64, "w" * 64, 320)
@@ -57,7 +57,7 @@ def random_weights(base: BaseModel) -> Callable[..., LoraWeights]:
                 torch.randn(s.outputs, config.rank, generator=generator),
                 config.scale,
             )
-            for s in select(on, config)
+            for s in select_layers(on, config)
         }
 
     return make

@@ -25,7 +25,7 @@ def rotary(base: BaseModel) -> BaseModel:
     return replace(base, heads=HEADS)
 
 
-def opened(raw: bytes, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_gguf(raw: bytes, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The facts and tensors that the package finds in a file."""
     path = folder / "adapter.gguf"
     path.write_bytes(raw)
@@ -40,15 +40,15 @@ def test_the_package_reads_what_was_written(
 ):
     config = AdapterConfig(rank=4, alpha=6.0, use_rslora=rslora, target_modules="v_proj,down_proj")
     weights = random_weights(config)
-    facts, tensors = opened(to_gguf(weights, rotary), tmp_path)
+    facts, tensors = read_gguf(to_gguf(weights, rotary), tmp_path)
     assert facts["general.type"] == "adapter"
     assert facts["adapter.type"] == "lora"
     assert facts["general.architecture"] == "llama"
     alpha = facts["adapter.lora.alpha"]
     assert alpha == pytest.approx(12.0 if rslora else 6.0), "alpha sqrt(rank) stands for rsLoRA"
     for layer in range(2):
-        for ours, name in (("self_attn.v_proj", "attn_v"), ("mlp.down_proj", "ffn_down")):
-            low = weights[f"model.layers.{layer}.{ours}"]
+        for path_suffix, name in (("self_attn.v_proj", "attn_v"), ("mlp.down_proj", "ffn_down")):
+            low = weights[f"model.layers.{layer}.{path_suffix}"]
             stem = f"blk.{layer}.{name}.weight.lora_"
             update = alpha / 4 * tensors[f"{stem}b"] @ tensors[f"{stem}a"]
             torch.testing.assert_close(update, low.delta(), atol=1e-5, rtol=1e-5)
@@ -60,7 +60,7 @@ def test_layers_of_other_scale_are_scaled_in_b(
     weights = dict(random_weights(AdapterConfig(rank=4, target_modules="v_proj")))
     path = "model.layers.0.self_attn.v_proj"
     weights[path] = replace(weights[path], scale=0.5)
-    facts, tensors = opened(to_gguf(weights, rotary), tmp_path)
+    facts, tensors = read_gguf(to_gguf(weights, rotary), tmp_path)
     stem = "blk.0.attn_v.weight.lora_"
     update = facts["adapter.lora.alpha"] / 4 * tensors[f"{stem}b"] @ tensors[f"{stem}a"]
     torch.testing.assert_close(update, weights[path].delta(), atol=1e-5, rtol=1e-5)
@@ -82,7 +82,7 @@ def test_queries_and_keys_are_interleaved_for_llama_alone(
     ]
     for architecture, expected in (("llama", b[order]), ("qwen2", b)):
         raw = to_gguf(weights, replace(rotary, architecture=architecture))
-        _, tensors = opened(raw, tmp_path)
+        _, tensors = read_gguf(raw, tmp_path)
         assert torch.equal(tensors[f"blk.0.{name}.weight.lora_b"], expected)
 
 
@@ -92,7 +92,7 @@ def test_names_are_the_packages_own(
 ):
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, architecture), 2)
     weights = random_weights(AdapterConfig(target_modules="all-linear"))
-    _, tensors = opened(to_gguf(weights, rotary), tmp_path)
+    _, tensors = read_gguf(to_gguf(weights, rotary), tmp_path)
     expected = {names.get_name(path) for path in weights}
     assert {name.removesuffix(".weight.lora_a") for name in tensors if "lora_a" in name} == expected
 
@@ -111,5 +111,5 @@ def test_the_package_finds_the_tokens_that_an_answer_only_adapter_acts_from(
     rotary: BaseModel, random_weights: Weights, tmp_path: Path
 ):
     weights = random_weights(AdapterConfig(rank=2, target_modules="v_proj"))
-    facts, _ = opened(to_gguf(weights, rotary, invocation=(7, 300)), tmp_path)
+    facts, _ = read_gguf(to_gguf(weights, rotary, invocation=(7, 300)), tmp_path)
     assert list(facts["adapter.alora.invocation_tokens"]) == [7, 300]

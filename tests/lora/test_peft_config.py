@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.errors import InvalidAdapter
-from ouroboros.lora.peft_config import LoraFacts, read, write
+from ouroboros.lora.peft_config import PeftLoraConfig, read_peft_config, write_peft_config
 
-FACTS = LoraFacts(
+FACTS = PeftLoraConfig(
     rank=8,
     alpha=16.0,
     use_rslora=True,
@@ -35,15 +35,15 @@ def document(**changes: Any) -> bytes:
 
 
 def test_what_is_written_is_read(base: BaseModel):
-    assert read(write(FACTS, base)) == FACTS
+    assert read_peft_config(write_peft_config(FACTS, base)) == FACTS
 
 
 def test_equal_facts_give_equal_bytes(base: BaseModel):
-    assert write(FACTS, base) == write(FACTS, base)
+    assert write_peft_config(FACTS, base) == write_peft_config(FACTS, base)
 
 
 def test_a_whole_alpha_is_written_as_an_integer(base: BaseModel):
-    assert json.loads(write(FACTS, base))["lora_alpha"] == 16
+    assert json.loads(write_peft_config(FACTS, base))["lora_alpha"] == 16
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_whole_alpha_is_written_as_an_integer(base: BaseModel):
 )
 def test_what_would_change_the_weights_meaning_is_refused_by_name(option: dict[str, Any]):
     with pytest.raises(InvalidAdapter, match=next(iter(option))):
-        read(document(**option))
+        read_peft_config(document(**option))
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_what_would_change_the_weights_meaning_is_refused_by_name(option: dict[s
 )
 def test_senseless_values_are_refused(option: dict[str, Any]):
     with pytest.raises(InvalidAdapter, match=next(iter(option))):
-        read(document(**option))
+        read_peft_config(document(**option))
 
 
 @pytest.mark.parametrize("option", ["use_dora", "modules_to_save", "an_option_of_tomorrow"])
 @pytest.mark.parametrize("off", [None, False, [], {}])
 def test_options_that_are_off_do_not_matter(option: str, off: object):
-    assert read(document(**{option: off})).rank == 8
+    assert read_peft_config(document(**{option: off})).rank == 8
 
 
 def test_the_mapping_that_peft_writes_for_a_model_of_transformers_does_not_matter():
@@ -116,23 +116,23 @@ def test_the_mapping_that_peft_writes_for_a_model_of_transformers_does_not_matte
         "base_model_class": "LlamaForCausalLM",
         "parent_library": "transformers.models.llama.modeling_llama",
     }
-    assert read(document(auto_mapping=mapping)).rank == 8
+    assert read_peft_config(document(auto_mapping=mapping)).rank == 8
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"LORA"', b'{"r": 1, "r": 2}', b"\xff"])
 def test_unsound_json_is_refused(raw: bytes):
     with pytest.raises(InvalidAdapter, match=r"adapter_config\.json"):
-        read(raw)
+        read_peft_config(raw)
 
 
 def test_a_huge_file_is_refused():
     with pytest.raises(InvalidAdapter, match="1 MiB"):
-        read(b" " * ((1 << 20) + 1))
+        read_peft_config(b" " * ((1 << 20) + 1))
 
 
 @pytest.mark.parametrize("pattern", ["q_proj", "^q_proj", r"self_attn\.q_proj", "attn.q_proj$"])
 def test_patterns_are_looked_up_as_names(pattern: str):
-    facts = read(document(rank_pattern={pattern: 2}, alpha_pattern={pattern: 3}))
+    facts = read_peft_config(document(rank_pattern={pattern: 2}, alpha_pattern={pattern: 3}))
     path = "q_proj" if pattern.startswith("^") else "model.attn.self_attn.q_proj"
     if pattern == "attn.q_proj$":
         path = "model.attn.q_proj"
@@ -153,7 +153,7 @@ KEYS = [*json.loads(document()), "rank_pattern", "alpha_pattern", "use_rslora", 
 @settings(max_examples=500, deadline=None)
 def test_whatever_stands_in_a_config_it_is_read_or_refused(changes: dict[str, Any]):
     try:
-        facts = read(document(**changes))
+        facts = read_peft_config(document(**changes))
     except InvalidAdapter as error:
         assert error.hint
     else:

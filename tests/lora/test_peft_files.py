@@ -15,7 +15,7 @@ from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.errors import BaseMismatch, InvalidAdapter, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, Precision
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.peft_files import pack, rounding, unpack
+from ouroboros.lora.peft_files import pack, storage_rounding, unpack
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 Weights = Callable[..., LoraWeights]
@@ -27,14 +27,16 @@ def files(base: BaseModel, random_weights: Weights) -> AdapterFiles:
     return pack(random_weights(CONFIG), CONFIG, base)
 
 
-def foreign(files: AdapterFiles, change: Callable[[dict[str, torch.Tensor]], None]) -> AdapterFiles:
+def rewrite_tensors(
+    files: AdapterFiles, change: Callable[[dict[str, torch.Tensor]], None]
+) -> AdapterFiles:
     """The same adapter as another program would write it, with its tensors changed."""
     tensors = safetensors_load(files.weights)
     change(tensors)
     return replace(files, weights=safetensors_save(tensors))
 
 
-def reconfigured(files: AdapterFiles, **changes: object) -> AdapterFiles:
+def change_config(files: AdapterFiles, **changes: object) -> AdapterFiles:
     return replace(files, config=json.dumps({**json.loads(files.config), **changes}).encode())
 
 
@@ -44,13 +46,13 @@ def test_floats_at_the_configs_own_scale_are_rounded_and_nothing_else(
 ):
     weights = random_weights(CONFIG)
     files = pack(weights, CONFIG, base, precision)
-    rounded = rounding(files)
+    rounded = storage_rounding(files)
     assert (rounded is None) == (precision in (Precision.INT8, Precision.INT4))
     if rounded is not None:
         banked = BankedAdapter(weights)
         banked.round_to(rounded)
         assert torch.equal(banked.master, BankedAdapter(unpack(files, base).weights).master)
-    assert rounding(pack(weights, replace(CONFIG, alpha=7.0), base, precision)) is None
+    assert storage_rounding(pack(weights, replace(CONFIG, alpha=7.0), base, precision)) is None
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -58,7 +60,7 @@ def test_float32_comes_back_bit_for_bit(base: BaseModel, random_weights: Weights
     config = replace(CONFIG, use_rslora=rslora, alpha=12.5)
     weights = random_weights(config)
     adapter = unpack(pack(weights, config, base), base)
-    assert adapter.made_for == base.fingerprint
+    assert adapter.base_fingerprint == base.fingerprint
     assert adapter.base_name == base.name
     assert adapter.config.target_names == ("q_proj", "v_proj")
     assert (adapter.config.rank, adapter.config.alpha) == (4, 12.5)
@@ -73,8 +75,8 @@ def test_reading_and_writing_again_changes_nothing(
     base: BaseModel, random_weights: Weights, precision: Precision
 ):
     first = pack(random_weights(CONFIG), CONFIG, base, precision)
-    again = unpack(first, base)
-    assert pack(again.weights, again.config, base, precision) == first
+    adapter = unpack(first, base)
+    assert pack(adapter.weights, adapter.config, base, precision) == first
 
 
 def test_bytes_do_not_depend_on_the_order_of_layers(base: BaseModel, random_weights: Weights):
@@ -100,8 +102,8 @@ def test_others_adapters_carry_no_fingerprint_and_may_be_half_precision(
     def halve(tensors: dict[str, torch.Tensor]) -> None:
         tensors.update({name: t.half() for name, t in tensors.items()})
 
-    adapter = unpack(foreign(files, halve), base)
-    assert adapter.made_for is None
+    adapter = unpack(rewrite_tensors(files, halve), base)
+    assert adapter.base_fingerprint is None
     assert all(low.a.dtype == torch.float32 for low in adapter.weights.values())
 
 
@@ -118,7 +120,7 @@ def test_numbers_that_are_not_finite_are_refused_both_ways(
         next(iter(tensors.values()))[0, 0] = value
 
     with pytest.raises(InvalidAdapter, match="NaN or infinity"):
-        unpack(foreign(files, poison), base)
+        unpack(rewrite_tensors(files, poison), base)
 
 
 def test_large_numbers_are_sound_though_their_sum_is_not_finite(
@@ -149,7 +151,7 @@ def test_another_base_is_refused_in_words(
 def test_layers_the_base_lacks_and_other_widths_are_refused(
     base_of: Callable[..., BaseModel], files: AdapterFiles
 ):
-    plain = foreign(files, lambda tensors: None)
+    plain = rewrite_tensors(files, lambda tensors: None)
     with pytest.raises(InvalidAdapter, match="toy does not have"):
         unpack(plain, base_of({"self_attn.q_proj": (32, 32)}))
     wider = base_of({"self_attn.q_proj": (64, 32), "self_attn.v_proj": (32, 16)})
@@ -179,7 +181,7 @@ def test_tensors_that_are_no_low_rank_factor_are_refused(
     base: BaseModel, files: AdapterFiles, name: str
 ):
     with pytest.raises(InvalidAdapter, match="not a low-rank factor"):
-        unpack(foreign(files, lambda tensors: tensors.update({name: torch.ones(2, 2)})), base)
+        unpack(rewrite_tensors(files, lambda tensors: tensors.update({name: torch.ones(2, 2)})), base)
 
 
 @pytest.mark.parametrize(
@@ -196,14 +198,14 @@ def test_factors_that_do_not_fit_together_are_refused(
     base: BaseModel, files: AdapterFiles, change: Callable
 ):
     with pytest.raises(InvalidAdapter):
-        unpack(foreign(files, change), base)
+        unpack(rewrite_tensors(files, change), base)
 
 
 def test_config_and_weights_must_belong_together(base: BaseModel, files: AdapterFiles):
     with pytest.raises(InvalidAdapter, match="update of rank 8"):
-        unpack(reconfigured(files, r=8), base)
+        unpack(change_config(files, r=8), base)
     with pytest.raises(InvalidAdapter):
-        unpack(reconfigured(files, peft_type="OUROBOROS_INT8"), base)
+        unpack(change_config(files, peft_type="OUROBOROS_INT8"), base)
 
 
 def test_an_empty_file_adapts_nothing(base: BaseModel, files: AdapterFiles):

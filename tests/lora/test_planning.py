@@ -45,9 +45,9 @@ def test_without_known_queries_only_all_layers_are_planned(base_of: BaseOf):
 def test_what_is_too_large_is_quantised_before_its_rank_is_cut(
     large: BaseModel, config: AdapterConfig, expected: AdapterConfig
 ):
-    found = shrink_to_limit(large, config)
-    assert found == expected
-    check_size(large, found)
+    shrunk = shrink_to_limit(large, config)
+    assert shrunk == expected
+    check_size(large, shrunk)
 
 
 @pytest.mark.parametrize(("rank", "precision"), [(8, "auto"), (16, "int8"), (32, "int4"), (64, "auto")])
@@ -69,8 +69,8 @@ def test_odd_widths_do_not_come_to_int4(base_of: BaseOf):
 def test_fewer_layers_are_the_last_resort(base_of: BaseOf):
     widths = {"q_proj": (4096, 4096), "v_proj": (4096, 4096), "mlp.up": (1_000_000, 1_000_000)}
     huge = base_of(widths, layers=60)
-    found = shrink_to_limit(huge, AdapterConfig(target_modules="all-linear"))
-    assert (found.target_modules, found.precision, found.rank) == ("auto", "int4", 8)
+    shrunk = shrink_to_limit(huge, AdapterConfig(target_modules="all-linear"))
+    assert (shrunk.target_modules, shrunk.precision, shrunk.rank) == ("auto", "int4", 8)
 
 
 def test_nothing_fits_at_all(base_of: BaseOf):

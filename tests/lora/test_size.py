@@ -11,7 +11,7 @@ from ouroboros.domain.errors import InvalidConfig, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, Precision
 from ouroboros.lora.peft_files import pack
 from ouroboros.lora.size import check_size, largest_rank, predicted_size
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LoraWeights
 
 Weights = Callable[..., LoraWeights]
@@ -34,7 +34,7 @@ def test_prediction_is_exact(
 ):
     config = AdapterConfig(rank=rank, target_modules=targets)
     files = pack(random_weights(config), config, base, precision)
-    assert predicted_size(base, select(base, config), rank, precision) == len(files.weights)
+    assert predicted_size(base, select_layers(base, config), rank, precision) == len(files.weights)
 
 
 def test_seven_billion_parameters_on_queries_and_values(llama_7b: BaseModel):
@@ -48,7 +48,7 @@ def test_seven_billion_parameters_on_queries_and_values(llama_7b: BaseModel):
 def test_refusal_names_the_size_the_largest_rank_and_what_else_would_fit(llama_7b: BaseModel):
     with pytest.raises(TooLarge) as refused:
         check_size(llama_7b, AdapterConfig(rank=16))
-    size = predicted_size(llama_7b, select(llama_7b, AdapterConfig()), 16, Precision.BFLOAT16)
+    size = predicted_size(llama_7b, select_layers(llama_7b, AdapterConfig()), 16, Precision.BFLOAT16)
     assert f"{size:,} bytes" in refused.value.message
     assert refused.value.hint == ('What fits: precision="int8"; precision="int4"; rank 9 in bfloat16.')
 
@@ -59,7 +59,7 @@ def test_refusal_of_many_modules_offers_fewer(llama_7b: BaseModel):
 
 
 def test_largest_rank_fits_and_the_next_does_not(llama_7b: BaseModel):
-    shapes = select(llama_7b, AdapterConfig())
+    shapes = select_layers(llama_7b, AdapterConfig())
     for precision in Precision:
         rank = largest_rank(llama_7b, shapes, precision)
         assert predicted_size(llama_7b, shapes, rank, precision) <= MAX_BYTES

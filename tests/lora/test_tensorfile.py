@@ -12,36 +12,47 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 
 from ouroboros.domain.errors import InvalidAdapter
-from ouroboros.lora.tensorfile import Entry, TensorFile, file_size, layout, read, write_header
+from ouroboros.lora.tensorfile import (
+    TensorFile,
+    TensorSpec,
+    file_size,
+    read_tensor_file,
+    storage_order,
+    write_header,
+)
 
-FUZZED = 10_000
+FUZZ_CASES = 10_000
 
 
-def raw(header: Any, data: bytes = b"") -> bytes:
+def make_file(header: Any, data: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
-def tensor(start: int = 0, stop: int = 16, **changes: Any) -> dict[str, Any]:
+def tensor_entry(start: int = 0, stop: int = 16, **changes: Any) -> dict[str, Any]:
     return {"dtype": "F32", "shape": [2, 2], "data_offsets": [start, stop], **changes}
 
 
-def sound() -> bytes:
+def valid_file() -> bytes:
     tensors = {"a": torch.randn(3, 5), "b": torch.randn(4, 2), "c": torch.ones(6).bfloat16()}
     return safetensors_save(tensors, {"format": "pt"})
 
 
 def test_a_librarys_file_is_read_whole():
     a = torch.arange(6.0).view(2, 3)
-    file = read(safetensors_save({"a": a, "b": torch.zeros(1).half()}, {"k": "v"}))
-    assert file.entries == {"a": Entry("F32", (2, 3)), "b": Entry("F16", (1,))}
+    file = read_tensor_file(safetensors_save({"a": a, "b": torch.zeros(1).half()}, {"k": "v"}))
+    assert file.specs == {"a": TensorSpec("F32", (2, 3)), "b": TensorSpec("F16", (1,))}
     assert bytes(file.data["a"]) == a.numpy().tobytes()
     assert file.metadata == {"k": "v"}
 
 
 def test_a_file_of_ours_is_read_by_the_library():
-    entries = {"b": Entry("F32", (2, 2)), "a": Entry("I8", (3, 1)), "c": Entry("BF16", (4,))}
-    assert layout(entries) == ["b", "c", "a"], "wide numbers first, so that all are aligned"
+    entries = {
+        "b": TensorSpec("F32", (2, 2)),
+        "a": TensorSpec("I8", (3, 1)),
+        "c": TensorSpec("BF16", (4,)),
+    }
+    assert storage_order(entries) == ["b", "c", "a"], "wide numbers first, so that all are aligned"
     written = write_header(entries, {"k": "v"}) + bytes(range(27))
     assert len(written) == file_size(entries, {"k": "v"})
     loaded = safetensors_load(written)
@@ -55,65 +66,68 @@ def test_a_file_of_ours_is_read_by_the_library():
         (b"", "cut off"),
         (b"\x01\x00", "cut off"),
         ((1 << 63).to_bytes(8, "little") + b"{}", "longer than 1 MiB"),
-        (raw(b" " * ((1 << 20) + 1)), "longer than 1 MiB"),
-        (raw(b"\xff\xfe"), "not sound JSON"),
-        (raw(b"[]"), "not a JSON object"),
-        (raw(b"[" * 100_000), "recursion"),
-        (raw(b'{"a": NaN}'), "NaN"),
-        (raw(b'{"a": {}, "a": {}}'), "occurs twice"),
-        (raw(b'{"a": {"dtype": "F32", "dtype": "F16"}}'), "occurs twice"),
-        (raw({"a": {"dtype": "F32", "shape": [1]}}, bytes(4)), "not described"),
-        (raw({"a": tensor(more=1)}, bytes(16)), "not described"),
-        (raw({"a": tensor(dtype="F64")}, bytes(16)), "dtype 'F64'"),
-        (raw({"a": tensor(dtype=["F32"])}, bytes(16)), "dtype"),
-        (raw({"a": tensor(shape=[])}, bytes(16)), "shape"),
-        (raw({"a": tensor(shape=[0, 4])}, b""), "shape"),
-        (raw({"a": tensor(shape=[-2, -2])}, bytes(16)), "shape"),
-        (raw({"a": tensor(shape=[True, 4])}, bytes(16)), "shape"),
-        (raw({"a": tensor(shape=[2.0, 2])}, bytes(16)), "shape"),
-        (raw({"a": tensor(shape=[1 << 60, 1 << 60])}, bytes(16)), "shape"),
-        (raw({"a": tensor(0, 12)}, bytes(12)), "fit its shape"),
-        (raw({"a": tensor(4, 20)}, bytes(20)), "gap"),
-        (raw({"a": tensor(), "b": tensor()}, bytes(16)), "overlaps"),
-        (raw({"a": tensor(), "b": tensor(8, 24)}, bytes(24)), "overlaps"),
-        (raw({"a": tensor(16, 0)}, bytes(16)), "gap"),
-        (raw({"a": tensor()}, bytes(17)), "17 bytes"),
-        (raw({"a": tensor()}, bytes(15)), "15 bytes"),
-        (raw({"__metadata__": {"a": 1}}), "metadata"),
-        (raw({"__metadata__": []}), "metadata"),
+        (make_file(b" " * ((1 << 20) + 1)), "longer than 1 MiB"),
+        (make_file(b"\xff\xfe"), "not sound JSON"),
+        (make_file(b"[]"), "not a JSON object"),
+        (make_file(b"[" * 100_000), "recursion"),
+        (make_file(b'{"a": NaN}'), "NaN"),
+        (make_file(b'{"a": {}, "a": {}}'), "occurs twice"),
+        (make_file(b'{"a": {"dtype": "F32", "dtype": "F16"}}'), "occurs twice"),
+        (make_file({"a": {"dtype": "F32", "shape": [1]}}, bytes(4)), "not described"),
+        (make_file({"a": tensor_entry(more=1)}, bytes(16)), "not described"),
+        (make_file({"a": tensor_entry(dtype="F64")}, bytes(16)), "dtype 'F64'"),
+        (make_file({"a": tensor_entry(dtype=["F32"])}, bytes(16)), "dtype"),
+        (make_file({"a": tensor_entry(shape=[])}, bytes(16)), "shape"),
+        (make_file({"a": tensor_entry(shape=[0, 4])}, b""), "shape"),
+        (make_file({"a": tensor_entry(shape=[-2, -2])}, bytes(16)), "shape"),
+        (make_file({"a": tensor_entry(shape=[True, 4])}, bytes(16)), "shape"),
+        (make_file({"a": tensor_entry(shape=[2.0, 2])}, bytes(16)), "shape"),
+        (make_file({"a": tensor_entry(shape=[1 << 60, 1 << 60])}, bytes(16)), "shape"),
+        (make_file({"a": tensor_entry(0, 12)}, bytes(12)), "fit its shape"),
+        (make_file({"a": tensor_entry(4, 20)}, bytes(20)), "gap"),
+        (make_file({"a": tensor_entry(), "b": tensor_entry()}, bytes(16)), "overlaps"),
+        (make_file({"a": tensor_entry(), "b": tensor_entry(8, 24)}, bytes(24)), "overlaps"),
+        (make_file({"a": tensor_entry(16, 0)}, bytes(16)), "gap"),
+        (make_file({"a": tensor_entry()}, bytes(17)), "17 bytes"),
+        (make_file({"a": tensor_entry()}, bytes(15)), "15 bytes"),
+        (make_file({"__metadata__": {"a": 1}}), "metadata"),
+        (make_file({"__metadata__": []}), "metadata"),
     ],
 )
 def test_damage_is_refused_in_words(file: bytes, reason: str):
     with pytest.raises(InvalidAdapter, match=reason):
-        read(file)
+        read_tensor_file(file)
 
 
 @pytest.mark.parametrize("percent", range(100))
 def test_a_truncated_file_is_refused(percent: int):
-    file = sound()
+    file = valid_file()
     with pytest.raises(InvalidAdapter):
-        read(file[: len(file) * percent // 100])
+        read_tensor_file(file[: len(file) * percent // 100])
 
 
 def test_fuzzed_headers_are_read_exactly_or_refused():
     """Bytes of a sound header are flipped, dropped, doubled: no crash, every byte read once."""
     source = random.Random(0)
     refused = 0
-    for _ in range(FUZZED):
-        file = _mutated(sound_header_file(), source)
+    for _ in range(FUZZ_CASES):
+        file = _mutate(valid_header_file(), source)
         try:
-            _check_covers(read(file), file)
+            _check_covers(read_tensor_file(file), file)
         except InvalidAdapter:
             refused += 1
-    assert 0.5 * FUZZED < refused < FUZZED
+    assert 0.5 * FUZZ_CASES < refused < FUZZ_CASES
 
 
-def sound_header_file() -> bytearray:
-    entries = {"x.lora_A.weight": Entry("F32", (2, 4)), "x.lora_B.weight": Entry("F32", (4, 2))}
+def valid_header_file() -> bytearray:
+    entries = {
+        "x.lora_A.weight": TensorSpec("F32", (2, 4)),
+        "x.lora_B.weight": TensorSpec("F32", (4, 2)),
+    }
     return bytearray(write_header(entries, {"format": "pt"}) + bytes(64))
 
 
-def _mutated(file: bytearray, source: random.Random) -> bytes:
+def _mutate(file: bytearray, source: random.Random) -> bytes:
     header = 8 + int.from_bytes(file[:8], "little")
     for _ in range(source.randint(1, 4)):
         at = source.randrange(header)
@@ -130,12 +144,12 @@ def _mutated(file: bytearray, source: random.Random) -> bytes:
 def _check_covers(file: TensorFile, source: bytes) -> None:
     header = 8 + int.from_bytes(source[:8], "little")
     assert header + sum(len(data) for data in file.data.values()) == len(source)
-    assert all(len(file.data[name]) == entry.size for name, entry in file.entries.items())
+    assert all(len(file.data[name]) == entry.size for name, entry in file.specs.items())
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_or_read(file: bytes):
     try:
-        read(file)
+        read_tensor_file(file)
     except InvalidAdapter as error:
         assert error.hint

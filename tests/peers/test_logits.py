@@ -62,9 +62,9 @@ async def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Trained:
 
 def test_a_mixed_batch_has_the_logits_that_peft_gives_each_row_alone(trained: Trained) -> None:
     runtime = load_base(str(trained.base), "float32")
-    first, second = (_banked(runtime, folder) for folder in trained.adapters)
-    sequences = [_whole(runtime, row) for row in ROWS[:4]]
-    mixed = _logits(runtime, sequences, [first, second, None, first])
+    first, second = (_load_banked(runtime, folder) for folder in trained.adapters)
+    sequences = [_tokenize_whole(runtime, row) for row in ROWS[:4]]
+    mixed = _batch_logits(runtime, sequences, [first, second, None, first])
     for ours, sequence, folder in zip(
         mixed, sequences, [*trained.adapters, None, trained.adapters[0]], strict=True
     ):
@@ -74,7 +74,7 @@ def test_a_mixed_batch_has_the_logits_that_peft_gives_each_row_alone(trained: Tr
 
 
 def test_the_adapters_of_that_batch_differ_from_the_base_and_from_each_other(trained: Trained) -> None:
-    sequence = _whole(load_base(str(trained.base), "float32"), ROWS[0])
+    sequence = _tokenize_whole(load_base(str(trained.base), "float32"), ROWS[0])
     base, first, second = (_peft_logits(trained.base, f, sequence) for f in (None, *trained.adapters))
     assert min((base - first).abs().max(), (base - second).abs().max()) > 0.05
     assert (first - second).abs().max() > 0.05
@@ -93,7 +93,7 @@ async def test_a_training_gives_the_weights_of_a_plain_peft_loop(
     files = (await backend.train(TrainJob(start, config, training, ROWS))).files
     await backend.close()
     ours = unpack(files).weights
-    theirs = unpack(_plain_loop(base, _save(start, tmp_path / "start"), config, training)).weights
+    theirs = unpack(_train_plain_loop(base, _save(start, tmp_path / "start"), config, training)).weights
     first = unpack(start).weights
     assert ours.keys() == theirs.keys()
     for path, low in ours.items():
@@ -102,7 +102,7 @@ async def test_a_training_gives_the_weights_of_a_plain_peft_loop(
         assert (low.a - first[path].a).abs().max() > 1e-3 < (low.b - first[path].b).abs().max()
 
 
-def _plain_loop(
+def _train_plain_loop(
     base: Path, start: Path, config: AdapterConfig, training: TrainingConfig
 ) -> AdapterFiles:
     """The same training as anyone would write it: PEFT, torch's AdamW, one row at a time."""
@@ -136,21 +136,21 @@ def _save(files: AdapterFiles, folder: Path) -> Path:
     return folder
 
 
-def _whole(runtime: BaseRuntime, row: Row) -> TokenizedPair:
+def _tokenize_whole(runtime: BaseRuntime, row: Row) -> TokenizedPair:
     """A row whose every token but the first is to be predicted."""
-    found = runtime.tokenizer.encode_pair(row.prompt, row.output or "")
-    ids = found.prompt + found.output
+    pair = runtime.tokenizer.encode_pair(row.prompt, row.output or "")
+    ids = pair.prompt + pair.output
     return TokenizedPair(ids[:1], ids[1:])
 
 
-def _banked(runtime: BaseRuntime, folder: Path) -> BankedAdapter:
+def _load_banked(runtime: BaseRuntime, folder: Path) -> BankedAdapter:
     files = AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
     adapter = BankedAdapter(unpack(files, runtime.base).weights)
     inject(runtime.model, adapter.paths, runtime.bank)
     return adapter
 
 
-def _logits(
+def _batch_logits(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[Tensor]:
     """What log-probabilities of a batch are computed from, sequence by sequence."""
@@ -160,14 +160,16 @@ def _logits(
 
 
 def _peft_logits(base: Path, adapter: Path | None, sequence: TokenizedPair) -> Tensor:
-    model = _plain(base) if adapter is None else _peft_model(base, adapter)
+    model = _load_plain_model(base) if adapter is None else _peft_model(base, adapter)
     with torch.no_grad():
         return model(torch.tensor([sequence.prompt + sequence.output])).logits[0, :-1]
 
 
-def _plain(base: Path) -> PreTrainedModel:
+def _load_plain_model(base: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
 
 
 def _peft_model(base: Path, adapter: Path, is_trainable: bool = False) -> PreTrainedModel:
-    return peft.PeftModel.from_pretrained(_plain(base), str(adapter), is_trainable=is_trainable)
+    return peft.PeftModel.from_pretrained(
+        _load_plain_model(base), str(adapter), is_trainable=is_trainable
+    )

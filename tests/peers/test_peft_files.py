@@ -32,14 +32,14 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     await backend.close()
 
 
-def write(files: AdapterFiles, folder: Path) -> Path:
+def write_files(files: AdapterFiles, folder: Path) -> Path:
     folder.mkdir()
     (folder / CONFIG_FILE).write_bytes(files.config)
     (folder / WEIGHTS_FILE).write_bytes(files.weights)
     return folder
 
 
-def read(folder: Path) -> AdapterFiles:
+def read_files(folder: Path) -> AdapterFiles:
     return AdapterFiles((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
 
 
@@ -65,7 +65,7 @@ async def test_a_trained_step_of_ours_gives_the_same_logits_in_peft(
     ours, bare = (torch.tensor(s.logprobs) for s in await backend.score(requests))
     sequence = load_base(str(tmp_path / "base"), "float32").tokenizer.encode_pair(PROMPT, OUTPUT)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
-    theirs = PeftModel.from_pretrained(model, str(write(files, tmp_path / "adapter"))).eval()
+    theirs = PeftModel.from_pretrained(model, str(write_files(files, tmp_path / "adapter"))).eval()
 
     torch.testing.assert_close(
         ours, logprobs(theirs, sequence.prompt, sequence.output), atol=1e-5, rtol=1e-5
@@ -95,17 +95,17 @@ async def test_peft_adapters_come_here_and_go_back(options: dict, tmp_path: Path
 
     runtime = load_base(str(folder), "float32")
     backend = LocalBackend(runtime)
-    digest = await backend.load(read(tmp_path / "theirs"))
+    digest = await backend.load(read_files(tmp_path / "theirs"))
     (score,) = await backend.score([ScoreRequest(PROMPT, OUTPUT, digest)])
     await backend.close()
     sequence = runtime.tokenizer.encode_pair(PROMPT, OUTPUT)
     expected = logprobs(theirs, sequence.prompt, sequence.output)
     torch.testing.assert_close(torch.tensor(score.logprobs), expected, atol=1e-5, rtol=1e-5)
 
-    adapter = unpack(read(tmp_path / "theirs"), runtime.base)
-    again = write(pack(adapter.weights, adapter.config, runtime.base), tmp_path / "ours")
+    adapter = unpack(read_files(tmp_path / "theirs"), runtime.base)
+    repacked = write_files(pack(adapter.weights, adapter.config, runtime.base), tmp_path / "ours")
     bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    back = PeftModel.from_pretrained(bare, str(again)).eval()
+    back = PeftModel.from_pretrained(bare, str(repacked)).eval()
     assert torch.equal(logprobs(back, sequence.prompt, sequence.output), expected)
 
 
@@ -116,13 +116,13 @@ def test_weights_survive_the_journey_bit_for_bit(tmp_path: Path):
     config = LoraConfig(r=3, target_modules=["c_attn", "c_fc"], init_lora_weights=False)
     get_peft_model(model, config).save_pretrained(str(tmp_path / "one"))
 
-    one = unpack(read(tmp_path / "one"), base)
-    through = PeftModel.from_pretrained(
+    one = unpack(read_files(tmp_path / "one"), base)
+    reloaded = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        str(write(pack(one.weights, one.config, base), tmp_path / "two")),
+        str(write_files(pack(one.weights, one.config, base), tmp_path / "two")),
     )
-    through.save_pretrained(str(tmp_path / "three"))
-    assert_equal(unpack(read(tmp_path / "three"), base).weights, one.weights)
+    reloaded.save_pretrained(str(tmp_path / "three"))
+    assert_equal(unpack(read_files(tmp_path / "three"), base).weights, one.weights)
 
 
 def assert_equal(one: LoraWeights, other: LoraWeights) -> None:
@@ -142,7 +142,7 @@ def test_what_peft_can_do_and_we_cannot_is_refused_by_name(options: dict, tmp_pa
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **options)
     get_peft_model(model, config).save_pretrained(str(tmp_path / "theirs"))
     with pytest.raises(InvalidAdapter, match=next(iter(options))):
-        unpack(read(tmp_path / "theirs"))
+        unpack(read_files(tmp_path / "theirs"))
 
 
 def test_the_documented_architectures_are_those_that_are_tested():

@@ -34,14 +34,14 @@ def model():
     return AutoModelForCausalLM.from_pretrained(starter_path(), local_files_only=True)
 
 
-def rows(task: str, part: str) -> list[dict[str, str]]:
+def read_rows(task: str, part: str) -> list[dict[str, str]]:
     return [
         json.loads(line)
         for line in (EXAMPLES / task / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
 
 
-def words(text: str) -> set[str]:
+def split_words(text: str) -> set[str]:
     return set(re.findall(r"[\w']+", text.lower()))
 
 
@@ -90,21 +90,21 @@ def test_generation_ends_its_answer(model, tokenizer):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(("part", "least"), [("train", 100), ("heldout", 60)])
 def test_example_rows_are_well_formed_and_balanced(task, part, least):
-    found = rows(task, part)
-    counts = Counter(row["completion"] for row in found)
-    assert len(found) >= least
+    examples = read_rows(task, part)
+    counts = Counter(row["completion"] for row in examples)
+    assert len(examples) >= least
     assert all(
         set(row) == {"prompt", "completion"} and row["prompt"].strip() == row["prompt"] != ""
-        for row in found
+        for row in examples
     )
     assert len(set(counts.values())) == 1
-    assert set(counts) == {row["completion"] for row in rows(task, "train")}
+    assert set(counts) == {row["completion"] for row in read_rows(task, "train")}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_heldout_rows_resemble_no_training_row(task):
-    train = [words(row["prompt"]) for row in rows(task, "train")]
-    for row in rows(task, "heldout"):
-        mine = words(row["prompt"])
+    train = [split_words(row["prompt"]) for row in read_rows(task, "train")]
+    for row in read_rows(task, "heldout"):
+        mine = split_words(row["prompt"])
         closest = max(len(mine & other) / len(mine | other) for other in train)
         assert closest < 0.5, row["prompt"]

@@ -50,7 +50,7 @@ def moto() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def s3(moto: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty place in S3's stand-in."""
+    """The URL of an empty prefix in the S3 emulator."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto.port}")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
@@ -68,7 +68,7 @@ def azurite() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def azure(azurite: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty place in Azure's stand-in."""
+    """The URL of an empty prefix in the Azure emulator."""
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:{azurite.port}/{AZURE_ACCOUNT}")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", AZURE_ACCOUNT)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY)
@@ -83,7 +83,7 @@ def google() -> Iterator[ServerProcess]:
 
 @pytest.fixture
 def gcs(google: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty place in Google's stand-in."""
+    """The URL of an empty prefix in the Google emulator."""
     monkeypatch.setenv("GOOGLE_BASE_URL", f"http://127.0.0.1:{google.port}")
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", GOOGLE_TOKEN)
     return f"gs://{BUCKET}/test{next(_numbers)}"

@@ -1,4 +1,4 @@
-"""A law that a store cannot hold is declared, and pytest shows it with the reason."""
+"""A test that a store cannot pass is declared, and pytest reports it with the reason."""
 
 import subprocess
 import sys

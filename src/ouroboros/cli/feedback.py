@@ -99,6 +99,10 @@ def ticket_json(ticket: Ticket) -> dict[str, Any]:
 
 def read_options(options: Namespace) -> list[RecordedFeedback]:
     """Returns the judgements that the options name. A missing answer is generated later."""
+    if (options.chosen is None) != (options.rejected is None):
+        raise InvalidInput(
+            "Only one of two answers is given.", hint="Give --chosen and --rejected together."
+        )
     signals = read_signals(options)
     if sum((bool(signals), bool(options.file), options.pending)) != 1 or len(signals) > 1:
         raise InvalidInput(
@@ -111,7 +115,7 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
         return read_feedback(options.file)
     if options.prompt is None:
         raise InvalidInput("The prompt is missing.", hint="Give the prompt whose answer you judge.")
-    answer = options.answer or options.rejected or ""
+    answer = options.rejected if options.answer is None else options.answer
     return [RecordedFeedback(options.prompt, answer, signals[0], options.user, options.key)]
 
 
@@ -127,8 +131,8 @@ def read_signals(options: Namespace) -> list[FeedbackSignal]:
         signals.append(FeedbackSignal.preference(options.score))
     if options.critique is not None:
         signals.append(FeedbackSignal.critique(options.critique))
-    if options.chosen is not None or options.rejected is not None:
-        signals.append(FeedbackSignal.preference_pair(options.chosen or "", options.rejected or ""))
+    if options.chosen is not None and options.rejected is not None:
+        signals.append(FeedbackSignal.preference_pair(options.chosen, options.rejected))
     return signals
 
 
@@ -136,7 +140,7 @@ async def with_answer(
     engine: AdapterLearningEngine, name: str, judgement: RecordedFeedback
 ) -> tuple[RecordedFeedback, Any]:
     """Returns a judgement with its answer, or with the one that the adapter generates now."""
-    if judgement.answer:
+    if judgement.answer is not None:
         return judgement, judgement.answer
     return judgement, (await engine.generate_with_adapter(judgement.prompt, name)).unwrap()
 

@@ -31,17 +31,20 @@ _HINT = f'Give "prompt", "answer" and one of {", ".join(_SIGNALS)}, or "chosen" 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFeedback:
-    """One line: a prompt, its answer, the feedback on it, and the user who gave it."""
+    """One line: a prompt, its answer, the feedback on it, and the user who gave it.
+
+    An answer can be empty; it is None where the adapter is to answer first.
+    """
 
     prompt: Prompt
-    answer: str
+    answer: str | None
     signal: FeedbackSignal
     user: str | None = None
     key: str | None = None
 
     def check(self) -> None:
         check_prompt("prompt", self.prompt)
-        check_text("answer", self.answer)
+        check_text("answer", self.answer, may_be_empty=True)
         self.signal.check()
         for name, value in (("user", self.user), ("key", self.key)):
             if value is not None:
@@ -58,15 +61,18 @@ def read_feedback(path: Path) -> list[RecordedFeedback]:
     return read_rows(path, _parse_feedback, f"feedback. Write one JSON object a line. {_HINT}")
 
 
-def _parse_feedback(row: Mapping[str, Any]) -> RecordedFeedback:
+def _parse_feedback(row: Mapping[str, Any]) -> list[RecordedFeedback]:
     check_keys(row, _KNOWN)
     signals = [name for name in _SIGNALS if name in row]
     pair = "chosen" in row or "rejected" in row
     if "prompt" not in row or len(signals) + pair != 1:
         raise InvalidExample("The feedback has no prompt, or not exactly one signal.", hint=_HINT)
     if pair:
-        signal = FeedbackSignal.preference_pair(row.get("chosen", ""), row.get("rejected", ""))
+        if "chosen" not in row or "rejected" not in row:
+            raise InvalidExample("Only one of two answers is given.", hint=_HINT)
+        signal = FeedbackSignal.preference_pair(row["chosen"], row["rejected"])
     else:
         signal = _SIGNALS[signals[0]](row[signals[0]])
-    answer = row.get("answer", row.get("rejected", ""))
-    return RecordedFeedback(parse_prompt(row["prompt"]), answer, signal, row.get("user"), row.get("key"))
+    answer = row.get("answer", row.get("rejected"))
+    prompt = parse_prompt(row["prompt"])
+    return [RecordedFeedback(prompt, answer, signal, row.get("user"), row.get("key"))]

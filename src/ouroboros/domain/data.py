@@ -14,10 +14,14 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. OpenAI's role `developer` is another name of `system`."""
 
     role: str
     content: str
+
+    def __post_init__(self) -> None:
+        if self.role == "developer":
+            object.__setattr__(self, "role", "system")
 
 
 Prompt: TypeAlias = str | tuple[Message, ...]
@@ -52,9 +56,16 @@ def to_messages(prompt: Prompt) -> tuple[Message, ...]:
     return (Message("user", prompt),) if isinstance(prompt, str) else prompt
 
 
-def check_text(what: str, text: object) -> None:
-    """Refuse text that is missing, blank, or cannot be written as UTF-8."""
-    if not isinstance(text, str) or not text.strip():
+def check_text(what: str, text: object, *, may_be_empty: bool = False) -> None:
+    """Refuse text that is missing, blank, or cannot be written as UTF-8.
+
+    What a model answered `may_be_empty`: such an answer is one token, the end.
+    """
+    if text is not None and not isinstance(text, str):
+        raise InvalidExample(
+            f"The {what} is not a text but a {type(text).__name__}.", hint="Give a text."
+        )
+    if text is None or not (may_be_empty or text.strip()):
         raise InvalidExample(f"The {what} is empty.", hint="Give some text.")
     try:
         text.encode()
@@ -75,7 +86,8 @@ def check_prompt(what: str, prompt: object) -> None:
                 f"The {what} has a turn that is not a Message with a known role.",
                 hint=f"Roles are {', '.join(ROLES)}.",
             )
-        check_text(f"{what}'s {message.role} turn", message.content)
+        is_answer = message.role == "assistant"
+        check_text(f"{what}'s {message.role} turn", message.content, may_be_empty=is_answer)
     if not prompt or prompt[-1].role != "user":
         raise InvalidExample(
             f"The {what} does not end with a user turn.", hint="Let the user speak last."
@@ -93,9 +105,10 @@ class TrainingExample:
     def validate(self) -> Result["TrainingExample"]:
         return validated(self, self.check)
 
-    def check(self) -> None:
+    def check(self, *, may_be_empty: bool = False) -> None:
+        """Refuse an example that cannot be learned. One to compare answers with `may_be_empty`."""
         check_prompt("input", self.input)
-        check_text("output", self.output)
+        check_text("output", self.output, may_be_empty=may_be_empty)
         try:
             check_number("weight", self.weight, 1e-6, MAX_WEIGHT)
         except InvalidConfig as error:

@@ -41,7 +41,7 @@ class FeedbackGiven:
     def check(self) -> None:
         """Raise `InvalidExample` if the event is malformed or a text is longer than `MAX_TEXT`."""
         check_prompt("prompt", self.prompt)
-        check_text("generation", self.generation)
+        check_text("generation", self.generation, may_be_empty=True)
         self.signal.check()
         texts = {"generation": self.generation, "feedback": self.signal.text}
         texts["rejected answer"] = self.signal.rejected

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeGuard
 
 from ouroboros.domain.checks import validated
 from ouroboros.domain.data import check_text
@@ -30,7 +31,8 @@ _SCORE_RANGES = {
 class FeedbackSignal:
     """One judgement of one answer; build it with the class methods.
 
-    `score` is clamped to the signal's range: success 0..1, failure -1..0, preference 0..1.
+    `score` is limited to the signal's range: success 0..1, failure -1..0, preference 0..1. `check`
+    refuses a score of the wrong sign, a boolean and what is no finite number.
     `text` is the correction, the chosen answer or the critique; `rejected` the answer not chosen.
     """
 
@@ -72,9 +74,9 @@ class FeedbackSignal:
     @classmethod
     def _from_score(cls, kind: FeedbackKind, score: float) -> "FeedbackSignal":
         signal = cls(kind, score=score)
-        if not isinstance(score, (int, float)) or not math.isfinite(score):
-            return signal  # `validate` refuses it
         low, high = _SCORE_RANGES[kind]
+        if not _is_number(score) or (low < 0 < score) or (score < 0 <= low):
+            return signal  # `validate` refuses it
         return replace(signal, score=float(min(max(score, low), high)))
 
     def validate(self) -> Result["FeedbackSignal"]:
@@ -82,21 +84,23 @@ class FeedbackSignal:
 
     def check(self) -> None:
         if self.kind in _SCORE_RANGES:
-            score = self.score
-            if (
-                isinstance(score, bool)
-                or not isinstance(score, (int, float))
-                or not math.isfinite(score)
-            ):
+            score, (low, high) = self.score, _SCORE_RANGES[self.kind]
+            if not _is_number(score) or not low <= score <= high:
                 raise InvalidExample(
-                    f"The {self.kind.value} score is {score!r}.", hint="Give a finite number."
+                    f"The {self.kind.value} score is {score!r}.",
+                    hint=f"Give a number from {low:g} to {high:g}.",
                 )
             return
         check_text(self.kind.value.replace("_", " "), self.text)
         if self.kind is FeedbackKind.PREFERENCE_PAIR:
-            check_text("rejected answer", self.rejected)
+            check_text("rejected answer", self.rejected, may_be_empty=True)
             if self.text == self.rejected:
                 raise InvalidExample(
                     "The chosen and the rejected answer are the same.",
                     hint="Give two different answers.",
                 )
+
+
+def _is_number(score: object) -> TypeGuard[float]:
+    """Whether a score is a finite number; True and False are none."""
+    return isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)

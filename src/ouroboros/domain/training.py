@@ -48,6 +48,11 @@ class TrainingReport:
     seconds: float
     advice: str = ""
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss rose, by more than rows of different steps may differ."""
+        return self.final_loss > 1.1 * self.first_loss + 0.1
+
 
 class JobState(str, Enum):
     """The state of a job.

@@ -7,13 +7,16 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidExample
 
 
-def check_examples(examples: Sequence[TrainingExample]) -> None:
-    """Raise `InvalidExample`, naming the first invalid example, unless all are valid."""
+def check_examples(examples: Sequence[TrainingExample], *, may_be_empty: bool = False) -> None:
+    """Raise `InvalidExample`, naming the first invalid example, unless all are valid.
+
+    Outputs `may_be_empty` where answers are compared with them: an empty answer can have been right.
+    """
     if not examples:
         raise InvalidExample("There are no examples.", hint="Give at least one.")
     for i, example in enumerate(examples, start=1):
         try:
-            example.check()
+            example.check(may_be_empty=may_be_empty)
         except InvalidExample as error:
             raise InvalidExample(f"Example {i}: {error.message}", hint=error.hint) from None
 

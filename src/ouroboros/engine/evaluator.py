@@ -28,7 +28,7 @@ class Evaluator:
         cancel: CancellationToken | None = None,
     ) -> Evaluation:
         """Answer every input greedily and compare with the output; None asks the base."""
-        check_examples(examples)
+        check_examples(examples, may_be_empty=True)
         digest, _ = await self._loader.load(adapter_id)
         answers: list[str] = []
         logprobs: list[float] = []

@@ -1,7 +1,7 @@
-"""`adapter_config.json`: PEFT's description of an adapter, written exactly and read strictly.
+"""`adapter_config.json`, PEFT's description of an adapter: deterministic writing, strict reading.
 
-What is not understood is refused by name, unless it is switched off: an adapter that needs DoRA, extra
-modules or a bias would otherwise load and quietly do something else.
+Unsupported options are refused by name unless they are switched off. Otherwise an adapter with DoRA,
+extra modules or a bias would load and silently compute something else.
 """
 
 import json
@@ -15,40 +15,41 @@ from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import MAX_RANK
 from ouroboros.domain.errors import InvalidAdapter
 from ouroboros.domain.weights import Precision
-from ouroboros.lora.tensorfile import parse_object
+from ouroboros.lora.tensorfile import parse_json_object
 
 _PEFT_TYPES = {
     "LORA": None,
     "OUROBOROS_INT8": Precision.INT8,
     "OUROBOROS_INT4": Precision.INT4,
 }
-"""Integer weights carry a type of ours: other programs refuse them instead of misreading them."""
+"""Integer weights have a type of their own, so that other programs refuse them instead of misreading
+them."""
 
-_READ = frozenset(
+_READ_KEYS = frozenset(
     "peft_type task_type base_model_name_or_path r lora_alpha use_rslora bias target_modules "
     "rank_pattern alpha_pattern init_lora_weights alora_invocation_tokens".split()
 )
-_NO_EFFECT = frozenset(
+_IGNORED_KEYS = frozenset(
     "peft_version inference_mode lora_dropout fan_in_fan_out revision megatron_core qalora_group_size "
     "layers_to_transform layers_pattern exclude_modules runtime_config auto_mapping".split()
 )
-"""What matters only while PEFT trains or builds its modules; the weight file says which these are."""
+"""Keys that matter only while PEFT trains or builds its modules; the weight file names the modules."""
 
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Initialisations that leave the base as it is; PiSSA, OLoRA, LoftQ and CorDA write to it."""
+_PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Initialisations that do not change the base; PiSSA, OLoRA, LoftQ and CorDA do."""
 
 _TRANSPOSED = frozenset({"gpt2", "openai-gpt"})
-"""Architectures that store their layers' weights as [in, out]."""
+"""Architectures that store the weights of their layers as [in, out]."""
 
 _MODEL_MODULE = re.compile(r"transformers\.models(\.[a-z0-9_]+)+")
 _PATTERN = re.compile(r"\^?[A-Za-z0-9_]+(\\?\.[A-Za-z0-9_]+)*\$?")
 
 
 @dataclass(frozen=True, slots=True)
-class LoraFacts:
-    """What an adapter's config says: rank and alpha, and the layers whose own differ from these.
+class PeftLoraConfig:
+    """The content of an adapter's config: rank and alpha, and the layers that differ from them.
 
-    An activated LoRA acts from the last place on where its tokens `invocation` stand; others everywhere.
+    An activated LoRA acts from the last occurrence of its tokens `invocation` on, others on all tokens.
     """
 
     rank: int
@@ -62,26 +63,26 @@ class LoraFacts:
     invocation: tuple[int, ...] = ()
 
     def rank_of(self, path: str) -> int:
-        return _lookup(self.ranks, path, self.rank)
+        return _find_by_path(self.ranks, path, self.rank)
 
     def scale_of(self, path: str) -> float:
-        """What BA of one layer is multiplied by."""
-        alpha, rank = _lookup(self.alphas, path, self.alpha), self.rank_of(path)
+        """The factor of one layer's product B A."""
+        alpha, rank = _find_by_path(self.alphas, path, self.alpha), self.rank_of(path)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def write(facts: LoraFacts, base: BaseModel) -> bytes:
-    """The file's bytes; equal facts give equal bytes."""
-    kind = next(k for k, precision in _PEFT_TYPES.items() if precision is facts.quantized)
+def write_peft_config(facts: PeftLoraConfig, base: BaseModel) -> bytes:
+    """Encode the config as the file's bytes. Equal configs give equal bytes."""
+    peft_type = next(k for k, precision in _PEFT_TYPES.items() if precision is facts.quantized)
     document = {
         "alpha_pattern": dict(sorted(facts.alphas.items())),
         "base_model_name_or_path": facts.base_name,
         "bias": "none",
         "fan_in_fan_out": base.architecture in _TRANSPOSED,
         "inference_mode": True,
-        "lora_alpha": _number(facts.alpha),
+        "lora_alpha": _integer_if_whole(facts.alpha),
         "lora_dropout": 0.0,
-        "peft_type": kind,
+        "peft_type": peft_type,
         "r": facts.rank,
         "rank_pattern": dict(sorted(facts.ranks.items())),
         "target_modules": list(facts.target_modules),
@@ -93,119 +94,132 @@ def write(facts: LoraFacts, base: BaseModel) -> bytes:
     return (json.dumps(document, indent=2) + "\n").encode()
 
 
-def read(raw: bytes) -> LoraFacts:
-    """The facts in an `adapter_config.json`; raises `InvalidAdapter` naming what is not supported."""
+def read_peft_config(raw: bytes) -> PeftLoraConfig:
+    """Read an `adapter_config.json`.
+
+    Raises `InvalidAdapter`, naming the option that is not supported.
+    """
     if len(raw) > 1 << 20:
-        raise InvalidAdapter("adapter_config.json is larger than 1 MiB.", hint="It is not an adapter's.")
-    found = parse_object(raw, "adapter_config.json")
-    _check_kind(found)
-    return LoraFacts(
-        rank=_rank("r", found.get("r")),
-        alpha=_alpha("lora_alpha", found.get("lora_alpha")),
-        use_rslora=_flag("use_rslora", found.get("use_rslora", False)),
-        base_name=_text(found.get("base_model_name_or_path")),
-        target_modules=_targets(found.get("target_modules")),
-        ranks={k: _rank(f"rank_pattern of {k}", v) for k, v in _patterns(found, "rank_pattern")},
-        alphas={k: _alpha(f"alpha_pattern of {k}", v) for k, v in _patterns(found, "alpha_pattern")},
-        quantized=_PEFT_TYPES[found["peft_type"]],
-        invocation=_token_ids(found.get("alora_invocation_tokens")),
+        raise InvalidAdapter(
+            "adapter_config.json is larger than 1 MiB.", hint="Check that it is an adapter's config."
+        )
+    document = parse_json_object(raw, "adapter_config.json")
+    _check_supported(document)
+    return PeftLoraConfig(
+        rank=_parse_rank("r", document.get("r")),
+        alpha=_parse_alpha("lora_alpha", document.get("lora_alpha")),
+        use_rslora=_parse_flag("use_rslora", document.get("use_rslora", False)),
+        base_name=_parse_base_name(document.get("base_model_name_or_path")),
+        target_modules=_parse_target_modules(document.get("target_modules")),
+        ranks={
+            k: _parse_rank(f"rank_pattern of {k}", v)
+            for k, v in _parse_patterns(document, "rank_pattern")
+        },
+        alphas={
+            k: _parse_alpha(f"alpha_pattern of {k}", v)
+            for k, v in _parse_patterns(document, "alpha_pattern")
+        },
+        quantized=_PEFT_TYPES[document["peft_type"]],
+        invocation=_parse_token_ids(document.get("alora_invocation_tokens")),
     )
 
 
-def _check_kind(found: Mapping[str, Any]) -> None:
-    """Refuse other methods than plain LoRA, and every option that would change what its weights mean."""
-    if found.get("peft_type") not in tuple(_PEFT_TYPES):
-        raise _unsupported("peft_type", found.get("peft_type"), "Only LORA is.")
-    if found.get("task_type") not in ("CAUSAL_LM", None):
-        raise _unsupported("task_type", found["task_type"], "Only CAUSAL_LM is.")
-    if found.get("bias", "none") != "none":
-        raise _unsupported("bias", found["bias"], "Train it with bias none.")
-    start = found.get("init_lora_weights")
-    if not any(start is plain or (isinstance(start, str) and start == plain) for plain in _PLAIN_STARTS):
-        raise _unsupported("init_lora_weights", start, "It changed the base; convert it first.")
-    _check_mapping(found.get("auto_mapping"))
-    for key in found.keys() - _READ - _NO_EFFECT:
-        value = found[key]
+def _check_supported(document: Mapping[str, Any]) -> None:
+    """Refuse methods other than plain LoRA, and every option that changes the meaning of the weights."""
+    if document.get("peft_type") not in tuple(_PEFT_TYPES):
+        raise _unsupported_error("peft_type", document.get("peft_type"), "Only LORA is.")
+    if document.get("task_type") not in ("CAUSAL_LM", None):
+        raise _unsupported_error("task_type", document["task_type"], "Only CAUSAL_LM is.")
+    if document.get("bias", "none") != "none":
+        raise _unsupported_error("bias", document["bias"], "Train it with bias none.")
+    init = document.get("init_lora_weights")
+    if not any(init is plain or (isinstance(init, str) and init == plain) for plain in _PLAIN_INITS):
+        raise _unsupported_error("init_lora_weights", init, "It changed the base; convert it first.")
+    _check_mapping(document.get("auto_mapping"))
+    for key in document.keys() - _READ_KEYS - _IGNORED_KEYS:
+        value = document[key]
         if value is not None and value is not False and value not in ({}, [], ""):
-            raise _unsupported(key, value, "Train or export it without.")
+            raise _unsupported_error(key, value, "Train or export it without.")
 
 
 def _check_mapping(value: object) -> None:
-    """The file is kept as it is, and PEFT imports the module that this names: only a model's may be."""
+    """Refuse any module except a model of transformers: the file is stored unchanged, and PEFT imports
+    it.
+    """
     if value is None:
         return
     module = value.get("parent_library") if isinstance(value, dict) else None
     if not isinstance(module, str) or not _MODEL_MODULE.fullmatch(module):
-        raise _unsupported("auto_mapping", value, "It names code to import; export it without.")
+        raise _unsupported_error("auto_mapping", value, "It names code to import; export it without.")
 
 
-def _unsupported(key: str, value: object, hint: str) -> InvalidAdapter:
+def _unsupported_error(key: str, value: object, hint: str) -> InvalidAdapter:
     return InvalidAdapter(
         f"adapter_config.json has {key[:60]} = {str(value)[:60]!r}, which is not supported.", hint=hint
     )
 
 
-def _rank(key: str, value: object) -> int:
+def _parse_rank(key: str, value: object) -> int:
     if type(value) is not int or not 1 <= value <= MAX_RANK:
-        raise _unsupported(key, value, f"A rank is a whole number from 1 to {MAX_RANK}.")
+        raise _unsupported_error(key, value, f"A rank is a whole number from 1 to {MAX_RANK}.")
     return value
 
 
-def _alpha(key: str, value: object) -> float:
+def _parse_alpha(key: str, value: object) -> float:
     if type(value) not in (int, float) or not 0 < value <= 1e6:  # type: ignore[operator]
-        raise _unsupported(key, value, "An alpha is a positive number up to a million.")
+        raise _unsupported_error(key, value, "An alpha is a positive number up to a million.")
     return float(value)  # type: ignore[arg-type]
 
 
-def _flag(key: str, value: object) -> bool:
+def _parse_flag(key: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise _unsupported(key, value, "Give true or false.")
+        raise _unsupported_error(key, value, "Give true or false.")
     return value
 
 
-def _text(value: object) -> str:
+def _parse_base_name(value: object) -> str:
     if not isinstance(value, str) or len(value) > 4096:
-        raise _unsupported("base_model_name_or_path", value, "Name the base model.")
+        raise _unsupported_error("base_model_name_or_path", value, "Name the base model.")
     return value
 
 
-def _targets(value: object) -> tuple[str, ...]:
-    """A list of names as it is; a pattern in one string is not run, the weight file names the layers."""
+def _parse_target_modules(value: object) -> tuple[str, ...]:
+    """Parse a list of names. A pattern in a string is never run: the weight file names the layers."""
     if isinstance(value, str):
         return ()
     if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
-        raise _unsupported("target_modules", value, "List the adapted modules' names.")
+        raise _unsupported_error("target_modules", value, "List the adapted modules' names.")
     return tuple(sorted(value))
 
 
-def _token_ids(value: object) -> tuple[int, ...]:
-    """Where an activated LoRA starts to act; nothing for any other."""
+def _parse_token_ids(value: object) -> tuple[int, ...]:
+    """Parse the tokens from which an activated LoRA acts; empty for any other."""
     if value is None:
         return ()
     if not isinstance(value, list) or not value or not all(type(v) is int and v >= 0 for v in value):
-        raise _unsupported("alora_invocation_tokens", value, "List the ids of some tokens.")
+        raise _unsupported_error("alora_invocation_tokens", value, "List the ids of some tokens.")
     return tuple(value)
 
 
-def _patterns(found: Mapping[str, Any], key: str) -> list[tuple[str, object]]:
-    """The entries of rank_pattern or alpha_pattern, without the anchors and escapes of PEFT's patterns.
+def _parse_patterns(document: Mapping[str, Any], key: str) -> list[tuple[str, object]]:
+    """Parse rank_pattern or alpha_pattern, without the anchors and escapes of PEFT's patterns.
 
-    Only plain module names are understood; a real regular expression from a stranger is not run.
+    Only plain module names are accepted; regular expressions from untrusted files are never run.
     """
-    table = found.get(key) or {}
+    table = document.get(key) or {}
     if not isinstance(table, dict):
-        raise _unsupported(key, table, "Give a table from module names to numbers.")
+        raise _unsupported_error(key, table, "Give a table from module names to numbers.")
     for pattern in table:
         if not _PATTERN.fullmatch(pattern):
-            raise _unsupported(key, pattern, "Only plain module names are; write them out.")
+            raise _unsupported_error(key, pattern, "Only plain module names are; write them out.")
     return [(p.strip("^$").replace("\\", ""), value) for p, value in table.items()]
 
 
-def _lookup(table: Mapping[str, Any], path: str, default: Any) -> Any:
-    """The first entry whose name is the path or ends it, as PEFT looks it up."""
+def _find_by_path(table: Mapping[str, Any], path: str, default: Any) -> Any:
+    """The value of the first name that is the path or ends it, which is PEFT's rule."""
     return next((v for name, v in table.items() if path == name or path.endswith(f".{name}")), default)
 
 
-def _number(value: float) -> int | float:
-    """16 rather than 16.0: some readers want an integer alpha."""
+def _integer_if_whole(value: float) -> int | float:
+    """Write 16 instead of 16.0, because some readers require an integer alpha."""
     return int(value) if float(value).is_integer() else value

@@ -1,4 +1,4 @@
-"""Adapters as the two files of a PEFT folder: written deterministically, read with suspicion."""
+"""Adapters as the two files of a PEFT folder: deterministic writing, strict reading."""
 
 import math
 import re
@@ -13,11 +13,11 @@ from ouroboros.domain.config import ALL, ANSWER, AdapterConfig
 from ouroboros.domain.errors import InvalidAdapter, InvalidConfig, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, Precision
 from ouroboros.lora import peft_config, tensorfile
-from ouroboros.lora.peft_config import LoraFacts
+from ouroboros.lora.peft_config import PeftLoraConfig
 from ouroboros.lora.quantize import decode, encode
-from ouroboros.lora.size import PREFIX, file_metadata, layer_entries, storage_precisions
-from ouroboros.lora.targets import shortest_names, targets_of
-from ouroboros.lora.tensorfile import Entry, TensorFile
+from ouroboros.lora.size import PREFIX, file_metadata, layer_tensor_specs, storage_precisions
+from ouroboros.lora.targets import shortest_names, target_modules_for
+from ouroboros.lora.tensorfile import TensorFile, TensorSpec
 from ouroboros.lora.weights import LoraWeights
 
 _DTYPES = {
@@ -36,14 +36,15 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class UnpackedAdapter:
-    """What two files hold: the adapter's shape as a config, the base it names, its weights.
+    """The content of two files: the adapter's config, the name of its base, and its weights.
 
-    `made_for` is None where another program wrote the files: only names and shapes can be checked then.
+    `base_fingerprint` is None if another program wrote the files. Then only names and shapes can be
+    checked.
     """
 
     config: AdapterConfig
     base_name: str
-    made_for: Fingerprint | None
+    base_fingerprint: Fingerprint | None
     weights: LoraWeights
 
 
@@ -54,23 +55,24 @@ def pack(
     precision: Precision | None = None,
     limit: int = MAX_BYTES,
 ) -> AdapterFiles:
-    """The files of an adapter on `base`; equal weights give equal bytes.
+    """Encode an adapter on `base` as files. Equal weights give equal bytes.
 
     Stored in `precision`, by default the best that `config` allows within `limit` bytes. Raises
-    `TooLarge` if none fits, `InvalidAdapter` if a number is not finite or a layer is not the base's, and
-    as `invocation` does.
+    `TooLarge` if none fits, `InvalidAdapter` if a value is not finite or a layer is not the base's, and
+    as `invocation_tokens` does.
     """
-    shapes = _shapes(weights, base)
+    shapes = _check_layers(weights, base)
     metadata = file_metadata(base.fingerprint)
     size = 0
-    for chosen in (precision,) if precision else storage_precisions(config):
-        layers = [layer_entries(s, weights[s.path].rank, chosen) for s in shapes]
+    for candidate in (precision,) if precision else storage_precisions(config):
+        layers = [layer_tensor_specs(s, weights[s.path].rank, candidate) for s in shapes]
         entries = {name: entry for layer in layers for name, entry in layer.items()}
         size = tensorfile.file_size(entries, metadata)
         if size <= limit:
-            facts = _facts(weights, config, base, chosen)
+            facts = _to_peft_config(weights, config, base, candidate)
             return AdapterFiles(
-                peft_config.write(facts, base), _file(weights, chosen, entries, metadata)
+                peft_config.write_peft_config(facts, base),
+                _encode_weights(weights, candidate, entries, metadata),
             )
     raise TooLarge(
         f"The adapter takes {size:,} bytes; the limit is {limit:,}.",
@@ -79,10 +81,10 @@ def pack(
 
 
 def unpack(files: AdapterFiles, base: BaseModel | None = None) -> UnpackedAdapter:
-    """Check `files` through and through and read them, as float32.
+    """Validate `files` and read them, as float32.
 
-    With a `base`, the adapter must have been made for it (`BaseMismatch`) and fit its layers. Raises
-    `InvalidAdapter` for damage, unsupported features and numbers that are not finite, `TooLarge` over
+    With a `base`, the adapter must belong to it (else `BaseMismatch`) and fit its layers. Raises
+    `InvalidAdapter` for damage, unsupported features and values that are not finite, and `TooLarge` over
     10 MiB.
     """
     if len(files.weights) > MAX_BYTES:
@@ -90,46 +92,50 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> UnpackedAdapte
             f"The weight file has {len(files.weights):,} bytes; the limit is {MAX_BYTES:,} (10 MiB).",
             hint="Export it with a lower rank.",
         )
-    facts = peft_config.read(files.config)
-    file = tensorfile.read(files.weights)
-    made_for = _made_for(file.metadata)
+    facts = peft_config.read_peft_config(files.config)
+    file = tensorfile.read_tensor_file(files.weights)
+    made_for = _read_fingerprint(file.metadata)
     if base is not None and made_for is not None:
         base.fingerprint.require_equal(made_for, "This adapter")
     weights = {}
-    for path, parts in sorted(_layers(file).items()):
-        _check_layer(path, parts, facts)
-        tensors = {part: _tensor(file, _name(path, part)) for part in parts}
+    for path, parts in sorted(_group_by_layer(file).items()):
+        _check_layer_tensors(path, parts, facts)
+        tensors = {part: _read_tensor(file, _tensor_name(path, part)) for part in parts}
         weights[path] = decode(tensors, facts.scale_of(path))
     if base is not None:
-        _shapes(weights, base)
+        _check_layers(weights, base)
         _check_invocation(facts, base)
-    return UnpackedAdapter(_config(facts, weights, base), facts.base_name, made_for, weights)
+    return UnpackedAdapter(_to_adapter_config(facts, weights, base), facts.base_name, made_for, weights)
 
 
-def rounding(files: AdapterFiles) -> torch.dtype | None:
-    """The type that files of our own have rounded their weights to, if they did nothing else to them."""
-    types = {e.dtype for e in tensorfile.read(files.weights).entries.values()}
-    plain = len(types) == 1 and types <= {"F32", "BF16"} and not peft_config.read(files.config).alphas
+def storage_rounding(files: AdapterFiles) -> torch.dtype | None:
+    """The dtype to which the files rounded the weights; None if they quantised or rescaled them."""
+    types = {e.dtype for e in tensorfile.read_tensor_file(files.weights).specs.values()}
+    plain = (
+        len(types) == 1
+        and types <= {"F32", "BF16"}
+        and not peft_config.read_peft_config(files.config).alphas
+    )
     return _DTYPES[types.pop()] if plain else None
 
 
-def invocation(config: AdapterConfig, base: BaseModel) -> tuple[int, ...]:
-    """The tokens from which an adapter of this config acts on, as PEFT's activated LoRA has them.
+def invocation_tokens(config: AdapterConfig, base: BaseModel) -> tuple[int, ...]:
+    """Return the tokens from which an adapter of this config acts, as in PEFT's activated LoRA.
 
-    They are what the base's prompts end with; none for one that acts on all tokens. Raises
-    `InvalidConfig` where prompts have no common end.
+    They are the common end of the base's prompts; empty for an adapter that acts on all tokens. Raises
+    `InvalidConfig` if prompts have no common end.
     """
     if config.acts_on == ALL:
         return ()
     if not base.invocation_tokens:
         raise InvalidConfig(
-            f"Prompts of {base.name} have no common end that would tell where an answer starts.",
+            f"Prompts of {base.name} have no common end that marks the start of an answer.",
             hint=f'Use acts_on "{ALL}", or give its tokenizer a chat template.',
         )
     return base.invocation_tokens
 
 
-def _check_invocation(facts: LoraFacts, base: BaseModel) -> None:
+def _check_invocation(facts: PeftLoraConfig, base: BaseModel) -> None:
     if facts.invocation and facts.invocation != base.invocation_tokens:
         raise InvalidAdapter(
             f"Its alora_invocation_tokens are {list(facts.invocation)[:20]}; "
@@ -138,53 +144,55 @@ def _check_invocation(facts: LoraFacts, base: BaseModel) -> None:
         )
 
 
-def _shapes(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
-    """The layers of `base` that the weights adapt; raises unless each exists and is sound."""
+def _check_layers(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
+    """Return the layers of `base` that the weights adapt. Raises `InvalidAdapter` unless each one
+    exists, has the same widths and holds finite values."""
     known = {shape.path: shape for shape in base.linears}
     if not weights:
-        raise InvalidAdapter("The adapter adapts no layer.", hint=_PLAIN)
+        raise InvalidAdapter("The adapter adapts no layer.", hint=_EXPORT_HINT)
     for path, low in weights.items():
         shape, widths = known.get(path), (low.a.shape[1], low.b.shape[0])
         if shape is None:
             raise InvalidAdapter(
                 f"The adapter is for {path[:99]}, which {base.name} does not have.",
-                hint=_OTHER_BASE,
+                hint=_OTHER_BASE_HINT,
             )
         if (shape.inputs, shape.outputs) != widths:
             raise InvalidAdapter(
                 f"The adapter's {path} takes {widths[0]} numbers to {widths[1]}; "
                 f"in {base.name} it takes {shape.inputs} to {shape.outputs}.",
-                hint=_OTHER_BASE,
+                hint=_OTHER_BASE_HINT,
             )
     _check_finite(weights)
     return [known[path] for path in sorted(weights)]
 
 
 def _check_finite(weights: LoraWeights) -> None:
-    """By sums: where one is finite all its numbers are, and it takes no memory. A sum may overflow."""
+    """Check sums first: a finite sum means that all values are finite, and needs no memory. A sum of
+    finite values can overflow, so then every value is checked."""
     for path, low in weights.items():
         for factor in (low.a, low.b):
             if not math.isfinite(factor.sum()) and not factor.isfinite().all():
-                raise InvalidAdapter(f"The weights of {path} hold NaN or infinity.", hint=_RETRAIN)
+                raise InvalidAdapter(f"The weights of {path} hold NaN or infinity.", hint=_RETRAIN_HINT)
 
 
-_OTHER_BASE = "It was made for another model; load that one."
-_RETRAIN = "Train it again, at a lower rate."
-_PLAIN = "Export a plain LoRA adapter of linear layers, with PEFT's save_pretrained."
+_OTHER_BASE_HINT = "It was made for another model; load that one."
+_RETRAIN_HINT = "Train it again, at a lower rate."
+_EXPORT_HINT = "Export a plain LoRA adapter of linear layers, with PEFT's save_pretrained."
 
 
-def _name(path: str, part: str) -> str:
+def _tensor_name(path: str, part: str) -> str:
     return f"{PREFIX}{path}.{part}"
 
 
 # Writing
 
 
-def _facts(
+def _to_peft_config(
     weights: LoraWeights, config: AdapterConfig, base: BaseModel, precision: Precision
-) -> LoraFacts:
-    """The config of these weights; layers whose rank or scale differs from the config's are listed."""
-    facts = LoraFacts(
+) -> PeftLoraConfig:
+    """Describe the weights; layers whose rank or scale differs from the config's are listed."""
+    facts = PeftLoraConfig(
         rank=config.rank,
         alpha=config.alpha,
         use_rslora=config.use_rslora,
@@ -193,29 +201,31 @@ def _facts(
         ranks={p: w.rank for p, w in weights.items() if w.rank != config.rank},
         alphas={},
         quantized=precision if precision in (Precision.INT8, Precision.INT4) else None,
-        invocation=invocation(config, base),
+        invocation=invocation_tokens(config, base),
     )
     power = 0.5 if config.use_rslora else 1.0
-    differ = {p: w.scale * w.rank**power for p, w in weights.items() if w.scale != facts.scale_of(p)}
-    return replace(facts, alphas=differ)
+    differing_alphas = {
+        p: w.scale * w.rank**power for p, w in weights.items() if w.scale != facts.scale_of(p)
+    }
+    return replace(facts, alphas=differing_alphas)
 
 
-def _file(
+def _encode_weights(
     weights: LoraWeights,
     precision: Precision,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, TensorSpec],
     metadata: Mapping[str, str],
 ) -> bytes:
     tensors = {
-        _name(path, part): tensor
+        _tensor_name(path, part): tensor
         for path, low in weights.items()
         for part, tensor in encode(low, precision).items()
     }
-    data = (_bytes(tensors[name], entries[name]) for name in tensorfile.layout(entries))
+    data = (_tensor_bytes(tensors[name], entries[name]) for name in tensorfile.storage_order(entries))
     return b"".join((tensorfile.write_header(entries, metadata), *data))
 
 
-def _bytes(tensor: Tensor, entry: Entry) -> bytes:
+def _tensor_bytes(tensor: Tensor, entry: TensorSpec) -> bytes:
     flat = tensor.detach().to("cpu", _DTYPES[entry.dtype]).contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes()
 
@@ -223,63 +233,65 @@ def _bytes(tensor: Tensor, entry: Entry) -> bytes:
 # Reading
 
 
-def _made_for(metadata: Mapping[str, str]) -> Fingerprint | None:
-    """The base's fingerprint, which files of our own carry."""
-    found = {k.removeprefix("base."): v for k, v in metadata.items() if k.startswith("base.")}
-    if not found:
+def _read_fingerprint(metadata: Mapping[str, str]) -> Fingerprint | None:
+    """Return the base's fingerprint; None in the files of other programs."""
+    fields = {k.removeprefix("base."): v for k, v in metadata.items() if k.startswith("base.")}
+    if not fields:
         return None
     names = {"config", "tokenizer", "template", "weights", "vocabulary"}
-    if found.keys() != names or not re.fullmatch(r"[0-9]{1,12}", found["vocabulary"]):
-        raise InvalidAdapter("The weight file's record of its base is damaged.", hint=_PLAIN)
-    return Fingerprint(vocabulary=int(found.pop("vocabulary")), **found)
+    if fields.keys() != names or not re.fullmatch(r"[0-9]{1,12}", fields["vocabulary"]):
+        raise InvalidAdapter("The weight file's record of its base is damaged.", hint=_EXPORT_HINT)
+    return Fingerprint(vocabulary=int(fields.pop("vocabulary")), **fields)
 
 
-def _layers(file: TensorFile) -> dict[str, dict[str, Entry]]:
-    """The file's tensors by layer and part."""
-    layers: dict[str, dict[str, Entry]] = {}
-    for name, entry in file.entries.items():
+def _group_by_layer(file: TensorFile) -> dict[str, dict[str, TensorSpec]]:
+    """Group the file's tensors by layer and part."""
+    layers: dict[str, dict[str, TensorSpec]] = {}
+    for name, entry in file.specs.items():
         key = _KEY.fullmatch(name)
         if key is None:
             raise InvalidAdapter(
                 f"The weight file holds {name[:200]!r}, not a low-rank factor of a linear layer.",
-                hint=_PLAIN,
+                hint=_EXPORT_HINT,
             )
         layers.setdefault(key["path"], {})[key["part"]] = entry
     return layers
 
 
-def _check_layer(path: str, parts: Mapping[str, Entry], facts: LoraFacts) -> None:
-    """A layer's tensors must be exactly those that its rank and precision ask for."""
+def _check_layer_tensors(path: str, parts: Mapping[str, TensorSpec], facts: PeftLoraConfig) -> None:
+    """Check that a layer's tensors are exactly those of its rank and precision."""
     precision = facts.quantized or Precision.FLOAT32
     kind = "weight" if facts.quantized is None else precision.value
     a, b = parts.get(f"lora_A.{kind}"), parts.get(f"lora_B.{kind}")
     if a is None or b is None or len(a.shape) != 2 or len(b.shape) != 2:
-        raise InvalidAdapter(f"{path[:200]} lacks a factor, or one is not a matrix.", hint=_PLAIN)
+        raise InvalidAdapter(f"{path[:200]} lacks a factor, or one is not a matrix.", hint=_EXPORT_HINT)
     wide = 2 if precision is Precision.INT4 else 1
     outputs = b.shape[0] if facts.quantized is None else b.shape[1] * wide
     shape = LinearShape(path, a.shape[1] * wide, outputs)
-    expected = layer_entries(shape, facts.rank_of(path), precision)
-    if expected != {_name(path, part): _as_float(e, precision) for part, e in parts.items()}:
+    expected = layer_tensor_specs(shape, facts.rank_of(path), precision)
+    if expected != {_tensor_name(path, part): _as_float(e, precision) for part, e in parts.items()}:
         raise InvalidAdapter(
             f"The tensors of {path[:200]} do not make an update of rank {facts.rank_of(path)}.",
             hint="Its adapter_config.json and weight file do not belong together.",
         )
 
 
-def _as_float(entry: Entry, precision: Precision) -> Entry:
-    """Factors in any of the float types count as float32 ones."""
+def _as_float(entry: TensorSpec, precision: Precision) -> TensorSpec:
+    """Treat factors of any float dtype as float32."""
     plain = precision is Precision.FLOAT32 and entry.dtype in _FLOATS
-    return Entry("F32", entry.shape) if plain else entry
+    return TensorSpec("F32", entry.shape) if plain else entry
 
 
-def _tensor(file: TensorFile, name: str) -> Tensor:
-    entry = file.entries[name]
+def _read_tensor(file: TensorFile, name: str) -> Tensor:
+    entry = file.specs[name]
     return torch.frombuffer(bytearray(file.data[name]), dtype=_DTYPES[entry.dtype]).view(entry.shape)
 
 
-def _config(facts: LoraFacts, weights: LoraWeights, base: BaseModel | None) -> AdapterConfig:
-    """The adapter's shape; its targets are the layers that the file really adapts."""
-    targets = facts.target_modules if base is None else targets_of(base, weights)
+def _to_adapter_config(
+    facts: PeftLoraConfig, weights: LoraWeights, base: BaseModel | None
+) -> AdapterConfig:
+    """Return the adapter's config; its targets are the layers in the weight file."""
+    targets = facts.target_modules if base is None else target_modules_for(base, weights)
     config = AdapterConfig(
         rank=facts.rank,
         alpha=facts.alpha,

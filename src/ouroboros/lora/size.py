@@ -1,4 +1,4 @@
-"""How many bytes an adapter takes on disk: arithmetic on shapes, exact to the byte."""
+"""The size of an adapter on disk, exact to the byte, from shapes alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,13 +7,13 @@ from ouroboros.domain.base_model import BaseModel, Fingerprint, LinearShape
 from ouroboros.domain.config import AUTO, MAX_RANK, AdapterConfig
 from ouroboros.domain.errors import InvalidConfig, TooLarge
 from ouroboros.domain.weights import MAX_BYTES, Precision
-from ouroboros.lora.targets import query_value, select
-from ouroboros.lora.tensorfile import Entry, file_size
+from ouroboros.lora.targets import query_value_names, select_layers
+from ouroboros.lora.tensorfile import TensorSpec, file_size
 
 PREFIX = "base_model.model."
-"""What PEFT puts before a module's path."""
+"""PEFT's prefix of a module's path."""
 
-GROUP = 32
+INT4_GROUP = 32
 """Numbers that share one scale in INT4."""
 
 _FLOATS = {Precision.FLOAT32: "F32", Precision.BFLOAT16: "BF16"}
@@ -22,13 +22,13 @@ _FLOATS = {Precision.FLOAT32: "F32", Precision.BFLOAT16: "BF16"}
 def predicted_size(
     base: BaseModel, shapes: Sequence[LinearShape], rank: int, precision: Precision
 ) -> int:
-    """Exact bytes of the weight file of an adapter of `rank` on `shapes`, header included."""
-    entries = {k: e for shape in shapes for k, e in layer_entries(shape, rank, precision).items()}
+    """Return the exact size of the weight file of an adapter of `rank` on `shapes`, header included."""
+    entries = {k: e for shape in shapes for k, e in layer_tensor_specs(shape, rank, precision).items()}
     return file_size(entries, file_metadata(base.fingerprint))
 
 
 def largest_rank(base: BaseModel, shapes: Sequence[LinearShape], precision: Precision) -> int:
-    """The largest rank whose weight file stays within 10 MiB; 0 if not even rank 1 does."""
+    """Return the largest rank whose weight file stays within 10 MiB; 0 if rank 1 does not."""
     low, high = 0, MAX_RANK
     while low < high:
         middle = (low + high + 1) // 2
@@ -38,34 +38,34 @@ def largest_rank(base: BaseModel, shapes: Sequence[LinearShape], precision: Prec
 
 
 def check_size(base: BaseModel, config: AdapterConfig) -> Precision:
-    """The precision that an adapter of this config is stored in.
+    """Return the precision in which an adapter of this config is stored. No tensor is needed.
 
     Raises `TooLarge`, naming what would fit, if its weight file would exceed 10 MiB; `UnknownTarget` as
-    `select` does. No tensor is needed.
+    `select_layers` does.
     """
-    shapes = select(base, config)
-    tried = storage_precisions(config)
-    for precision in tried:
+    shapes = select_layers(base, config)
+    candidates = storage_precisions(config)
+    for precision in candidates:
         _check_widths(shapes, precision)
         if predicted_size(base, shapes, config.rank, precision) <= MAX_BYTES:
             return precision
-    size = predicted_size(base, shapes, config.rank, tried[-1])
+    size = predicted_size(base, shapes, config.rank, candidates[-1])
     raise TooLarge(
         f"An adapter of rank {config.rank} on {len(shapes)} layers of {base.name} takes {size:,} "
-        f"bytes in {tried[-1].value}; the limit is {MAX_BYTES:,} (10 MiB).",
+        f"bytes in {candidates[-1].value}; the limit is {MAX_BYTES:,} (10 MiB).",
         hint=f"What fits: {_alternatives(base, config, shapes)}.",
     )
 
 
 def storage_precisions(config: AdapterConfig) -> tuple[Precision, ...]:
-    """What may be stored under this config, best first."""
+    """Return the precisions that this config allows, best first."""
     if config.precision == AUTO:
         return (Precision.FLOAT32, Precision.BFLOAT16)
     return (Precision(config.precision),)
 
 
-def layer_entries(shape: LinearShape, rank: int, precision: Precision) -> dict[str, Entry]:
-    """The tensors that one layer's factors are stored as.
+def layer_tensor_specs(shape: LinearShape, rank: int, precision: Precision) -> dict[str, TensorSpec]:
+    """Return the name, dtype and shape of the tensors that store one layer's factors.
 
     Floats: A [R, I] and B [O, R], as PEFT has them. Integers: A and B^T, both [R, N], with one float32
     scale per row (INT8), or packed two to a byte with one bfloat16 scale per 32 numbers (INT4).
@@ -74,22 +74,22 @@ def layer_entries(shape: LinearShape, rank: int, precision: Precision) -> dict[s
     if precision in _FLOATS:
         dtype = _FLOATS[precision]
         return {
-            f"{prefix}lora_A.weight": Entry(dtype, (rank, shape.inputs)),
-            f"{prefix}lora_B.weight": Entry(dtype, (shape.outputs, rank)),
+            f"{prefix}lora_A.weight": TensorSpec(dtype, (rank, shape.inputs)),
+            f"{prefix}lora_B.weight": TensorSpec(dtype, (shape.outputs, rank)),
         }
     entries = {}
     for factor, width in (("lora_A", shape.inputs), ("lora_B", shape.outputs)):
         if precision is Precision.INT8:
-            entries[f"{prefix}{factor}.int8"] = Entry("I8", (rank, width))
-            entries[f"{prefix}{factor}.scale"] = Entry("F32", (rank, 1))
+            entries[f"{prefix}{factor}.int8"] = TensorSpec("I8", (rank, width))
+            entries[f"{prefix}{factor}.scale"] = TensorSpec("F32", (rank, 1))
         else:
-            entries[f"{prefix}{factor}.int4"] = Entry("U8", (rank, width // 2))
-            entries[f"{prefix}{factor}.scale"] = Entry("BF16", (rank, -(-width // GROUP)))
+            entries[f"{prefix}{factor}.int4"] = TensorSpec("U8", (rank, width // 2))
+            entries[f"{prefix}{factor}.scale"] = TensorSpec("BF16", (rank, -(-width // INT4_GROUP)))
     return entries
 
 
 def file_metadata(base: Fingerprint | None) -> dict[str, str]:
-    """The free text in a weight file's header: which base it was made for."""
+    """Return the metadata in a weight file's header: the fingerprint of its base."""
     if base is None:
         return {"format": "pt"}
     return {
@@ -103,25 +103,25 @@ def file_metadata(base: Fingerprint | None) -> dict[str, str]:
 
 
 def _alternatives(base: BaseModel, config: AdapterConfig, shapes: Sequence[LinearShape]) -> str:
-    """Changes that would bring the adapter under the limit, least loss first."""
-    tried = storage_precisions(config)[-1]
-    found = []
-    for precision in list(Precision)[list(Precision).index(tried) + 1 :]:
+    """Describe changes that bring the adapter under the limit, the smallest loss first."""
+    precision_used = storage_precisions(config)[-1]
+    alternatives = []
+    for precision in list(Precision)[list(Precision).index(precision_used) + 1 :]:
         if predicted_size(base, shapes, config.rank, precision) <= MAX_BYTES:
-            found.append(f'precision="{precision.value}"')
-    rank = largest_rank(base, shapes, tried)
+            alternatives.append(f'precision="{precision.value}"')
+    rank = largest_rank(base, shapes, precision_used)
     if rank:
-        found.append(f"rank {rank} in {tried.value}")
-    if query_value(base):
-        fewer = select(base, replace(config, target_modules=AUTO))
-        if predicted_size(base, fewer, config.rank, tried) <= MAX_BYTES:
-            found.append(f'fewer modules, target_modules="{AUTO}"')
-    return "; ".join(found) or "nothing on these layers"
+        alternatives.append(f"rank {rank} in {precision_used.value}")
+    if query_value_names(base):
+        fewer = select_layers(base, replace(config, target_modules=AUTO))
+        if predicted_size(base, fewer, config.rank, precision_used) <= MAX_BYTES:
+            alternatives.append(f'fewer modules, target_modules="{AUTO}"')
+    return "; ".join(alternatives) or "nothing on these layers"
 
 
 def _check_widths(shapes: Sequence[LinearShape], precision: Precision) -> None:
-    odd = [s.path for s in shapes if s.inputs % 2 or s.outputs % 2]
-    if precision is Precision.INT4 and odd:
+    odd_paths = [s.path for s in shapes if s.inputs % 2 or s.outputs % 2]
+    if precision is Precision.INT4 and odd_paths:
         raise InvalidConfig(
-            f"int4 packs two numbers to a byte, and {odd[0]} has an odd width.", hint="Use int8."
+            f"int4 packs two numbers to a byte, and {odd_paths[0]} has an odd width.", hint="Use int8."
         )

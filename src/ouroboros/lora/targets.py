@@ -1,4 +1,4 @@
-"""Which layers of a base an adapter touches. Arithmetic on names only; no tensor is needed."""
+"""Select the layers of a base that an adapter changes, by name. No tensor is needed."""
 
 from collections.abc import Iterable
 
@@ -17,65 +17,71 @@ _QUERY_VALUE = (
     ("query", "value"),
     ("wq", "wv"),
 )
-"""What architectures call the projections to query and value, fused or not; the first there is wins."""
+"""Names of the query and value projections, fused or not. The first entry that a base has wins."""
 
 
-def select(base: BaseModel, config: AdapterConfig) -> tuple[LinearShape, ...]:
-    """The layers that `config.target_modules` means in `base`, in the base's order.
+def select_layers(base: BaseModel, config: AdapterConfig) -> tuple[LinearShape, ...]:
+    """Return the layers of `base` that match `config.target_modules`, in the base's order.
 
-    Raises `UnknownTarget`, listing what there is, if any one of the names matches nothing.
+    Raises `UnknownTarget`, listing the existing names, if any of the names matches no layer.
     """
     names = config.target_names
     if names == (ALL_LINEAR,):
         return base.linears
     if names == (AUTO,):
-        names = query_value(base)
+        names = query_value_names(base)
         if not names:
-            raise _unknown(base, f'"auto" knows no query and value projections in {base.architecture}.')
+            raise _unknown_target_error(
+                base, f'"auto" knows no query and value projections in {base.architecture}.'
+            )
     for name in names:
-        if not any(matches(shape.path, name) for shape in base.linears):
-            raise _unknown(base, f"{name!r} matches no linear layer of {base.name}.")
-    return tuple(s for s in base.linears if any(matches(s.path, n) for n in names))
+        if not any(matches_target(shape.path, name) for shape in base.linears):
+            raise _unknown_target_error(base, f"{name!r} matches no linear layer of {base.name}.")
+    return tuple(s for s in base.linears if any(matches_target(s.path, n) for n in names))
 
 
-def matches(path: str, name: str) -> bool:
-    """Whether PEFT's `target_modules` entry `name` means the module `path`: it is it, or ends it."""
+def matches_target(path: str, name: str) -> bool:
+    """Whether PEFT's `target_modules` entry `name` matches `path`: equal to it, or its end."""
     return path == name or path.endswith(f".{name}")
 
 
 def shortest_names(base: BaseModel, paths: Iterable[str]) -> tuple[str, ...]:
-    """The fewest `target_modules` entries that mean exactly `paths`: layer names, or whole paths."""
-    chosen = set(paths)
+    """Return the fewest `target_modules` entries that match exactly `paths`: names or full paths."""
+    selected = set(paths)
     names: list[str] = []
-    for name in sorted({path.rpartition(".")[2] for path in chosen}):
-        all_of = {s.path for s in base.linears if matches(s.path, name)}
-        names += [name] if all_of <= chosen else sorted(p for p in chosen if matches(p, name))
+    for name in sorted({path.rpartition(".")[2] for path in selected}):
+        layers_of_name = {s.path for s in base.linears if matches_target(s.path, name)}
+        names += (
+            [name]
+            if layers_of_name <= selected
+            else sorted(p for p in selected if matches_target(p, name))
+        )
     return tuple(names)
 
 
-def targets_of(base: BaseModel, paths: Iterable[str]) -> str | tuple[str, ...]:
-    """`target_modules` that mean exactly `paths`, in as few words as there are."""
-    chosen = set(paths)
-    return ALL_LINEAR if chosen == {s.path for s in base.linears} else shortest_names(base, chosen)
+def target_modules_for(base: BaseModel, paths: Iterable[str]) -> str | tuple[str, ...]:
+    """Return the shortest `target_modules` that matches exactly `paths`."""
+    selected = set(paths)
+    return ALL_LINEAR if selected == {s.path for s in base.linears} else shortest_names(base, selected)
 
 
-def query_value(base: BaseModel) -> tuple[str, ...]:
-    """What `base` calls its projections to query and value; empty if that is not known."""
+def query_value_names(base: BaseModel) -> tuple[str, ...]:
+    """Return the names of the base's query and value projections; empty if they are unknown."""
     present = {shape.name for shape in base.linears}
     return next((names for names in _QUERY_VALUE if present.issuperset(names)), ())
 
 
-def attention(base: BaseModel) -> frozenset[str]:
-    """The layers of `base`'s attention blocks: query and value, and what lies beside them."""
-    names = query_value(base)
-    blocks = {_block(shape.path) for shape in base.linears if shape.name in names}
-    return frozenset(shape.path for shape in base.linears if _block(shape.path) in blocks)
+def attention_layers(base: BaseModel) -> frozenset[str]:
+    """Return the layers of the base's attention blocks: query, value and their siblings."""
+    names = query_value_names(base)
+    blocks = {_parent_module(shape.path) for shape in base.linears if shape.name in names}
+    return frozenset(shape.path for shape in base.linears if _parent_module(shape.path) in blocks)
 
 
-def _block(path: str) -> str:
+def _parent_module(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def _unknown(base: BaseModel, message: str) -> UnknownTarget:
+def _unknown_target_error(base: BaseModel, message: str) -> UnknownTarget:
     names = ", ".join(dict.fromkeys(s.name for s in base.linears))
     return UnknownTarget(message, hint=f'It has {names}; or use "auto" or "all-linear".')

@@ -1,1 +1,1 @@
-"""For your own tests: laws that every store must keep, tiny models, a backend without torch."""
+"""For your own tests: conformance suites for stores, tiny models, and a backend without torch."""

@@ -1,4 +1,4 @@
-"""`FakeBackend`: a backend without a model, to test what is built around one."""
+"""`FakeBackend`: a backend without a model, for testing the code around one."""
 
 import asyncio
 import json
@@ -44,14 +44,14 @@ Answers = dict[str, str]
 
 
 class FakeBackend:
-    """Learns by heart: an adapter's "weights" are a JSON table of prompts and their answers.
+    """Memorises its training rows: an adapter's "weights" are a JSON table of prompts and outputs.
 
-    A prompt that was trained is answered with its last output; any other, and every prompt without an
-    adapter, with the prompt itself. Words are tokens. Nothing generalises and no loss means anything:
-    test an integration with it (names, versions, errors, progress, cancellation), never learning. Its
-    files are no safetensors, so no other backend takes them.
+    It answers a trained prompt with its last output, and any other prompt with the prompt itself, as it
+    does without an adapter. Words are tokens. It does not generalise, and its losses mean nothing. Use
+    it to test an integration (names, versions, errors, progress, cancellation), never to test learning.
+    Its files are not safetensors, so other backends refuse them.
 
-    `step_seconds` is how long each training step takes; cancellation is checked between steps.
+    Each training step takes `step_seconds`; cancellation is checked between steps.
     """
 
     def __init__(self, base: BaseModel = BASE, *, step_seconds: float = 0.0) -> None:
@@ -133,7 +133,7 @@ class FakeBackend:
         ]
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
-        """Know what any parent knows; where they differ, the last one is believed."""
+        """Combine the tables of all parents; where they differ, the last parent wins."""
         job.recipe.check()
         job.recipe.resolve_weights(len(job.parents))
         _raise_if_cancelled(cancel)
@@ -144,11 +144,11 @@ class FakeBackend:
         return MergedAdapter(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
 
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
-        """Know what `end` does from half of the way on, and what `start` does before."""
+        """Return `end` from a share of one half on, else `start`."""
         return end if share >= 0.5 else start
 
     async def measure_strength(self, files: AdapterFiles) -> float:
-        """A hundredth for each answer known by heart."""
+        """Return one hundredth per memorised answer."""
         return len(_read_answers(files)) / 100
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
@@ -156,7 +156,7 @@ class FakeBackend:
         return AdapterConfig(rank=_read_rank(files))
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """Words counted in 256 bins: texts are near if they share words."""
+        """Hash words into 256 bins, so that texts that share words are near each other."""
         return [_bag_of_words(text) for text in texts]
 
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
@@ -266,7 +266,7 @@ def _read_answers(files: AdapterFiles) -> Answers:
         return dict(json.loads(files.weights)["answers"])
     except (ValueError, KeyError, TypeError):
         raise InvalidAdapter(
-            "These files were not made by the fake backend.", hint="Train them with the same backend."
+            "The fake backend did not write these files.", hint="Train them with the same backend."
         ) from None
 
 

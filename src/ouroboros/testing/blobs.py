@@ -1,8 +1,8 @@
-"""The laws of a blob store, as tests. Subclass, give a `store` fixture, and run pytest.
+"""The conformance suite for blob stores. Subclass it, provide a `store` fixture, and run pytest.
 
-A store that several processes can open is tested with `SharedBlobStoreSuite`, which wants a `url`
-fixture that `ouroboros.stores.open.open_blobs` understands (or an `opener`) instead. A law that yours
-cannot hold is declared: see `ConformanceSuite`.
+For a store that several processes can open, use `SharedBlobStoreSuite` instead. It needs a `url` fixture
+with a URL for `ouroboros.stores.open.open_blobs`, or an `opener` fixture. `ConformanceSuite` explains
+how to declare a test that your store cannot pass.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ UNSAFE_KEYS = [
 
 
 ROUNDS = [1, pytest.param(20, marks=pytest.mark.slow)]
-"""Races: one by default, and enough of them to trust in a slow run."""
+"""Number of races: one by default, more in a slow run."""
 
 SIZES = [0, 1, 4095, 4096, 65_537, 5 * 2**20 + 1]
 
 
 class BlobStoreSuite(ConformanceSuite):
-    """What every blob store holds, alone in its process."""
+    """The guarantees of every blob store within one process."""
 
     @pytest.fixture
     def store(self) -> Iterator[BlobStore]:
         """A fresh, empty store."""
-        raise NotImplementedError("Give a `store` fixture.")
+        raise NotImplementedError("Provide a `store` fixture.")
 
     @pytest.mark.parametrize("data", [b"", b"\0\xff\r\n", bytes(range(256)) * 40_000])
     def test_get_returns_the_bytes_that_were_put(self, store: BlobStore, data: bytes) -> None:
@@ -128,7 +128,7 @@ class BlobStoreSuite(ConformanceSuite):
         def read() -> None:
             done = False
             while not done:
-                done = written.is_set()  # before the last look
+                done = written.is_set()  # checked before the last read
                 for number in range(10):
                     assert _get_or_none(store, f"large/{number}") in (
                         None,
@@ -154,13 +154,13 @@ class BlobStoreSuite(ConformanceSuite):
 
 
 class SharedBlobStoreSuite(BlobStoreSuite):
-    """What a store holds besides that lies outside the process: others see it, and it stays."""
+    """The guarantees of a store outside the process: other processes see its blobs, and they persist."""
 
     race_count = 10
 
     @pytest.fixture
     def opener(self, url: str) -> Callable[[], BlobStore]:
-        """Opens the same store again, in any process: it must be picklable."""
+        """A picklable function that opens the same store again, in any process."""
         return BlobStoreOpener(url)
 
     @pytest.fixture
@@ -236,7 +236,7 @@ class SharedBlobStoreSuite(BlobStoreSuite):
 
 
 class BlobStoreOpener:
-    """Opens a blob store by its URL, wherever it is called."""
+    """Opens a blob store by its URL; picklable."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -256,7 +256,7 @@ def _put_each(number: int, opener: Callable[[], BlobStore], race_count: int) -> 
 def _put_each_in_threads(
     number: int, opener: Callable[[], BlobStore], threads: int, race_count: int
 ) -> list[list[bool]]:
-    """For each race and each thread, whether it won."""
+    """Whether each thread won each race: one list per race."""
     store = opener()
 
     def put(thread: int) -> list[bool]:
@@ -305,5 +305,5 @@ def _bytes_of_size(size: int) -> bytes:
 
 
 def _content_by_writer(number: int) -> bytes:
-    """64 KiB that tell their writer, and whether they are whole."""
+    """64 KiB that identify their writer and show whether they are complete."""
     return hashlib.sha256(bytes([number])).digest() * 2048

@@ -1,8 +1,8 @@
-"""A stand-in for Google Cloud Storage: the part of its XML API that obstore speaks, in memory.
+"""An emulator of Google Cloud Storage: the part of its XML API that obstore uses, in memory.
 
-It is made from Google's documentation and shows that what we send is right by it. It is not Google's
-server, and cannot show that Google's does what is documented: `TEST_BUCKET=gs://...` runs the same laws
-there. https://cloud.google.com/storage/docs/xml-api/overview
+It follows Google's documentation and shows that our requests conform to it. It cannot show that Google's
+server behaves as documented: `TEST_BUCKET=gs://...` runs the same suite there.
+https://cloud.google.com/storage/docs/xml-api/overview
 
     python gcs.py PORT BUCKET TOKEN
 """
@@ -20,11 +20,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 _PAGE_SIZE = 50
-"""Keys in one page of a listing: few, so that tests meet a second page."""
+"""Keys per page of a listing: few, so that tests reach a second page."""
 
 
 class StoredObject(NamedTuple):
-    """One object; `generation` is never used again, also not for the same name."""
+    """One object; its `generation` is never reused, not even for the same name."""
 
     data: bytes
     generation: int
@@ -66,7 +66,7 @@ class Bucket:
             return self._objects.pop(name, None) is not None
 
     def list_page(self, prefix: str, after: str) -> list[tuple[str, StoredObject]]:
-        """The first objects that sort after a name, in order, one more than a page holds."""
+        """Return the first objects that sort after a name, in order: one more than a page has."""
         with self._lock:
             objects = sorted(
                 (n, o) for n, o in self._objects.items() if n.startswith(prefix) and n > after
@@ -83,7 +83,7 @@ class _GcsHandler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         data = self.rfile.read(length := int(self.headers["Content-Length"]))
-        if len(data) < length:  # the connection broke within the upload: nothing was stored
+        if len(data) < length:  # the connection broke during the upload, so nothing is stored
             self.close_connection = True
         elif name := self._object_name():
             stored = self.bucket.put(name, data, self.headers.get("x-goog-if-generation-match"))
@@ -114,7 +114,7 @@ class _GcsHandler(BaseHTTPRequestHandler):
                 self._send_error(404, "NoSuchKey")
 
     def _object_name(self) -> str | None:
-        """The object's name, "" for the bucket itself; None if the request is refused already."""
+        """Return the object's name, "" for the bucket; None if an error was already sent."""
         bucket, _, name = urlsplit(self.path).path.lstrip("/").partition("/")
         if self.headers.get("Authorization") != f"Bearer {self.token}":
             self._send_error(401, "AuthenticationRequired")
@@ -179,7 +179,7 @@ class _GcsServer(ThreadingHTTPServer):
 
 
 def serve(port: int, bucket: str, token: str) -> None:
-    """Serve one bucket on 127.0.0.1 until SIGINT; `token` is what callers must bear."""
+    """Serve one bucket on 127.0.0.1 until SIGINT; callers must send the bearer `token`."""
     attributes = {"bucket": Bucket(bucket), "token": token}
     server = _GcsServer(("127.0.0.1", port), type("Handler", (_GcsHandler,), attributes))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))

@@ -1,12 +1,12 @@
-"""The laws of a metadata store, as tests. Subclass, give a `store` fixture, and run pytest.
+"""The conformance suite for metadata stores. Subclass it, provide a `store` fixture, and run pytest.
 
     class TestMine(MetadataStoreSuite):
         @pytest.fixture
         def store(self): ...
 
-A store that several processes can open is tested with `SharedMetadataLaws`, of
-`ouroboros.testing.shared_metadata`, instead. A law that yours cannot hold is declared: see
-`ConformanceSuite`.
+For a store that several processes can open, use `SharedMetadataStoreSuite` of
+`ouroboros.testing.shared_metadata` instead. `ConformanceSuite` explains how to declare a test that your
+store cannot pass.
 """
 
 import threading
@@ -29,12 +29,12 @@ TICKETS = AdapterId("tickets")
 
 
 class MetadataStoreSuite(ConformanceSuite):
-    """What every metadata store holds, alone in its process."""
+    """The guarantees of every metadata store within one process."""
 
     @pytest.fixture
     def store(self) -> Iterator[MetadataStore]:
         """A fresh, empty store."""
-        raise NotImplementedError("Give a `store` fixture.")
+        raise NotImplementedError("Provide a `store` fixture.")
 
     def test_get_returns_the_record_that_was_put(self, store: MetadataStore) -> None:
         value = {"text": "naïve 🐍\0\n", "list": [1, 2.5, None, True], "deep": {"": {}}}
@@ -205,7 +205,7 @@ class MetadataStoreSuite(ConformanceSuite):
             assert (results.count(True), record.value) == (1, {"by": results.index(True)})
 
     def test_a_reader_that_follows_a_log_misses_no_entry(self, store: MetadataStore) -> None:
-        """An entry never appears behind one that was read already: the journal is learned in order."""
+        """An entry never appears before one that was already read: the journal is read in order."""
         followed: list[int] = []
 
         def follow() -> None:

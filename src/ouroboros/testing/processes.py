@@ -1,4 +1,4 @@
-"""Running one function many times at once, in threads and in processes; killing one in the middle."""
+"""Run a function concurrently in threads or processes, and kill a process at any point."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -10,15 +10,16 @@ T = TypeVar("T")
 
 
 def run_in_threads(count: int, function: Callable[[int], T]) -> list[T]:
-    """`function(0)`, `function(1)`, ... at once; results in that order, the first error raised."""
+    """Run `function(0)`, `function(1)`, ... concurrently. Returns the results in order, or raises the
+    first error."""
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(function, range(count)))
 
 
 def run_in_processes(count: int, function: Callable[..., T], *args: Any) -> list[T]:
-    """`function(n, *args)` for each n in its own fresh process, at once; results in order.
+    """Run `function(n, *args)` for each n concurrently, each in a new process. Returns results in order.
 
-    The function and its arguments must be picklable: a module's own function, not a lambda.
+    The function and its arguments must be picklable: a module-level function, not a lambda.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context) as pool:
@@ -26,7 +27,7 @@ def run_in_processes(count: int, function: Callable[..., T], *args: Any) -> list
 
 
 class ChildProcess:
-    """A function that runs in its own fresh process, reports to us, and can be killed in the middle."""
+    """A function in a new process that sends reports to this one and can be killed at any point."""
 
     def __init__(self, function: Callable[..., None], *args: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -36,11 +37,11 @@ class ChildProcess:
         sender.close()
 
     def receive(self) -> Any:
-        """What it says next; `EOFError` if it ended instead."""
+        """Return its next report. Raises `EOFError` if the process ended."""
         return self._reports.recv()
 
     def kill(self) -> list[Any]:
-        """SIGKILL, wherever it is; returns what it had said besides, up to its end."""
+        """Send SIGKILL and return the remaining reports."""
         self._process.kill()
         self._process.join()
         return list(self._receive_remaining())
@@ -57,7 +58,7 @@ class ChildProcess:
 
 @contextmanager
 def child_process(function: Callable[..., None], *args: Any) -> Iterator[ChildProcess]:
-    """`function(report, *args)` in a process that is killed at the end, if it was not before."""
+    """Run `function(report, *args)` in a process that is killed when the context ends."""
     running = ChildProcess(function, *args)
     try:
         yield running
@@ -66,6 +67,6 @@ def child_process(function: Callable[..., None], *args: Any) -> Iterator[ChildPr
 
 
 def run_until_killed(report_count: int, function: Callable[..., None], *args: Any) -> list[Any]:
-    """All that `function(report, *args)` reported until it was killed, soon after so many reports."""
+    """Run `function(report, *args)`, kill it after some reports, and return all its reports."""
     with child_process(function, *args) as running:
         return [running.receive() for _ in range(report_count)] + running.kill()

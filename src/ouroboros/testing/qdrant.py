@@ -1,11 +1,11 @@
-"""A stand-in for a Qdrant server: the part of its REST interface that this project speaks.
+"""An emulator of a Qdrant server: the part of its REST interface that this project uses.
 
     python -m ouroboros.testing.qdrant PORT FOLDER [API_KEY]
 
-It is *not* Qdrant. The engine inside is Qdrant's own, embedded (qdrant-edge: conditions, filters, order,
-indexes); what surrounds it is written here, one process with one lock for writing. It shows that our
-requests and our reading of the answers fit that engine, and what a kill does. It shows nothing about a
-server's locks, replicas or disks: the same tests run against a real one when `QDRANT_URL` names it.
+It is *not* Qdrant. The engine is Qdrant's own embedded one (qdrant-edge: conditions, filters, order,
+indexes). The HTTP server around it is written here, one process with one write lock. Tests against it
+show that our requests and our parsing fit that engine, and what a kill does. They show nothing about a
+server's locks, replicas or disks: the same tests run against a real server if `QDRANT_URL` is set.
 """
 
 import json
@@ -28,7 +28,7 @@ _ORDERS = {"asc": edge.Direction.Asc, "desc": edge.Direction.Desc}
 
 
 class RequestRefused(Exception):
-    """An HTTP status, and why."""
+    """A refused request: the HTTP status and the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -36,7 +36,7 @@ class RequestRefused(Exception):
 
 
 class EmulatedCollection:
-    """One shard of the engine in a folder, with what it was created with beside it."""
+    """One shard of the engine in a folder, beside the settings it was created with."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._folder = folder
@@ -175,7 +175,7 @@ _ROUTES: dict[tuple[str, str], Callable[[EmulatedCollection, Any], Any]] = {
 
 
 class QdrantEmulator:
-    """The collections in a folder; they are there again after a restart."""
+    """The collections in a folder, which persist across restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -188,7 +188,7 @@ class QdrantEmulator:
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         if path == "/":
-            return {"title": "a stand-in for qdrant", "version": VERSION}
+            return {"title": "an emulator of qdrant", "version": VERSION}
         if path == "/collections":
             return {"collections": [{"name": name} for name in sorted(self._collections)]}
         _, _, name, *rest = path.split("/")
@@ -202,7 +202,7 @@ class QdrantEmulator:
         if (method, rest) == ("DELETE", ""):
             return self._delete(name)
         if (method, rest) not in _ROUTES:
-            raise RequestRefused(404, f"the stand-in knows no {method} {rest}")
+            raise RequestRefused(404, f"the emulator has no route {method} {rest}")
         return _ROUTES[method, rest](self._collections[name], body)
 
     def _create(self, name: str, body: Any) -> bool:
@@ -225,12 +225,12 @@ class QdrantEmulator:
 
 
 def serve(port: int, folder: Path, key: str = "") -> None:
-    """Answer on 127.0.0.1 until interrupted; with a `key`, only to those who send it."""
+    """Serve on 127.0.0.1 until interrupted; with a `key`, only callers that send it."""
     emulator = QdrantEmulator(folder)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer in two packets would wait for the first one's receipt
+        wbufsize = -1  # a response in two packets would wait for the first one's acknowledgement
 
         def _respond(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -255,7 +255,7 @@ def serve(port: int, folder: Path, key: str = "") -> None:
         do_GET = do_PUT = do_POST = do_DELETE = _respond
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     ThreadingHTTPServer.daemon_threads = True
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:

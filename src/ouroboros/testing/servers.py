@@ -1,4 +1,4 @@
-"""Servers for tests and benchmarks, each on its own port of 127.0.0.1, stopped by its process id."""
+"""Servers for tests and benchmarks, each in a process of its own on a free port of 127.0.0.1."""
 
 import os
 import pwd
@@ -19,9 +19,9 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class ServerProcess:
-    """One process that listens on `port`, which can be killed and started again.
+    """A server process that listens on `port` and can be killed and restarted.
 
-    It is up once it takes connections and the command `probe`, if there is one, succeeds.
+    It is ready when it accepts connections and the command `probe`, if given, succeeds.
     """
 
     def __init__(
@@ -34,7 +34,10 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
-        """Start it, again if it does not stay: a killed server's children hold its place for a while."""
+        """Start the server and wait until it is ready.
+
+        It is restarted if it exits, because the children of a killed server hold its port for a while.
+        """
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         self._process = self._start_process()
         while time.monotonic() < deadline:
@@ -59,7 +62,7 @@ class ServerProcess:
         )
 
     def stop(self, stop_signal: int = signal.SIGINT) -> None:
-        """`SIGINT` lets a server finish what it does; `SIGKILL` does not."""
+        """Stop the server: `SIGINT` lets it finish its work, `SIGKILL` does not."""
         self._process.send_signal(stop_signal)
         try:
             self._process.wait(_TIMEOUT_SECONDS)
@@ -85,7 +88,7 @@ def free_port() -> int:
 
 @contextmanager
 def run_postgres() -> Iterator[ServerProcess]:
-    """A throwaway PostgreSQL cluster; its owner is the user `postgres`, who needs no password."""
+    """Run a temporary PostgreSQL cluster, owned by the user `postgres` without a password."""
     program = _find_postgres_program("postgres")
     user = _unprivileged_user()
     folder = Path(tempfile.mkdtemp(prefix="ouroboros-postgres-"))
@@ -99,7 +102,7 @@ def run_postgres() -> Iterator[ServerProcess]:
         command = [program, "-D", str(folder / "data"), "-p", str(port), "-h", "127.0.0.1"]
         probe = [_find_postgres_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         server = ServerProcess([*command, "-k", str(folder)], port, user=user, probe=probe)
-        with _stop_after(server, signal.SIGQUIT):  # nothing in it is needed any more
+        with _stop_after(server, signal.SIGQUIT):  # its data is not needed any more
             yield server
     finally:
         shutil.rmtree(folder)
@@ -107,8 +110,8 @@ def run_postgres() -> Iterator[ServerProcess]:
 
 @contextmanager
 def run_moto() -> Iterator[ServerProcess]:
-    """Amazon's S3, imitated by moto."""
-    pytest.importorskip("moto.server", reason="S3's stand-in is missing: pip install 'moto[s3]' flask")
+    """Run moto, an emulator of Amazon S3."""
+    pytest.importorskip("moto.server", reason="the S3 emulator is missing: pip install 'moto[s3]' flask")
     code = "import sys; from moto.server import main; main(sys.argv[1:])"
     port = free_port()
     command = [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(port)]
@@ -118,10 +121,10 @@ def run_moto() -> Iterator[ServerProcess]:
 
 @contextmanager
 def run_azurite() -> Iterator[ServerProcess]:
-    """Azure's blob storage, imitated by Microsoft's own azurite."""
+    """Run azurite, Microsoft's emulator of Azure blob storage."""
     program = shutil.which("azurite-blob")
     if program is None:
-        pytest.skip("Azure's stand-in is missing: npm install --global azurite")
+        pytest.skip("the Azure emulator is missing: npm install --global azurite")
     port = free_port()
     options = "--inMemoryPersistence --silent --disableTelemetry --skipApiVersionCheck"
     command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *options.split()]
@@ -131,7 +134,7 @@ def run_azurite() -> Iterator[ServerProcess]:
 
 @contextmanager
 def run_gcs(bucket: str, token: str) -> Iterator[ServerProcess]:
-    """Google's storage, imitated by our own `ouroboros.testing.gcs`, with one bucket and one token."""
+    """Run `ouroboros.testing.gcs`, an emulator of Google Cloud Storage with one bucket and token."""
     port = free_port()
     program = str(Path(__file__).with_name("gcs.py"))
     command = [sys.executable, program, str(port), bucket, token]
@@ -141,8 +144,10 @@ def run_gcs(bucket: str, token: str) -> Iterator[ServerProcess]:
 
 @contextmanager
 def run_qdrant(api_key: str = "") -> Iterator[ServerProcess]:
-    """Qdrant, imitated over its own embedded engine (`ouroboros.testing.qdrant`: what that shows)."""
-    pytest.importorskip("qdrant_edge", reason="Qdrant's stand-in is missing: pip install qdrant-edge-py")
+    """Run `ouroboros.testing.qdrant`, an emulator on Qdrant's own embedded engine."""
+    pytest.importorskip(
+        "qdrant_edge", reason="the Qdrant emulator is missing: pip install qdrant-edge-py"
+    )
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="ouroboros-qdrant-", dir=_memory_folder()) as folder:
         command = [sys.executable, str(Path(__file__).with_name("qdrant.py")), str(port), folder]
@@ -160,13 +165,13 @@ def _stop_after(server: ServerProcess, stop_signal: int = signal.SIGINT) -> Iter
 
 
 def _memory_folder() -> str | None:
-    """A folder in memory, where syncing costs nothing; None if there is none with room."""
+    """A folder in memory, where syncing is free; None if there is none with enough space."""
     folder = Path("/dev/shm")
     return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > 2**31 else None
 
 
 def _find_postgres_program(name: str) -> str:
-    """Debian keeps the server's programs out of the path."""
+    """Find a program of the server, which Debian installs outside the PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     path = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ["PATH"]]))
     if path is None:
@@ -175,7 +180,7 @@ def _find_postgres_program(name: str) -> str:
 
 
 def _unprivileged_user() -> str | None:
-    """PostgreSQL refuses to be run by root: then the user it made, or nobody."""
+    """The user for PostgreSQL, which refuses to run as root: `postgres` or `nobody`; else None."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

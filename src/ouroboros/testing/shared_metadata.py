@@ -1,7 +1,7 @@
-"""The laws of a metadata store that several processes open, as tests.
+"""The conformance suite for metadata stores that several processes can open.
 
-They want a `url` fixture that `ouroboros.stores.open.open_metadata` understands, or an `opener`. What
-`MetadataStoreSuite` asks is asked as well.
+It needs a `url` fixture with a URL for `ouroboros.stores.open.open_metadata`, or an `opener` fixture. It
+includes all tests of `MetadataStoreSuite`.
 """
 
 import time
@@ -18,16 +18,16 @@ from ouroboros.testing.processes import child_process, run_in_processes, run_unt
 
 
 class SharedMetadataStoreSuite(MetadataStoreSuite):
-    """What a store holds besides that lies outside the process: others see it, and it stays."""
+    """The guarantees of a store outside the process: other processes see its data, and it persists."""
 
     @pytest.fixture
     def opener(self, url: str) -> Callable[[], MetadataStore]:
-        """Opens the same store again, in any process: it must be picklable."""
+        """A picklable function that opens the same store again, in any process."""
         return MetadataStoreOpener(url)
 
     @pytest.fixture
     def restart(self) -> Callable[[], None]:
-        """Restarts the store's server, if it has one."""
+        """A function that restarts the store's server, if it has one."""
         return lambda: None
 
     @pytest.fixture
@@ -124,7 +124,7 @@ class SharedMetadataStoreSuite(MetadataStoreSuite):
 
 
 class MetadataStoreOpener:
-    """Opens a metadata store by its URL, wherever it is called."""
+    """Opens a metadata store by its URL; picklable."""
 
     def __init__(self, url: str) -> None:
         self.url = url

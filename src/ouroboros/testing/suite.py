@@ -1,4 +1,4 @@
-"""What all suites of laws share: a law that a store cannot hold is declared, and shown as such."""
+"""The base class of all conformance suites: known failures are declared and reported with a reason."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,12 +7,14 @@ import pytest
 
 
 class ConformanceSuite:
-    """Laws as tests. A subclass that cannot hold one says so, and why:
+    """A conformance suite: subclass it, provide the fixtures, and run pytest.
+
+    A store that cannot pass a test declares it, with the reason:
 
         class TestMine(SharedBlobStoreSuite):
             known_failures = {"test_keys_are_listed_in_code_point_order": "its server sorts by UTF-16"}
 
-    Such a law runs all the same; where it fails, pytest reports an expected failure with that reason.
+    The test still runs. If it fails, pytest reports an expected failure with that reason.
     """
 
     known_failures: ClassVar[Mapping[str, str]] = {}

@@ -1,4 +1,4 @@
-"""Tiny random models of real architectures, as Hugging Face folders: for tests that need no download."""
+"""Tiny random models of real architectures, as Hugging Face folders, for tests without downloads."""
 
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,10 @@ ARCHITECTURES = tuple(_SHAPES)
 def tiny_model(
     folder: Path, architecture: str = "llama", *, seed: int = 0, chat: bool = True, **changes: Any
 ) -> Path:
-    """Write a random model of a few thousand weights, with a tokenizer, into `folder`; returns it.
+    """Write a random model of a few thousand weights and its tokenizer to `folder`, and return `folder`.
 
     `changes` override the architecture's config. Without `chat` the tokenizer has no chat template. The
-    weights are drawn wide, so that outputs differ clearly from token to token.
+    weights have a large variance, so that outputs differ clearly from token to token.
     """
     tokenizer = _train_tokenizer(chat)
     config = AutoConfig.for_model(

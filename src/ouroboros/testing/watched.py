@@ -1,4 +1,5 @@
-"""Stores whose writes can be interrupted: each passes a named point before it is made, and one after."""
+"""Stores whose writes can be interrupted: a callback runs at a named point before and after each
+write."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,7 @@ OnPoint = Callable[[str], None]
 
 
 class WatchedMetadata:
-    """Any metadata store; points are named by the primitive and its collection or log."""
+    """A wrapper of a metadata store. Points are named by the method and its collection or log."""
 
     def __init__(self, store: MetadataStore, on_point: OnPoint) -> None:
         self._store = store
@@ -70,7 +71,7 @@ class WatchedMetadata:
 
 
 class WatchedBlobs:
-    """Any blob store; points are named by the primitive and the blob's file."""
+    """A wrapper of a blob store. Points are named by the method and the blob's file."""
 
     def __init__(self, store: BlobStore, on_point: OnPoint) -> None:
         self._store = store
@@ -98,6 +99,6 @@ class WatchedBlobs:
 
 
 def _file_kind(key: str) -> str:
-    """The file of an adapter, or the folder of anything else: digests are no names."""
+    """The file name for an adapter, the folder for anything else; digests are left out."""
     folder, _, file = key.partition("/")
     return file.rpartition("/")[2] or folder if folder == "adapters" else folder

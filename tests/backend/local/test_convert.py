@@ -21,7 +21,7 @@ from ouroboros.domain.errors import Cancelled, InvalidConfig, TooLarge
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.weights import MAX_BYTES, WEIGHTS_FILE, AdapterFiles, ExportForm
 from ouroboros.lora.peft_files import pack
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LowRank
 
 
@@ -42,7 +42,7 @@ async def adapter(backend: LocalBackend, seed: int, **changes: object) -> Adapte
 
     weights = {
         s.path: LowRank(draw(config.rank, s.inputs), draw(s.outputs, config.rank), config.scale)
-        for s in select(base, config)
+        for s in select_layers(base, config)
     }
     return pack(weights, config, base)
 

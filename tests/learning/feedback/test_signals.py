@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.losses import DPO, KTO, APOZero
@@ -148,3 +149,20 @@ def test_large_mixed_batches_use_kto_with_balanced_weights(up: int, down: int) -
 @pytest.mark.parametrize("events", [_thumbs(20, 0), _thumbs(0, 20), []])
 def test_kto_is_not_used_without_rows_of_both_kinds(events: list[FeedbackGiven]) -> None:
     assert choose_unpaired_loss(events) == APOZero()
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        FeedbackSignal.failure(True),
+        FeedbackSignal.failure(1),
+        FeedbackSignal.success(True),
+        FeedbackSignal.success(-1),
+        FeedbackSignal.preference(False),
+        FeedbackSignal.preference(-0.2),
+        FeedbackSignal.failure(float("nan")),
+    ],
+)
+def test_a_boolean_or_a_score_of_the_wrong_sign_is_refused(signal: FeedbackSignal) -> None:
+    with pytest.raises(InvalidExample, match="score"):
+        signal.check()

@@ -84,6 +84,8 @@ def test_a_pin_that_was_never_right_is_not_lost():
         ({"strength": 0.0}, CheckName.DIFFERS),
         ({"strength": 2.0}, CheckName.STRENGTH),
         ({"gains": (-0.5, 0.1)}, CheckName.ARRIVED),
+        ({"diverged": True}, CheckName.ARRIVED),
+        ({"repaired": True, "answered": 0}, CheckName.ARRIVED),
         ({"drift": 99.0}, CheckName.DRIFT),
         ({"drift": math.nan}, CheckName.FINITE),
         ({"fresh": [pair(0, WRONG, ProbeAnswer(False, math.nan))]}, CheckName.FINITE),
@@ -138,3 +140,8 @@ def test_falls_that_each_passed_may_not_add_up():
 def test_what_crept_before_may_stay_there():
     known = pairs(kept=14) + [pair(50 + i, WRONG, WRONG) for i in range(6)]
     assert not failed(evidence(known, first_answers=[RIGHT] * 20))
+
+
+def test_a_repaired_candidate_that_answers_something_or_has_nothing_to_answer_passes():
+    assert not failed(evidence(repaired=True, answered=1))
+    assert not failed(evidence(repaired=True, answered=None))

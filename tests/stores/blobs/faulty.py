@@ -1,4 +1,4 @@
-"""A way to a cloud's stand-in on which things go wrong, one request at a time."""
+"""A proxy to a cloud's emulator that makes single requests fail."""
 
 import http.client
 import threading
@@ -15,7 +15,7 @@ _HANG_SECONDS = 5.0
 
 
 class Refusal(NamedTuple):
-    """What a cloud answers, as its documentation has it."""
+    """A cloud's error response, as documented."""
 
     status: int
     code: str
@@ -23,7 +23,7 @@ class Refusal(NamedTuple):
 
 
 class FaultyProxy:
-    """Passes requests on to `target`; each of those in `faults` fails in its way, first to last.
+    """Forwards requests to `target`; the faults in `faults` happen to the next requests, in order.
 
     cut      the connection breaks within the upload, or instead of the answer
     half     the connection breaks within the answer
@@ -51,7 +51,7 @@ class FaultyProxy:
         self._close()
 
     def restart(self, seconds: float) -> threading.Thread:
-        """Away at once, and back after so long; the thread that sees to it."""
+        """Stop at once and start again after `seconds`; returns the thread that does it."""
         self._close()
         coming = threading.Thread(target=lambda: (time.sleep(seconds), self._open()))
         coming.start()

@@ -1,4 +1,4 @@
-"""Copies on this machine: never wrong, never too many, and gone with their blob."""
+"""The cache: always correct, within its limit, and without entries of deleted blobs."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ class TestRoomy(SharedBlobStoreSuite):
 
 @pytest.mark.slow
 class TestCrowded(SharedBlobStoreSuite):
-    """Copies come and go all the time; a short form is below, in processes that crowd each other out."""
+    """Entries are evicted all the time; a short form is below, in processes that evict each other's."""
 
     @pytest.fixture
     def opener(self, tmp_path: Path) -> Callable[[], BlobStore]:
@@ -49,7 +49,7 @@ class TestCrowded(SharedBlobStoreSuite):
 
 
 class OneCacheEachOpener(CachedBlobsOpener):
-    """Each that opens the store has copies of its own."""
+    """Each handle has a cache of its own, as on another machine."""
 
     def __call__(self) -> CachedBlobs:
         stored = FileBlobs(self._folder / "stored")
@@ -67,7 +67,7 @@ class TestManyMachines(SharedBlobStoreSuite):
 
 
 class CountingBlobs(MemoryBlobs):
-    """Counts what is read from it."""
+    """Counts reads."""
 
     reads = 0
 

@@ -1,5 +1,5 @@
-"""Whatever goes wrong on the way to any cloud: tried again where that is safe, one clear error where it
-is not, nothing half-visible, and no secret said.
+"""Faults between this program and a cloud: retried where that is safe, else one `StoreError`, without
+partial blobs and without secrets in messages.
 """
 
 import time

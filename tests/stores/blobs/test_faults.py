@@ -1,4 +1,4 @@
-"""Whatever the disk refuses, and whenever: one clear error, nothing half-visible, and a retry works."""
+"""Any fault of the disk at any time raises `StoreError`, leaves no partial blob, and a retry works."""
 
 import errno
 import os

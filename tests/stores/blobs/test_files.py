@@ -1,4 +1,5 @@
-"""Files keep every law; links are not followed, and what a killed writer leaves does no harm."""
+"""Files pass the blob store suite; links are not followed, and leftovers of killed writers are
+harmless."""
 
 import os
 import time

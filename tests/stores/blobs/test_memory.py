@@ -1,4 +1,4 @@
-"""The memory store keeps the laws that need one process."""
+"""The memory store passes the suite for one process."""
 
 import pytest
 

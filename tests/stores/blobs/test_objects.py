@@ -1,6 +1,6 @@
-"""Each cloud keeps every law of a blob store: S3 in moto, Azure in azurite, Google in our own stand-in.
+"""Each cloud passes the blob store suite: S3 on moto, Azure on azurite, Google on our own emulator.
 
-`TEST_BUCKET` names a place in a real cloud besides (s3://..., gs://..., az://...) that may be filled.
+`TEST_BUCKET` names a place in a real cloud to test as well (s3://..., gs://..., az://...).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A real PostgreSQL keeps every law; a restart is waited for, and what it refuses is one clear error."""
+"""A real PostgreSQL passes the suite; operations wait for a restart, and refusals raise `StoreError`."""
 
 import signal
 import threading

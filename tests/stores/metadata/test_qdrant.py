@@ -1,7 +1,7 @@
-"""Qdrant keeps the laws without transactions; who wrote is known even if the answer was lost.
+"""Qdrant passes the suite without transactions; a write's outcome is known even if its response is lost.
 
-Against the stand-in of `ouroboros.testing.qdrant`, or the server at `QDRANT_URL`; only the stand-in is
-killed.
+The tests use the emulator of `ouroboros.testing.qdrant`, or the server at `QDRANT_URL`. Only the
+emulator is killed.
 """
 
 import os
@@ -42,7 +42,7 @@ def store(url: str) -> Iterator[QdrantMetadata]:
 class TestQdrant(SharedMetadataStoreSuite):
     @pytest.fixture
     def restart(self, request: pytest.FixtureRequest) -> Callable[[], None]:
-        """Kills the stand-in; a real server is left alone."""
+        """Kills and restarts the emulator, but not a real server."""
         if "QDRANT_URL" in os.environ:
             return lambda: None
         server = request.getfixturevalue("qdrant")

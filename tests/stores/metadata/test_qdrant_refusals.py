@@ -1,4 +1,4 @@
-"""What is not a Qdrant store of ours, or cannot be reached, is refused in plain words and left alone."""
+"""Other collections and unreachable servers are refused with a clear message and left unchanged."""
 
 import importlib.util
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A store of an older schema is upgraded once, whole or not at all, on each database."""
+"""A store with an older schema is upgraded once, completely or not at all, on each database."""
 
 import sqlite3
 from pathlib import Path

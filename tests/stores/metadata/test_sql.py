@@ -1,4 +1,4 @@
-"""SQLite keeps every law; what is not such a store, or a newer one, is refused and left alone."""
+"""SQLite passes the suite; other files and newer stores are refused and left unchanged."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Qdrant searches several vectors of a key as brute force does, each space by itself."""
+"""Qdrant searches several vectors per key as brute force does, in separate spaces."""
 
 from collections.abc import Iterator
 from contextlib import closing

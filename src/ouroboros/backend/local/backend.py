@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import replace
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -49,7 +50,7 @@ from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.peft_files import UnpackedAdapter
 from ouroboros.lora.size import check_size
-from ouroboros.lora.targets import select
+from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 T = TypeVar("T")
@@ -226,8 +227,8 @@ class LocalBackend:
 
     def _initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
         check_size(self._runtime.base, config)
-        peft_files.invocation(config, self._runtime.base)
-        shapes = select(self._runtime.base, config)
+        peft_files.invocation_tokens(config, self._runtime.base)
+        shapes = select_layers(self._runtime.base, config)
         generator = torch.Generator().manual_seed(seed)
         weights = {s.path: _initial_factors(s, config, generator) for s in shapes}
         return self._pack(weights, config)
@@ -254,9 +255,11 @@ class LocalBackend:
             return ()
         if job.anchors is None:
             return (yield from self._base_samples.load_or_generate())
-        return (
-            yield from add_references(self._runtime, adapter, tokenize_rows(self._runtime, job.anchors))
+        conversation = self._runtime.tokenizer.anchor_conversation
+        rows = tokenize_rows(
+            self._runtime, [replace(row, prompt=conversation(row.prompt)) for row in job.anchors]
         )
+        return (yield from add_references(self._runtime, adapter, rows))
 
     def _update(self, job: UpdateJob) -> Steps[TrainingProgress, TrainOutcome]:
         adapter = self._copy_for_training(job.start)
@@ -268,7 +271,7 @@ class LocalBackend:
     ) -> TrainOutcome:
         """The weights as they are stored, which is also how they will be served."""
         files = self._pack(adapter.weights(), config)
-        if rounded := peft_files.rounding(files):
+        if rounded := peft_files.storage_rounding(files):
             adapter.round_to(rounded)
         self._keep_resident(files.digest, adapter if rounded else self._unpack_to_bank(files))
         return TrainOutcome(files, report)
@@ -301,7 +304,11 @@ class LocalBackend:
         tokenizer = self._runtime.tokenizer
         items = [
             ScoreItem(
-                tokenizer.encode_pair(r.prompt, r.output), self._resident_adapter(r.adapter), r.drift
+                tokenizer.encode_pair(
+                    tokenizer.anchor_conversation(r.prompt) if r.drift else r.prompt, r.output
+                ),
+                self._resident_adapter(r.adapter),
+                r.drift,
             )
             for r in requests
         ]

@@ -17,10 +17,10 @@ from ouroboros.domain.weights import (
     Precision,
 )
 from ouroboros.lora.gguf import to_gguf
-from ouroboros.lora.merge import MergeOutcome, gather, merge_layers
-from ouroboros.lora.peft_files import UnpackedAdapter, invocation, pack, unpack
+from ouroboros.lora.merge import MergeOutcome, collect_layers, merge_layers
+from ouroboros.lora.peft_files import UnpackedAdapter, invocation_tokens, pack, unpack
 from ouroboros.lora.size import check_size, largest_rank
-from ouroboros.lora.targets import select, targets_of
+from ouroboros.lora.targets import select_layers, target_modules_for
 from ouroboros.lora.weights import LoraWeights, LowRank
 
 _NO_SIZE_LIMIT = 1 << 40
@@ -34,14 +34,15 @@ def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, MergedAdapter
     adapters = [unpack(files, base) for files in job.parents]
     acts_on = _shared_scope(adapters)
     parents = [adapter.weights for adapter in adapters]
-    targets = targets_of(base, {path for parent in parents for path in parent})
+    targets = target_modules_for(base, {path for parent in parents for path in parent})
     if job.rank is not None:
         check_size(base, _merged_config(job.rank, targets, acts_on))
     outcome = yield from _merge_layers(parents, job, job.rank)
     try:
         return _pack_merged(base, outcome, targets, acts_on)
     except TooLarge:
-        rank = largest_rank(base, select(base, _merged_config(1, targets, acts_on)), Precision.BFLOAT16)
+        config = _merged_config(1, targets, acts_on)
+        rank = largest_rank(base, select_layers(base, config), Precision.BFLOAT16)
         if job.rank is not None or rank == 0:
             raise
     outcome = yield from _merge_layers(parents, job, rank)
@@ -66,7 +67,7 @@ def _merge_layers(
     for layer in merge_layers(parents, job.recipe, rank):
         layers.append(layer)
         yield
-    return gather(layers)
+    return collect_layers(layers)
 
 
 def _pack_merged(
@@ -107,7 +108,7 @@ def export(base: BaseModel, files: AdapterFiles, form: ExportForm) -> dict[str, 
     """An adapter's files for other programs; integer weights become bfloat16 ones, of whatever size."""
     adapter = unpack(files, base)
     if form is ExportForm.GGUF:
-        return {GGUF_FILE: to_gguf(adapter.weights, base, invocation(adapter.config, base))}
+        return {GGUF_FILE: to_gguf(adapter.weights, base, invocation_tokens(adapter.config, base))}
     if adapter.config.precision in (Precision.INT8.value, Precision.INT4.value):
         files = pack(adapter.weights, adapter.config, base, Precision.BFLOAT16, _NO_SIZE_LIMIT)
     return {CONFIG_FILE: files.config, WEIGHTS_FILE: files.weights}

@@ -61,11 +61,13 @@ class JudgedCandidate:
 @dataclass(frozen=True, slots=True)
 class EvalResult:
     """What was measured of one version: its answers to probes, by place, the log-probability per token
-    of each row's outputs, and its drift on the anchors, in nats (NaN while unknown)."""
+    of each row's outputs, its drift on the anchors, in nats (NaN while unknown), and whether it answers
+    each row with the row's first output."""
 
     answers: dict[ExampleRef, ProbeAnswer]
     rows: tuple[tuple[float, ...], ...]
     drift: float
+    rows_answered: tuple[bool, ...] = ()
 
     def merge(self, other: "EvalResult") -> "EvalResult":
         """Return both results in one: what was measured first, and what else was measured later."""
@@ -73,6 +75,7 @@ class EvalResult:
             self.answers | other.answers,
             self.rows or other.rows,
             other.drift if math.isnan(self.drift) else self.drift,
+            self.rows_answered or other.rows_answered,
         )
 
     def share_correct(self, probes: Sequence[Probe]) -> float:
@@ -110,9 +113,10 @@ class CandidateEvaluation:
         """Judge files, and record the attempt in the verdict."""
         began = time.perf_counter()
         probes = self._first_probes()
-        checks, result = await self._run_checks(outcome.files, probes)
+        repaired = repair is not None
+        checks, result = await self._run_checks(outcome, probes, repaired)
         if len(probes) < len(self._probes) and _needs_all_probes(checks):
-            checks, result = await self._run_checks(outcome.files, self._probes)
+            checks, result = await self._run_checks(outcome, self._probes, repaired)
         self._attempts += (make_attempt(what, checks),)
         self._seconds += time.perf_counter() - began
         verdict = make_verdict(checks, self._policy, self._attempts, self._seconds, share, repair)
@@ -143,10 +147,11 @@ class CandidateEvaluation:
         return replace(judged, verdict=verdict)
 
     async def _run_checks(
-        self, files: AdapterFiles, probes: Sequence[Probe]
+        self, outcome: TrainOutcome, probes: Sequence[Probe], repaired: bool
     ) -> tuple[tuple[Check, ...], EvalResult]:
         """Measure the candidate, and what is not known of the parent yet; and run the checks."""
         # 1. Measure both in one pass of the backend.
+        files = outcome.files
         all_probes = (*probes, *self._candidate.fresh)
         missing = self._missing_from_parent(all_probes)
         batches = [ProbeBatch(files, all_probes, self._rows), *([missing] if missing else [])]
@@ -168,6 +173,9 @@ class CandidateEvaluation:
             drift_before=before.drift,
             drift=result.drift,
             strength=await self._backend.measure_strength(files),
+            diverged=outcome.report.diverged and not self._candidate.small,
+            answered=_count_answered(self._rows, result),
+            repaired=repaired and not self._candidate.small,
         )
         return run_checks(evidence, self._policy), result
 
@@ -216,9 +224,14 @@ class ProbeBatch:
         """Sort the scores of those requests, which come in their order, into a result."""
         remaining = iter(scores)
         answers = {p.ref: _make_answer(next(remaining)) for p in self.probes}
-        trained = tuple(tuple(next(remaining).mean for _ in row.outputs) for row in self.rows)
+        trained = [[next(remaining) for _ in row.outputs] for row in self.rows]
         drifts = [score.drift for score in remaining]
-        return EvalResult(answers, trained, fmean(drifts) if drifts else math.nan)
+        return EvalResult(
+            answers,
+            tuple(tuple(score.mean for score in outputs) for outputs in trained),
+            fmean(drifts) if drifts else math.nan,
+            tuple(outputs[0].is_greedy for outputs in trained),
+        )
 
 
 async def evaluate_probes(
@@ -263,6 +276,13 @@ def _mean_likelihood(rows: Sequence[Row], result: EvalResult) -> float:
     """Mean probability of a token of the wanted outputs."""
     wanted = [scores[0] for row, scores in zip(rows, result.rows, strict=True) if row.output is not None]
     return fmean(map(math.exp, wanted)) if wanted else 0.0
+
+
+def _count_answered(rows: Sequence[Row], result: EvalResult) -> int | None:
+    """How many rows are answered with their wanted output; None if no row has one."""
+    pairs = zip(rows, result.rows_answered, strict=True)
+    answered = [is_answered for row, is_answered in pairs if row.output is not None]
+    return sum(answered) if answered else None
 
 
 def make_probe_scores(

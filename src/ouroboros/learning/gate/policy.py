@@ -65,6 +65,9 @@ class Evidence:
     drift_before, drift  distance from the base on unrelated prompts, in nats per token.
     strength       norm of the updates, relative to the layers that they are added to.
     first_answers  for each of `known`, the answer when the probe was first scored.
+    diverged       whether the loss of the training rose.
+    answered       how many of the trained outputs the candidate answers exactly; None if none is wanted.
+    repaired       whether the candidate is a point on the way, or trained again.
     """
 
     known: Sequence[ProbePair]
@@ -75,6 +78,9 @@ class Evidence:
     drift: float
     strength: float
     first_answers: Sequence[ProbeAnswer] = ()
+    diverged: bool = False
+    answered: int | None = None
+    repaired: bool = False
 
 
 def run_checks(evidence: Evidence, policy: GatePolicy) -> tuple[Check, ...]:
@@ -130,9 +136,14 @@ def _iter_checks(evidence: Evidence, policy: GatePolicy) -> Iterator[Check]:
 
 
 def _check_arrived(evidence: Evidence, policy: GatePolicy) -> Check:
-    """Check that trained outputs became more likely, or that they were well known already."""
+    """Check that trained outputs became more likely, or that they were well known already.
+
+    If the loss rose nothing was learned, however likely single tokens, such as the end, became. And a
+    repaired candidate has to answer something of what was trained: else too little of it is left.
+    """
     gain = sum(evidence.gains) / max(len(evidence.gains), 1)
     passed = gain > 0 or evidence.likelihood >= KNOWN_LIKELIHOOD
+    passed = passed and not evidence.diverged and not (evidence.repaired and evidence.answered == 0)
     answers, likelihood = _compare_pairs(evidence.fresh, policy)
     return Check(CheckName.ARRIVED, passed, gain, answers=answers, likelihood=likelihood)
 

@@ -1,6 +1,6 @@
-"""How the starter model was made: `python -m ouroboros.starter.make --data FOLDER --out FOLDER`.
+"""Train the starter model: `python -m ouroboros.starter.make --data FOLDER --out FOLDER`.
 
-    sources.py    read the corpora as they lie in the data folder
+    sources.py    read the corpora in the data folder
     tasks.py      turn them, and `fields.txt`, into labelled tasks
     corpus.py     mix prose, dialogues, single rows and packs of rows into token blocks
     tokenizer.py  byte-level BPE and the chat template

@@ -1,4 +1,4 @@
-"""Make the starter model from the corpora, end to end."""
+"""Train the starter model from the corpora, end to end."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from ouroboros.starter.make.corpus import Corpus
 from ouroboros.starter.make.tokenizer import save_tokenizer, train_tokenizer
-from ouroboros.starter.make.train import Run, export, train
+from ouroboros.starter.make.train import PretrainingRun, export_model, train
 
 CONTEXT = 1024
 
@@ -32,15 +32,17 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     corpus = Corpus(options.data)
-    tokenizer = the_tokenizer(corpus, options.out, options.vocabulary)
-    run = Run(tokens=options.tokens, decay_tokens=options.decay_tokens, first_shard=options.first_shard)
+    tokenizer = load_or_train_tokenizer(corpus, options.out, options.vocabulary)
+    run = PretrainingRun(
+        tokens=options.tokens, decay_tokens=options.decay_tokens, first_shard=options.first_shard
+    )
     checkpoint = options.checkpoint or options.out / "checkpoint.pt"
     model = train(corpus, tokenizer, run, checkpoint, options.start)
-    export(model, options.out)
+    export_model(model, options.out)
 
 
-def the_tokenizer(corpus: Corpus, folder: Path, size: int) -> Tokenizer:
-    """Read it where it exists, so that a resumed run keeps its vocabulary."""
+def load_or_train_tokenizer(corpus: Corpus, folder: Path, size: int) -> Tokenizer:
+    """Load the tokenizer if it exists, so that a resumed run keeps its vocabulary; else train it."""
     if not (folder / "tokenizer.json").exists():
         save_tokenizer(train_tokenizer(corpus.sample_texts(60_000), size), folder, CONTEXT)
     return Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """[N, rows, cols] -> nearest semi-orthogonal matrices, by Newton-Schulz steps in bfloat16."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.size(1) > matrices.size(2)
@@ -17,7 +17,7 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalised momentum: every matrix moves by the same spectral amount, equal shapes together."""
+    """Orthogonalised momentum: every matrix moves by the same spectral norm; equal shapes batched."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         by_shape: dict[torch.Size, list[nn.Parameter]] = {}
@@ -31,25 +31,27 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # no closure: it is never given one
         for group in self.param_groups:
             directions = torch.stack(
-                [self.direction(parameter, group["momentum"]) for parameter in group["params"]]
+                [self.update_direction(parameter, group["momentum"]) for parameter in group["params"]]
             )
             rows, cols = directions.shape[1:]
             rate = group["lr"] * max(1.0, rows / cols) ** 0.5
-            for parameter, update in zip(group["params"], orthogonal(directions), strict=True):
+            for parameter, update in zip(group["params"], orthogonalise(directions), strict=True):
                 parameter.add_(update, alpha=-rate)
 
-    def direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
-        """Nesterov momentum."""
+    def update_direction(self, parameter: nn.Parameter, beta: float) -> Tensor:
+        """Update the Nesterov momentum and return the direction."""
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
         momentum.lerp_(gradient, 1 - beta)
         return gradient.lerp(momentum, beta)
 
 
-def optimizers(model: nn.Module, matrix_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+def create_optimizers(
+    model: nn.Module, matrix_rate: float, other_rate: float
+) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
+    other_parameters = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     return [
         Muon(matrices, matrix_rate),
-        torch.optim.AdamW(others, other_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(other_parameters, other_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]

@@ -1,4 +1,4 @@
-"""Readers: each corpus of the data folder as plain Python values, tidied to ordinary English typing."""
+"""Readers of the corpora: plain Python values, normalised to ordinary English typing."""
 
 import gzip
 import html
@@ -26,8 +26,8 @@ def tidy(text: str) -> str:
     return SENTENCE_START.sub(lambda m: m[1] + m[2].upper(), LONE_I.sub("I", text))
 
 
-def zipped(path: Path, suffix: str = "") -> Iterator[tuple[str, str]]:
-    """(name, text) of each member of a zip whose name ends with `suffix`."""
+def read_zip(path: Path, suffix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of each member of a zip whose name ends with `suffix`."""
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             if name.endswith(suffix) and not name.endswith(
@@ -36,45 +36,45 @@ def zipped(path: Path, suffix: str = "") -> Iterator[tuple[str, str]]:
                 yield name, archive.read(name).decode("utf-8", errors="replace")
 
 
-def lines(text: str) -> list[str]:
+def nonempty_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def dialogues(data: Path) -> list[dict]:
+def read_dialogues(data: Path) -> list[dict]:
     """Schema-Guided Dialogue: services, turns [[speaker, text]], intents per turn."""
     with gzip.open(data / "sgd" / "dialogues.jsonl.gz", "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def novels(data: Path) -> dict[str, list[str]]:
+def read_novels(data: Path) -> dict[str, list[str]]:
     """Author -> paragraphs."""
     books: dict[str, list[str]] = {}
     for path in sorted((data / "ebooks").glob("*_*.txt")):
         author = path.stem.split("_")[0].split("-")[-1]
-        books.setdefault(author, []).extend(lines(path.read_text(encoding="utf-8")))
+        books.setdefault(author, []).extend(nonempty_lines(path.read_text(encoding="utf-8")))
     return books
 
 
-def speeches(data: Path) -> list[str]:
+def read_speeches(data: Path) -> list[str]:
     names = ("state_union", "inaugural")
     return [
         line
         for name in names
-        for _, text in zipped(data / "text" / f"{name}.zip", ".txt")
-        for line in lines(text)
+        for _, text in read_zip(data / "text" / f"{name}.zip", ".txt")
+        for line in nonempty_lines(text)
     ]
 
 
-def plays(data: Path) -> list[str]:
-    """One string a speech, its lines joined."""
-    found = []
-    for _, text in zipped(data / "text" / "shakespeare.zip", ".xml"):
+def read_plays(data: Path) -> list[str]:
+    """Return one string per speech, its lines joined."""
+    passages = []
+    for _, text in read_zip(data / "text" / "shakespeare.zip", ".xml"):
         for speech in re.findall(r"<SPEECH>(.*?)</SPEECH>", text, flags=re.DOTALL):
-            found.append(" ".join(re.findall(r"<LINE>(.*?)</LINE>", speech)))
-    return [re.sub(r"<.*?>", "", speech) for speech in found if speech]
+            passages.append(" ".join(re.findall(r"<LINE>(.*?)</LINE>", speech)))
+    return [re.sub(r"<.*?>", "", speech) for speech in passages if speech]
 
 
-def scripture(data: Path) -> dict[str, list[str]]:
+def read_scripture(data: Path) -> dict[str, list[str]]:
     """Language -> verses of Genesis."""
     languages = ("english", "finnish", "french", "german", "portuguese", "swedish")
     verses: dict[str, list[str]] = {}
@@ -83,71 +83,74 @@ def scripture(data: Path) -> dict[str, list[str]]:
             language = next((known for known in languages if known in name), None)
             if language:
                 raw = archive.read(name).decode("latin-1")
-                verses.setdefault(language, []).extend(lines(html.unescape(raw)))
+                verses.setdefault(language, []).extend(nonempty_lines(html.unescape(raw)))
     return verses
 
 
-def film_sentences(data: Path) -> dict[str, list[str]]:
+def read_film_sentences(data: Path) -> dict[str, list[str]]:
     """positive / negative -> single sentences of film reviews."""
-    found = dict(zipped(data / "text" / "sentence_polarity.zip"))
+    texts = dict(read_zip(data / "text" / "sentence_polarity.zip"))
     return {
-        "negative": [tidy(x) for x in lines(found["sentence_polarity/rt-polarity.neg"])],
-        "positive": [tidy(x) for x in lines(found["sentence_polarity/rt-polarity.pos"])],
+        "negative": [tidy(x) for x in nonempty_lines(texts["sentence_polarity/rt-polarity.neg"])],
+        "positive": [tidy(x) for x in nonempty_lines(texts["sentence_polarity/rt-polarity.pos"])],
     }
 
 
-def product_remarks(data: Path) -> dict[str, list[str]]:
+def read_product_remarks(data: Path) -> dict[str, list[str]]:
     """positive / negative -> short pros and cons of products."""
-    found = dict(zipped(data / "text" / "pros_cons.zip"))
-    read = {
+    texts = dict(read_zip(data / "text" / "pros_cons.zip"))
+    remarks = {
         label: re.findall(
-            rf"<{tag}>(.*?)</{tag}>", html.unescape(found[f"pros_cons/Integrated{tag}.txt"])
+            rf"<{tag}>(.*?)</{tag}>", html.unescape(texts[f"pros_cons/Integrated{tag}.txt"])
         )
         for label, tag in (("positive", "Pros"), ("negative", "Cons"))
     }
     return {
         label: [re.sub(r"\s+", " ", x).strip() for x in rows if len(x) > 5]
-        for label, rows in read.items()
+        for label, rows in remarks.items()
     }
 
 
-def film_reviews(data: Path) -> dict[str, list[list[str]]]:
+def read_film_reviews(data: Path) -> dict[str, list[list[str]]]:
     """positive / negative -> reviews, each a list of sentences."""
     reviews: dict[str, list[list[str]]] = {"negative": [], "positive": []}
-    for name, text in zipped(data / "text" / "movie_reviews.zip", ".txt"):
+    for name, text in read_zip(data / "text" / "movie_reviews.zip", ".txt"):
         label = "negative" if "/neg/" in name else "positive"
-        reviews[label].append([tidy(line) for line in lines(text)])
+        reviews[label].append([tidy(line) for line in nonempty_lines(text)])
     return reviews
 
 
-def film_remarks(data: Path) -> dict[str, list[str]]:
+def read_film_remarks(data: Path) -> dict[str, list[str]]:
     """objective (plots) / subjective (opinions) -> sentences."""
-    found = dict(zipped(data / "text" / "subjectivity.zip"))
-    plots = next(text for name, text in found.items() if "plot" in name)
-    quotes = next(text for name, text in found.items() if "quote" in name)
-    return {"plot": [tidy(x) for x in lines(plots)], "opinion": [tidy(x) for x in lines(quotes)]}
+    texts = dict(read_zip(data / "text" / "subjectivity.zip"))
+    plots = next(text for name, text in texts.items() if "plot" in name)
+    quotes = next(text for name, text in texts.items() if "quote" in name)
+    return {
+        "plot": [tidy(x) for x in nonempty_lines(plots)],
+        "opinion": [tidy(x) for x in nonempty_lines(quotes)],
+    }
 
 
-def instructions(data: Path) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+def read_instructions(data: Path) -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Task name -> (instruction, rows). Only train.json: some dev and test files are the same file."""
     tasks = {}
     for path in sorted((data / "superni_cl").glob("*/train.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         definition = content["Definition"]
         instruction = definition if isinstance(definition, str) else definition[0]
-        rows = [(row["input"].strip(), first(row["output"])) for row in content["Instances"]]
+        rows = [(row["input"].strip(), first_output(row["output"])) for row in content["Instances"]]
         tasks[path.parent.name.split("_", 1)[1]] = (instruction, rows)
     return tasks
 
 
-def first(output: str | list[str]) -> str:
+def first_output(output: str | list[str]) -> str:
     return (output if isinstance(output, str) else output[0]).strip()
 
 
-def word_fields() -> dict[str, list[str]]:
+def read_word_fields() -> dict[str, list[str]]:
     """Our own word fields (`fields.txt`): everyday topics and the words that belong to them."""
     fields = {}
-    for line in lines((Path(__file__).parent / "fields.txt").read_text(encoding="utf-8")):
+    for line in nonempty_lines((Path(__file__).parent / "fields.txt").read_text(encoding="utf-8")):
         name, _, words = line.partition(":")
         fields[name.strip()] = [word.strip() for word in words.split(",") if word.strip()]
     return fields

@@ -1,4 +1,4 @@
-"""Labelled tasks made from the corpora: rows of (text, label), one list a task."""
+"""Labelled tasks from the corpora: rows of (text, label), one list per task."""
 
 import random
 import re
@@ -21,8 +21,8 @@ CARRIERS = (
 
 
 @dataclass(frozen=True)
-class Task:
-    """`share`: how often the task is drawn, relative to the others."""
+class LabelledTask:
+    """A labelled task; `share` is how often it is drawn, relative to the others."""
 
     name: str
     rows: list[Row]
@@ -36,25 +36,25 @@ class Task:
         return grouped
 
 
-def all_tasks(data: Path, rng: random.Random) -> list[Task]:
-    """Every labelled task, on the train parts only."""
+def build_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
+    """Build every labelled task, from the training parts only."""
     return [
-        *dialogue_tasks(sources.dialogues(data)),
+        *dialogue_tasks(sources.read_dialogues(data)),
         *opinion_tasks(data, rng),
         *writing_tasks(data, rng),
-        Task("field", field_rows(rng, count=100_000), share=8.0),
+        LabelledTask("field", field_rows(rng, count=100_000), share=8.0),
     ]
 
 
 # ---- dialogues: what does the user want, which service is it about
 
 
-def spoken(name: str) -> str:
+def split_camel_case(name: str) -> str:
     """`ReserveRoundtripFlights` -> `reserve roundtrip flights`"""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
-def dialogue_tasks(dialogues: list[dict]) -> list[Task]:
+def dialogue_tasks(dialogues: list[dict]) -> list[LabelledTask]:
     intents: list[Row] = []
     services: list[Row] = []
     replies: list[Row] = []
@@ -63,32 +63,32 @@ def dialogue_tasks(dialogues: list[dict]) -> list[Task]:
         intents.extend(intent_rows(dialogue))
         names = {service.split("_")[0] for service in dialogue["services"]}
         system = [text for speaker, text in dialogue["turns"] if speaker == "system" and len(text) > 40]
-        acts.extend((text, act_of(text)) for text in system[::3])
+        acts.extend((text, classify_act(text)) for text in system[::3])
         if len(names) == 1:
-            replies.extend((text, spoken(min(names))) for text in system[:4])
+            replies.extend((text, split_camel_case(min(names))) for text in system[:4])
             opening = " ".join(text for speaker, text in dialogue["turns"][:3] if speaker == "user")
-            services.append((opening, spoken(min(names))))
+            services.append((opening, split_camel_case(min(names))))
     return [
-        Task("intent", intents, share=5.0),
-        Task("service", services, share=2.0),
-        Task("service of a reply", replies, share=1.0),
-        Task("act", acts, share=0.2),
+        LabelledTask("intent", intents, share=5.0),
+        LabelledTask("service", services, share=2.0),
+        LabelledTask("service of a reply", replies, share=1.0),
+        LabelledTask("act", acts, share=0.2),
     ]
 
 
 def intent_rows(dialogue: dict) -> list[Row]:
-    """User turns that begin a new intent: there the text alone tells it, unless it is very short."""
-    rows, before = [], None
+    """Return user turns that start a new intent and are long enough to show it."""
+    rows, previous_intents = [], None
     for (speaker, text), intents in zip(dialogue["turns"], dialogue["intents"], strict=True):
         if speaker == "user":
-            says_it = intents == ["NONE"] or len(text) >= 28
-            if says_it and intents != before and len(intents) == 1:
-                rows.append((text, "goodbye" if intents == ["NONE"] else spoken(intents[0])))
-            before = intents
+            is_clear = intents == ["NONE"] or len(text) >= 28
+            if is_clear and intents != previous_intents and len(intents) == 1:
+                rows.append((text, "goodbye" if intents == ["NONE"] else split_camel_case(intents[0])))
+            previous_intents = intents
     return rows
 
 
-def act_of(text: str) -> str:
+def classify_act(text: str) -> str:
     if "confirm" in text.lower() or "correct?" in text.lower():
         return "confirm"
     return "question" if text.rstrip().endswith("?") else "inform"
@@ -97,29 +97,29 @@ def act_of(text: str) -> str:
 # ---- opinions and feelings
 
 
-def opinion_tasks(data: Path, rng: random.Random) -> list[Task]:
-    superni = sources.instructions(data)
+def opinion_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
+    superni = sources.read_instructions(data)
     tweets = superni["sentiment140_classification"][1]
     films = [
         (sources.tidy(x), "positive" if y == "POS" else "negative")
         for x, y in superni["sst2_polarity_classification"][1]
     ]
     emotions = [(sources.tidy(x), y) for x, y in superni["emotion_classification"][1]]
-    sentences = [(x, y) for y, rows in sources.film_sentences(data).items() for x in rows]
-    remarks = [(x, y) for y, rows in sources.product_remarks(data).items() for x in rows]
+    sentences = [(x, y) for y, rows in sources.read_film_sentences(data).items() for x in rows]
+    remarks = [(x, y) for y, rows in sources.read_product_remarks(data).items() for x in rows]
     return [
-        Task("film sentence", sentences + films, share=4.0),
-        Task("product remark", remarks, share=2.5),
-        Task("product review", joined_remarks(remarks, rng), share=1.0),
-        Task("film review", review_windows(sources.film_reviews(data), rng), share=2.0),
-        Task("tweet", tweets, share=0.5),
-        Task("emotion", emotions, share=0.6),
-        Task(
+        LabelledTask("film sentence", sentences + films, share=4.0),
+        LabelledTask("product remark", remarks, share=2.5),
+        LabelledTask("product review", joined_remarks(remarks, rng), share=1.0),
+        LabelledTask("film review", review_windows(sources.read_film_reviews(data), rng), share=2.0),
+        LabelledTask("tweet", tweets, share=0.5),
+        LabelledTask("emotion", emotions, share=0.6),
+        LabelledTask(
             "plot or opinion",
-            [(x, y) for y, rows in sources.film_remarks(data).items() for x in rows],
+            [(x, y) for y, rows in sources.read_film_remarks(data).items() for x in rows],
             share=1.0,
         ),
-        Task(
+        LabelledTask(
             "relation",
             [relation_row(*row) for row in superni["evalution_relation_extraction"][1]],
             share=0.2,
@@ -128,7 +128,7 @@ def opinion_tasks(data: Path, rng: random.Random) -> list[Task]:
 
 
 def joined_remarks(remarks: list[Row], rng: random.Random, count: int = 20_000) -> list[Row]:
-    """Two or three remarks of one opinion, as sentences of one review."""
+    """Join two or three remarks of one opinion as sentences of one review."""
     grouped: dict[str, list[str]] = {}
     for text, label in remarks:
         grouped.setdefault(label, []).append(text)
@@ -141,7 +141,8 @@ def joined_remarks(remarks: list[Row], rng: random.Random, count: int = 20_000) 
 
 
 def review_windows(reviews: dict[str, list[list[str]]], rng: random.Random) -> list[Row]:
-    """Two sentences of a long review, the last two among them: there the verdict is."""
+    """Return pairs of neighbouring sentences of long reviews, including the last two, which hold the
+    verdict."""
     rows = []
     for label, texts in reviews.items():
         for sentences in texts:
@@ -163,46 +164,48 @@ def relation_row(text: str, answer: str) -> Row:
 # ---- who wrote it, in which language, in what kind of text
 
 
-def writing_tasks(data: Path, rng: random.Random) -> list[Task]:
-    novels = {author: excerpts(texts, 1200, rng) for author, texts in sources.novels(data).items()}
-    verses = sources.scripture(data)
+def writing_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
+    novels = {
+        author: draw_excerpts(texts, 1200, rng) for author, texts in sources.read_novels(data).items()
+    }
+    verses = sources.read_scripture(data)
     kinds = {
         "novel": [text for texts in novels.values() for text in texts[:150]],
-        "speech": excerpts(sources.speeches(data), 1500, rng),
-        "play": excerpts(sources.plays(data), 1500, rng),
-        "scripture": excerpts(verses["english"], 800, rng),
-        "film": [x for rows in sources.film_remarks(data).values() for x in rows[:700]],
+        "speech": draw_excerpts(sources.read_speeches(data), 1500, rng),
+        "play": draw_excerpts(sources.read_plays(data), 1500, rng),
+        "scripture": draw_excerpts(verses["english"], 800, rng),
+        "film": [x for rows in sources.read_film_remarks(data).values() for x in rows[:700]],
     }
     return [
-        Task("author", [(x, y) for y, rows in novels.items() for x in rows], share=0.6),
-        Task(
+        LabelledTask("author", [(x, y) for y, rows in novels.items() for x in rows], share=0.6),
+        LabelledTask(
             "language",
-            [(x, y) for y, rows in verses.items() for x in excerpts(rows, 800, rng)],
+            [(x, y) for y, rows in verses.items() for x in draw_excerpts(rows, 800, rng)],
             share=0.15,
         ),
-        Task("kind of text", [(x, y) for y, rows in kinds.items() for x in rows], share=0.3),
+        LabelledTask("kind of text", [(x, y) for y, rows in kinds.items() for x in rows], share=0.3),
     ]
 
 
-def excerpts(texts: list[str], count: int, rng: random.Random) -> list[str]:
-    """One or two neighbouring sentences from random places, at most 240 characters."""
-    found = []
+def draw_excerpts(texts: list[str], count: int, rng: random.Random) -> list[str]:
+    """Draw one or two neighbouring sentences from random places, at most 240 characters."""
+    pieces = []
     usable = [text for text in texts if len(text) > 30]
     for text in rng.choices(usable, k=count):
         sentences = re.split(r"(?<=[.!?])\s+", text)
         start = rng.randrange(len(sentences))
         piece = " ".join(sentences[start : start + 2])[:240].strip()
         if len(piece) > 20:
-            found.append(piece)
-    return found
+            pieces.append(piece)
+    return pieces
 
 
 # ---- word fields
 
 
 def field_rows(rng: random.Random, count: int) -> list[Row]:
-    """A word or some words of one field in a neutral carrier -> the field's name."""
-    fields = sources.word_fields()
+    """Return one or several words of a field in a neutral carrier sentence, labelled with the field."""
+    fields = sources.read_word_fields()
     names = sorted(fields)
     rows = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Byte-level BPE of our own and the chat template every part of the product uses."""
+"""The starter model's byte-level BPE tokenizer and its chat template."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
-    """Digits stand alone; every other pretoken is a word with its leading space, as in GPT-2."""
+    """Train the tokenizer. Each digit is a pretoken, every other one a word with its leading space."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -37,7 +37,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write tokenizer.json (compact: it counts towards the package size) and its config."""
+    """Write tokenizer.json (compact, because it counts towards the package size) and its config."""
     folder.mkdir(parents=True, exist_ok=True)
     compact = json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
     (folder / "tokenizer.json").write_text(compact, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The run: warm-up, a stable part, a linear decay if one is wanted; checkpoints to resume from.
+"""The training run: warm-up, a stable part, an optional linear decay; checkpoints to resume from.
 
-The shipped model has no decay: it lowers the loss of the text, and adapters learn no better on it.
+The shipped model has no decay: it lowers the loss on text, but adapters do not learn better on it.
 """
 
 import math
@@ -14,16 +14,18 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from ouroboros.starter.make.corpus import Blocks, Corpus
-from ouroboros.starter.make.optimizer import optimizers
+from ouroboros.starter.make.corpus import Corpus, TokenBlocks
+from ouroboros.starter.make.optimizer import create_optimizers
 from ouroboros.starter.make.tokenizer import END, PAD
 
 SHARD_STEPS = 32
 
 
 @dataclass(frozen=True)
-class Run:
-    """Short blocks for the stable part, where attention is cheap; longer ones while the rate decays."""
+class PretrainingRun:
+    """Settings of a run: short blocks in the stable part, where attention is cheap, longer ones in the
+    decay.
+    """
 
     tokens: int
     decay_tokens: int
@@ -46,7 +48,7 @@ class Run:
         return self.tokens // self.step_tokens
 
     def rate(self, step: int) -> float:
-        """Share of the full rate at a step."""
+        """Return the share of the full rate at a step."""
         return min(1.0, (step + 1) / self.warmup_steps, (self.steps - step) / self.decay_steps)
 
     @property
@@ -54,7 +56,7 @@ class Run:
         return max(1, self.decay_tokens // self.step_tokens)
 
     def length(self, shard: int) -> int:
-        """Of the blocks of a shard."""
+        """Return the block length of a shard."""
         return (
             self.decay_length
             if shard * SHARD_STEPS >= self.steps - self.decay_steps
@@ -62,7 +64,7 @@ class Run:
         )
 
 
-def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
+def create_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -88,19 +90,20 @@ def new_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
     return model
 
 
-def own_document_mask(documents: Tensor) -> Tensor:
+def document_mask(documents: Tensor) -> Tensor:
     """[B, T] ids -> additive [B, 1, T, T]: a token sees the earlier tokens of its own document."""
     length = documents.size(1)
-    seen = (documents[:, :, None] == documents[:, None, :]) & torch.ones(
+    is_visible = (documents[:, :, None] == documents[:, None, :]) & torch.ones(
         length, length, dtype=torch.bool
     ).tril()
-    return torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, -1e4)[:, None]
+    return torch.zeros(is_visible.shape, dtype=torch.bfloat16).masked_fill_(~is_visible, -1e4)[:, None]
 
 
-def chosen_targets(weights: Tensor) -> Tensor:
-    """Indices of a quarter of the [B, T] tokens to predict: every answer, then a draw by weight.
+def sample_targets(weights: Tensor) -> Tensor:
+    """Return the indices of a quarter of the [B, T] tokens: every answer, then a draw by weight.
 
-    The vocabulary would be a third of the arithmetic, and most of a question's words teach little.
+    Predicting all would spend a third of the arithmetic on the vocabulary, and most words of a question
+    teach little.
     """
     keys = torch.where(weights > 1, 10.0, weights * torch.rand(weights.shape))
     return keys.flatten().topk(weights.numel() // 4, sorted=False).indices.sort().values
@@ -109,7 +112,7 @@ def chosen_targets(weights: Tensor) -> Tensor:
 def weighted_loss(
     model: LlamaForCausalLM, tokens: Tensor, weights: Tensor, mask: Tensor, targets: Tensor
 ) -> Tensor:
-    """Sum over the chosen tokens of weight x cross entropy, each predicted from the token before it."""
+    """Sum weight x cross entropy over the sampled tokens."""
     hidden = model.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
     logits = model.lm_head(hidden.flatten(0, 1)[targets - 1]).float()
     losses = F.cross_entropy(logits, tokens.flatten()[targets], reduction="none")
@@ -117,14 +120,20 @@ def weighted_loss(
 
 
 def train(
-    corpus: Corpus, tokenizer: Tokenizer, run: Run, checkpoint: Path, start: Path | None = None
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    run: PretrainingRun,
+    checkpoint: Path,
+    start: Path | None = None,
 ) -> LlamaForCausalLM:
-    """Run to the end, from `checkpoint` if there is one, else from the finished model in `start`."""
-    model = new_model(tokenizer)
+    """Train to the end, from `checkpoint` if it exists, else from the finished model in `start`."""
+    model = create_model(tokenizer)
     if start is not None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
-    both = optimizers(model, run.matrix_rate, run.other_rate)
-    first = resume(model, both, checkpoint) // run.step_tokens if checkpoint.exists() else 0
+    optimizers = create_optimizers(model, run.matrix_rate, run.other_rate)
+    first = (
+        load_checkpoint(model, optimizers, checkpoint) // run.step_tokens if checkpoint.exists() else 0
+    )
     loss_of = torch.compile(weighted_loss, dynamic=False)
     blocks, shard = None, -1
     for step in range(first, run.steps):
@@ -134,34 +143,34 @@ def train(
             blocks = corpus.shard(
                 run.first_shard + shard, tokenizer, SHARD_STEPS * run.step_tokens // length, length
             )
-        began = time.monotonic()
-        loss = one_step(model, loss_of, both, blocks, run, step)  # type: ignore[arg-type]  # read in the first round
+        started_at = time.monotonic()
+        loss = train_step(model, loss_of, optimizers, blocks, run, step)  # type: ignore[arg-type]  # read in the first round
         if step % 10 == 0:
-            speed = run.step_tokens / (time.monotonic() - began)
-            where = f"step {step}/{run.steps} rate {run.rate(step):.2f}"
-            print(f"{where} loss {loss:.3f} tokens/s {speed:.0f}", flush=True)
+            speed = run.step_tokens / (time.monotonic() - started_at)
+            position = f"step {step}/{run.steps} rate {run.rate(step):.2f}"
+            print(f"{position} loss {loss:.3f} tokens/s {speed:.0f}", flush=True)
         if (step + 1) % run.save_every == 0:
-            save_checkpoint(model, both, (step + 1) * run.step_tokens, checkpoint)
+            save_checkpoint(model, optimizers, (step + 1) * run.step_tokens, checkpoint)
     return model
 
 
-def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float:
-    """One optimizer step over `micro_batches`; the mean is over all weights of the step."""
-    parts = parts_of_step(blocks, run, step)
-    targets = [chosen_targets(weights) for _, weights, _ in parts]
+def train_step(model, loss_of, optimizers, blocks: TokenBlocks, run: PretrainingRun, step: int) -> float:
+    """Take one optimizer step over `micro_batches`; returns the mean loss of the step."""
+    parts = split_micro_batches(blocks, run, step)
+    targets = [sample_targets(weights) for _, weights, _ in parts]
     total = sum(
         weights.flatten()[chosen].sum() for (_, weights, _), chosen in zip(parts, targets, strict=True)
     )
     loss = 0.0
     for (tokens, weights, documents), chosen in zip(parts, targets, strict=True):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            partial = loss_of(model, tokens, weights, own_document_mask(documents), chosen) / total
+            partial = loss_of(model, tokens, weights, document_mask(documents), chosen) / total
         partial.backward()
         loss += partial.item()
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss} at step {step}")
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer, rate in zip(both, (run.matrix_rate, run.other_rate), strict=True):
+    for optimizer, rate in zip(optimizers, (run.matrix_rate, run.other_rate), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * run.rate(step)
         optimizer.step()
@@ -169,8 +178,10 @@ def one_step(model, loss_of, both, blocks: Blocks, run: Run, step: int) -> float
     return loss
 
 
-def parts_of_step(blocks: Blocks, run: Run, step: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """tokens, weights, documents of each micro-batch, all [micro rows, T]."""
+def split_micro_batches(
+    blocks: TokenBlocks, run: PretrainingRun, step: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return tokens, weights and documents of each micro-batch, all [micro rows, T]."""
     arrays = [torch.from_numpy(x) for x in (blocks.tokens, blocks.weights, blocks.documents)]
     rows = run.micro_tokens // blocks.tokens.shape[1]
     first = (step % SHARD_STEPS) * run.micro_batches
@@ -180,27 +191,31 @@ def parts_of_step(blocks: Blocks, run: Run, step: int) -> list[tuple[Tensor, Ten
     ]
 
 
-def save_checkpoint(model, both, tokens: int, path: Path) -> None:
-    """Beside, then renamed: an interrupted write leaves the last one whole."""
-    beside = path.with_suffix(".part")
+def save_checkpoint(model, optimizers, tokens: int, path: Path) -> None:
+    """Write a partial file and rename it, so that an interrupted write keeps the last checkpoint."""
+    partial_path = path.with_suffix(".part")
     torch.save(
-        {"model": model.state_dict(), "optimizers": [o.state_dict() for o in both], "tokens": tokens},
-        beside,
+        {
+            "model": model.state_dict(),
+            "optimizers": [o.state_dict() for o in optimizers],
+            "tokens": tokens,
+        },
+        partial_path,
     )
-    beside.rename(path)
+    partial_path.rename(path)
 
 
-def resume(model, both, path: Path) -> int:
-    """The tokens seen so far."""
+def load_checkpoint(model, optimizers, path: Path) -> int:
+    """Load a checkpoint and return the number of tokens seen so far."""
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
-    for optimizer, saved in zip(both, state["optimizers"], strict=True):
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return state["tokens"]
 
 
-def export(model: LlamaForCausalLM, folder: Path) -> None:
-    """The Hugging Face files, weights in bfloat16."""
+def export_model(model: LlamaForCausalLM, folder: Path) -> None:
+    """Write the Hugging Face files, with weights in bfloat16."""
     model.config._attn_implementation = "sdpa"
     model.generation_config = GenerationConfig(
         eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id, do_sample=False

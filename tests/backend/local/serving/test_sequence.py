@@ -123,3 +123,9 @@ def test_nothing_is_described_unless_it_is_asked_for(runtime):
     (plain,), pieces = run(runtime, ask(runtime, PROMPTS[0], max_tokens=4))
     assert plain.details == ()
     assert not any(piece.details for piece in pieces[0])
+
+
+def test_a_tiny_temperature_is_greedy(runtime):
+    questions = [ask(runtime, PROMPTS[0], max_tokens=6, temperature=t) for t in (0.0, 1e-38)]
+    (greedy, tiny), _ = run(runtime, *questions)
+    assert tiny.tokens == greedy.tokens

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
-from ouroboros.backend.local.training.train import schedule, shuffle_rows, train
+from ouroboros.backend.local.training.train import _advise, schedule, shuffle_rows, train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import TooLong, TrainingFailed
+from ouroboros.domain.training import TrainingReport
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank
@@ -167,6 +168,13 @@ def test_a_training_that_teaches_nothing_says_so(runtime):
     _, report = run(runtime, fresh(runtime), config=AdapterConfig(learning_rate=1e-7), epochs=2)
     assert "barely moved" in report.advice
     assert "auto" in report.advice
+
+
+def test_a_training_that_diverges_says_so_and_advises_a_lower_rate():
+    report = TrainingReport(rows=30, steps=40, tokens=900, first_loss=2.9, final_loss=15.9, seconds=1.0)
+    assert report.diverged
+    assert "lower" in _advise(report)
+    assert "higher" not in _advise(report)
 
 
 def test_a_training_until_learned_ends_before_the_first_step_that_is_not_needed(runtime):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ouroboros.backend.local.model.special_text import SpecialText
@@ -13,6 +14,17 @@ from ouroboros.domain.data import Continuation, Message, Prompt, to_messages
 from ouroboros.domain.errors import InvalidExample, ModelError, TooLong
 
 _SENTINEL = "\u2983answer\u2984"
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What the code of a template can raise, by `raise_exception` or by mistake."""
+
 _CACHED_PAIRS = 512
 """Rows whose ids are kept: every correction asks for the same probes and protected rows."""
 
@@ -64,6 +76,7 @@ class ChatTokenizer:
         self.context = context
         candidates = dict.fromkeys([*end_ids, hf_tokenizer.eos_token_id])
         self.end_ids = frozenset(i for i in candidates if isinstance(i, int))
+        self._system_turn = self._find_system_turn()
         self.special_text = SpecialText(hf_tokenizer, self._find_marks())
         self.end_id = self._find_end_id()
         self._cached_encode = lru_cache(maxsize=_CACHED_PAIRS)(self._encode_pair)
@@ -81,6 +94,15 @@ class ChatTokenizer:
         masked = tuple(Message(m.role, text) for m, text in zip(messages, texts, strict=True))
         rendered = self._render_template(masked)
         return tuple(self.special_text.encode_masked(rendered, masks, self._encode_text))
+
+    def anchor_conversation(self, prompt: Prompt) -> Prompt:
+        """A prompt of our own as a conversation that the template renders.
+
+        A plain text gets a system turn where the template refuses a user turn alone.
+        """
+        if self._system_turn and isinstance(prompt, str):
+            return (*self._system_turn, Message("user", prompt))
+        return prompt
 
     def encode_continuation(self, prompt: Continuation) -> tuple[int, ...]:
         """Ids of a text without the chat template, as a text of the base's training begins.
@@ -110,7 +132,12 @@ class ChatTokenizer:
 
     def encode_pair(self, prompt: Prompt, output: str, what: str = "The example") -> TokenizedPair:
         """Ids of a whole row; `TooLong` if it does not fit the context. Nothing is ever cut."""
-        pair = self._cached_encode(prompt, output)
+        try:
+            pair = self._cached_encode(prompt, output)
+        except InvalidExample as error:
+            raise InvalidExample(
+                f"{what} cannot be encoded. {error.message}", hint=error.hint
+            ) from error
         if len(pair) > self.context:
             raise TooLong(
                 f"{what} is {len(pair)} tokens long; the model's context holds {self.context}.",
@@ -171,10 +198,37 @@ class ChatTokenizer:
         messages = [{"role": m.role, "content": m.content} for m in to_messages(prompt)]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        with time_limit():
-            return self.hf_tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer is None
-            )  # type: ignore[return-value]
+        return self._apply_template(messages, add_generation_prompt=answer is None)
+
+    def _apply_template(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        """Render a conversation; `InvalidExample` with the template's words if it refuses."""
+        try:
+            with time_limit():
+                return self.hf_tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )  # type: ignore[return-value]
+        except _TEMPLATE_ERRORS as error:
+            roles = ", ".join(message["role"] for message in messages[:12])
+            raise InvalidExample(
+                f"The model's chat template refuses a conversation of the turns {roles}:"
+                f" {str(error)[:300] or type(error).__name__}",
+                hint="Give the turns that the model was trained with, or load another model.",
+            ) from error
+
+    def _find_system_turn(self) -> tuple[Message, ...]:
+        """A system turn for sample conversations, where the template refuses a user turn alone."""
+        if self.hf_tokenizer.chat_template is None:
+            return ()
+        try:
+            self._render_template("hello")
+        except InvalidExample as refusal:
+            system_turn = (Message("system", "Answer."),)
+            try:
+                self._render_template((*system_turn, Message("user", "hello")))
+            except InvalidExample:
+                raise ModelError(refusal.message, hint="Repair its chat_template.jinja.") from refusal
+            return system_turn
+        return ()
 
     def _find_marks(self) -> dict[int, str]:
         """Special tokens, and other added tokens with which the template begins and ends turns.
@@ -186,7 +240,8 @@ class ChatTokenizer:
         marks |= {i: str(self.hf_tokenizer.convert_ids_to_tokens(i)) for i in self.end_ids}
         if self.hf_tokenizer.chat_template is not None:
             # Only the first one after the content: an answer may hold the <think> that follows it.
-            before, _, after = self._render_template(_SENTINEL).partition(_SENTINEL)
+            prompt = self.anchor_conversation(_SENTINEL)
+            before, _, after = self._render_template(prompt).partition(_SENTINEL)
             turns = [i for i in self._encode_text(before) if i in added]
             turns += [i for i in self._encode_text(after) if i in added][:1]
             marks |= {i: added[i].content for i in turns}
@@ -196,13 +251,13 @@ class ChatTokenizer:
         """The template's generation prompt; where it has none, all that its prompts end with."""
         if self.hf_tokenizer.chat_template is None:
             return ()
-        common_suffix = _common_suffix([self.encode_prompt(p) for p in _SAMPLE_PROMPTS])
-        messages = [{"role": "user", "content": _SAMPLE_PROMPTS[0]}]
-        with time_limit():
-            without_invocation: str = self.hf_tokenizer.apply_chat_template(messages, tokenize=False)  # type: ignore[assignment]
-        generation_prompt = tuple(
-            self._encode_text(self._render_template(_SAMPLE_PROMPTS[0]).removeprefix(without_invocation))
-        )
+        samples = [self.encode_prompt(self.anchor_conversation(p)) for p in _SAMPLE_PROMPTS]
+        common_suffix = _common_suffix(samples)
+        shortest = to_messages(self.anchor_conversation(_SAMPLE_PROMPTS[0]))
+        messages = [{"role": m.role, "content": m.content} for m in shortest]
+        without_invocation = self._apply_template(messages, add_generation_prompt=False)
+        with_invocation = self._apply_template(messages, add_generation_prompt=True)
+        generation_prompt = tuple(self._encode_text(with_invocation.removeprefix(without_invocation)))
         return (
             generation_prompt
             if generation_prompt and common_suffix[-len(generation_prompt) :] == generation_prompt
@@ -212,7 +267,8 @@ class ChatTokenizer:
     def _find_end_id(self) -> int:
         """What the template writes after an answer if that ends generation, else the end of sequence."""
         if self.hf_tokenizer.chat_template is not None:
-            _, sentinel, tail = self._render_template("hello", _SENTINEL).rpartition(_SENTINEL)
+            rendered = self._render_template(self.anchor_conversation("hello"), _SENTINEL)
+            _, sentinel, tail = rendered.rpartition(_SENTINEL)
             ids = self._encode_text(tail) if sentinel else []
             if ids and ids[0] in self.end_ids:
                 return ids[0]

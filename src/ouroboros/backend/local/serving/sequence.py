@@ -138,9 +138,13 @@ class GeneratedSequence:
         return max(len(text) - held, self._shown)
 
 
+MIN_TEMPERATURE = 1e-6
+"""Below this, sampling is greedy: logits divided by it would overflow."""
+
+
 def _generator(config: GenerationConfig) -> torch.Generator | None:
     """The row's own source of randomness, so that a batch's other rows do not disturb it."""
-    if config.temperature == 0.0:
+    if config.temperature < MIN_TEMPERATURE:
         return None
     generator = torch.Generator()
     generator.seed() if config.seed is None else generator.manual_seed(config.seed)

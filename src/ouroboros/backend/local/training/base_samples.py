@@ -92,7 +92,8 @@ def generate_samples(runtime: BaseRuntime) -> Steps[Any, list[TokenizedPair]]:
     tokenizer, chance = runtime.tokenizer, torch.Generator().manual_seed(0)
     text = yield from _sampled(runtime, _starts(tokenizer, chance), chance)
     begun = [(*t.prompt, *t.output)[:ASKED] for t in text]
-    asked = [tokenizer.encode_prompt(tokenizer.decode(ids)) or ids for ids in begun]
+    texts = [tokenizer.anchor_conversation(tokenizer.decode(ids)) for ids in begun]
+    asked = [tokenizer.encode_prompt(text) or ids for text, ids in zip(texts, begun, strict=True)]
     return [*text, *(yield from _sampled(runtime, asked, chance))]
 
 

@@ -50,7 +50,7 @@ from ouroboros.domain.config import UpdateConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.lora.bank import BankedAdapter
-from ouroboros.lora.targets import attention
+from ouroboros.lora.targets import attention_layers
 
 SHIELD_TOKENS = 640
 """Protected tokens at most, adapted ones: reading them is the dearest part of an update."""
@@ -121,7 +121,7 @@ def update(
         scored = yield from add_references(runtime, adapter, scored)
     items = yield from add_teachers(runtime, adapter, [i for i in every if not is_scored(i.row)])
     start = start_copy(runtime, adapter, items)
-    moving = attention(runtime.base) & set(adapter.paths) or frozenset(adapter.paths)
+    moving = attention_layers(runtime.base) & set(adapter.paths) or frozenset(adapter.paths)
     shields = _projectors(runtime, adapter, protect, config.ridge, moving)
     length = config.step * _length(adapter)
     young = _rank_deficient(adapter, shields, moving, config.ridge)
@@ -235,7 +235,9 @@ def _projectors(
     moving: Collection[str],
 ) -> dict[str, NullSpaceProjector]:
     """One shield per layer that moves; layers that see the same input share theirs."""
-    sequences = [runtime.tokenizer.encode_pair(e.input, e.output) for e in protect]
+    tokenizer = runtime.tokenizer
+    prompts = [tokenizer.anchor_conversation(e.input) for e in protect]
+    sequences = [tokenizer.encode_pair(p, e.output) for p, e in zip(prompts, protect, strict=True)]
     acted = [len(s) - adapter.first_adapted_token(len(s.prompt)) for s in sequences]
     run = next(split_by_tokens(acted, SHIELD_TOKENS), [])
     if not run:

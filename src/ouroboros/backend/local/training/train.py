@@ -9,6 +9,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -139,8 +140,9 @@ def train(
 
     steps, seconds = len(done.losses) + score_steps, time.perf_counter() - started
     first, final = _ends(done.losses or distances or [found.loss])
-    word = _advice(first, final) if training.until is None else advice(waiting, steps)
-    return TrainingReport(len(rows), steps, done.tokens, first, final, seconds, word)
+    report = TrainingReport(len(rows), steps, done.tokens, first, final, seconds)
+    words = _advise(report) if training.until is None else advice(waiting, steps)
+    return replace(report, advice=words)
 
 
 def shuffle_rows(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
@@ -203,7 +205,13 @@ def _ends(losses: Sequence[float]) -> tuple[float, float]:
     return sum(losses[:span]) / span, sum(losses[-span:]) / span
 
 
-def _advice(first: float, final: float) -> str:
+def _advise(report: TrainingReport) -> str:
+    first, final = report.first_loss, report.final_loss
+    if report.diverged:
+        return (
+            f"The loss rose ({first:.2f} to {final:.2f}): the training diverged. Try a lower learning "
+            "rate, such as that of AdapterConfig.auto(base)."
+        )
     if final < 0.9 * first or first < 0.05:
         return ""
     return (
