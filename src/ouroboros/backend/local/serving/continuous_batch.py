@@ -228,7 +228,7 @@ class ContinuousBatch:
         return joining
 
     def _require_room(self, joining: Sequence[ActiveRequest]) -> None:
-        """Raise `OutOfMemory` unless these requests fit beside the active rows, up to their last tokens."""
+        """Raise `OutOfMemory` unless these requests fit beside active rows, up to their last tokens."""
         free = self._runtime.free_bytes
         room = None if free is None else free + self._kv_cache.nbytes
         action = f"Answering a prompt of {len(joining[-1].sequence.prompt.ids):,} tokens"

@@ -61,7 +61,7 @@ def measure_strength(runtime: BaseRuntime, weights: LoraWeights) -> float:
 def _compute_base_logits(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair]
 ) -> Steps[Any, Mapping[TokenizedPair, Float[Tensor, "T V"]]]:
-    """Compute the base's logits of each output; cached, since a gate scores the same probes each time."""
+    """Compute the base's logits of each output; cached, since gates score the same probes repeatedly."""
     base_logits = {s: runtime.base_logits_cache[s] for s in sequences if s in runtime.base_logits_cache}
     uncached = [s for s in sequences if s not in base_logits]
     for run in split_by_tokens(list(map(len, uncached)), runtime.token_budget):

@@ -1,11 +1,11 @@
 """Scored feedback: move the log-probability of each judged answer by ln 2 times its score.
 
-Every judged answer has a target of its own. A step is the shortest one (Gauss-Newton) that closes all
+Each judged answer has its own target. A step is the shortest one (Gauss-Newton) that closes all
 distances at once: with the gradients G [N, P] of the answers' log-probabilities, their projections PG,
 and the distances r [N], the step is (G PG^T)^-1 r times PG. Log-probabilities bend, so steps repeat
 until all answers are at their targets, and a step that leads further away is halved.
 
-Answers that are to stay as they are take part with a distance of zero.
+Answers that must not change take part with a distance of zero.
 """
 
 import math
@@ -29,7 +29,7 @@ from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
 
 MAX_FIXED = 16
-"""Answers that stay at their log-probability, at most: each costs a pass per step."""
+"""Answers held at their log-probability, at most: each costs a pass per step."""
 
 MAX_GRADIENT_VALUES = 2**28
 """Gradient values of one group of answers, at most: 1 GiB in float32."""
@@ -41,21 +41,24 @@ MAX_SWEEPS = 4
 """Passes over the groups, where the answers are too many for one."""
 
 MAX_GROWTH = 4.0
-"""A step takes at most this many times the share of its length that the last one did."""
+"""Growth, at most, of the share of its full length that a step takes."""
 
 RESTART = 1 / 8
-"""Share of the shortest step to try first where a step in a narrow valley led nowhere."""
+"""Share of the shortest step to try after a conjugate step that did not come closer."""
 
 _DAMPING = 1e-6
 """Share of the mean diagonal added to G PG^T: equal answers make it singular."""
 
 _MIN_SHORTENING = 1 / 64
-"""A step that leads further away even at this share of its length ends the search."""
+"""The search ends if a step comes no closer even at this share of its length."""
 
 
 @dataclass(frozen=True)
 class ScoreTarget:
-    """One answer as a supervised row, whose gradient is that of its log-probability, and its target."""
+    """One answer as a supervised row, whose gradient is that of its log-probability.
+
+    `target` is a log-probability, `tolerance` a distance from it; both in nats.
+    """
 
     row: TokenizedRow
     target: float
@@ -64,7 +67,10 @@ class ScoreTarget:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """The mean distance of judged answers from their targets, in nats, and how many missed them."""
+    """Mean distances of judged answers from their targets before and after, in nats.
+
+    `missed` counts the answers that did not reach theirs.
+    """
 
     first_distance: float
     final_distance: float
@@ -85,15 +91,19 @@ def move_to_targets(
 ) -> Steps[TrainingProgress, ScoreReport]:
     """Move the `scored` answers, which have their references, to their targets.
 
-    `fixed` are answers with the log-probability at which they are to stay; `project` changes a gradient
-    in place to what may move. Ends at the point closest to the targets.
+    `fixed` are answers with the log-probability at which they must stay; `project` removes from a
+    gradient, in place, what must not move. Ends at the point closest to the targets.
 
     Raises `TrainingFailed` when a log-probability or gradient is not finite.
     """
-    targets = [_make_target(item, compute_target(item), compute_tolerance(item)) for item in scored]
-    fixed_targets = [_make_target(item, total, compute_tolerance(item)) for item, total in fixed]
+    # 1. Split the answers into groups whose gradients, and their projections, fit into memory.
+    targets = [_make_target(row, compute_target(row), compute_tolerance(row)) for row in scored]
+    fixed_targets = [_make_target(row, total, compute_tolerance(row)) for row, total in fixed]
     size = max(1, MAX_GRADIENT_VALUES // adapter.master.numel() // 2)
     groups = [targets[i : i + size] for i in range(0, len(targets), size)]
+
+    # 2. Move one group after the other. Each moves the others a little, so all get further sweeps until
+    #    every answer is at its target.
     first = final = 0.0
     steps = missed = 0
     for sweep in range(MAX_SWEEPS if len(groups) > 1 else 1):
@@ -143,7 +153,7 @@ def _move_group(
     steps, shortening, grad_norm = 0, 1.0, 0.0
     tokens = sum(len(each.row) for each in targets)
     while True:
-        # 1. Where the answers are now, and which way each moves.
+        # 1. Compute the distance and the gradient of each answer at the current weights.
         gradients = torch.zeros(len(targets), master.numel(), device=master.device)
         totals: list[float] = []
         for each, gradient in zip(targets, gradients, strict=True):
@@ -158,10 +168,10 @@ def _move_group(
             if not all(map(math.isfinite, new_distances)) or not bool(gradients.isfinite().all()):
                 raise TrainingFailed(
                     "A judged answer's log-probability or its gradient is not finite.",
-                    hint="The adapter is as it was.",
+                    hint="The adapter is unchanged. Check its training report, or use dtype float32.",
                 )
 
-        # 2. Accept the point if it is closer; else try half of the step from the last one.
+        # 2. Accept the point if it is closer to the targets; else halve the step from the last point.
         if distances and not _sum_squares(new_distances) < _sum_squares(distances):
             shortening /= 2
             if was_shortened and shortening < _MIN_SHORTENING:  # start over from the gradient alone
@@ -182,7 +192,7 @@ def _move_group(
         if steps >= max_steps or shortening < _MIN_SHORTENING:
             break
 
-        # 3. Take the step.
+        # 3. Take the step from the last accepted point.
         steps += 1
         torch.add(point, step, alpha=shortening, out=master)
         adapter.publish()
@@ -208,11 +218,11 @@ def _conjugate_step(
     last_step: Float[Tensor, "P"] | None,
     last_descent: Float[Tensor, "P"],
 ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Float[Tensor, "P"]]:
-    """The shortest step that closes all distances, the one to take, and the direction of descent.
+    """Returns the shortest step that closes all distances, the step to take, and the descent direction.
 
-    The step to take is the shortest one at first. After a step that had to be shortened, the valley is
-    narrow: then the last step is continued by Polak and Ribiere's share, and the shortest step is added
-    that closes what this leaves open.
+    At first the step to take is the shortest one. A step that had to be shortened means a narrow valley:
+    then the last step continues with Polak and Ribiere's factor, plus the shortest step that closes the
+    remaining distances.
     """
     kernel = (gradients @ projected.T).double().cpu()
     kernel.diagonal().add_(_DAMPING * float(kernel.diagonal().mean().clamp(min=1e-30)))
@@ -231,20 +241,20 @@ def _conjugate_step(
 def _combine_gradients(
     kernel: Float[Tensor, "N N"], change: Float[Tensor, "N"], projected: Float[Tensor, "N P"]
 ) -> Float[Tensor, "P"]:
-    """The shortest step that changes the log-probabilities by `change`."""
+    """Returns the shortest step that changes the N log-probabilities by `change`, in nats."""
     shares = torch.linalg.lstsq(kernel, change[:, None]).solution[:, 0]
     return shares.to(projected) @ projected
 
 
 def to_fixed_row(row: TokenizedRow) -> TokenizedRow:
-    """The wanted output of a row, alone, as a row that is compared with its log-probability now."""
+    """Returns the wanted output of a row as a row of its own, whose reference is yet to be computed."""
     fixed = Row(row.source.prompt, row.source.outputs[0], APOZero())
     return TokenizedRow(fixed, row.sequences[:1])
 
 
 def _make_target(row: TokenizedRow, target: float, tolerance: float) -> ScoreTarget:
     supervised = Row(row.source.prompt, row.source.outputs[0], Supervised())
-    single = replace(row, row=supervised, sequences=row.sequences[:1], reference=(0.0,), teacher=None)
+    single = replace(row, source=supervised, sequences=row.sequences[:1], reference=(0.0,), teacher=None)
     return ScoreTarget(single, target, tolerance)
 
 
