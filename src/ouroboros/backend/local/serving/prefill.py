@@ -116,7 +116,7 @@ def _prefill_packed(
         for segment in Segment.split_sequence(a, s.start, n, s.stop)
     )
     keys_values: PackedKeysValues = []
-    with runtime.bank.routed(route):
+    with runtime.bank.use_route(route):
         logits = runtime.model(
             input_ids=to_device(torch.tensor([[t for p in prompts for t in p]]), device),
             position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
@@ -139,7 +139,7 @@ def _prefill_padded(
         for segment in Segment.split_sequence(a, i * width, width, (i + 1) * width)
     )
     cache = DynamicCache()  # without the config, sliding layers keep all their tokens too
-    with runtime.bank.routed(route):
+    with runtime.bank.use_route(route):
         logits = runtime.model(
             input_ids=ids,
             attention_mask=mask,
