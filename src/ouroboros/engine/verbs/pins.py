@@ -19,6 +19,8 @@ from ouroboros.registry.threads import in_thread
 
 
 class PinVerbs(Core):
+    """Pin answers that no update may lose, list the probes, and explain verdicts."""
+
     @verb
     async def pin_answers(
         self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
@@ -43,7 +45,7 @@ class PinVerbs(Core):
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
         adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
-        return (await self._gate.knowledge(adapter)).probes()
+        return (await self._gate.knowledge(adapter)).list_probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:

@@ -25,6 +25,8 @@ from ouroboros.stores.metadata.base import Fenced
 
 
 class TrainingVerbs(Core):
+    """Train adapters from examples, and list, pause, resume and cancel such jobs."""
+
     @verb
     async def train_adapter(
         self,
