@@ -7,8 +7,9 @@ recurrent state) are padded instead.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,7 @@ from ouroboros.backend.local.forward.prefix_reuse import (
     get_prefixes,
     split_by_tokens,
 )
+from ouroboros.backend.local.forward.shards import Shard, run_in_shards
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -65,6 +67,13 @@ class PackedBatch:
     sequence_index: Int[Tensor, "L"]
     lengths: list[int]
     route: Route
+
+
+class OutputTokens(NamedTuple):
+    """The output tokens of a pass's sequences: each token, and the sequence it is in (on the CPU)."""
+
+    targets: Int[Tensor, "L"]
+    sequence_index: Int[Tensor, "L"]
 
 
 def pack_sequences(
@@ -123,7 +132,7 @@ def compute_output_logits(
     adapters: Sequence[BankedAdapter | None],
     recompute: bool = False,
     first_layer: int = 0,
-) -> tuple[Float[Tensor, "L V"], PackedBatch]:
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
     """What the model says, in its dtype, where each output token of the sequences stands.
 
     Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
@@ -133,11 +142,15 @@ def compute_output_logits(
     """
     decoder = _usable_decoder(runtime, sequences)
     if decoder is None:
-        return _model_logits(runtime, sequences, adapters)
+        logits, batch = _model_logits(runtime, sequences, adapters)
+        return logits, OutputTokens(batch.targets, batch.sequence_index)
+    shards = _split_into_shards(runtime, decoder, sequences, adapters) if first_layer == 0 else []
+    if len(shards) > 1:
+        return _sharded_logits(runtime, decoder, sequences, adapters, recompute, shards)
     hidden, batch = _decoder_hidden(
         runtime, decoder, sequences, adapters, again=recompute, start=first_layer
     )
-    return decoder.head(hidden), batch
+    return decoder.head(hidden), OutputTokens(batch.targets, batch.sequence_index)
 
 
 def compute_token_logprobs(
@@ -170,6 +183,53 @@ def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) ->
         if decoder is not None and decoder.fits_sliding_window(list(map(len, sequences)))
         else None
     )
+
+
+def _split_into_shards(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+) -> list[list[int]]:
+    """The sequences of each shard of a pass; one shard where it is not divided.
+
+    Sequences that continue after a cached prefix stay together: what is left of them is short, and the
+    cache belongs to one thread.
+    """
+    behind_prefix = any(base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
+    if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
+        return [list(range(len(sequences)))]
+    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)))
+
+
+def _sharded_logits(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+    recompute: bool,
+    shards: Sequence[Sequence[int]],
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
+    """`compute_output_logits`, each shard on a thread from the embedding to the head and back."""
+    outputs = [len(s.output) for s in sequences]
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(torch.tensor(outputs))
+    targets = torch.tensor([t for s in sequences for t in s.output])
+    label_rows = torch.arange(len(targets)).split(outputs)
+
+    def forward(index: int, members: Sequence[int]) -> Tensor:
+        shard_adapters = [None if (a := adapters[i]) is None else a.shard(index) for i in members]
+        hidden, _ = _decoder_hidden(
+            runtime, decoder, [sequences[i] for i in members], shard_adapters, again=recompute
+        )
+        return decoder.head(hidden)
+
+    parts = [
+        Shard(partial(forward, k, members), torch.cat([label_rows[i] for i in members]))
+        for k, members in enumerate(shards)
+    ]
+    distinct = [a for a in dict.fromkeys(adapters) if a is not None]
+    trained = distinct if torch.is_grad_enabled() else []
+    return run_in_shards(runtime.threads, parts, trained), OutputTokens(targets, sequence_index)
 
 
 def _decoder_hidden(
