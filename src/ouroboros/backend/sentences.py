@@ -43,7 +43,7 @@ class SentenceEmbedder:
         weights = self._folder / "model.safetensors"
         if hashlib.sha256(weights.read_bytes()).hexdigest() != _SHA256:
             raise ModelError(
-                f"{weights} is not the expected sentence model: its checksum differs.",
+                f"{weights} is not the sentence model: its checksum differs.",
                 hint="Install the package again.",
             )
         self._tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
