@@ -22,7 +22,7 @@ from ouroboros.backend.local.training.rows import (
     tokenize_rows,
 )
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
-from ouroboros.backend.local.training.train import interleave_replay, schedule, shuffle_rows
+from ouroboros.backend.local.training.train import interleave_replay, schedule_rates, shuffle_rows
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter
@@ -74,11 +74,13 @@ class Bench:
         training = training or self.training
         adapter = self.adapter(weights)
         items = self._items(adapter, (*examples, *replay))
+        # 1. Plan each step as the engine does: shuffled new rows, and replayed rows beside them.
         new = list(shuffle_rows(len(examples), training, self.config.max_steps))
         known = range(len(examples), len(items))
         replayed = interleave_replay(new, known, training.replay, training.seed + 1)
         plan = [[*step, *more] for step, more in zip(new, replayed, strict=True)]
-        rates = schedule(len(plan), training, self.config.learning_rate)
+        rates = schedule_rates(len(plan), training, self.config.learning_rate)
+        # 2. Optimize the factors directly, so that an arm can change the gradient of each step.
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
@@ -89,7 +91,7 @@ class Bench:
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
                 batch = [items[i] for i in chosen]
-                _finish(pool.gradient(adapter, None, batch, grads, master.grad, passes))
+                _finish(pool.add_gradient(adapter, None, batch, grads, master.grad, passes))
                 change(master, master.grad)
                 torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm)
                 optimizer.param_groups[0]["lr"] = rate
@@ -110,7 +112,7 @@ class Bench:
         )
         with adapter.training() as grads:
             for item in items:
-                _finish(pool.gradient(adapter, None, [item], grads, one.zero_(), passes))
+                _finish(pool.add_gradient(adapter, None, [item], grads, one.zero_(), passes))
                 total += one.square() / len(examples)
         return total
 
