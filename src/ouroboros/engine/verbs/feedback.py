@@ -72,13 +72,13 @@ class FeedbackVerbs(Core):
     async def feedback_outcome(
         self, ticket: Ticket, *, cancel: CancellationToken | None = None
     ) -> Ticket:
-        """Wait until a judgement has been learned; returns its ticket with the lesson and the version."""
+        """Wait until a judgement has been learned; returns its ticket with lesson and version."""
         await self._feedback_learner.learn(ticket.adapter, cancel)
         return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def look_up_feedback(self, ticket: Ticket) -> Ticket:
-        """Return a judgement's ticket without waiting; it has no lesson while the judgement is pending."""
+        """Return a judgement's ticket without waiting; a pending one has no lesson yet."""
         return await self._feedback_learner.outcome(ticket)
 
     @verb

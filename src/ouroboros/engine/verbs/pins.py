@@ -27,8 +27,8 @@ class PinVerbs(Core):
     ) -> list[TrainingExample]:
         """Pin answers that no update may lose; returns all pinned answers.
 
-        They are tested at every update and never trained on. An answer that the adapter does not give yet
-        is guarded once it does. The error is `InvalidInput` if there are too many pins.
+        They are tested at every update and never trained on. An answer that the adapter does not give
+        yet is guarded once it does. The error is `InvalidInput` if there are too many pins.
         """
         check_examples(examples)
         await self._backend.check_rows(tuple(map(Row.from_example, examples)))

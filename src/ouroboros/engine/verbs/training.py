@@ -40,11 +40,12 @@ class TrainingVerbs(Core):
         """Train the adapter's head on `examples`, and serve the new version if it passes the gate.
 
         It passes if it has learned them and is no worse at what the adapter knew. To measure that, a few
-        of many examples are held out, now and at every later update, and some of what the adapter knew is
-        replayed. A version that fails is stored but not served, and the error is `Refused`. The examples
-        are journalled before training starts, and a long training keeps checkpoints: if the program
-        dies, `resume_job` goes on with it. Without `config`, `TrainingConfig.auto` sets how long it
-        goes on. `on_progress` is called after each optimizer step, from another thread.
+        of many examples are held out, now and at every later update, and some of what the adapter knew
+        is replayed. A version that fails is stored but not served, and the error is `Refused`.
+
+        The examples are journalled before training starts, and a long training keeps checkpoints: if the
+        program dies, `resume_job` continues it. Without `config`, `TrainingConfig.auto` sets the length.
+        `on_progress` is called after each optimizer step, from another thread.
         """
         job = await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
         return await self._run_job(job, tuple(examples), on_progress, cancel)
@@ -64,7 +65,7 @@ class TrainingVerbs(Core):
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
-        """Return the trainings that are queued, running, interrupted or failed, of one adapter or all."""
+        """Return the queued, running, interrupted and failed trainings of one adapter or all."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
         return await self._registry.list_unfinished_jobs(adapter)
 
@@ -78,8 +79,8 @@ class TrainingVerbs(Core):
     ) -> Version:
         """Continue a training that was paused, interrupted or failed; wait for one that is running.
 
-        From its last checkpoint it reaches the same version, bit for bit, as without the interruption. If
-        the adapter's head has changed since, it starts again from the new head.
+        From its last checkpoint it reaches the same version, bit for bit, as without the interruption.
+        If the adapter's head has changed since, it starts again from the new head.
         """
         job = await self._registry.jobs.get(job_id)
         await self._loader.get_adapter(job.adapter)
