@@ -40,11 +40,11 @@ def passes(monkeypatch) -> list[tuple[int, int, int]]:
     seen: list[tuple[int, int, int]] = []
     plain = Decoder.final_hidden
 
-    def recorded(self, ids, positions, lengths, *arguments, **named):
+    def record_pass(self, ids, positions, lengths, *arguments, **named):
         seen.append((threading.get_ident(), torch.get_num_threads(), len(lengths)))
         return plain(self, ids, positions, lengths, *arguments, **named)
 
-    monkeypatch.setattr(Decoder, "final_hidden", recorded)
+    monkeypatch.setattr(Decoder, "final_hidden", record_pass)
     return seen
 
 
@@ -118,7 +118,7 @@ def test_a_failed_shard_fails_the_pass_and_leaves_no_thread_at_work(two_threads,
     layer = type(two_threads.decoder._layers[0])
     plain = getattr(layer, name)
 
-    def broken(self, *arguments):
+    def run_or_fail(self, *arguments):
         running["entered"] += 1
         if threading.current_thread().name.startswith("ouroboros-shard"):
             raise MemoryError("no memory for this shard")
@@ -126,7 +126,7 @@ def test_a_failed_shard_fails_the_pass_and_leaves_no_thread_at_work(two_threads,
         running["ended"] += 1
         return result
 
-    monkeypatch.setattr(layer, name, broken)
+    monkeypatch.setattr(layer, name, run_or_fail)
     with adapter.training() as grads:
         with pytest.raises(MemoryError, match="no memory for this shard"):
             logits, _ = compute_output_logits(two_threads, rows, [adapter] * 4)
