@@ -127,7 +127,7 @@ async def test_evaluation_compares_whole_answers_however_long_and_however_writte
     assert len(long.output) > 64
     decomposed = TrainingExample("where do I eat?", "cafe\u0301")
     examples = (long, decomposed)
-    await made(engine)
+    await create_and_train(engine)
     training = TrainingConfig(batch_size=2, epochs=150)
     await engine.train_adapter("tickets", examples, training)
     newest = (await engine.get_versions("tickets")).unwrap()[-1]
@@ -140,7 +140,7 @@ async def test_evaluation_compares_whole_answers_however_long_and_however_writte
 
 
 async def test_evaluation_shows_the_whole_wrong_answer(engine):
-    await made(engine)
+    await create_and_train(engine)
     example = TrainingExample("play some music", "word " * 60 + "end")
     evaluation = (await engine.evaluate_adapter("tickets", [example])).unwrap()
     limit = GenerationConfig(max_tokens=400)
