@@ -34,8 +34,8 @@ def main() -> None:
         print(f"\n{heldout[0].input}\n---\n{answers[0].strip()}\n")
         print(f"{broken.count([])} of {len(heldout)} held-out answers keep all rules")
         for rule in rules:
-            kept = sum(rule not in rules_broken for rules_broken in broken)
-            print(f"  {kept} of {len(heldout)}  {rule.name}")
+            count = sum(rule not in rules_broken for rules_broken in broken)
+            print(f"  {count} of {len(heldout)}  {rule.name}")
 
 
 if __name__ == "__main__":

@@ -348,9 +348,8 @@ def next_commands(data: DemoTask, tone: ToneResult | None, settings: Settings) -
     where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
     where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
     example = data.heldout[0]
-    asked = ("generate", TASK, str(example.input))
     commands = (
-        ("chat", TONE) if tone else asked,
+        ("chat", TONE) if tone else ("generate", TASK, str(example.input)),
         ("feedback", TASK, str(example.input), "--fix", example.output),
         ("explain", TASK),
     )

@@ -93,12 +93,12 @@ def describe_answers(
         }
         for example, answer, is_right in zip(examples, evaluation.answers, evaluation.right, strict=True)
     ]
-    kept = {rule.name: sum(rule.name not in d["broken_rules"] for d in details) for rule in rules}
+    rules_kept = {rule.name: sum(rule.name not in d["broken_rules"] for d in details) for rule in rules}
     classes = {
         name: {"rows": rows, "correct": correct}
         for name, (rows, correct) in count_classes(examples, evaluation).items()
     }
-    return {"examples": details, "classes": classes, "rules": kept}
+    return {"examples": details, "classes": classes, "rules": rules_kept}
 
 
 def format_wrong_answers(
