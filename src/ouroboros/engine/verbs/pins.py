@@ -18,6 +18,8 @@ from ouroboros.registry.threads import in_thread
 
 
 class PinVerbs(Core):
+    """Pin answers that no update may lose, list the probes, and explain verdicts."""
+
     @verb
     async def pin_answers(
         self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
