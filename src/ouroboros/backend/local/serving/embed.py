@@ -77,8 +77,7 @@ class BaseTextEmbedder:
 
 
 def _read_background_texts() -> list[str]:
-    """
-    Returns some 300 short messages of the bundled example tasks; other texts would give other embeddings."""
+    """Returns some 300 short messages of bundled tasks; others would give other embeddings."""
     files = [examples_path() / task / "train.jsonl" for task in ("commands", "reviews", "tickets")]
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [json.loads(line)["prompt"] for line in lines]
