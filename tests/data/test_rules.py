@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from ouroboros.data.rules import Rule, list_broken_rules, read_rules
+from ouroboros.data.rules import AnswerRule, list_broken_rules, read_rules
 from ouroboros.domain.data import Message
 from ouroboros.domain.errors import InvalidFile
 
-SIGNED = Rule("sign with the team", "The team$")
-TICKET = Rule("name the ticket", r"ticket is {copied}\.", "LH-[0-9]{4}|C\\+\\+")
+SIGNED = AnswerRule("sign with the team", "The team$")
+TICKET = AnswerRule("name the ticket", r"ticket is {copied}\.", "LH-[0-9]{4}|C\\+\\+")
 
 
 def test_an_answer_keeps_the_rules_whose_patterns_match():
@@ -39,7 +39,7 @@ def test_a_file_is_read_in_its_order(tmp_path):
     file.write_text(
         '[{"rule": "b", "pattern": "x"}, {"rule": "a", "pattern": "{copied}", "copied": "y"}]'
     )
-    assert read_rules(file) == [Rule("b", "x"), Rule("a", "{copied}", "y")]
+    assert read_rules(file) == [AnswerRule("b", "x"), AnswerRule("a", "{copied}", "y")]
 
 
 @pytest.mark.parametrize(

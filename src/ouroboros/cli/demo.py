@@ -12,7 +12,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.train import train
 from ouroboros.data.examples import read_examples
-from ouroboros.data.rules import Rule, list_broken_rules, read_rules
+from ouroboros.data.rules import AnswerRule, list_broken_rules, read_rules
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Conflict
@@ -210,7 +210,7 @@ async def teach_tone(engine: AdapterLearningEngine, out: Output) -> ToneResult:
 
 
 def count_keeping(
-    rules: Sequence[Rule], examples: Sequence[TrainingExample], evaluation: Evaluation
+    rules: Sequence[AnswerRule], examples: Sequence[TrainingExample], evaluation: Evaluation
 ) -> int:
     """Number of answers that keep all rules."""
     pairs = zip(examples, evaluation.answers, strict=True)

@@ -11,7 +11,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.data.examples import read_examples
-from ouroboros.data.rules import Rule, list_broken_rules, read_rules
+from ouroboros.data.rules import AnswerRule, list_broken_rules, read_rules
 from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.results import Evaluation
@@ -80,7 +80,7 @@ async def read_probes(engine: AdapterLearningEngine, name: str) -> list[Training
 
 
 def describe_answers(
-    rules: Sequence[Rule], examples: Sequence[TrainingExample], evaluation: Evaluation
+    rules: Sequence[AnswerRule], examples: Sequence[TrainingExample], evaluation: Evaluation
 ) -> dict[str, Any]:
     """The JSON of each answer with its prompt, and of the classes or the rules."""
     details = [
@@ -148,7 +148,7 @@ def format_classes(
 
 
 def format_rules(
-    rules: Sequence[Rule],
+    rules: Sequence[AnswerRule],
     examples: Sequence[TrainingExample],
     evaluation: Evaluation,
     out: Output,

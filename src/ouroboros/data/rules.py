@@ -23,7 +23,7 @@ _PLACEHOLDER = "{copied}"
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AnswerRule:
     """A regular expression that an answer must match; `copied` is searched in the prompt first."""
 
     name: str
@@ -41,12 +41,12 @@ class Rule:
         return re.search(pattern, answer.strip()) is not None
 
 
-def list_broken_rules(rules: Sequence[Rule], prompt: Prompt, answer: str) -> list[Rule]:
+def list_broken_rules(rules: Sequence[AnswerRule], prompt: Prompt, answer: str) -> list[AnswerRule]:
     """Return the rules that the answer to a prompt breaks."""
     return [rule for rule in rules if not rule.holds(prompt, answer)]
 
 
-def read_rules(path: Path) -> list[Rule]:
+def read_rules(path: Path) -> list[AnswerRule]:
     """Read a rules file.
 
     Raises:
@@ -64,7 +64,7 @@ def read_rules(path: Path) -> list[Rule]:
     return [_parse_rule(path, number, value) for number, value in enumerate(values, 1)]
 
 
-def _parse_rule(path: Path, number: int, value: object) -> Rule:
+def _parse_rule(path: Path, number: int, value: object) -> AnswerRule:
     keys = {"rule", "pattern", "copied"}
     if (
         not isinstance(value, dict)
@@ -75,7 +75,7 @@ def _parse_rule(path: Path, number: int, value: object) -> Rule:
             f'{path}: rule {number} is not an object with the texts "rule" and "pattern".',
             hint=_HINT,
         )
-    rule = Rule(value["rule"], value["pattern"], value.get("copied"))
+    rule = AnswerRule(value["rule"], value["pattern"], value.get("copied"))
     for expression in (rule.copied or "", rule.pattern.replace(_PLACEHOLDER, "")):
         try:
             re.compile(expression)
