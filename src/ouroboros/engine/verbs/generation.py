@@ -66,7 +66,15 @@ class GenerationVerbs(Core):
         *,
         cancel: CancellationToken | None = None,
     ) -> Evaluation:
-        """Answer every example's input greedily and compare with its output."""
+        """Compare the greedy answer to every example's input with its output.
+
+        Args:
+            adapter_id: an adapter, or one version ("tickets@2"); None evaluates the base model.
+
+        Returns:
+            Which answers are right, the answers, and the mean log-probability of the expected outputs.
+            Err if an example is not valid or does not fit into the context, or the adapter is unknown.
+        """
         return await self._evaluator.evaluate(adapter_id, examples, cancel)
 
     async def _prepare_request(
