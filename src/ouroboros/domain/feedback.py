@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TypeGuard
 
 from ouroboros.domain.checks import validated
-from ouroboros.domain.data import check_text
+from ouroboros.domain.data import Prompt, check_prompt, check_text
 from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.result import Result
 
@@ -104,3 +104,25 @@ class FeedbackSignal:
 def _is_number(score: object) -> TypeGuard[float]:
     """Whether a score is a finite number; True and False are none."""
     return isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFeedback:
+    """A judgement from a file: a prompt, its answer, the feedback on it, and the user who gave it.
+
+    An answer can be empty; it is None where the adapter is to answer first.
+    """
+
+    prompt: Prompt
+    answer: str | None
+    signal: FeedbackSignal
+    user: str | None = None
+    key: str | None = None
+
+    def check(self) -> None:
+        check_prompt("prompt", self.prompt)
+        check_text("answer", self.answer, may_be_empty=True)
+        self.signal.check()
+        for name, value in (("user", self.user), ("key", self.key)):
+            if value is not None:
+                check_text(name, value)
