@@ -12,9 +12,9 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.store import require_store
-from ouroboros.data.feedback import RecordedFeedback, read_feedback
+from ouroboros.data.feedback import read_feedback
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.feedback import FeedbackSignal, RecordedFeedback
 from ouroboros.domain.records import Ticket
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings

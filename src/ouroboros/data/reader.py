@@ -200,7 +200,7 @@ def _as_pair(row: ParsedRow, value: Value) -> RecordedFeedback:
     raise InvalidExample("The row is not a pair of a preferred and another answer.", hint=FEEDBACK_HINT)
 
 
-def describe_ignored(ignored: Iterable[tuple[str, int]]) -> str:
+def describe_ignored(ignored: Iterable[str]) -> str:
     """A sentence that names the columns that were not read."""
-    names = [name[:80] for name, _ in ignored]
+    names = [name[:80] for name in ignored]
     return f"Ignored columns: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}."

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 from ouroboros.data.table_files import Record, RecordFile, open_records
 from ouroboros.domain.data import TrainingExample
@@ -66,19 +67,13 @@ Source: TypeAlias = (
 `Dataset`, or a frame of pandas, polars or pyarrow."""
 
 
-class NamedRecords(Protocol):
-    """Rows and what they are from, in words; `name` is empty for values of Python."""
+@dataclass(frozen=True, slots=True)
+class SourceRecords:
+    """Rows of one file or of one value of Python, and its kind. The value has an empty name."""
 
     name: str
     kind: str
     records: Iterator[Record]
-
-
-class SourceRecords:
-    """Rows of one source."""
-
-    def __init__(self, name: str, kind: str, records: Iterator[Record]) -> None:
-        self.name, self.kind, self.records = name, kind, records
 
 
 def iter_sources(source: Source) -> Iterator[SourceRecords]:
@@ -109,7 +104,7 @@ def _iter_files(paths: Sequence[Path]) -> Iterator[SourceRecords]:
     for path in chain.from_iterable(map(_expand_folder, paths)):
         with ExitStack() as stack:
             try:
-                file = sys.stdin.buffer if path == STDIN else stack.enter_context(path.open("rb"))
+                file = _open_stdin() if path == STDIN else stack.enter_context(path.open("rb"))
                 name = "standard input" if path == STDIN else str(path)
                 contents = open_records(file, name)
             except OSError as error:
@@ -117,6 +112,12 @@ def _iter_files(paths: Sequence[Path]) -> Iterator[SourceRecords]:
                     f"{path} cannot be read: {error.strerror}.", hint="Give a file of rows."
                 ) from error
             yield SourceRecords(name, contents.kind, _clean_records(contents))
+
+
+def _open_stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise InvalidFile("Standard input is closed.", hint="Give a file.")
+    return sys.stdin.buffer
 
 
 def _expand_folder(path: Path) -> list[Path]:

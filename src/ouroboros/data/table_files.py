@@ -266,8 +266,12 @@ def _find_separator(head: bytes) -> str | None:
     names = {s: {_clean_header(c) for c in first.split(s)} for s in _SEPARATORS}
     known = {s: len(columns & set(KNOWN_COLUMNS)) for s, columns in names.items()}
     best = max(known, key=lambda s: (known[s], len(names[s])))
-    is_header = known[best] > 1 or bool(names[best] & {*PROMPT_COLUMNS, *ANSWER_COLUMNS, "text"})
+    is_header = known[best] > 1 or bool(names[best] & _HEADER_COLUMNS)
     return best if known[best] and is_header else None
+
+
+_HEADER_COLUMNS = {*PROMPT_COLUMNS, *ANSWER_COLUMNS, "text", "messages", "conversations", "chosen"}
+"""Columns of which one is enough to know a header."""
 
 
 def _clean_header(cell: str) -> str:

@@ -8,7 +8,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
-from ouroboros.engine.checks import raise_if_cancelled
+from ouroboros.engine.checks import raise_if_cancelled, read_prompt
 from ouroboros.engine.core import Core, verb
 from ouroboros.learning.feedback.signals import feedback_event
 
@@ -37,7 +37,7 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
-        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
+        event = feedback_event(read_prompt(prompt), generation, feedback, answered, user=user, key=key)
         raise_if_cancelled(cancel)
         ticket = await self._submit(adapter, event)
         if not wait:
@@ -63,7 +63,7 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
-        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
+        event = feedback_event(read_prompt(prompt), generation, feedback, answered, user=user, key=key)
         return await self._submit(adapter, event)
 
     @verb
