@@ -225,7 +225,7 @@ class FeedbackLearner:
         """Train the plan's rows on `start`, and judge the result."""
         rows, new_prompts = plan.rows, {row.prompt for row in plan.rows}
         knowledge = await self._gate.knowledge(adapter)
-        known = knowledge.replay_rows()
+        known = knowledge.list_replay_rows()
         # A projected update is fast and protects known answers. With little knowledge, or many
         # judgements at once, it has no room: known rows are rehearsed instead.
         if needs_rehearsal(len(rows), len(known), knowledge.complete):
@@ -240,7 +240,7 @@ class FeedbackLearner:
             )
             update_job = UpdateJob(start, adapter.config, rows, protect, update)
             outcome = await self._backend.update(update_job, cancel=cancel)
-        candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)
+        candidate = Candidate(start, outcome, rows, knowledge.list_probes(), small=True)
         return await self._gate.judge(adapter.id, candidate, cancel=cancel)
 
     async def _skip_event(self, adapter_id: AdapterId, error: OuroborosError) -> None:

@@ -138,11 +138,11 @@ class BankedAdapter:
 
     def weights(self) -> dict[str, LowRank]:
         """The master, layer by layer: views, where it lies in the processor's memory."""
-        master, found = self.master.cpu(), {}
+        master, layers = self.master.cpu(), {}
         for path, place in self._places.items():
             a, b = place.factors(master)
-            found[path] = LowRank(a, b.T, place.scale)
-        return found
+            layers[path] = LowRank(a, b.T, place.scale)
+        return layers
 
     @contextmanager
     def training(self, trainable: Mapping[str, str] | None = None) -> Iterator[Float[Tensor, "P"]]:
@@ -194,7 +194,7 @@ class Bank:
         self._route: Router | None = None
 
     @contextmanager
-    def routed(self, route: Router) -> Iterator[None]:
+    def use_route(self, route: Router) -> Iterator[None]:
         """Route the tokens of the one forward pass inside this context."""
         self._route = route
         try:

@@ -66,7 +66,7 @@ class MergingVerbs(Core):
         check_distinct(versions)
         files = tuple([await self._registry.load_files(v) for v in versions])
         origin = await self._find_origin(versions, recipe, rank)
-        own_probes = (await self._gate.merged_knowledge(origin)).probes()
+        own_probes = (await self._gate.merged_knowledge(origin)).list_probes()
         given_probes = make_given_probes(probes)
         accuracy_probes = given_probes or own_probes
         # 2. Measure the parents: the merge is compared with them, and may be weighted by the results.

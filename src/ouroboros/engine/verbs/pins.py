@@ -42,7 +42,7 @@ class PinVerbs(Core):
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
         adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
-        return (await self._gate.knowledge(adapter)).probes()
+        return (await self._gate.knowledge(adapter)).list_probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:

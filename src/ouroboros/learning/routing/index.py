@@ -74,7 +74,7 @@ class VectorIndex:
             near = text.astype(np.float32) @ self._columns[:, : self._end]
             nearest = np.maximum.reduceat(near, self._starts)
             nearest[self._gaps] = -np.inf
-            return [self._match(i, nearest) for i in _largest(nearest, min(k, len(self._place)))]
+            return [self._match(i, nearest) for i in find_largest(nearest, min(k, len(self._place)))]
 
     def _match(self, place: int, nearest: Float[ndarray, "S"]) -> RouteMatch:
         stretch = self._ranges[place]
@@ -107,19 +107,19 @@ class VectorIndex:
                 self._close_gaps()
 
     def _close_gaps(self) -> None:
-        kept = [self._ranges[i] for i in sorted(self._place.values())]
-        columns = [self._columns[:, s.start : s.end] for s in kept]
+        ranges = [self._ranges[i] for i in sorted(self._place.values())]
+        columns = [self._columns[:, s.start : s.end] for s in ranges]
         self._columns = np.concatenate(
             [*columns, np.empty((len(self._columns), _INITIAL_COLUMNS), np.float32)], 1
         )
         self._ranges, self._place, self._gaps, self._starts = [], {}, [], None
-        for stretch in kept:
+        for stretch in ranges:
             start = self._end
             self._place[stretch.adapter] = len(self._ranges)
             self._ranges.append(replace(stretch, start=start, end=start + stretch.size))
 
 
-def _largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:
+def find_largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:
     """Where the `k` largest are, the largest first; of equal ones the first comes first."""
     some = np.argpartition(-numbers, k - 1)[:k].tolist()
     return sorted(some, key=lambda i: (-numbers[i], i))

@@ -218,7 +218,7 @@ def _model_logits(
     )
     if batch.positions is not None and has_packed_attention(runtime.model):
         extra["packing"] = choose_packed_layout(batch.lengths, runtime.device)
-    with runtime.bank.routed(batch.route):
+    with runtime.bank.use_route(batch.route):
         logits = runtime.model(
             input_ids=batch.ids,
             logits_to_keep=to_device(batch.output_positions, runtime.device),

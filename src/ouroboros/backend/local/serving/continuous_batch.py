@@ -74,7 +74,7 @@ def decode_step(
     if decoder is not None and decoder.fits_sliding_window([n + 1 for n in columns.lengths]):
         return decoder.head(decoder.decode_step(ids, columns, slots))
     mask, positions = columns.begin_step()
-    with runtime.bank.routed(slots):
+    with runtime.bank.use_route(slots):
         logits = runtime.model(
             input_ids=ids[:, None],
             attention_mask=mask.long(),

@@ -98,7 +98,7 @@ def _packed(
         for segment in Segment.split_sequence(a, s.start, n, s.stop)
     )
     kept: PackedKeysValues = []
-    with runtime.bank.routed(route):
+    with runtime.bank.use_route(route):
         logits = runtime.model(
             input_ids=to_device(torch.tensor([[t for p in prompts for t in p]]), device),
             position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
@@ -121,7 +121,7 @@ def _padded(
         for segment in Segment.split_sequence(a, i * width, width, (i + 1) * width)
     )
     cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
-    with runtime.bank.routed(route):
+    with runtime.bank.use_route(route):
         logits = runtime.model(
             input_ids=ids,
             attention_mask=mask,
