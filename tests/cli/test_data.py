@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 ROWS = [
     {"question": "Hi", "answer": "Hello", "id": 1},
     {"question": "Bye", "answer": "See you", "id": 2},
@@ -28,7 +30,7 @@ def test_a_file_is_described_with_counts_lengths_duplicates_and_conflicts(cli, h
     assert 0 < tokens["shortest"] < tokens["longest"] < tokens["total"] < tokens["context"] * 4
     text = cli("data", "check", "rows.jsonl").out
     assert "Ignored columns: id." in text
-    assert "Next: ouroboros train NAME rows.jsonl" in text
+    assert text.endswith("ouroboros train NAME rows.jsonl\n")
 
 
 def test_lengths_are_those_that_a_training_counts(cli, home, tiny):
@@ -61,7 +63,7 @@ def test_judgements_are_recognised_and_contradictions_found(cli, home):
     good = {"prompt": "Hi", "completion": "Hello", "label": True}
     write(home / "kto.jsonl", [good, good | {"label": False}])
     ran = cli("data", "check", "kto.jsonl")
-    assert "Next: ouroboros feedback NAME --file kto.jsonl" in ran.out
+    assert ran.out.endswith("ouroboros feedback NAME --file kto.jsonl\n")
     assert "'Hello' is good | 'Hello' is bad" in ran.out
 
 
@@ -87,13 +89,12 @@ def test_all_wrong_rows_of_a_training_are_shown_below_its_error(cli, home):
     assert len(error["details"]) == 2
 
 
-def test_a_file_of_judgements_is_taken_whole_or_not_at_all(cli, home):
+@pytest.mark.parametrize("length", [3_000, 200_000])
+def test_a_file_of_judgements_is_taken_whole_or_not_at_all(cli, home, length):
     cli("create", "tickets")
     good = {"prompt": "Hi", "answer": "Hm", "correction": "Hello"}
-    write(home / "judgements.jsonl", [good, good | {"correction": "x" * 200_000}])
+    write(home / "judgements.jsonl", [good, good | {"correction": "x " * length}])
     ran = cli("feedback", "tickets", "--file", "judgements.jsonl")
     assert ran.code == 2
-    assert "line 2" in ran.err
-    assert "Nothing" in cli("feedback", "tickets", "--pending").out + cli("versions", "tickets").out or (
-        len(cli("versions", "tickets", "--json").json) == 1
-    )
+    assert "judgements.jsonl, line 2: " in ran.error
+    assert cli("feedback", "tickets", "--pending", "--json").json == []

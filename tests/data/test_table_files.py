@@ -174,7 +174,8 @@ def test_arrays_are_read_back_whatever_the_chunks(rows, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_files, "_CHUNK", chunk)
         records = table_files._iter_array(io.BufferedReader(io.BytesIO(text.encode())), "f")
-        assert [(r.row["prompt"], r.row["completion"]) for r in records] == rows
+        values = [tuple(r.row.values()) for r in records if isinstance(r.row, dict)]
+    assert values == rows
 
 
 @given(_rows)

@@ -78,7 +78,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def count_rows(data: ParsedData) -> int:
-    return len(data.rows) + len(data.refused)
+    return sum(data.kinds.values())
 
 
 def data_json(

@@ -54,7 +54,7 @@ class RowFormat:
     def fits(self, row: Columns) -> bool:
         return all(column in row for column in self.required)
 
-    def ignored(self, row: Columns) -> list[str]:
+    def list_ignored(self, row: Columns) -> list[str]:
         """The columns of a row that this format does not read."""
         return [column for column in row if column not in self.required + self.optional]
 

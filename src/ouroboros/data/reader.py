@@ -106,7 +106,7 @@ class ParsedData:
             where = f"{self.name}, {first.location}"
         if count == 1:
             raise kind(f"{where}: {first.reason}", hint=first.hint)
-        total = len(self.rows) + len(self.refused)
+        total = sum(self.kinds.values())
         subject = self.name or "The data"
         if count == total and len({row.reason for row in refused}) == 1:
             raise kind(
@@ -167,7 +167,7 @@ def _parse_record(record: Record, location: str, data: ParsedData) -> None:
     except InvalidExample as error:
         data.refused.append(RefusedRow(location, error.message, error.hint))
         return
-    ignored = row_format.ignored(record.row)
+    ignored = row_format.list_ignored(record.row)
     data.rows.append(ParsedRow(location, row_format.name, values, tuple(ignored)))
     data.ignored.update(ignored)
 

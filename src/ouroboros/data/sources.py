@@ -54,14 +54,7 @@ class _NumpyValue(Protocol):
 
 
 Source: TypeAlias = (
-    str
-    | os.PathLike[str]
-    | Sequence[TrainingExample]
-    | Iterable[Mapping[str, Any]]
-    | Sequence[os.PathLike[str]]
-    | PandasFrame
-    | ArrowTable
-    | PolarsFrame
+    str | os.PathLike[str] | Sequence[TrainingExample] | Sequence[os.PathLike[str]] | Iterable[Any]
 )
 """A file or folder, several files, examples, dicts with the columns of a known format, a Hugging Face
 `Dataset`, or a frame of pandas, polars or pyarrow."""

@@ -341,7 +341,7 @@ def _read_cells(header: list[str], cells: list[str]) -> dict[str, Any] | Invalid
 def _convert_cell(column: str, cell: str) -> Any:
     """Numbers and labels as such, and conversations that a cell holds as JSON; an empty one is None."""
     is_text = column in (*PROMPT_COLUMNS, *ANSWER_COLUMNS, "chosen", "rejected", "text")
-    if not cell.strip() and not (is_text and column not in ("input", "answer")):
+    if not cell.strip() and not (is_text and column != "input"):
         return None
     if column == "label":
         return {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower(), cell)

@@ -10,7 +10,10 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.checks import raise_if_cancelled, read_prompt
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.feedback.signals import feedback_event
+from ouroboros.learning.feedback.signals import feedback_event, row_of
+
+CHECKED = AdapterId("checked")
+"""Stands for the adapter of a judgement that is checked for no adapter."""
 
 
 class FeedbackVerbs(Core):
@@ -45,6 +48,27 @@ class FeedbackVerbs(Core):
             return ticket
         await self._feedback_learner.learn(adapter.id, cancel)
         return await self._feedback_learner.outcome(ticket)
+
+    @verb
+    async def check_feedback(
+        self,
+        prompt: Prompt,
+        generation: str | Generation,
+        feedback: FeedbackSignal,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Whether a judgement can be learned: its texts are valid and fit the model's context.
+
+        Nothing is journalled. Check all judgements of a file first, to record all of them or none.
+        """
+        prompt = read_prompt(prompt)
+        event = feedback_event(prompt, generation, feedback, VersionRef(CHECKED), user=user, key=key)
+        event.check()
+        row = row_of(event)
+        if row is not None:
+            await self._backend.check_rows([row])
 
     @verb
     async def record_feedback(
