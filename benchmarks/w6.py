@@ -75,7 +75,7 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
                 [request], CancellationToken(), lambda _: times.append(1000 * clock())
             )
         )
-        await asyncio.wrap_future(seat.done)
+        await asyncio.wrap_future(seat.future)
         return [b - a for a, b in pairwise(times)]
 
     async def answers() -> list[float]:

@@ -22,7 +22,7 @@ from ouroboros.backend.local.training.rows import (
     tokenize_rows,
 )
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
-from ouroboros.backend.local.training.train import interleave_replay, schedule, shuffle_rows
+from ouroboros.backend.local.training.train import interleave_replay, schedule_rates, shuffle_rows
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter
@@ -78,7 +78,7 @@ class Bench:
         known = range(len(examples), len(items))
         replayed = interleave_replay(new, known, training.replay, training.seed + 1)
         plan = [[*step, *more] for step, more in zip(new, replayed, strict=True)]
-        rates = schedule(len(plan), training, self.config.learning_rate)
+        rates = schedule_rates(len(plan), training, self.config.learning_rate)
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
@@ -89,7 +89,7 @@ class Bench:
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
                 batch = [items[i] for i in chosen]
-                _finish(pool.gradient(adapter, None, batch, grads, master.grad, passes))
+                _finish(pool.add_gradient(adapter, None, batch, grads, master.grad, passes))
                 change(master, master.grad)
                 torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm)
                 optimizer.param_groups[0]["lr"] = rate
@@ -110,7 +110,7 @@ class Bench:
         )
         with adapter.training() as grads:
             for item in items:
-                _finish(pool.gradient(adapter, None, [item], grads, one.zero_(), passes))
+                _finish(pool.add_gradient(adapter, None, [item], grads, one.zero_(), passes))
                 total += one.square() / len(examples)
         return total
 

@@ -83,6 +83,7 @@ class Settings:
         return settings
 
     def check(self) -> None:
+        """Raise `InvalidConfig` for a setting of the wrong kind or out of range."""
         for name in ("store", "model", "dtype", "device", "quantize", "embedding"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
@@ -116,12 +117,14 @@ DEFAULTS = Settings()
 
 
 def find_settings_file(environ: Mapping[str, str]) -> Path | None:
+    """Return the settings file that the environment names, or the default one if it exists."""
     if environ.get(CONFIG):
         return Path(environ[CONFIG])
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
 
 def read_settings_file(path: Path | None) -> dict[str, Any]:
+    """Read the settings in a TOML file; none without a path."""
     if path is None:
         return {}
     try:
@@ -139,6 +142,7 @@ def read_settings_file(path: Path | None) -> dict[str, Any]:
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read the settings in the environment, and refuse names that are unknown."""
     variables = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != CONFIG and v}
     known = {PREFIX + name.upper(): name for name in NAMES}
     for key in variables:

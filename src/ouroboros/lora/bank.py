@@ -102,6 +102,7 @@ class BankedAdapter:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of memory that the factors take."""
         return self.master.nbytes + (self._row.nbytes if self._row is not self.master else 0)
 
     def first_adapted_token(self, prompt: int) -> int:
@@ -114,6 +115,7 @@ class BankedAdapter:
         return place.rank if place else 0
 
     def scale(self, path: str) -> float:
+        """The factor of B A at a layer, 0 where it adapts nothing."""
         place = self._places.get(path)
         return place.scale if place else 0.0
 
@@ -219,6 +221,7 @@ class BankedLinear(nn.Module):
         self._bank = bank
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output with the batch's adapters."""
         return self._bank.adapt(self.path, x, self.layer(x))
 
     @property
@@ -228,4 +231,5 @@ class BankedLinear(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
+        """The frozen layer's bias, for architectures that read it."""
         return self.layer.bias  # type: ignore[return-value]

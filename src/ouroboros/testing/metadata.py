@@ -230,6 +230,7 @@ class MetadataStoreSuite(ConformanceSuite):
 
 
 def increment_counter(store: MetadataStore, times: int) -> None:
+    """Add one to a shared counter so many times, and retry after each conflict."""
     done = 0
     while done < times:
         record = store.get("things", "count")
@@ -242,6 +243,7 @@ def increment_counter(store: MetadataStore, times: int) -> None:
 
 
 def try_create(store: MetadataStore, number: int, key: str = "one") -> bool:
+    """Create a record; returns whether this caller was the first."""
     try:
         store.put("things", key, {"by": number}, expected=0)
     except Conflict:

@@ -91,7 +91,7 @@ async def test_anchors_keep_the_adapter_near_its_base(engine):
 
 async def test_a_gradient_that_is_not_a_number_leaves_everything_as_it_was(engine, monkeypatch):
     (await engine.train_adapter("tickets", make_examples(COLOURS, "tell"), TRAINING)).unwrap()
-    plain, calls = GradientBatcher.gradient, []
+    plain, calls = GradientBatcher.add_gradient, []
 
     def break_gradients(*args):
         gradients = yield from plain(*args)

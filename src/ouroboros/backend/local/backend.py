@@ -27,7 +27,7 @@ from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.runtime.memory import keep_freed_memory
 from ouroboros.backend.local.runtime.worker import Steps, Worker
 from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
-from ouroboros.backend.local.serving.embed import Embedding
+from ouroboros.backend.local.serving.embed import BaseTextEmbedder
 from ouroboros.backend.local.serving.score import ScoreItem, measure_strength, score_outputs
 from ouroboros.backend.local.serving.sequence import GeneratedSequence, TokenizedPrompt
 from ouroboros.backend.local.training.base_samples import BaseSamples
@@ -80,7 +80,7 @@ class LocalBackend:
         self._promised_uses: Counter[str] = Counter()
         self._resident_lock = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
-        self._text_embedder: Embedding | None = None
+        self._text_embedder: BaseTextEmbedder | None = None
         runtime.threads.max_threads = threads or runtime.threads.max_threads
         self._worker = Worker("ouroboros-backend", prepare=runtime.threads.use_all)
 
@@ -151,7 +151,9 @@ class LocalBackend:
     ) -> list[Generation]:
         token = cancel or CancellationToken()
         active = await self._run_short(lambda: self._submit_requests(requests, token, None))
-        waiting = asyncio.gather(*(asyncio.wrap_future(s.done) for s in active), return_exceptions=True)
+        waiting = asyncio.gather(
+            *(asyncio.wrap_future(s.future) for s in active), return_exceptions=True
+        )
         try:
             generations = await asyncio.shield(waiting)
         except asyncio.CancelledError:
@@ -171,7 +173,7 @@ class LocalBackend:
             loop.call_soon_threadsafe(deltas.put_nowait, piece)
 
         (active,) = await self._run_short(lambda: self._submit_requests([request], token, on_delta))
-        done = asyncio.wrap_future(active.done)
+        done = asyncio.wrap_future(active.future)
         done.add_done_callback(lambda _: deltas.put_nowait(None))
         try:
             while (piece := await deltas.get()) is not None:
@@ -295,7 +297,7 @@ class LocalBackend:
             for r in requests
         ]
         active = [ActiveRequest(GeneratedSequence(q, tokenizer), on_delta, cancel) for q in prompts]
-        self._batch.ask(active)
+        self._batch.submit(active)
         if not self._batch.running:
             self._worker.run_detached(self._batch.steps())
         return active
@@ -316,7 +318,7 @@ class LocalBackend:
 
     def _embed(self, texts: Sequence[str]) -> list[Vector]:
         if self._text_embedder is None:
-            self._text_embedder = Embedding(self._runtime)
+            self._text_embedder = BaseTextEmbedder(self._runtime)
         return [tuple(vector) for vector in self._text_embedder(texts).tolist()]
 
     def _resident_adapter(self, digest: str | None) -> BankedAdapter | None:

@@ -38,6 +38,7 @@ class History:
         self.knowledge.add_event(entry.seq, entry.event)
 
     def take_pins(self, before: int) -> None:
+        """Add the pins whose number in the journal is lower than `before`."""
         while self.pins and self.pins[0].seq < before:
             pin = self.pins.popleft()
             self.knowledge.add_event(pin.seq, pin.event)

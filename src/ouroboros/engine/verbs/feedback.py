@@ -17,6 +17,8 @@ CHECKED = AdapterId("checked")
 
 
 class FeedbackVerbs(Core):
+    """Learn from judgements of answers, and report what became of them."""
+
     @verb
     async def learn_from_feedback(
         self,

@@ -27,6 +27,8 @@ from ouroboros.learning.replay.probes import Probe
 
 
 class MergingVerbs(Core):
+    """Merge adapters into a new one."""
+
     @verb
     async def merge_adapters(
         self,

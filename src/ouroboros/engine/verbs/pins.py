@@ -19,6 +19,8 @@ from ouroboros.registry.threads import in_thread
 
 
 class PinVerbs(Core):
+    """Pin answers that no update may lose, list the probes, and explain verdicts."""
+
     @verb
     async def pin_answers(self, adapter_id: str | AdapterId, examples: Source) -> list[TrainingExample]:
         """Answers that no update may lose; returns all that are pinned now.

@@ -27,6 +27,8 @@ Replacements = dict[VersionRef, VersionRef | None]
 
 
 class RebuildVerbs(Core):
+    """Rebuild versions from the journal, and erase what was learned from given events."""
+
     @verb
     async def rebuild_version(
         self, version: str | VersionRef, *, cancel: CancellationToken | None = None

@@ -25,6 +25,8 @@ from ouroboros.engine.trainer import TrainingInputs
 
 
 class TrainingVerbs(Core):
+    """Train adapters from examples, and list, pause, resume and cancel such jobs."""
+
     @verb
     async def train_adapter(
         self,

@@ -71,6 +71,7 @@ class Knowledge:
 
     @property
     def pins(self) -> list[TrainingExample]:
+        """The pinned prompts with the answers that must stay."""
         return [stored.example for stored in self._pins.values()]
 
     def select_held_out(self, examples: Sequence[TrainingExample]) -> frozenset[int]:

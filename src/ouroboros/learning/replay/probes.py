@@ -66,6 +66,7 @@ def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Pro
 
 
 def index_prompts(examples: Sequence[TrainingExample]) -> dict[Prompt, list[int]]:
+    """Map each prompt to the indices of its examples."""
     places: defaultdict[Prompt, list[int]] = defaultdict(list)
     for i, example in enumerate(examples):
         places[example.input].append(i)

@@ -97,9 +97,11 @@ class Reservoir:
         return iter(sorted(self._stored.values(), key=lambda stored: stored.ref))
 
     def get(self, prompt: Prompt) -> StoredExample | None:
+        """Return the stored example with this prompt, if there is one."""
         return self._stored.get(prompt)
 
     def put(self, ref: ExampleRef, example: TrainingExample) -> None:
+        """Store an example in place of any with its prompt, and drop others until the bounds hold."""
         self.drop(example.input)
         self._stored[example.input] = StoredExample(ref, example)
         self._classes.setdefault(classify_output(example.output), _Class()).put(
@@ -140,6 +142,7 @@ def compute_shuffle_key(example: TrainingExample) -> bytes:
 
 
 def count_bytes(example: TrainingExample) -> int:
+    """Count the bytes of an example's prompt and output as UTF-8."""
     texts = (*(m.content for m in to_messages(example.input)), example.output)
     return sum(len(text.encode()) for text in texts)
 

@@ -86,4 +86,5 @@ def compare_without_itself(
 
 
 def normalize_vectors(vectors: Float[ndarray, "N D"]) -> Float[ndarray, "N D"]:
+    """Scale each vector to length one; a vector of zeros stays zero."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)

@@ -51,6 +51,7 @@ class VectorIndex:
         self._starts: ndarray | None = None
 
     def put(self, adapter: AdapterId, centroids: TaskCentroids) -> None:
+        """Add an adapter's centroids in place of those that it has."""
         with self._lock:
             place = self._place.get(adapter)
             if place is None or self._ranges[place].size != len(centroids.vectors):
@@ -61,6 +62,7 @@ class VectorIndex:
             self._columns[:, stretch.start : stretch.end] = centroids.vectors.T
 
     def drop(self, adapter: AdapterId) -> None:
+        """Remove an adapter's centroids, if it has any."""
         with self._lock:
             self._drop(adapter)
 

@@ -36,29 +36,29 @@ class _GatherLogitsLse(torch.autograd.Function):
     """`gather_logits_lse` with its derivative."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, ids: Tensor, but: Tensor | None) -> Any:
+    def forward(ctx: Any, table: Tensor, ids: Tensor, excluded: Tensor | None) -> Any:
         norm = torch.cat([x.logsumexp(1) for _, x in _float32_blocks(table)])
-        without = norm.clone()
-        if but is not None:
-            without = torch.cat(
-                [_mask_excluded(x, but[rows]).logsumexp(1) for rows, x in _float32_blocks(table)]
+        norm_without = norm.clone()
+        if excluded is not None:
+            norm_without = torch.cat(
+                [_mask_excluded(x, excluded[rows]).logsumexp(1) for rows, x in _float32_blocks(table)]
             )
-        ctx.save_for_backward(table, ids, but, norm, without)
-        return table.gather(1, ids).float(), norm, without
+        ctx.save_for_backward(table, ids, excluded, norm, norm_without)
+        return table.gather(1, ids).float(), norm, norm_without
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        table, ids, but, norm, without = ctx.saved_tensors
-        d_picked, d_norm, d_without = grad_outputs
-        d_norm = d_norm + d_without if but is None else d_norm
-        found = torch.empty_like(table)
+        table, ids, excluded, norm, norm_without = ctx.saved_tensors
+        d_picked, d_norm, d_norm_without = grad_outputs
+        d_norm = d_norm + d_norm_without if excluded is None else d_norm
+        d_table = torch.empty_like(table)
         for rows, x in _float32_blocks(table):
             d = (x - norm[rows, None]).exp_().mul_(d_norm[rows, None])
-            if but is not None:
-                left = _mask_excluded(x, but[rows]).sub_(without[rows, None]).exp_()
-                d.addcmul_(left, d_without[rows, None])
-            found[rows] = d.scatter_add_(1, ids[rows], d_picked[rows])
-        return found, None, None
+            if excluded is not None:
+                probs_without = _mask_excluded(x, excluded[rows]).sub_(norm_without[rows, None]).exp_()
+                d.addcmul_(probs_without, d_norm_without[rows, None])
+            d_table[rows] = d.scatter_add_(1, ids[rows], d_picked[rows])
+        return d_table, None, None
 
 
 def _float32_blocks(table: Float[Tensor, "L V"]) -> Iterator[tuple[slice, Float[Tensor, "N V"]]]:
@@ -69,7 +69,7 @@ def _float32_blocks(table: Float[Tensor, "L V"]) -> Iterator[tuple[slice, Float[
         yield rows, table[rows].float()
 
 
-def _mask_excluded(x: Float[Tensor, "N V"], but: Int[Tensor, "N"]) -> Float[Tensor, "N V"]:
+def _mask_excluded(x: Float[Tensor, "N V"], excluded: Int[Tensor, "N"]) -> Float[Tensor, "N V"]:
     """The rows with one token each that cannot be said."""
-    at = but.clamp(min=0)[:, None]
-    return x.scatter(1, at, x.gather(1, at).masked_fill(but[:, None] >= 0, -torch.inf))
+    at = excluded.clamp(min=0)[:, None]
+    return x.scatter(1, at, x.gather(1, at).masked_fill(excluded[:, None] >= 0, -torch.inf))

@@ -18,10 +18,10 @@ from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
 from ouroboros.backend.local.forward.prefix_reuse import (
-    base_only_prefix,
-    cached_hidden_at_layer,
     count_pass_tokens,
+    get_hidden_at_layer,
     get_prefixes,
+    select_base_prefix,
     split_by_tokens,
 )
 from ouroboros.backend.local.model.load import BaseRuntime
@@ -73,14 +73,14 @@ def pack_sequences(
     packed: bool,
     device: torch.device,
     inputs: dict[str, Tensor] | None = None,
-    read: Sequence[int] = (),
+    cached_lengths: Sequence[int] = (),
 ) -> PackedBatch:
     """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
 
     Of sequence i, read[i] tokens were read before and are left out, where that is given.
     """
-    read = read or [0] * len(sequences)
-    lengths = [len(s) - r for s, r in zip(sequences, read, strict=True)]
+    cached_lengths = cached_lengths or [0] * len(sequences)
+    lengths = [len(s) - r for s, r in zip(sequences, cached_lengths, strict=True)]
     width = max(lengths)
     starts = [0] * len(sequences)
     if packed:
@@ -88,30 +88,30 @@ def pack_sequences(
         width = sum(lengths)
     ids = torch.zeros(1 if packed else len(sequences), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    at: list[int] = []
-    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, read, strict=True)):
+    output_positions: list[int] = []
+    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, cached_lengths, strict=True)):
         row, span = 0 if packed else i, slice(start, start + lengths[i])
         ids[row, span] = torch.tensor((sequence.prompt + sequence.output)[skip:])
         positions[row, span] = torch.arange(skip, len(sequence))
         mask[row, span] = 1
         first = start + len(sequence.prompt) - skip - 1
-        at.extend(range(first, first + len(sequence.output)))
+        output_positions.extend(range(first, first + len(sequence.output)))
     labels = torch.tensor([len(s.output) for s in sequences])
-    owner = torch.arange(len(sequences)).repeat_interleave(labels)
-    keep, columns = torch.tensor(at).unique(return_inverse=True)
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(labels)
+    unique_positions, columns = torch.tensor(output_positions).unique(return_inverse=True)
     segments = []
     for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
         first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
-        segments += Segment.split_sequence(a, first, len(s.prompt) - read[i], stop)
+        segments += Segment.split_sequence(a, first, len(s.prompt) - cached_lengths[i], stop)
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
         mask=None if packed else to_device(mask, device),
-        output_positions=keep,
-        rows=to_device(torch.zeros_like(owner) if packed else owner, device),
+        output_positions=unique_positions,
+        rows=to_device(torch.zeros_like(sequence_index) if packed else sequence_index, device),
         columns=to_device(columns, device),
         targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
-        sequence_index=owner,
+        sequence_index=sequence_index,
         lengths=lengths,
         route=Route.from_segments(segments, inputs),
     )
@@ -131,11 +131,11 @@ def compute_output_logits(
     With `recompute` the decoder saves little and computes each layer again in the backward pass. No
     adapter acts below `first_layer`; the hidden states that it is given are cached.
     """
-    decoder = _usable_decoder(runtime, sequences)
+    decoder = _choose_decoder(runtime, sequences)
     if decoder is None:
-        return _model_logits(runtime, sequences, adapters)
-    hidden, batch = _decoder_hidden(
-        runtime, decoder, sequences, adapters, again=recompute, start=first_layer
+        return _run_model(runtime, sequences, adapters)
+    hidden, batch = _run_decoder(
+        runtime, decoder, sequences, adapters, recompute=recompute, first_layer=first_layer
     )
     return decoder.head(hidden), batch
 
@@ -154,16 +154,16 @@ def collect_layer_inputs(
     """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
     bring only what is labelled to a layer, of those."""
     inputs: dict[str, Tensor] = {}
-    decoder, adapters = _usable_decoder(runtime, sequences), [adapter] * len(sequences)
+    decoder, adapters = _choose_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
-            _model_logits(runtime, sequences, adapters, inputs)
+            _run_model(runtime, sequences, adapters, inputs)
         else:
-            _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
+            _run_decoder(runtime, decoder, sequences, adapters, inputs)
     return inputs
 
 
-def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
+def _choose_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
     decoder = runtime.decoder
     return (
         decoder
@@ -172,22 +172,24 @@ def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) ->
     )
 
 
-def _decoder_hidden(
+def _run_decoder(
     runtime: BaseRuntime,
     decoder: Decoder,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
-    again: bool = False,
-    start: int = 0,
+    recompute: bool = False,
+    first_layer: int = 0,
 ) -> tuple[Float[Tensor, "K D"], PackedBatch]:
     """What the head sees by our own passes where each output token stands."""
-    parts = [base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    prefixes = get_prefixes(runtime, parts)
-    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, parts)))
+    base_parts = [select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    prefixes = get_prefixes(runtime, base_parts)
+    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, base_parts)))
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = cached_hidden_at_layer(runtime, sequences, prefixes, start) if start else None
+    cached_hidden = (
+        get_hidden_at_layer(runtime, sequences, prefixes, first_layer) if first_layer else None
+    )
     runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
@@ -195,14 +197,14 @@ def _decoder_hidden(
         batch.lengths,
         batch.route,
         batch.output_positions,
-        again,
+        recompute,
         prefixes,
-        cached_hidden=reached,
+        cached_hidden=cached_hidden,
     )
     return hidden, batch
 
 
-def _model_logits(
+def _run_model(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
@@ -232,11 +234,11 @@ def compute_output_logprobs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
     """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
-    logprobs_of_outputs: list[Tensor] = []
+    output_logprobs: list[Tensor] = []
     for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logprobs, _ = compute_token_logprobs(runtime, chosen, [adapters[i] for i in run])
-        logprobs_of_outputs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
+        output_logprobs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
         yield None
-    return logprobs_of_outputs
+    return output_logprobs

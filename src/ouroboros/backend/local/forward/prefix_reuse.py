@@ -26,13 +26,15 @@ CACHED_TOKENS_PER_RUN_TOKEN = 8
 TokenIds = tuple[int, ...]
 
 
-def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
+def select_base_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
     """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
 
     Very long answers are run with their prompts: attention there keeps no weights.
     """
-    acts = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
-    return () if len(sequence) - acts > FUSED_ATTENTION_TOKENS else sequence.prompt[:acts]
+    first_adapted = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
+    return (
+        () if len(sequence) - first_adapted > FUSED_ATTENTION_TOKENS else sequence.prompt[:first_adapted]
+    )
 
 
 def count_pass_tokens(
@@ -44,7 +46,7 @@ def count_pass_tokens(
     """
     counts = []
     for sequence, adapter in zip(sequences, adapters, strict=True):
-        prefix_length = len(base_only_prefix(sequence, adapter)) if runtime.decoder is not None else 0
+        prefix_length = len(select_base_prefix(sequence, adapter)) if runtime.decoder is not None else 0
         counts.append(len(sequence) - prefix_length + prefix_length // CACHED_TOKENS_PER_RUN_TOKEN)
     return counts
 
@@ -56,14 +58,14 @@ def total_pass_tokens(
     return sum(count_pass_tokens(runtime, sequences, [adapter] * len(sequences)))
 
 
-def get_prefixes(runtime: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[PrefixKV | None]:
+def get_prefixes(runtime: BaseRuntime, base_parts: Sequence[TokenIds]) -> list[PrefixKV | None]:
     """What the base makes of these beginnings, from memory where they are kept."""
     prefixes: dict[TokenIds, PrefixKV | None] = {(): None}
-    for ids in beginnings:
+    for ids in base_parts:
         if ids not in prefixes:
             cached = runtime.prefix_cache.get_prefix(ids)
             prefixes[ids] = cached if cached is not None else _compute_prefix(runtime, ids)
-    return [prefixes[ids] for ids in beginnings]
+    return [prefixes[ids] for ids in base_parts]
 
 
 @torch.no_grad()
@@ -86,19 +88,21 @@ def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     return whole
 
 
-def cached_hidden_at_layer(
+def get_hidden_at_layer(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     prefixes: Sequence[PrefixKV | None],
     layer: int,
 ) -> CachedHidden:
     """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
-    parts = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
+    parts = [
+        _get_sequence_hidden(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)
+    ]
     return CachedHidden(layer, torch.cat(parts))
 
 
 @torch.no_grad()
-def _hidden_at_layer(
+def _get_sequence_hidden(
     runtime: BaseRuntime, sequence: TokenizedPair, prefix: PrefixKV | None, layer: int
 ) -> Float[Tensor, "T D"]:
     """One sequence, likewise in a pass of its own."""
