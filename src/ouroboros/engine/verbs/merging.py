@@ -100,7 +100,8 @@ class MergingVerbs(Core):
         first = adapters[0].config
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
         merged = replace(merged, config=config)
-        await self._gate.create_merged(merged_id, merged, replace(origin, recipe=recipe), judged)
+        origin = replace(origin, recipe=recipe)
+        await self._gate.create_merged(merged_id, merged, origin, judged, adapters)
         if accuracy_probes:
             accuracy[str(merged_id)] = judged.result.share_correct(accuracy_probes)
         return MergeReport(

@@ -15,6 +15,7 @@ from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
 from ouroboros.learning.replay.probes import Probe
+from ouroboros.registry.fencing import erasure_guard
 from ouroboros.registry.threads import in_thread
 
 
@@ -59,7 +60,7 @@ class PinVerbs(Core):
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         knowledge = await self._gate.knowledge(adapter)
         check_pins(knowledge.pins, event)
-        await self._registry.journal.append(adapter.id, event)
+        await self._registry.journal.append(adapter.id, event, erasure_guard(adapter))
         return (await self._gate.knowledge(adapter)).pins
 
     def _read_examples(self, version: Version) -> dict[ExampleRef, TrainingExample]:
