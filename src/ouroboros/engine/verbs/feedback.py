@@ -32,7 +32,7 @@ class FeedbackVerbs(Core):
         wait: bool = True,
         cancel: CancellationToken | None = None,
     ) -> Ticket:
-        """Teach the adapter what somebody thinks of an answer; the ticket says what it came to.
+        """Learn from a user's judgement of an answer; the ticket tells what became of it.
 
         The judgement is journalled first. With `wait` the ticket holds the lesson and the new version;
         without, learning goes on in the background and `feedback_outcome` tells. Once journalled it will
@@ -83,7 +83,7 @@ class FeedbackVerbs(Core):
         user: str | None = None,
         key: str | None = None,
     ) -> Ticket:
-        """As `learn_from_feedback`, without learning it now: many judgements are learned together.
+        """Record a judgement as `learn_from_feedback` does, to learn it later with others.
 
         `learn_pending` learns what was recorded, and so does the next judgement that is learned.
         """
@@ -96,20 +96,20 @@ class FeedbackVerbs(Core):
     async def feedback_outcome(
         self, ticket: Ticket, *, cancel: CancellationToken | None = None
     ) -> Ticket:
-        """Wait until a judgement has been learned; its ticket with lesson and version."""
+        """Wait until a judgement has been learned; returns its ticket with lesson and version."""
         await self._feedback_learner.learn(ticket.adapter, cancel)
         return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def look_up_feedback(self, ticket: Ticket) -> Ticket:
-        """A judgement's ticket as it is now, without waiting; it has no lesson while it is pending."""
+        """Return a judgement's ticket without waiting; a pending one has no lesson yet."""
         return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def learn_pending(
         self, adapter_id: str | AdapterId | None = None, *, cancel: CancellationToken | None = None
     ) -> list[Adapter]:
-        """Learn feedback left pending by an earlier run, of one adapter or all; those that moved on."""
+        """Learn pending feedback of one adapter or all; returns the adapters that learned any."""
         moved = []
         for adapter in await self._loader.list_adapters(adapter_id):
             await self._feedback_learner.learn(adapter.id, cancel)

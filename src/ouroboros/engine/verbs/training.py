@@ -39,16 +39,17 @@ class TrainingVerbs(Core):
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> Version:
-        """Train the adapter's head on `examples`; the result is a new version, which becomes the head.
+        """Train the adapter's head on `examples`, and serve the new version if it passes the gate.
 
-        It becomes so only if it has learned them and is no worse at what the adapter knew: a few of
-        many examples are held out to measure that, now and at every later update, and some of what it
-        knew is trained along. Otherwise it is kept unserved, and the error is `Refused`. The examples
-        are journalled before training starts, and a long training keeps checkpoints: if the program
-        dies, `resume_job` goes on with it. Without `config`, `TrainingConfig.auto` sets how long it
-        goes on; a dict sets single fields of it. `examples` can also be a file, a folder, dicts with the
-        columns of a known format, a Hugging Face `Dataset` or a data frame
-        (docs/data.md). `on_progress` is called after each optimizer step, from another thread.
+        It passes if it has learned them and is no worse at what the adapter knew. To measure that, a few
+        of many examples are held out, now and at every later update, and some of what the adapter knew
+        is replayed. A version that fails is stored but not served, and the error is `Refused`.
+
+        The examples are journalled before training starts, and a long training keeps checkpoints: if the
+        program dies, `resume_job` continues it. Without `config`, `TrainingConfig.auto` sets the length.
+        A dict sets single fields of it. `examples` can also be a file, a folder, dicts with the columns
+        of a known format, a Hugging Face `Dataset` or a data frame (docs/data.md). `on_progress` is
+        called after each optimizer step, from another thread.
         """
         rows = await load_examples(examples)
         job = await self._open_job(VersionRef.parse(adapter_id).adapter, rows, config)
@@ -70,7 +71,7 @@ class TrainingVerbs(Core):
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
-        """Trainings that are queued, running, interrupted or failed."""
+        """Return the queued, running, interrupted and failed trainings of one adapter or all."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
         return await self._registry.list_unfinished_jobs(adapter)
 
@@ -82,10 +83,10 @@ class TrainingVerbs(Core):
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> Version:
-        """Go on with a training whose program died, or that failed; waits while it is running.
+        """Continue a training that was paused, interrupted or failed; wait for one that is running.
 
-        From its last checkpoint it comes to the same version, to the last bit, as if it had never been
-        interrupted. If the adapter has moved on since, it starts anew from the new head.
+        From its last checkpoint it reaches the same version, bit for bit, as without the interruption.
+        If the adapter's head has changed since, it starts again from the new head.
         """
         job = await self._registry.jobs.get(job_id)
         await self._loader.get_adapter(job.adapter)
@@ -110,9 +111,9 @@ class TrainingVerbs(Core):
 
     @verb
     async def pause_job(self, job_id: str) -> Job:
-        """Stop a training within a second or a step, and keep it: `resume_job` goes on with it.
+        """Stop a training within a second or a step; `resume_job` continues it from its last checkpoint.
 
-        It goes on from its last checkpoint, and comes to the version it would have come to.
+        The result is the same version as without the pause.
         """
         paused = JobState.PAUSED
         return await self._registry.jobs.update(job_id, lambda j: replace(j, state=paused))
