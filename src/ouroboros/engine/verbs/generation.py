@@ -68,9 +68,15 @@ class GenerationVerbs(Core):
         *,
         cancel: CancellationToken | None = None,
     ) -> Evaluation:
-        """Answer every example's input greedily and compare with its output.
+        """Compare the greedy answer to every example's input with its output.
 
-        `examples` are given as to `train_adapter`.
+        Args:
+            adapter_id: an adapter, or one version ("tickets@2"); None evaluates the base model.
+            examples: as for `train_adapter`.
+
+        Returns:
+            Which answers are right, the answers, and the mean log-probability of the expected outputs.
+            Err if an example is not valid or does not fit into the context, or the adapter is unknown.
         """
         return await self._evaluator.evaluate(adapter_id, await load_examples(examples), cancel)
 
