@@ -8,9 +8,12 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
-from ouroboros.engine.checks import raise_if_cancelled
+from ouroboros.engine.checks import raise_if_cancelled, read_prompt
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.feedback.signals import feedback_event
+from ouroboros.learning.feedback.signals import feedback_event, row_of
+
+CHECKED = AdapterId("checked")
+"""Stands for the adapter of a judgement that is checked for no adapter."""
 
 
 class FeedbackVerbs(Core):
@@ -39,7 +42,7 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
-        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
+        event = feedback_event(read_prompt(prompt), generation, feedback, answered, user=user, key=key)
         raise_if_cancelled(cancel)
         ticket = await self._submit(adapter, event)
         if not wait:
@@ -47,6 +50,27 @@ class FeedbackVerbs(Core):
             return ticket
         await self._feedback_learner.learn(adapter.id, cancel)
         return await self._feedback_learner.outcome(ticket)
+
+    @verb
+    async def check_feedback(
+        self,
+        prompt: Prompt,
+        generation: str | Generation,
+        feedback: FeedbackSignal,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Whether a judgement can be learned: its texts are valid and fit the model's context.
+
+        Nothing is journalled. Check all judgements of a file first, to record all of them or none.
+        """
+        prompt = read_prompt(prompt)
+        event = feedback_event(prompt, generation, feedback, VersionRef(CHECKED), user=user, key=key)
+        event.check()
+        row = row_of(event)
+        if row is not None:
+            await self._backend.check_rows([row])
 
     @verb
     async def record_feedback(
@@ -65,7 +89,7 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
-        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
+        event = feedback_event(read_prompt(prompt), generation, feedback, answered, user=user, key=key)
         return await self._submit(adapter, event)
 
     @verb

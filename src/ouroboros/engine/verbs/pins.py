@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ouroboros.data.sources import Source
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.engine.checks import check_examples
+from ouroboros.engine.checks import check_examples, load_examples
 from ouroboros.engine.core import Core, verb
 from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
@@ -22,17 +23,16 @@ class PinVerbs(Core):
     """Pin answers that no update may lose, list the probes, and explain verdicts."""
 
     @verb
-    async def pin_answers(
-        self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
-    ) -> list[TrainingExample]:
+    async def pin_answers(self, adapter_id: str | AdapterId, examples: Source) -> list[TrainingExample]:
         """Pin answers that no update may lose; returns all pinned answers.
 
         They are tested at every update and never trained on. An answer that the adapter does not give
         yet is guarded once it does. The error is `InvalidInput` if there are too many pins.
         """
-        check_examples(examples)
-        await self._backend.check_rows(tuple(map(Row.from_example, examples)))
-        return await self._change_pins(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
+        rows = await load_examples(examples)
+        check_examples(rows)
+        await self._backend.check_rows(tuple(map(Row.from_example, rows)))
+        return await self._change_pins(adapter_id, Pinned(tuple(rows), datetime.now(UTC)))
 
     @verb
     async def unpin_answers(

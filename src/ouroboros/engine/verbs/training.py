@@ -1,12 +1,14 @@
 """Training on examples."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ouroboros.backend.base import Checkpoints
+from ouroboros.data.sources import Source
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
@@ -15,7 +17,7 @@ from ouroboros.domain.events import ExamplesGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.domain.training import Job, JobState, OnProgress
-from ouroboros.engine.checks import check_examples, raise_if_cancelled
+from ouroboros.engine.checks import check_examples, load_examples, raise_if_cancelled, resolve_training
 from ouroboros.engine.core import Core, verb
 from ouroboros.engine.gate import refusal_error
 from ouroboros.engine.job_progress import JobProgress
@@ -31,8 +33,8 @@ class TrainingVerbs(Core):
     async def train_adapter(
         self,
         adapter_id: str | AdapterId,
-        examples: Sequence[TrainingExample],
-        config: TrainingConfig | None = None,
+        examples: Source,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
         *,
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
@@ -45,23 +47,27 @@ class TrainingVerbs(Core):
 
         The examples are journalled before training starts, and a long training keeps checkpoints: if the
         program dies, `resume_job` continues it. Without `config`, `TrainingConfig.auto` sets the length.
-        `on_progress` is called after each optimizer step, from another thread.
+        A dict sets single fields of it. `examples` can also be a file, a folder, dicts with the columns
+        of a known format, a Hugging Face `Dataset` or a data frame (docs/data.md). `on_progress` is
+        called after each optimizer step, from another thread.
         """
-        job = await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
-        return await self._run_job(job, tuple(examples), on_progress, cancel)
+        rows = await load_examples(examples)
+        job = await self._open_job(VersionRef.parse(adapter_id).adapter, rows, config)
+        return await self._run_job(job, tuple(rows), on_progress, cancel)
 
     @verb
     async def submit_training(
         self,
         adapter_id: str | AdapterId,
-        examples: Sequence[TrainingExample],
-        config: TrainingConfig | None = None,
+        examples: Source,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
     ) -> Job:
         """Journal `examples` and open a job to train on them, without running it: `resume_job` does.
 
         Once this returns, neither the examples nor the job can be lost.
         """
-        return await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
+        rows = await load_examples(examples)
+        return await self._open_job(VersionRef.parse(adapter_id).adapter, rows, config)
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
@@ -113,12 +119,14 @@ class TrainingVerbs(Core):
         return await self._registry.jobs.update(job_id, lambda j: replace(j, state=paused))
 
     async def _open_job(
-        self, adapter: AdapterId, examples: Sequence[TrainingExample], config: TrainingConfig | None
+        self,
+        adapter: AdapterId,
+        examples: Sequence[TrainingExample],
+        config: TrainingConfig | Mapping[str, Any] | None,
     ) -> Job:
         """Check and journal examples, and write down the job that trains on them."""
         check_examples(examples)
-        training = config or TrainingConfig.auto(len(examples))
-        training.check()
+        training = resolve_training(config, len(examples))
         # Examples are journalled, and wait for their training, in the order of the calls.
         async with self._submission_locks[adapter]:
             guard = erasure_guard(await self._loader.get_adapter(adapter))
