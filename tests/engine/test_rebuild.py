@@ -218,8 +218,8 @@ async def test_an_interrupted_forgetting_is_gone_on_with(
     registry = open_store(tmp_path / "store")
     assert registry.get_adapter(AdapterId("a")).head == 3
     assert [n.events for n in check_store(registry).forgetting] == [(3,)]
-    again = engine_on(backend, registry)
-    forgotten = (await again.forget_events("a")).unwrap()
+    reopened = engine_on(backend, registry)
+    forgotten = (await reopened.forget_events("a")).unwrap()
     assert {str(old) for old, _ in forgotten.remade} == {"a@4", "a@5", "ab@1"}
     assert SECRET.encode() not in bytes_of(tmp_path / "store")
     assert check_store(registry).forgetting == ()
@@ -248,13 +248,13 @@ async def test_an_error_while_remaking_leaves_the_last_version_before_and_stops_
     ]
     assert (report.damages, report.forgetting, report.unused) == ((), (), ())
     # Another user is forgotten before the versions are made again: they are made without both.
-    again = engine_on(backend, registry)
-    forgotten = (await again.forget_user("ann")).unwrap()
+    reopened = engine_on(backend, registry)
+    forgotten = (await reopened.forget_user("ann")).unwrap()
     assert [(a.name, n) for a, n in forgotten.events.items()] == [("a", (2,))]
     remade = {str(old): str(new) if new else None for old, new in forgotten.remade}
     assert remade == {"a@3": None, "a@4": None, "a@5": "a@6", "ab@1": "ab@2"}
     assert check_store(registry).remakes == ()
-    head = (await again.get_version("a")).unwrap()
+    head = (await reopened.get_version("a")).unwrap()
     assert (head.number, head.parent, head.events) == (6, 2, 4)
     registry.close()
 
