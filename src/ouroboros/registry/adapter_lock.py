@@ -51,7 +51,7 @@ class AdapterLock:
         self._renewal = asyncio.create_task(self._renew())
 
     async def __aexit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        """Release the lock. An error under a lease that was lost is `Fenced`: what it speaks of is gone."""
+        """Release the lock. An error under a lost lease is `Fenced`: what it speaks of is gone."""
         try:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])

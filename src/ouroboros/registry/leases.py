@@ -101,7 +101,7 @@ class Leases:
             raise epoch_guard(adapter.id, adapter.epoch).error()
 
     def require_current(self, adapter: AdapterId) -> None:
-        """Raise `Fenced` if another took the adapter, or data of it was erased, since this holder did."""
+        """Raise `Fenced` if another took the adapter, or erased data of it, since this holder did."""
         record = self._metadata.get(ADAPTERS, adapter.name)
         for guard in self.guards(adapter):
             if not guard.holds(record.value if record else None):
