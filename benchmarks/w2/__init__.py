@@ -10,6 +10,8 @@ function reads every saved folder with PEFT, in float32, and gives the mean NLL 
 work; in float32 too, for those who want to compare like with like. As it comes, a training takes anchors
 along, passages that keep the adapter near its base, which no peer does: an arm of its own. The first
 one's warm run is also held against what the machine's matrix products reach (`mfu.py`).
+
+`--beside N` measures something else: our job beside N busy programs (`beside.py`).
 """
 
 import tempfile
@@ -19,7 +21,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.harness import Claim, Spread, Times, fresh, interleave, ratios
-from benchmarks.w2.job import SHAPES, Job, build_model, examples, plain_copy
+from benchmarks.w2.beside import measure_beside
+from benchmarks.w2.job import SHAPES, TrainerRun, build_model, examples, plain_copy
 from benchmarks.w2.judge import judge
 from benchmarks.w2.ours import ours, start
 from benchmarks.w2.peers import peer
@@ -44,26 +47,34 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--model", metavar="FOLDER", help="a model of your own; default: random weights")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="24m", help="of the random weights")
+    parser.add_argument("--beside", type=int, metavar="N", help="our job beside N busy programs instead")
     parser.add_argument("--rate", type=float, default=1e-3, help="the peak learning rate of every arm")
 
 
 def run(options: Namespace) -> list[Claim]:
     with tempfile.TemporaryDirectory() as folder:
         job = _job(options, Path(folder))
-        found = _rounds(job, 1 if options.quick else options.repeats)
-        saved = {name: runs[-1]["folder"] for name, runs in found.items()}
+        if options.beside is not None:
+            return measure_beside(job, options.beside, 1 if options.quick else options.repeats)
+        results = _rounds(job, 1 if options.quick else options.repeats)
+        saved = {name: runs[-1]["folder"] for name, runs in results.items()}
         verdicts = fresh(judge, job=job.plain(), folders=saved)()
-    return [*_speed(found), *_used(found), *_sameness(verdicts), *_figures(found, verdicts)]
+    return [
+        *claim_speed(results),
+        *claim_utilisation(results),
+        *_sameness(verdicts),
+        *_figures(results, verdicts),
+    ]
 
 
-def _job(options: Namespace, folder: Path) -> Job:
+def _job(options: Namespace, folder: Path) -> TrainerRun:
     model = folder / "model"
     if options.model:
         fresh(plain_copy, source=options.model, folder=str(model))()
     else:
         fresh(build_model, folder=str(model), small=options.quick, shape=options.shape)()
     rows = examples(8 if options.quick else 100)
-    job = Job(
+    job = TrainerRun(
         str(model),
         rows,
         rate=options.rate,
@@ -74,13 +85,13 @@ def _job(options: Namespace, folder: Path) -> Job:
     return job
 
 
-def _rounds(job: Job, repeats: int) -> dict[str, list[Run]]:
+def _rounds(job: TrainerRun, repeats: int) -> dict[str, list[Run]]:
     """All arms in turn; in the last round each runs its job once more, warm."""
     cold, last = interleave(_arms(job, 1), repeats - 1), interleave(_arms(job, 2), 1)
     return {name: [*cold[name], *last[name]] for name in last}
 
 
-def _arms(job: Job, runs: int) -> dict[str, Callable[[], Run]]:
+def _arms(job: TrainerRun, runs: int) -> dict[str, Callable[[], Run]]:
     shared: Run = {"job": job.plain(), "runs": runs}
     mine = {
         "ours": ("auto", 0.0),
@@ -103,10 +114,10 @@ def _warm(runs: list[Run]) -> list[float]:
     return [Times(*runs[-1]["times"][1]).wall]
 
 
-def _speed(found: dict[str, list[Run]]) -> list[Claim]:
+def claim_speed(results: dict[str, list[Run]]) -> list[Claim]:
     """The strongest peer is the headline; then each peer by itself, cold and warm."""
-    mine = _cold(found["ours"])
-    times = {name: ratios(_cold(found[name]), mine) for name in _TARGETS}
+    mine = _cold(results["ours"])
+    times = {name: ratios(_cold(results[name]), mine) for name in _TARGETS}
     strongest = min(times, key=lambda name: Spread.of(times[name]).median)
     claims = [
         Claim(
@@ -122,14 +133,14 @@ def _speed(found: dict[str, list[Run]]) -> list[Claim]:
         "warm, times faster than": _warm,
         "processor time, times less than": _processor,
     }.items():
-        own = of(found["ours"])
-        claims += [Claim(f"{what} {n}", Spread.of(ratios(of(found[n]), own))) for n in _TARGETS]
+        own_time = of(results["ours"])
+        claims += [Claim(f"{what} {n}", Spread.of(ratios(of(results[n]), own_time))) for n in _TARGETS]
     return claims
 
 
-def _used(found: dict[str, list[Run]]) -> list[Claim]:
+def claim_utilisation(results: dict[str, list[Run]]) -> list[Claim]:
     """The share of the machine's peak that the warm run's least operations make up."""
-    last = found["ours"][-1]
+    last = results["ours"][-1]
     share = last["operations"] / Times(*last["times"][1]).wall / last["peak"]
     return [
         Claim("MFU, ours, warm", Spread.of([share]), at_least=_MFU),
@@ -153,7 +164,7 @@ def _sameness(verdicts: dict[str, Any]) -> list[Claim]:
     return [*claims, Claim("factors without a gradient, all arms", Spread.of([stuck]), at_most=0)]
 
 
-def _figures(found: dict[str, list[Run]], verdicts: dict[str, Any]) -> list[Claim]:
+def _figures(results: dict[str, list[Run]], verdicts: dict[str, Any]) -> list[Claim]:
     losses = [Claim(f"loss, {name}", Spread.of([v["nll"]])) for name, v in verdicts.items()]
-    cold = [Claim(f"job, {name}", Spread.of(_cold(runs)), unit=" s") for name, runs in found.items()]
+    cold = [Claim(f"job, {name}", Spread.of(_cold(runs)), unit=" s") for name, runs in results.items()]
     return cold + losses

@@ -117,9 +117,9 @@ def test_a_file_is_read_line_by_line_before_it_is_trained_on(http):
     ]
     files = {"file": ("rows.jsonl", b"\r\n".join(lines))}
     preview = http.post("/v1/training/preview", files=files).json()
-    assert (preview["kind"], preview["lines"], preview["examples"]) == ("examples", 6, 3)
-    assert [line["line"] for line in preview["wrong"]] == [3, 5, 7]
-    assert all(line["message"] and "line 1" not in line["message"] for line in preview["wrong"])
+    assert (preview["kind"], preview["rows"], preview["examples"]) == ("examples", 6, 3)
+    assert [row["row"] for row in preview["wrong"]] == ["line 3", "line 5", "line 7"]
+    assert all(row["message"] and row["hint"] for row in preview["wrong"])
     assert preview["duplicates"] == 1
     assert preview["outputs"][0] == {"output": "b", "rows": 2}
     assert preview["steps"] > 0

@@ -21,9 +21,11 @@ from ouroboros.registry.registry import Registry
 
 
 class VersionVerbs(Core):
+    """List and compare versions, show their history, and roll back to one."""
+
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
-        """Every version of an adapter, oldest first."""
+        """Return every version of an adapter, oldest first."""
         return await self._registry.list_versions(VersionRef.parse(adapter_id).adapter)
 
     @verb

@@ -1,13 +1,13 @@
-"""What a line of versions has been taught: what to replay, and what to ask of each new version.
+"""What a line of versions has learned: the rows to replay, and the probes of each new version.
 
-Digested from the journal's events that the line learned, in that order. Nothing is stored beside the
-journal: what is erased there is in no memory that is built anew, and a rolled back line knows what it
-knew.
+It is built from the journal's events that the line learned, in their order, and never stored itself. So
+what is erased from the journal is gone here too, and after a rollback a line knows what it knew before.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
@@ -23,7 +23,7 @@ MAX_PINS = 256
 
 
 def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> None:
-    """Refuse more pins than are asked at an update, and to let go of one that is not there."""
+    """Refuse more than `MAX_PINS` pins (`InvalidInput`), and unpinning without a pin (`NotFound`)."""
     prompts = {pin.input for pin in pins}
     if isinstance(event, Pinned):
         count = len(prompts | {example.input for example in event.examples})
@@ -39,10 +39,10 @@ def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> Non
 
 
 class Knowledge:
-    """Bounded: a reservoir of rows to replay, one of held-out rows, and what users pinned.
+    """Bounded samples of the rows to replay and of the held-out rows, and the pins.
 
-    What came in too small a portion to hold anything out is asked itself. It is not `complete` where the
-    weights came from elsewhere: then the adapter may know what it was never told here.
+    An event with too few examples to hold any out has its trained examples as probes. Knowledge is not
+    `complete` if the weights were imported: the adapter may know more than its journal records.
     """
 
     def __init__(self, max_replay_rows: int = MAX_ROWS, complete: bool = True) -> None:
@@ -53,32 +53,38 @@ class Knowledge:
         self._pins: dict[Prompt, StoredExample] = {}
         self._trained: set[Prompt] = set()
 
-    def probes(self) -> list[Probe]:
-        """What is asked: pins first, then the rest in the journal's order."""
+    def list_probes(self) -> list[Probe]:
+        """Return the probes: pins, then held-out and then trained examples in the journal's order."""
         kinds = (
             (ProbeKind.PINNED, self._pins.values()),
             (ProbeKind.HELD_OUT, self._held_out),
             (ProbeKind.TAUGHT, self._taught),
         )
-        return [Probe(kept.ref, kept.example, kind) for kind, all_kept in kinds for kept in all_kept]
+        return [
+            Probe(stored.ref, stored.example, kind) for kind, examples in kinds for stored in examples
+        ]
 
-    def replay_rows(self) -> tuple[Row, ...]:
-        """What is replayed."""
-        return tuple(Row.from_example(kept.example) for kept in self.replay)
+    def list_replay_rows(self) -> tuple[Row, ...]:
+        """Return the rows to replay, in the journal's order."""
+        return tuple(Row.from_example(stored.example) for stored in self.replay)
 
     @property
     def pins(self) -> list[TrainingExample]:
-        return [kept.example for kept in self._pins.values()]
+        """The pinned prompts with the answers that must stay."""
+        return [stored.example for stored in self._pins.values()]
 
     def select_held_out(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
-        """Which of new examples are held out, by index: a share of them, and what is asked already."""
+        """Return the indices of new examples to hold out: a share of them, and those that are probes.
+
+        If these are all of them, none is held out.
+        """
         out = choose_held_out(examples, self._trained) | {
             i for i, example in enumerate(examples) if self._is_probe(example)
         }
         return out if len(out) < len(examples) else frozenset()
 
     def add_event(self, number: int, event: Event) -> None:
-        """Take in an event that was learned, or a pin."""
+        """Add an event that was learned, or a pin."""
         match event:
             case ExamplesGiven():
                 self._add_examples(number, event.examples)
@@ -92,27 +98,31 @@ class Knowledge:
                     self._pins.pop(prompt, None)
 
     def inherit(self, parents: Sequence[tuple[str, "Knowledge"]]) -> None:
-        """Take over what the parents of a merge know, each under the name of its adapter.
+        """Add what the parents of a merge know, each example under the name of its adapter.
 
-        What they were taught to answer differently is let go, unless it is pinned: then that counts.
+        A prompt that parents learned to answer differently is left out, unless it is pinned: then the
+        pinned answer counts.
         """
+        # 1. Pins: of two for one prompt, the first parent's.
         for name, parent in parents:
             self.complete &= parent.complete
             self._trained |= parent._trained
-            for prompt, kept in parent._pins.items():
-                self._pins.setdefault(prompt, _with_adapter(name, kept))
+            for prompt, stored in parent._pins.items():
+                self._pins.setdefault(prompt, _with_adapter(name, stored))
+        # 2. The answers that anyone learned for each prompt; a pin decides alone.
         answers: defaultdict[Prompt, set[str]] = defaultdict(set)
-        for kept in (
-            kept for _, parent in parents for memory in parent._reservoirs() for kept in memory
+        for stored in chain.from_iterable(
+            memory for _, parent in parents for memory in parent._reservoirs()
         ):
-            answers[kept.example.input].add(kept.example.output)
+            answers[stored.example.input].add(stored.example.output)
         for prompt, pin in self._pins.items():
             answers[prompt] = {pin.example.output}
+        # 3. Examples on which all agree. What any parent trained on cannot be held out.
         for name, parent in parents:
-            for own, theirs in zip(self._reservoirs(), parent._reservoirs(), strict=True):
-                for kept in theirs:
-                    if answers[kept.example.input] == {kept.example.output}:
-                        own.put(_with_adapter(name, kept).ref, kept.example)
+            for mine, theirs in zip(self._reservoirs(), parent._reservoirs(), strict=True):
+                for stored in theirs:
+                    if answers[stored.example.input] == {stored.example.output}:
+                        mine.put(_with_adapter(name, stored).ref, stored.example)
         for prompt in (*self._trained, *self._pins):
             self._held_out.drop(prompt)
 
@@ -127,7 +137,9 @@ class Knowledge:
         out = self.select_held_out(examples)
         for row, example in enumerate(examples):
             if row not in out:
-                self._add_trained(ExampleRef(number, row), example, asked=len(examples) < MIN_EXAMPLES)
+                self._add_trained(
+                    ExampleRef(number, row), example, as_probe=len(examples) < MIN_EXAMPLES
+                )
             elif example.input not in self._pins:
                 self._held_out.put(ExampleRef(number, row), example)
 
@@ -136,25 +148,25 @@ class Knowledge:
         if row is None:
             return
         if row.output is not None:
-            self._add_trained(ExampleRef(number), TrainingExample(row.prompt, row.output), asked=True)
+            self._add_trained(ExampleRef(number), TrainingExample(row.prompt, row.output), as_probe=True)
             return
         for memory in self._reservoirs():
-            kept = memory.get(row.prompt)
-            if kept is not None and kept.example.output == row.rejected:
+            stored = memory.get(row.prompt)
+            if stored is not None and stored.example.output == row.rejected:
                 memory.drop(row.prompt)
 
-    def _add_trained(self, place: ExampleRef, example: TrainingExample, *, asked: bool) -> None:
-        """What has been trained on is held out no more."""
+    def _add_trained(self, ref: ExampleRef, example: TrainingExample, *, as_probe: bool) -> None:
+        """Add a trained example to the rows to replay; it can no longer be held out."""
         self._trained.add(example.input)
         self._held_out.drop(example.input)
-        self.replay.put(place, example)
-        if asked:
-            self._taught.put(place, example)
+        self.replay.put(ref, example)
+        if as_probe:
+            self._taught.put(ref, example)
         else:
             self._taught.drop(example.input)
 
 
-def _with_adapter(name: str, kept: StoredExample) -> StoredExample:
-    """As it is known elsewhere: by the journal that it stands in."""
-    place = kept.ref
-    return StoredExample(replace(place, adapter=place.adapter or name), kept.example)
+def _with_adapter(name: str, stored: StoredExample) -> StoredExample:
+    """Return the example with its reference under the name of the adapter in whose journal it is."""
+    place = stored.ref
+    return StoredExample(replace(place, adapter=place.adapter or name), stored.example)

@@ -1,76 +1,86 @@
-"""What a training would read from a file: examples, wrong lines with the reason, and the answers."""
+"""What a training would read from a file: examples, wrong rows with the reason, and the answers."""
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ouroboros.data.examples import parse_examples
-from ouroboros.data.preferences import PreferencePair, parse_preferences
+from ouroboros.data.reader import ParsedData, parse_data
+from ouroboros.data.report import find_conflicts, find_duplicates
 from ouroboros.domain.data import TrainingExample, to_messages
-from ouroboros.domain.errors import InvalidFile
+from ouroboros.domain.feedback import FeedbackKind, RecordedFeedback
 
 SHOWN = 8
 """Rows that are shown, of each kind."""
 
 MAX_WRONG = 200
-"""Wrong lines that are reported; the others are counted."""
+"""Wrong rows that are listed; all are counted."""
+
+Value = TrainingExample | RecordedFeedback
 
 
-def preview_file(data: bytes, name: str) -> dict[str, Any]:
-    """Read every line by itself, so that one wrong line does not hide the next one.
+def preview_file(content: bytes, name: str) -> dict[str, Any]:
+    """Read every row, and say which cannot be learned from and why.
 
-    A file whose first line has a preferred output holds preferences; any other holds examples.
+    A file whose first row is a pair of answers holds preferences; any other holds examples.
+
+    Raises:
+        InvalidFile: the file cannot be read as rows at all.
     """
-    lines = [
-        (number, line)
-        for number, line in enumerate(data.splitlines(), 1)
-        if line.strip(b"\xef\xbb\xbf \t")
-    ]
-    is_preferences = bool(lines) and b'"preferred_output"' in lines[0][1]
-    parse = parse_preferences if is_preferences else parse_examples
-    rows: list[TrainingExample | PreferencePair] = []
-    wrong: list[dict[str, Any]] = []
-    for number, line in lines:
-        try:
-            rows += parse(io.BytesIO(line), name)
-        except InvalidFile as error:
-            message = error.message.removeprefix(f"{name}, line 1").lstrip(": ")
-            wrong.append(
-                {
-                    "line": number,
-                    "message": message,
-                    "hint": error.hint,
-                    "text": line[:160].decode(errors="replace"),
-                }
-            )
-    outputs = Counter(_read_output(row) for row in rows)
+    data = parse_data(io.BytesIO(content), name)
+    values = [value for row in data.rows for value in row.values]
+    is_preferences = bool(values) and isinstance(values[0], RecordedFeedback)
+    usable = [value for value in values if _is_usable(value, is_preferences)]
+    wrong = _list_wrong_rows(data, is_preferences)
+    outputs = Counter(_read_output(value) for value in usable)
     return {
         "kind": "preferences" if is_preferences else "examples",
-        "lines": len(lines),
-        "examples": len(rows),
+        "formats": dict(data.formats),
+        "rows": sum(data.kinds.values()),
+        "examples": len(usable),
         "wrong": wrong[:MAX_WRONG],
         "wrong_count": len(wrong),
-        "duplicates": len(rows) - len(set(map(_identify, rows))),
+        "duplicates": sum(len(places) - 1 for places in find_duplicates(data)),
+        "conflicts": [
+            {"rows": list(c.locations), "prompt": c.prompt[:200], "answers": list(c.answers)[:4]}
+            for c in find_conflicts(data)[:SHOWN]
+        ],
+        "ignored": sorted(data.ignored),
         "distinct_outputs": len(outputs),
         "outputs": [{"output": text[:80], "rows": n} for text, n in outputs.most_common(SHOWN)],
-        "sample": _describe_rows(rows[:SHOWN]),
+        "sample": [
+            {"prompt": _read_question(value)[:300], "output": _read_output(value)[:300]}
+            for value in usable[:SHOWN]
+        ],
     }
 
 
-def _describe_rows(rows: Sequence[TrainingExample | PreferencePair]) -> list[Mapping[str, str]]:
-    return [{"prompt": _read_question(row)[:300], "output": _read_output(row)[:300]} for row in rows]
+def _is_usable(value: Value, is_preferences: bool) -> bool:
+    if isinstance(value, TrainingExample):
+        return not is_preferences
+    return is_preferences and value.signal.kind is FeedbackKind.PREFERENCE_PAIR
 
 
-def _read_question(row: TrainingExample | PreferencePair) -> str:
-    prompt = row.input if isinstance(row, TrainingExample) else row.prompt
+def _list_wrong_rows(data: ParsedData, is_preferences: bool) -> Sequence[dict[str, str]]:
+    """Rows that are nothing, and rows that are something else than the file's first row."""
+    wrong = [{"row": row.location, "message": row.reason, "hint": row.hint} for row in data.refused]
+    what = "a pair of answers" if is_preferences else "an example"
+    wrong += [
+        {
+            "row": row.location,
+            "message": f"The row is not {what}, as the first one is.",
+            "hint": "Put examples and judgements in files of their own.",
+        }
+        for row in data.rows
+        if not all(_is_usable(value, is_preferences) for value in row.values)
+    ]
+    return wrong
+
+
+def _read_question(value: Value) -> str:
+    prompt = value.input if isinstance(value, TrainingExample) else value.prompt
     return to_messages(prompt)[-1].content
 
 
-def _read_output(row: TrainingExample | PreferencePair) -> str:
-    return row.output if isinstance(row, TrainingExample) else row.chosen
-
-
-def _identify(row: TrainingExample | PreferencePair) -> tuple[object, str]:
-    prompt = row.input if isinstance(row, TrainingExample) else row.prompt
-    return prompt, _read_output(row)
+def _read_output(value: Value) -> str:
+    return value.output if isinstance(value, TrainingExample) else str(value.signal.text)

@@ -14,6 +14,7 @@ CONTEXT = 1024
 
 
 def main() -> None:
+    """Train the starter model as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m ouroboros.starter.make", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the corpora")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    # --start goes on from a finished model, which needs the tokenizer that it was trained with.
 
     torch.set_num_threads(options.threads)
     corpus = Corpus(options.data)

@@ -41,10 +41,12 @@ class PretrainingRun:
 
     @property
     def step_tokens(self) -> int:
+        """Tokens in one optimizer step."""
         return self.micro_tokens * self.micro_batches
 
     @property
     def steps(self) -> int:
+        """Optimizer steps in the run."""
         return self.tokens // self.step_tokens
 
     def rate(self, step: int) -> float:
@@ -53,6 +55,7 @@ class PretrainingRun:
 
     @property
     def decay_steps(self) -> int:
+        """Last steps of the run, in which the rate decays to zero."""
         return max(1, self.decay_tokens // self.step_tokens)
 
     def length(self, shard: int) -> int:
@@ -65,6 +68,7 @@ class PretrainingRun:
 
 
 def create_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
+    """Create the model with random weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -130,12 +134,14 @@ def train(
     model = create_model(tokenizer)
     if start is not None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
+    # 1. Resume from the checkpoint, if there is one: a shard depends on its number alone.
     optimizers = create_optimizers(model, run.matrix_rate, run.other_rate)
     first = (
         load_checkpoint(model, optimizers, checkpoint) // run.step_tokens if checkpoint.exists() else 0
     )
     loss_of = torch.compile(weighted_loss, dynamic=False)
     blocks, shard = None, -1
+    # 2. Draw each shard of blocks when its first step is reached: all of them would not fit in memory.
     for step in range(first, run.steps):
         if step // SHARD_STEPS != shard:
             shard = step // SHARD_STEPS

@@ -1,14 +1,15 @@
-"""One forward pass over many sequences: packed, routed to adapters, read as log-probabilities.
+"""One forward pass over many sequences: packed, each under its adapter, to logits of output tokens.
 
-Sequences are laid end to end in one row [1, T] with positions that restart, so no token is padding and
-the result equals running each alone. Architectures whose attention does not go by positions (ALiBi,
-recurrent state) are padded instead.
+Sequences are concatenated into one row [1, T] with positions that restart at each, so no token is
+padding and the result equals running each alone. Architectures whose attention does not use positions
+(ALiBi, recurrent state) are padded instead.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -18,12 +19,13 @@ from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
 from ouroboros.backend.local.forward.prefix_reuse import (
-    base_only_prefix,
-    cached_hidden_at_layer,
     count_pass_tokens,
+    get_hidden_at_layer,
     get_prefixes,
+    select_base_prefix,
     split_by_tokens,
 )
+from ouroboros.backend.local.forward.shards import Shard, run_in_shards
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -45,14 +47,14 @@ def is_packable(model_type: str) -> bool:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Sequences laid out for one forward pass.
+    """The layout of sequences in one forward pass. Output tokens are labelled: L in all.
 
-    ids, positions  [B, T]; `mask [B, T]` is set where rows are padded.
-    keep            [K] token positions whose logits are wanted; in the processor's memory.
-    rows, columns   [L] where the logits of each labelled token are, in [B, K].
-    targets         [L] the labelled tokens.
-    owner           [L] the sequence each belongs to; in the processor's memory.
-    lengths         of the sequences.
+    ids, positions [B, T]  `positions` is None if rows are padded, `mask` [B, T] if they are packed.
+    output_positions [K]   token positions whose logits are needed; on the CPU.
+    rows, columns [L]      where the logits of each labelled token are, in [B, K].
+    targets [L]            the labelled tokens.
+    sequence_index [L]     the sequence of each; on the CPU.
+    lengths                tokens of each sequence that this pass runs.
     """
 
     ids: Int[Tensor, "B T"]
@@ -67,51 +69,65 @@ class PackedBatch:
     route: Route
 
 
+class OutputTokens(NamedTuple):
+    """The output tokens of a pass's sequences: each token, and the sequence it is in (on the CPU)."""
+
+    targets: Int[Tensor, "L"]
+    sequence_index: Int[Tensor, "L"]
+
+
 def pack_sequences(
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     packed: bool,
     device: torch.device,
     inputs: dict[str, Tensor] | None = None,
-    read: Sequence[int] = (),
+    cached_lengths: Sequence[int] = (),
 ) -> PackedBatch:
-    """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
+    """Lay out sequences for a pass; sequence i runs under adapters[i]. `inputs` is as in `Route`.
 
-    Of sequence i, read[i] tokens were read before and are left out, where that is given.
+    The first cached_lengths[i] tokens of sequence i have cached keys and values and are left out.
     """
-    read = read or [0] * len(sequences)
-    lengths = [len(s) - r for s, r in zip(sequences, read, strict=True)]
+    # 1. Where each sequence starts: behind the last one if packed, else in a row of its own.
+    cached_lengths = cached_lengths or [0] * len(sequences)
+    lengths = [len(s) - r for s, r in zip(sequences, cached_lengths, strict=True)]
     width = max(lengths)
     starts = [0] * len(sequences)
     if packed:
         starts = [0, *accumulate(lengths[:-1])]
         width = sum(lengths)
+
+    # 2. Copy ids; the logits of an output token are at the position before it.
     ids = torch.zeros(1 if packed else len(sequences), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    at: list[int] = []
-    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, read, strict=True)):
+    output_positions: list[int] = []
+    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, cached_lengths, strict=True)):
         row, span = 0 if packed else i, slice(start, start + lengths[i])
         ids[row, span] = torch.tensor((sequence.prompt + sequence.output)[skip:])
         positions[row, span] = torch.arange(skip, len(sequence))
         mask[row, span] = 1
         first = start + len(sequence.prompt) - skip - 1
-        at.extend(range(first, first + len(sequence.output)))
+        output_positions.extend(range(first, first + len(sequence.output)))
+
+    # 3. Padded rows share positions, so each position is computed once for all rows.
     labels = torch.tensor([len(s.output) for s in sequences])
-    owner = torch.arange(len(sequences)).repeat_interleave(labels)
-    keep, columns = torch.tensor(at).unique(return_inverse=True)
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(labels)
+    unique_positions, columns = torch.tensor(output_positions).unique(return_inverse=True)
+
+    # 4. Route each span to its adapter, which may act on the output alone.
     segments = []
     for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
         first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
-        segments += Segment.split_sequence(a, first, len(s.prompt) - read[i], stop)
+        segments += Segment.split_sequence(a, first, len(s.prompt) - cached_lengths[i], stop)
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
         mask=None if packed else to_device(mask, device),
-        output_positions=keep,
-        rows=to_device(torch.zeros_like(owner) if packed else owner, device),
+        output_positions=unique_positions,
+        rows=to_device(torch.zeros_like(sequence_index) if packed else sequence_index, device),
         columns=to_device(columns, device),
         targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
-        sequence_index=owner,
+        sequence_index=sequence_index,
         lengths=lengths,
         route=Route.from_segments(segments, inputs),
     )
@@ -123,27 +139,31 @@ def compute_output_logits(
     adapters: Sequence[BankedAdapter | None],
     recompute: bool = False,
     first_layer: int = 0,
-) -> tuple[Float[Tensor, "L V"], PackedBatch]:
-    """What the model says, in its dtype, where each output token of the sequences stands.
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
+    """Compute the logits [L, V] at each output token of the sequences, in the model's dtype.
 
-    Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
+    Sequence i runs under adapters[i]. The vocabulary projection runs at the labelled positions only,
     gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
     With `recompute` the decoder saves little and computes each layer again in the backward pass. No
     adapter acts below `first_layer`; the hidden states that it is given are cached.
     """
-    decoder = _usable_decoder(runtime, sequences)
+    decoder = _choose_decoder(runtime, sequences)
     if decoder is None:
-        return _model_logits(runtime, sequences, adapters)
-    hidden, batch = _decoder_hidden(
-        runtime, decoder, sequences, adapters, again=recompute, start=first_layer
+        logits, batch = _run_model(runtime, sequences, adapters)
+        return logits, OutputTokens(batch.targets, batch.sequence_index)
+    shards = _split_into_shards(runtime, decoder, sequences, adapters) if first_layer == 0 else []
+    if len(shards) > 1:
+        return _sharded_logits(runtime, decoder, sequences, adapters, recompute, shards)
+    hidden, batch = _run_decoder(
+        runtime, decoder, sequences, adapters, recompute=recompute, first_layer=first_layer
     )
-    return decoder.head(hidden), batch
+    return decoder.head(hidden), OutputTokens(batch.targets, batch.sequence_index)
 
 
 def compute_token_logprobs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
-    """Log-probability of every output token of the sequences, and the sequence it is in."""
+    """Returns the log-probability of each output token, in nats, and the index of its sequence."""
     logits, batch = compute_output_logits(runtime, sequences, adapters)
     return gather_logprobs(logits, batch.targets), batch.sequence_index
 
@@ -151,19 +171,21 @@ def compute_token_logprobs(
 def collect_layer_inputs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
 ) -> dict[str, Float[Tensor, "*T I"]]:
-    """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
-    bring only what is labelled to a layer, of those."""
+    """Collect the inputs [T, I] of each adapted layer, by path, at the tokens that the adapter acts on.
+
+    In our decoder the last layer runs at labelled tokens only; there the inputs are of those.
+    """
     inputs: dict[str, Tensor] = {}
-    decoder, adapters = _usable_decoder(runtime, sequences), [adapter] * len(sequences)
+    decoder, adapters = _choose_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
-            _model_logits(runtime, sequences, adapters, inputs)
+            _run_model(runtime, sequences, adapters, inputs)
         else:
-            _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
+            _run_decoder(runtime, decoder, sequences, adapters, inputs)
     return inputs
 
 
-def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
+def _choose_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
     decoder = runtime.decoder
     return (
         decoder
@@ -172,22 +194,69 @@ def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) ->
     )
 
 
-def _decoder_hidden(
+def _split_into_shards(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+) -> list[list[int]]:
+    """The sequences of each shard of a pass; one shard where it is not divided.
+
+    Sequences that continue after a cached prefix stay together: what is left of them is short, and the
+    cache belongs to one thread.
+    """
+    behind_prefix = any(select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
+    if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
+        return [list(range(len(sequences)))]
+    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)))
+
+
+def _sharded_logits(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+    recompute: bool,
+    shards: Sequence[Sequence[int]],
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
+    """`compute_output_logits`, each shard on a thread from the embedding to the head and back."""
+    outputs = [len(s.output) for s in sequences]
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(torch.tensor(outputs))
+    targets = torch.tensor([t for s in sequences for t in s.output])
+    label_rows = torch.arange(len(targets)).split(outputs)
+
+    def forward(shard_sequences: Sequence[TokenizedPair], shard_adapters: Sequence[Any]) -> Tensor:
+        hidden, _ = _run_decoder(runtime, decoder, shard_sequences, shard_adapters, recompute=recompute)
+        return decoder.head(hidden)
+
+    parts = []
+    for k, members in enumerate(shards):
+        shard_adapters = [None if (a := adapters[i]) is None else a.shard(k) for i in members]
+        run = partial(forward, [sequences[i] for i in members], shard_adapters)
+        parts.append(Shard(run, torch.cat([label_rows[i] for i in members])))
+    distinct = [a for a in dict.fromkeys(adapters) if a is not None]
+    trained = distinct if torch.is_grad_enabled() else []
+    return run_in_shards(runtime.threads, parts, trained), OutputTokens(targets, sequence_index)
+
+
+def _run_decoder(
     runtime: BaseRuntime,
     decoder: Decoder,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
-    again: bool = False,
-    start: int = 0,
+    recompute: bool = False,
+    first_layer: int = 0,
 ) -> tuple[Float[Tensor, "K D"], PackedBatch]:
-    """What the head sees by our own passes where each output token stands."""
-    parts = [base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    prefixes = get_prefixes(runtime, parts)
-    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, parts)))
+    """Run our decoder; returns the hidden states [K, D] that the head needs, and the layout."""
+    base_parts = [select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    prefixes = get_prefixes(runtime, base_parts)
+    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, base_parts)))
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = cached_hidden_at_layer(runtime, sequences, prefixes, start) if start else None
+    cached_hidden = (
+        get_hidden_at_layer(runtime, sequences, prefixes, first_layer) if first_layer else None
+    )
     runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
@@ -195,20 +264,20 @@ def _decoder_hidden(
         batch.lengths,
         batch.route,
         batch.output_positions,
-        again,
+        recompute,
         prefixes,
-        cached_hidden=reached,
+        cached_hidden=cached_hidden,
     )
     return hidden, batch
 
 
-def _model_logits(
+def _run_model(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "L V"], PackedBatch]:
-    """The logits of the model's own forward pass, where each output token stands."""
+    """Run the model of the library; returns the logits [L, V] at output tokens, and the layout."""
     batch = pack_sequences(
         sequences, adapters, is_packable(runtime.base.architecture), runtime.device, inputs
     )
@@ -218,7 +287,7 @@ def _model_logits(
     )
     if batch.positions is not None and has_packed_attention(runtime.model):
         extra["packing"] = choose_packed_layout(batch.lengths, runtime.device)
-    with runtime.bank.routed(batch.route):
+    with runtime.bank.use_route(batch.route):
         logits = runtime.model(
             input_ids=batch.ids,
             logits_to_keep=to_device(batch.output_positions, runtime.device),
@@ -231,12 +300,15 @@ def _model_logits(
 def compute_output_logprobs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
-    """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
-    logprobs_of_outputs: list[Tensor] = []
+    """Returns the log-probabilities of each output's tokens, in nats, without gradients.
+
+    Yields after each forward pass.
+    """
+    output_logprobs: list[Tensor] = []
     for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logprobs, _ = compute_token_logprobs(runtime, chosen, [adapters[i] for i in run])
-        logprobs_of_outputs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
+        output_logprobs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
         yield None
-    return logprobs_of_outputs
+    return output_logprobs

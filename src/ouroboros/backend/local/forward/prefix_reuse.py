@@ -1,8 +1,8 @@
-"""What the base reads by itself, before anything else runs.
+"""Reuse of what only the base computes: prefixes of prompts, and layers below the first adapted one.
 
-Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
-below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
-autograd, and kept in `prefix_cache`.
+An adapter that acts on answers only leaves most of a prompt to the base, and one of the top layers all
+layers below. Gradients do not reach these parts, and they are the same for all adapters: they are
+computed once, without autograd, and stored in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,30 +21,33 @@ from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.transfer import to_device
 
 CACHED_TOKENS_PER_RUN_TOKEN = 8
-"""Tokens read before that cost a pass as much as one that it runs."""
+"""Cached tokens that cost a pass as much as one token that it runs."""
 
 TokenIds = tuple[int, ...]
 
 
-def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
-    """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
+def select_base_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
+    """Returns the tokens that only the base reads; none if the adapter acts on the whole sequence.
 
-    Very long answers are run with their prompts: attention there keeps no weights.
+    Also none for very long answers: fused attention, which they need, runs whole sequences.
     """
-    acts = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
-    return () if len(sequence) - acts > FUSED_ATTENTION_TOKENS else sequence.prompt[:acts]
+    first_adapted = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
+    return (
+        () if len(sequence) - first_adapted > FUSED_ATTENTION_TOKENS else sequence.prompt[:first_adapted]
+    )
 
 
 def count_pass_tokens(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[int]:
-    """Tokens that a pass has to run for each sequence; those that the base reads before count little.
+    """Count the tokens that a pass runs for each sequence; base-only prefixes count little.
 
-    It does not matter whether they are kept at the moment: who shares a pass decides the last bits.
+    They count the same whether they are cached or not: the sequences that share a pass decide its last
+    bits, which must not depend on the cache.
     """
     counts = []
     for sequence, adapter in zip(sequences, adapters, strict=True):
-        prefix_length = len(base_only_prefix(sequence, adapter)) if runtime.decoder is not None else 0
+        prefix_length = len(select_base_prefix(sequence, adapter)) if runtime.decoder is not None else 0
         counts.append(len(sequence) - prefix_length + prefix_length // CACHED_TOKENS_PER_RUN_TOKEN)
     return counts
 
@@ -52,23 +55,23 @@ def count_pass_tokens(
 def total_pass_tokens(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
 ) -> int:
-    """Tokens that all of these sequences take of a pass."""
+    """Count the tokens that a pass runs for all of these sequences together."""
     return sum(count_pass_tokens(runtime, sequences, [adapter] * len(sequences)))
 
 
-def get_prefixes(runtime: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[PrefixKV | None]:
-    """What the base makes of these beginnings, from memory where they are kept."""
+def get_prefixes(runtime: BaseRuntime, base_parts: Sequence[TokenIds]) -> list[PrefixKV | None]:
+    """Returns keys and values of each base-only prefix, from the cache if they are there."""
     prefixes: dict[TokenIds, PrefixKV | None] = {(): None}
-    for ids in beginnings:
+    for ids in base_parts:
         if ids not in prefixes:
             cached = runtime.prefix_cache.get_prefix(ids)
             prefixes[ids] = cached if cached is not None else _compute_prefix(runtime, ids)
-    return [prefixes[ids] for ids in beginnings]
+    return [prefixes[ids] for ids in base_parts]
 
 
 @torch.no_grad()
 def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
-    """One beginning in a pass of its own, so that its bits do not depend on its company."""
+    """Compute one prefix in a pass of its own, so that its bits do not depend on other prefixes."""
     assert runtime.decoder is not None
     runtime.threads.set_for_pass(runtime.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
@@ -86,22 +89,24 @@ def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     return whole
 
 
-def cached_hidden_at_layer(
+def get_hidden_at_layer(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     prefixes: Sequence[PrefixKV | None],
     layer: int,
 ) -> CachedHidden:
-    """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
-    parts = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
+    """Returns a layer's inputs for these sequences, without their prefixes, cached where possible."""
+    parts = [
+        _get_sequence_hidden(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)
+    ]
     return CachedHidden(layer, torch.cat(parts))
 
 
 @torch.no_grad()
-def _hidden_at_layer(
+def _get_sequence_hidden(
     runtime: BaseRuntime, sequence: TokenizedPair, prefix: PrefixKV | None, layer: int
 ) -> Float[Tensor, "T D"]:
-    """One sequence, likewise in a pass of its own."""
+    """Returns one sequence's inputs of a layer, from the cache or from a pass of its own."""
     assert runtime.decoder is not None
     ids, start = sequence.prompt + sequence.output, 0 if prefix is None else prefix.shape[3]
     hidden = runtime.prefix_cache.get_hidden(ids, start, layer)
@@ -117,16 +122,16 @@ def _hidden_at_layer(
 def split_keys_values(
     states: KeysValuesPerLayer, lengths: Sequence[int], prefixes: Sequence[PrefixKV | None]
 ) -> list[PrefixKV]:
-    """The keys and values of a run, by sequence, behind those that each began with."""
+    """Split the keys and values of a pass by sequence, each after those of its prefix."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
     parts: list[Tensor] = list(both.split(list(lengths), 3))
     return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, prefixes, strict=True)]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut items 0, 1, ... of these lengths into runs of at most `budget` tokens, keeping their order.
+    """Yields runs of consecutive indices whose `lengths` sum to at most `budget` tokens.
 
-    An item longer than the budget gets a run of its own.
+    An index whose length exceeds the budget gets a run of its own.
     """
     run: list[int] = []
     total = 0

@@ -1,7 +1,7 @@
-"""Prompts, run once: their keys and values, and the logits of the token that follows each.
+"""Prefill: one pass over prompts gives their keys and values, and the logits of each next token.
 
-Prompts of different length and adapters are laid end to end, so no token is padding; where an
-architecture does not allow that they are padded on the left.
+Prompts of any lengths and adapters are concatenated, so no token is padding. If the architecture does
+not support that, they are padded on the left.
 """
 
 from collections.abc import Sequence
@@ -33,60 +33,78 @@ Prompts = Sequence[Sequence[int]]
 def prefill_prompts(
     runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    """The next token's logits, and every layer's keys and values, of each prompt under its adapter."""
+    """Returns the next token's logits [B, V], and for each prompt the keys and values of every layer."""
     if runtime.decoder is not None and runtime.decoder.fits_sliding_window(list(map(len, prompts))):
-        return _decoded(runtime, runtime.decoder, prompts, adapters)
+        return _prefill_with_decoder(runtime, runtime.decoder, prompts, adapters)
     runtime.threads.set_for_pass(runtime.base, sum(map(len, prompts)))
     if is_packable(runtime.base.architecture) and has_packed_attention(runtime.model):
-        return _packed(runtime, prompts, adapters)
-    return _padded(runtime, prompts, adapters)
+        return _prefill_packed(runtime, prompts, adapters)
+    return _prefill_padded(runtime, prompts, adapters)
 
 
-def _decoded(
+def _prefill_with_decoder(
     runtime: BaseRuntime,
     decoder: Decoder,
     prompts: Prompts,
     adapters: Sequence[BankedAdapter | None],
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
-    asked = list(zip(prompts, adapters, strict=True))
-    shared = [tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in asked]
-    begun = [cached_prefix(runtime, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
-    read = [0 if b is None else b.shape[3] for b in begun]
-    lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
+    """Prefill with our decoder; prefixes that only the base reads come from the cache and go there.
+
+    Where an adapter acts on answers only, most of a prompt is such a prefix.
+    """
+    # 1. Find the base-only part of each prompt, and its longest cached prefix.
+    requests = list(zip(prompts, adapters, strict=True))
+    base_parts = [
+        tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in requests
+    ]
+    prefixes = [
+        get_cached_prefix(runtime, part, len(p)) for part, p in zip(base_parts, prompts, strict=True)
+    ]
+    cached_lengths = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
+    lengths = [len(p) - r for p, r in zip(prompts, cached_lengths, strict=True)]
     ends = torch.tensor(lengths).cumsum(0)
     starts = [end - n for end, n in zip(ends.tolist(), lengths, strict=True)]
     route = Route.from_segments(
         segment
-        for (p, a), start, r, n in zip(asked, starts, read, lengths, strict=True)
+        for (p, a), start, r, n in zip(requests, starts, cached_lengths, lengths, strict=True)
         for segment in Segment.split_sequence(a, start, len(p) - r, start + n)
     )
     states: KeysValuesPerLayer = []
     runtime.threads.set_for_pass(runtime.base, sum(lengths))
-    ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
-    positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
+    ids = torch.tensor([t for p, r in zip(prompts, cached_lengths, strict=True) for t in p[r:]])
+    positions = torch.cat([torch.arange(r, r + n) for r, n in zip(cached_lengths, lengths, strict=True)])
     hidden = decoder.final_hidden(
         to_device(ids, runtime.device),
         to_device(positions, runtime.device),
         lengths,
         route,
         ends - 1,
-        prefixes=begun,
+        prefixes=prefixes,
         keys_values=states,
     )
-    rows = split_keys_values(states, lengths, begun)
-    for part, row in zip(shared, rows, strict=True):
+    rows = split_keys_values(states, lengths, prefixes)
+    for part, row in zip(base_parts, rows, strict=True):
         runtime.prefix_cache.put_blocks(part, row[:, :, :, : len(part)])
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
 
 
-def cached_prefix(runtime: BaseRuntime, shared: tuple[int, ...], tokens: int) -> PrefixKV | None:
-    """What is kept of a prompt, unless so much is not that attention had better keep no weights."""
-    prefix = runtime.prefix_cache.get_blocks(shared)
-    return prefix if prefix is not None and tokens - prefix.shape[3] <= FUSED_ATTENTION_TOKENS else None
+def get_cached_prefix(
+    runtime: BaseRuntime, base_part: tuple[int, ...], prompt_tokens: int
+) -> PrefixKV | None:
+    """Returns the cached prefix of a prompt's base-only part.
+
+    If more tokens remain than attention computes with explicit weights, the result is None: a whole
+    prompt runs in fused attention.
+    """
+    prefix = runtime.prefix_cache.get_blocks(base_part)
+    return (
+        prefix
+        if prefix is not None and prompt_tokens - prefix.shape[3] <= FUSED_ATTENTION_TOKENS
+        else None
+    )
 
 
-def _packed(
+def _prefill_packed(
     runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     device, lengths = runtime.device, [len(p) for p in prompts]
@@ -97,31 +115,31 @@ def _packed(
         for a, s, n in zip(adapters, spans, lengths, strict=True)
         for segment in Segment.split_sequence(a, s.start, n, s.stop)
     )
-    kept: PackedKeysValues = []
-    with runtime.bank.routed(route):
+    keys_values: PackedKeysValues = []
+    with runtime.bank.use_route(route):
         logits = runtime.model(
             input_ids=to_device(torch.tensor([[t for p in prompts for t in p]]), device),
             position_ids=to_device(torch.cat([torch.arange(n) for n in lengths])[None], device),
             logits_to_keep=to_device(ends - 1, device),
             use_cache=False,
             packing=choose_packed_layout(lengths, device),
-            keys_values=kept,
+            keys_values=keys_values,
         ).logits[0]
-    return logits, [[(k[0, :, s], v[0, :, s]) for k, v in kept] for s in spans]
+    return logits, [[(k[0, :, s], v[0, :, s]) for k, v in keys_values] for s in spans]
 
 
-def _padded(
+def _prefill_padded(
     runtime: BaseRuntime, prompts: Prompts, adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-    ids, mask = (to_device(part, runtime.device) for part in _left_padded(prompts))
+    ids, mask = (to_device(part, runtime.device) for part in _pad_left(prompts))
     width = ids.shape[1]
     route = Route.from_segments(
-        segment  # padding counts to the prompt, which ends where the row does
+        segment  # padding counts as prompt, which ends at the end of the row
         for i, a in enumerate(adapters)
         for segment in Segment.split_sequence(a, i * width, width, (i + 1) * width)
     )
-    cache = DynamicCache()  # without the config: every layer keeps all its tokens, sliding ones too
-    with runtime.bank.routed(route):
+    cache = DynamicCache()  # without the config, sliding layers keep all their tokens too
+    with runtime.bank.use_route(route):
         logits = runtime.model(
             input_ids=ids,
             attention_mask=mask,
@@ -135,8 +153,8 @@ def _padded(
     return logits, [[(k[i, :, s:], v[i, :, s:]) for k, v in layers] for i, s in enumerate(starts)]
 
 
-def _left_padded(prompts: Prompts) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-    """Ids and mask, each prompt ending at the last column."""
+def _pad_left(prompts: Prompts) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Returns ids and mask, with each prompt's end in the last column."""
     width = max(map(len, prompts))
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -22,8 +22,8 @@ export async function show(view) {
   const result = h("div", { class: "stack" });
   const jobs = h("div");
 
-  const picker = h("input", { type: "file", class: "visually-hidden", accept: ".jsonl,.json,.ndjson,.txt", onchange: () => choose(picker.files[0]) });
-  const drop = h("label", { class: "drop" }, icon("file"), h("strong", null, "Drop a file of examples here, or choose one"), h("span", { class: "dim small" }, "One JSON object a line. It is read and checked first; nothing is stored before you start."), picker);
+  const picker = h("input", { type: "file", class: "visually-hidden", onchange: () => choose(picker.files[0]) });
+  const drop = h("label", { class: "drop" }, icon("file"), h("strong", null, "Drop a file of examples here, or choose one"), h("span", { class: "dim small" }, "JSON lines, JSON, CSV, TSV or Parquet, also compressed. It is read and checked first; nothing is stored before you start."), picker);
   for (const name of ["dragover", "dragenter"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
   for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
   drop.addEventListener("drop", (event) => { event.preventDefault(); choose(event.dataTransfer.files[0]); });
@@ -81,7 +81,7 @@ export async function show(view) {
 
   function draw() {
     const { preview, trouble, loading, file } = state;
-    if (!file) return mount(result, h("details", null, h("summary", null, "What a line looks like"), h("dl", { class: "stack samples" }, EXAMPLES.map(([label, line]) => h("div", null, h("dt", { class: "dim small" }, label), h("dd", { class: "mono text" }, line))))));
+    if (!file) return mount(result, h("details", null, h("summary", null, "What a row looks like"), h("dl", { class: "stack samples" }, EXAMPLES.map(([label, line]) => h("div", null, h("dt", { class: "dim small" }, label), h("dd", { class: "mono text" }, line))))));
     if (loading) return mount(result, h("div", { class: "panel skeleton", role: "status" }, h("span", { class: "dim" }, `Reading ${file.name}…`), h("i"), h("i"), h("i")));
     if (!preview) return mount(result, failure(trouble, check));
     const pairs = preview.kind === "preferences";
@@ -90,20 +90,22 @@ export async function show(view) {
       trouble ? failure(trouble, start) : null,
       panel(file.name, [badge(bytes(file.size)), badge(pairs ? "preferences" : "examples")],
         facts([
-          [pairs ? "Pairs" : "Examples", integer(preview.examples), preview.duplicates ? `${integer(preview.duplicates)} twice` : `in ${count(preview.lines, "line")}`],
-          ["Wrong lines", integer(preview.wrong_count), preview.wrong_count ? "to mend first" : ""],
+          [pairs ? "Pairs" : "Examples", integer(preview.examples), preview.duplicates ? `${integer(preview.duplicates)} twice` : `in ${count(preview.rows, "row")}`],
+          ["Wrong rows", integer(preview.wrong_count), preview.wrong_count ? "to mend first" : ""],
           ["Different answers", integer(preview.distinct_outputs)],
           ["Steps", pairs ? "as few as it takes" : integer(preview.steps), pairs ? "" : `${count(preview.epochs, "pass", "passes")}, ${preview.batch_size} at once`],
           ["Size", `at most ${bytes(preview.bytes)}`],
           ["Time", preview.seconds === null ? "not known yet" : `about ${duration(preview.seconds)}`, preview.seconds === null ? "no training to go by" : "as the last one took"],
         ])),
-      preview.wrong_count ? panel("Lines that cannot be read", h("span", { class: "dim small" }, preview.wrong_count > preview.wrong.length ? `the first ${preview.wrong.length}` : null),
-        h("div", { class: "scroll" }, h("table", { class: "table" }, h("thead", null, h("tr", null, ["Line", "Why", "It begins with"].map((label) => h("th", { scope: "col" }, label)))),
-          h("tbody", null, preview.wrong.map((line) => h("tr", null, h("td", { class: "num" }, integer(line.line)), h("td", { class: "text" }, line.message, line.hint ? h("div", { class: "dim small" }, line.hint) : null), h("td", { class: "mono text" }, line.text))))))) : null,
+      preview.wrong_count ? panel("Rows that cannot be learned from", h("span", { class: "dim small" }, preview.wrong_count > preview.wrong.length ? `the first ${preview.wrong.length}` : null),
+        h("div", { class: "scroll" }, h("table", { class: "table" }, h("thead", null, h("tr", null, ["Row", "Why", "What to do"].map((label) => h("th", { scope: "col" }, label)))),
+          h("tbody", null, preview.wrong.map((line) => h("tr", null, h("td", { class: "num nowrap" }, line.row), h("td", { class: "text" }, line.message), h("td", { class: "text dim" }, line.hint))))))) : null,
+      preview.conflicts.length ? note("warn", `${count(preview.conflicts.length, "prompt")} with different answers`, preview.conflicts.map((c) => `${c.rows.join(", ")}: “${c.prompt}” → ${c.answers.join(" / ")}`).join("\n")) : null,
+      preview.ignored.length ? note("", "Columns that are not read", preview.ignored.join(", ")) : null,
       preview.examples ? h("div", { class: "split" },
         panel("The first rows", null, h("table", { class: "table" }, h("thead", null, h("tr", null, ["Prompt", pairs ? "Preferred" : "Answer"].map((label) => h("th", { scope: "col" }, label)))), h("tbody", null, preview.sample.map((row) => h("tr", null, h("td", { class: "text" }, row.prompt), h("td", { class: "text" }, row.output)))))),
         panel("The most frequent answers", null, h("div", { class: "body" }, h("ul", { class: "bars" }, preview.outputs.map((o) => h("li", null, h("span", { class: "clip", title: o.output }, o.output), h("progress", { class: "progress", max: most, value: o.rows, "aria-label": `${o.rows} rows` }), h("span", { class: "num dim" }, integer(o.rows)))))))) : null,
-      preview.wrong_count ? note("warn", "Mend the wrong lines first", "A training takes a whole file or nothing, so that no example is lost without a word.") : null,
+      preview.wrong_count ? note("warn", "Mend the wrong rows first", "A training takes a whole file or nothing, so that no example is lost without a word.") : null,
       h("div", { class: "row" }, h("button", { type: "button", class: "button primary", disabled: Boolean(preview.wrong_count) || !preview.examples || !view.can("train"), onclick: start }, "Start training"), h("span", { class: "dim small" }, "It gives way to answers, and can be paused.")));
   }
 
