@@ -1,6 +1,9 @@
 """What an adapter was taught, read back event by event."""
 
+import pytest
+
 from ouroboros.domain.data import TrainingExample
+from ouroboros.domain.errors import NotFound
 from ouroboros.domain.events import ExamplesGiven, Pinned
 from ouroboros.domain.names import AdapterId
 from ouroboros.engine import AdapterLearningEngine
@@ -23,7 +26,8 @@ async def test_the_journal_is_read_in_pages_and_its_end_is_known():
         assert (await engine.read_journal("tickets", after=first.seq)).unwrap() == [second]
         ends = (await engine.list_last_events()).unwrap()
         assert ends == {AdapterId("tickets"): second.seq}
-        assert (await engine.read_journal("nobody")).error.code == "not_found"
+        with pytest.raises(NotFound):
+            (await engine.read_journal("nobody")).unwrap()
 
 
 async def test_a_new_adapter_does_not_show_what_its_namesake_was_taught():
