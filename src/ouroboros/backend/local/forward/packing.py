@@ -1,8 +1,8 @@
 """One forward pass over many sequences: packed, routed to adapters, read as log-probabilities.
 
 Sequences are laid end to end in one row [1, T] with positions that restart, so no token is padding and
-the result equals running each alone. Architectures whose attention does not go by positions (ALiBi,
-recurrent state) are padded instead.
+the result equals running each alone. Our own passes run what several of them begin with once.
+Architectures whose attention does not go by positions (ALiBi, recurrent state) are padded instead.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,11 @@ from ouroboros.backend.local.forward.prefix_reuse import (
     cached_hidden_at_layer,
     count_pass_tokens,
     get_prefixes,
+    lay_out_spans,
     split_by_tokens,
+    split_into_spans,
 )
+from ouroboros.backend.local.forward.shared_prefixes import PackedSpan
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -52,7 +55,8 @@ class PackedBatch:
     rows, columns   [L] where the logits of each labelled token are, in [B, K].
     targets         [L] the labelled tokens.
     owner           [L] the sequence each belongs to; in the processor's memory.
-    lengths         of the sequences.
+    lengths         of the spans: of the sequences, or of the beginnings that they share and of the rest.
+    spans           the tokens of each, and the span that it continues.
     """
 
     ids: Int[Tensor, "B T"]
@@ -64,6 +68,7 @@ class PackedBatch:
     targets: Int[Tensor, "L"]
     sequence_index: Int[Tensor, "L"]
     lengths: list[int]
+    spans: list[PackedSpan]
     route: Route
 
 
@@ -73,36 +78,42 @@ def pack_sequences(
     packed: bool,
     device: torch.device,
     inputs: dict[str, Tensor] | None = None,
-    read: Sequence[int] = (),
+    spans: Sequence[PackedSpan] = (),
 ) -> PackedBatch:
     """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
 
-    Of sequence i, read[i] tokens were read before and are left out, where that is given.
+    Where `spans` are given, only these tokens are laid out, in this order.
     """
-    read = read or [0] * len(sequences)
-    lengths = [len(s) - r for s, r in zip(sequences, read, strict=True)]
-    width = max(lengths)
-    starts = [0] * len(sequences)
-    if packed:
-        starts = [0, *accumulate(lengths[:-1])]
-        width = sum(lengths)
-    ids = torch.zeros(1 if packed else len(sequences), width, dtype=torch.long)
+    # 1. Where each span starts: end to end in one row, or each in a row of its own.
+    spans = list(spans) or [PackedSpan(i, 0, len(s)) for i, s in enumerate(sequences)]
+    lengths = list(map(len, spans))
+    width = sum(lengths) if packed else max(lengths)
+    starts = [end - n for n, end in zip(lengths, accumulate(lengths), strict=True)]
+    if not packed:
+        starts = [0] * len(spans)
+
+    # 2. Tokens and their adapters. The last span of a sequence has the places where its output's tokens
+    #    are predicted.
+    ids = torch.zeros(1 if packed else len(spans), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
     at: list[int] = []
-    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, read, strict=True)):
-        row, span = 0 if packed else i, slice(start, start + lengths[i])
-        ids[row, span] = torch.tensor((sequence.prompt + sequence.output)[skip:])
-        positions[row, span] = torch.arange(skip, len(sequence))
-        mask[row, span] = 1
-        first = start + len(sequence.prompt) - skip - 1
-        at.extend(range(first, first + len(sequence.output)))
+    segments: list[Segment] = []
+    for i, (span, start) in enumerate(zip(spans, starts, strict=True)):
+        sequence, adapter = sequences[span.sequence], adapters[span.sequence]
+        row, place = 0 if packed else i, slice(start, start + len(span))
+        ids[row, place] = torch.tensor((sequence.prompt + sequence.output)[span.start : span.stop])
+        positions[row, place] = torch.arange(span.start, span.stop)
+        mask[row, place] = 1
+        prompt = min(len(sequence.prompt), span.stop) - span.start
+        if span.stop == len(sequence):
+            at.extend(range(start + prompt - 1, start + prompt - 1 + len(sequence.output)))
+        first, stop = (start, start + len(span)) if packed else (i * width, (i + 1) * width)
+        segments += Segment.split_sequence(adapter, first, prompt, stop)
+
+    # 3. Where the logits of each label are, and whose it is.
     labels = torch.tensor([len(s.output) for s in sequences])
     owner = torch.arange(len(sequences)).repeat_interleave(labels)
     keep, columns = torch.tensor(at).unique(return_inverse=True)
-    segments = []
-    for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
-        first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
-        segments += Segment.split_sequence(a, first, len(s.prompt) - read[i], stop)
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
@@ -113,6 +124,7 @@ def pack_sequences(
         targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
         sequence_index=owner,
         lengths=lengths,
+        spans=spans,
         route=Route.from_segments(segments, inputs),
     )
 
@@ -152,15 +164,32 @@ def collect_layer_inputs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
 ) -> dict[str, Float[Tensor, "*T I"]]:
     """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
-    bring only what is labelled to a layer, of those."""
+    bring only what is labelled to a layer, of those.
+
+    Tokens that n sequences share are one row, times the square root of n: sums of x^T x over the rows
+    are those over the tokens of all sequences.
+    """
     inputs: dict[str, Tensor] = {}
     decoder, adapters = _usable_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
             _model_logits(runtime, sequences, adapters, inputs)
-        else:
-            _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
-    return inputs
+            return inputs
+        _, batch = _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
+        return _scale_by_uses(inputs, batch)
+
+
+def _scale_by_uses(inputs: dict[str, Tensor], batch: PackedBatch) -> dict[str, Tensor]:
+    """Inputs times the square root of the number of sequences that have each token."""
+    if all(span.uses == 1 for span in batch.spans):
+        return inputs
+    uses = torch.tensor([float(span.uses) for span in batch.spans for _ in range(len(span))])
+    adapted = [uses[s.start : s.stop] for s in batch.route.segments if s.adapter is not None]
+    factors = torch.cat(adapted).sqrt()[:, None]
+    factors = to_device(factors, batch.ids.device)
+    # Layers that are given the same tensor stay so. The last layer's labelled tokens are never shared.
+    scaled = {id(x): x.float() * factors for x in inputs.values() if len(x) == len(factors)}
+    return {path: scaled.get(id(x), x) for path, x in inputs.items()}
 
 
 def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
@@ -184,19 +213,19 @@ def _decoder_hidden(
     """What the head sees by our own passes where each output token stands."""
     parts = [base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
     prefixes = get_prefixes(runtime, parts)
-    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, parts)))
+    spans = split_into_spans(sequences, adapters, list(map(len, parts)))
+    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, spans)
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = cached_hidden_at_layer(runtime, sequences, prefixes, start) if start else None
+    reached = cached_hidden_at_layer(runtime, sequences, prefixes, spans, start) if start else None
     runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
         positions[0],
-        batch.lengths,
+        lay_out_spans(spans, prefixes),
         batch.route,
         batch.output_positions,
         again,
-        prefixes,
         cached_hidden=reached,
     )
     return hidden, batch

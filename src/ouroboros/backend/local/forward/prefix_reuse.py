@@ -6,6 +6,7 @@ autograd, and kept in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from torch import Tensor
 from ouroboros.backend.local.cache.prefix_cache import PrefixKV
 from ouroboros.backend.local.decoder.decoder import CachedHidden, KeysValuesPerLayer
 from ouroboros.backend.local.decoder.functional import FUSED_ATTENTION_TOKENS
+from ouroboros.backend.local.decoder.prefix import SequenceLayout
+from ouroboros.backend.local.forward.shared_prefixes import PackedSpan, TokenIds, share_prefixes
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
@@ -23,8 +26,6 @@ from ouroboros.lora.transfer import to_device
 CACHED_TOKENS_PER_RUN_TOKEN = 8
 """Tokens read before that cost a pass as much as one that it runs."""
 
-TokenIds = tuple[int, ...]
-
 
 def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
     """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
@@ -33,6 +34,33 @@ def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> 
     """
     acts = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
     return () if len(sequence) - acts > FUSED_ATTENTION_TOKENS else sequence.prompt[:acts]
+
+
+def split_into_spans(
+    sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None], cached: Sequence[int]
+) -> list[PackedSpan]:
+    """The spans of a pass over these sequences, behind the cached[i] first tokens of sequence i.
+
+    Sequences share what they begin with, if one adapter acts on all of it or none does. At least the
+    last token of a prompt, which predicts the output's first one, stays with its sequence.
+    """
+    tokens = [s.prompt + s.output for s in sequences]
+    beginnings = [
+        shareable_length(s, a) if not n else 0
+        for s, a, n in zip(sequences, adapters, cached, strict=True)
+    ]
+    spans = share_prefixes(tokens, beginnings, adapters)
+    return [
+        replace(s, start=cached[s.sequence]) if s.start == 0 and cached[s.sequence] else s for s in spans
+    ]
+
+
+def shareable_length(sequence: TokenizedPair, adapter: BankedAdapter | None) -> int:
+    """How many tokens of a sequence may be shared. None of a very long one: a mask of its own would
+    make attention save its weights."""
+    prompt = len(sequence.prompt)
+    is_uniform = adapter is None or adapter.first_adapted_token(prompt) == 0
+    return prompt - 1 if is_uniform and len(sequence) <= FUSED_ATTENTION_TOKENS else 0
 
 
 def count_pass_tokens(
@@ -76,24 +104,41 @@ def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     runtime.decoder.final_hidden(
         to_device(tokens, runtime.device),
         torch.arange(len(ids), device=runtime.device),
-        [len(ids)],
+        SequenceLayout([len(ids)]),
         route,
         tokens[:0],
         keys_values=states,
     )
-    (whole,) = split_keys_values(states, [len(ids)], [None])
+    (whole,) = split_keys_values(states, [PackedSpan(0, 0, len(ids))], [None])
     runtime.prefix_cache.put_prefix(ids, whole)
     return whole
+
+
+def lay_out_spans(spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | None]) -> SequenceLayout:
+    """The spans of a pass, which sequence i continues after prefixes[i]."""
+    return SequenceLayout(
+        list(map(len, spans)),
+        [prefixes[span.sequence] for span in spans],
+        [span.parent for span in spans],
+    )
 
 
 def cached_hidden_at_layer(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     prefixes: Sequence[PrefixKV | None],
+    spans: Sequence[PackedSpan],
     layer: int,
 ) -> CachedHidden:
-    """What a layer is given of these sequences, behind what was read of each, from memory where kept."""
-    parts = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
+    """What a layer is given of these spans of sequences, from memory where it is cached.
+
+    Sequence i continues after prefixes[i].
+    """
+    hidden = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
+    skipped = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
+    parts = [
+        hidden[s.sequence][s.start - skipped[s.sequence] : s.stop - skipped[s.sequence]] for s in spans
+    ]
     return CachedHidden(layer, torch.cat(parts))
 
 
@@ -109,18 +154,24 @@ def _hidden_at_layer(
         positions = torch.arange(start, len(ids), device=runtime.device)
         runtime.threads.set_for_pass(runtime.base, len(positions))
         tokens = to_device(torch.tensor(ids[start:]), runtime.device)
-        hidden = runtime.decoder.hidden_at_layer(layer, tokens, positions, [len(positions)], [prefix])
+        layout = SequenceLayout([len(positions)], [prefix])
+        hidden = runtime.decoder.hidden_at_layer(layer, tokens, positions, layout)
         runtime.prefix_cache.put_hidden(ids, hidden, start, layer)
     return hidden
 
 
 def split_keys_values(
-    states: KeysValuesPerLayer, lengths: Sequence[int], prefixes: Sequence[PrefixKV | None]
+    states: KeysValuesPerLayer, spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | None]
 ) -> list[PrefixKV]:
-    """The keys and values of a run, by sequence, behind those that each began with."""
+    """The keys and values of each sequence of a run: of its cached prefix, and of its spans."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
-    parts: list[Tensor] = list(both.split(list(lengths), 3))
-    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, prefixes, strict=True)]
+    chains: list[list[Tensor]] = []
+    for span, part in zip(spans, both.split(list(map(len, spans)), 3), strict=True):
+        prefix = prefixes[span.sequence]
+        before = [] if prefix is None else [prefix]
+        chains.append([*(before if span.parent is None else chains[span.parent]), part])
+    last = {span.sequence: chain for span, chain in zip(spans, chains, strict=True)}
+    return [torch.cat(last[i], 3) if len(last[i]) > 1 else last[i][0] for i in sorted(last)]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -5,6 +5,7 @@ architecture does not allow that they are padded on the left.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -21,8 +22,13 @@ from ouroboros.backend.local.decoder.packed_attention import (
     has_packed_attention,
 )
 from ouroboros.backend.local.forward.packing import is_packable
-from ouroboros.backend.local.forward.prefix_reuse import split_keys_values
+from ouroboros.backend.local.forward.prefix_reuse import (
+    lay_out_spans,
+    split_into_spans,
+    split_keys_values,
+)
 from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.transfer import to_device
@@ -49,33 +55,40 @@ def _decoded(
     adapters: Sequence[BankedAdapter | None],
 ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
     """By our own pass, from what is kept of what the base reads by itself; that is kept in turn."""
-    asked = list(zip(prompts, adapters, strict=True))
-    shared = [tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in asked]
-    begun = [cached_prefix(runtime, part, len(p)) for part, p in zip(shared, prompts, strict=True)]
-    read = [0 if b is None else b.shape[3] for b in begun]
-    lengths = [len(p) - r for p, r in zip(prompts, read, strict=True)]
-    ends = torch.tensor(lengths).cumsum(0)
-    starts = [end - n for end, n in zip(ends.tolist(), lengths, strict=True)]
+    # 1. What is cached of each prompt, and what the prompts share.
+    pairs = [TokenizedPair(tuple(p), ()) for p in prompts]
+    base_only = [
+        p.prompt[: a.first_adapted_token(len(p))] if a is not None else ()
+        for p, a in zip(pairs, adapters, strict=True)
+    ]
+    cached = [cached_prefix(runtime, b, len(p)) for b, p in zip(base_only, prompts, strict=True)]
+    spans = split_into_spans(pairs, adapters, [0 if c is None else c.shape[3] for c in cached])
+
+    # 2. One pass over all tokens that are not cached, up to the last token of each prompt.
+    lengths = list(map(len, spans))
+    ends = list(accumulate(lengths))
     route = Route.from_segments(
         segment
-        for (p, a), start, r, n in zip(asked, starts, read, lengths, strict=True)
-        for segment in Segment.split_sequence(a, start, len(p) - r, start + n)
+        for span, end in zip(spans, ends, strict=True)
+        for segment in Segment.split_sequence(adapters[span.sequence], end - len(span), len(span), end)
     )
+    last = [e - 1 for s, e in zip(spans, ends, strict=True) if s.stop == len(pairs[s.sequence])]
+    ids = torch.tensor([t for s in spans for t in pairs[s.sequence].prompt[s.start : s.stop]])
+    positions = torch.cat([torch.arange(s.start, s.stop) for s in spans])
     states: KeysValuesPerLayer = []
-    runtime.threads.set_for_pass(runtime.base, sum(lengths))
-    ids = torch.tensor([t for p, r in zip(prompts, read, strict=True) for t in p[r:]])
-    positions = torch.cat([torch.arange(r, r + n) for r, n in zip(read, lengths, strict=True)])
+    runtime.threads.set_for_pass(runtime.base, len(ids))
     hidden = decoder.final_hidden(
         to_device(ids, runtime.device),
         to_device(positions, runtime.device),
-        lengths,
+        lay_out_spans(spans, cached),
         route,
-        ends - 1,
-        prefixes=begun,
+        torch.tensor(last),
         keys_values=states,
     )
-    rows = split_keys_values(states, lengths, begun)
-    for part, row in zip(shared, rows, strict=True):
+
+    # 3. The keys and values of each prompt; those of the base alone are cached.
+    rows = split_keys_values(states, spans, cached)
+    for part, row in zip(base_only, rows, strict=True):
         runtime.prefix_cache.put_blocks(part, row[:, :, :, : len(part)])
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
 
