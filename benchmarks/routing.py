@@ -47,11 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> list[Claim]:
     sizes = (10, 100) if options.quick else SIZES
-    asked = 100 if options.quick else 1000
+    n_queries = 100 if options.quick else 1000
     train, test = _intents(options.data / "train.csv"), _intents(options.data / "test.csv")
     dialogues, strange = _dialogues(options.dialogues)
-    strangers = [turns[0] for turns in random.Random(0).sample(strange, asked)]
-    ours = random.Random(0).sample([(text, i) for i, texts in enumerate(test) for text in texts], asked)
+    strangers = [turns[0] for turns in random.Random(0).sample(strange, n_queries)]
+    ours = random.Random(0).sample(
+        [(text, i) for i, texts in enumerate(test) for text in texts], n_queries
+    )
     claims: list[Claim] = []
     with ExitStack() as servers:
         for name in [options.embedding] if options.embedding else EMBEDDINGS:
@@ -61,7 +63,9 @@ def run(options: Namespace) -> list[Claim]:
             bench = _Bench(embed, train, options.rows, ours, strangers, remote)
             for size in sizes:
                 bench.add(dialogues[:size])
-                claims += [_named(claim, f"{name}, {size:,} adapters") for claim in bench.measure()]
+                claims += [
+                    prefix_claim(claim, f"{name}, {size:,} adapters") for claim in bench.measure()
+                ]
     return claims
 
 
@@ -123,14 +127,18 @@ class _Bench:
         self._others += len(new)
 
     def measure(self) -> list[Claim]:
-        found, seconds = self._search(self._index, self._ours)
-        right = [f.adapter.name == f"ours {want}" for f, want in zip(found, self._wanted, strict=True)]
-        sure = [r for f, r in zip(found, right, strict=True) if f.sure]
+        local_matches, seconds = self._search(self._index, self._ours)
+        right = [
+            f.adapter.name == f"ours {want}" for f, want in zip(local_matches, self._wanted, strict=True)
+        ]
+        sure = [r for f, r in zip(local_matches, right, strict=True) if f.sure]
         alarms, _ = self._search(self._index, self._strangers)
         p95 = 1000 * quantiles(seconds, n=20)[-1]
         claims = [
             Claim("right adapter", _percent(right), unit=" %"),
-            Claim("of ours, answered by an adapter", _percent([f.sure for f in found]), unit=" %"),
+            Claim(
+                "of ours, answered by an adapter", _percent([f.sure for f in local_matches]), unit=" %"
+            ),
             Claim("of those, by the right one", _percent(sure), unit=" %"),
             Claim(
                 "of unrelated prompts, left to the base",
@@ -141,8 +149,10 @@ class _Bench:
             Claim("embedding one prompt", Spread.of([1000 * self._per_text]), unit=" ms"),
         ]
         if self._remote:
-            there, seconds = self._search(self._remote, self._ours)
-            pairs = zip(there, found, strict=True)  # adapters that said the same thing are as near
+            remote_matches, seconds = self._search(self._remote, self._ours)
+            pairs = zip(
+                remote_matches, local_matches, strict=True
+            )  # adapters that said the same thing are as near
             same = [abs(a.similarity - b.similarity) < SAME for a, b in pairs]
             p95 = 1000 * quantiles(seconds, n=20)[-1]
             claims += [
@@ -162,12 +172,12 @@ class _Bench:
 
     def _search(self, index: Any, vectors: Any) -> tuple[list[Any], list[float]]:
         index.search(vectors[0], 5)  # lays the matrix out
-        found, seconds = [], []
+        matches, seconds = [], []
         for vector in vectors:
             began = time.perf_counter()
-            found.append(index.search(vector, 5)[0])
+            matches.append(index.search(vector, 5)[0])
             seconds.append(time.perf_counter() - began)
-        return found, seconds
+        return matches, seconds
 
 
 def _embedder(name: str, model: str) -> Any:
@@ -185,11 +195,11 @@ def _embedder(name: str, model: str) -> Any:
 
 def _intents(file: Path) -> list[list[str]]:
     """The texts of each intent; intents in the order of their names."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    by_intent: defaultdict[str, list[str]] = defaultdict(list)
     with file.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
-            found[row["category"]].append(row["text"])
-    return [found[name] for name in sorted(found)]
+            by_intent[row["category"]].append(row["text"])
+    return [by_intent[name] for name in sorted(by_intent)]
 
 
 def _dialogues(file: Path) -> tuple[list[list[str]], list[list[str]]]:
@@ -206,7 +216,7 @@ def _dialogues(file: Path) -> tuple[list[list[str]], list[list[str]]]:
     return others, strange
 
 
-def _named(claim: Claim, what: str) -> Claim:
+def prefix_claim(claim: Claim, what: str) -> Claim:
     from dataclasses import replace
 
     return replace(claim, text=f"{what}: {claim.text}")

@@ -21,10 +21,10 @@ _PEERS = {
 def run(options: Namespace) -> list[Claim]:
     ours = _arms({"empty": _EMPTY, "import": _IMPORT, "help": _HELP})
     interleave(ours, repeats=1)  # byte-code and disk cache
-    found = interleave(ours, 1 if options.quick else 9)
-    found |= interleave(_arms(_PEERS), 1 if options.quick else 3)
-    wall = {name: [t.wall for t in times] for name, times in found.items()}
-    processor = {name: [t.processor for t in times] for name, times in found.items()}
+    times = interleave(ours, 1 if options.quick else 9)
+    times |= interleave(_arms(_PEERS), 1 if options.quick else 3)
+    wall = {name: [t.wall for t in times] for name, times in times.items()}
+    processor = {name: [t.processor for t in times] for name, times in times.items()}
     added = [whole - empty for whole, empty in zip(wall["import"], wall["empty"], strict=True)]
     return [
         Claim("import ouroboros, over an empty Python", _ms(added), at_most=150, unit=" ms"),

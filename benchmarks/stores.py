@@ -27,7 +27,10 @@ def run(options: Namespace) -> list[Claim]:
         sqlite = f"sqlite:///{folder}/metadata.db"
         database = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
         blobs = f"file://{folder}/blobs"
-        with closing(_filled(sqlite, blobs)) as embedded, closing(_filled(database, "memory:")) as other:
+        with (
+            closing(fill_registry(sqlite, blobs)) as embedded,
+            closing(fill_registry(database, "memory:")) as other,
+        ):
             reads = [_p95(lambda: embedded.get_adapter(NAME), times) for _ in range(rounds)]
             remote = [_p95(lambda: other.get_adapter(NAME), times) for _ in range(rounds)]
             commits = [_p95(_commit(embedded), times // 10) for _ in range(rounds)]
@@ -38,7 +41,7 @@ def run(options: Namespace) -> list[Claim]:
     ]
 
 
-def _filled(metadata: str, blobs: str) -> Registry:
+def fill_registry(metadata: str, blobs: str) -> Registry:
     registry = Registry(open_metadata(metadata), open_blobs(blobs))
     registry.create_adapter(NAME, AdapterConfig(), BASE, _files(0))
     return registry

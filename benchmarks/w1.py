@@ -56,42 +56,42 @@ def run(options: Namespace) -> list[Claim]:
         random = str(Path(folder, "model"))
         if options.shape:
             fresh(build_model, folder=random, small=options.quick, shape=options.shape, chat=True)()
-        given = {"model": random if options.shape else options.model, "work": folder}
+        common = {"model": random if options.shape else options.model, "work": folder}
         mine = {}
         for name in _TARGETS:
             acts_on = "answer" if "only" in name else "all"
-            fresh(begin, **given, acts_on=acts_on, learned=learned)()
-            mine[name] = fresh(ours, **given, acts_on=acts_on, count=count)
+            fresh(begin, **common, acts_on=acts_on, learned=learned)()
+            mine[name] = fresh(ours, **common, acts_on=acts_on, count=count)
         cases = mine["ours"]()["cases"]
         peers = {
-            name: fresh(peer, **given, cases=cases, learned=learned, **how)
+            name: fresh(peer, **common, cases=cases, learned=learned, **how)
             for name, how in _PEERS.items()
         }
-        found = interleave(mine | peers, 1 if options.quick else options.repeats)
-    return [*_speed(found), *_figures(found)]
+        results = interleave(mine | peers, 1 if options.quick else options.repeats)
+    return [*claim_speed(results), *_figures(results)]
 
 
-def _speed(found: dict[str, list[dict[str, Any]]]) -> list[Claim]:
+def claim_speed(results: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     claims = []
     for name, targets in _TARGETS.items():
         for other, target in zip(_PEERS, (*targets, None), strict=True):
-            faster = Spread.of(ratios(_middle(found[other]), _middle(found[name])))
+            faster = Spread.of(ratios(_middle(results[other]), _middle(results[name])))
             claims.append(Claim(f"{name}: times faster than {other}", faster, at_least=target))
     return claims
 
 
-def _figures(found: dict[str, list[dict[str, Any]]]) -> list[Claim]:
-    every = [s for run in found["ours"] for s in run["seconds"][WARM:]]
+def _figures(results: dict[str, list[dict[str, Any]]]) -> list[Claim]:
+    every = [s for run in results["ours"] for s in run["seconds"][WARM:]]
     slowest = quantiles(every, n=20)[-1] if len(every) > 1 else every[0]
     return [
-        *(Claim(f"p50, {name}", Spread.of(_middle(runs)), unit=" s") for name, runs in found.items()),
+        *(Claim(f"p50, {name}", Spread.of(_middle(runs)), unit=" s") for name, runs in results.items()),
         Claim("p95, ours", Spread.of([slowest]), unit=" s"),
         *(
             Claim(f"cold, {name}", Spread.of(run["seconds"][0] for run in runs), unit=" s")
-            for name, runs in found.items()
+            for name, runs in results.items()
         ),
         *(
-            Claim(f"optimizer steps, {name}", Spread.of(s for run in found[name] for s in _steps(run)))
+            Claim(f"optimizer steps, {name}", Spread.of(s for run in results[name] for s in _steps(run)))
             for name in _TARGETS
         ),
     ]
@@ -133,12 +133,14 @@ def ours(model: str, work: str, acts_on: str, count: int) -> dict[str, Any]:
         store = shutil.copytree(Path(work, acts_on), Path(folder, "store"))
         with open_sync_engine(store=store, model=model) as engine:
             for number, prompt in enumerate(_prompts(count)):
-                found = engine.generate_with_adapter(prompt, "tickets").unwrap()
-                said = found if found.text.strip() else "no answer"  # random weights may say nothing
-                meant = _other(found.text.strip(), number)
+                generation = engine.generate_with_adapter(prompt, "tickets").unwrap()
+                answer = (
+                    generation if generation.text.strip() else "no answer"
+                )  # random weights may say nothing
+                meant = _other(generation.text.strip(), number)
                 signal = FeedbackSignal.user_correction(meant)
                 started = time.perf_counter()
-                ticket = engine.learn_from_feedback(prompt, said, signal, "tickets").unwrap()
+                ticket = engine.learn_from_feedback(prompt, answer, signal, "tickets").unwrap()
                 seconds.append(time.perf_counter() - started)
                 assert ticket.version is not None
                 assert ticket.version.report is not None
@@ -152,11 +154,11 @@ def _prompts(count: int) -> list[str]:
     return [str(example.input) for example in read_examples(DATA / "heldout.jsonl")[:count]]
 
 
-def _other(said: str, number: int) -> str:
+def _other(answer: str, number: int) -> str:
     """A label of the task that is not what the adapter says; which, goes in turns."""
     from ouroboros.data.examples import read_examples
 
-    labels = sorted({example.output for example in read_examples(DATA / "train.jsonl")} - {said})
+    labels = sorted({example.output for example in read_examples(DATA / "train.jsonl")} - {answer})
     return labels[number % len(labels)]
 
 
@@ -197,7 +199,7 @@ def _train(
     quiet: dict[str, Any] = (
         {"logging_strategy": "no", "disable_tqdm": True, "save_strategy": "no"} if tuned else {}
     )
-    before = _moved(network)
+    before = count_moved_factors(network)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         arguments = TrainingArguments(
             output_dir=folder,
@@ -213,10 +215,10 @@ def _train(
         collate = DataCollatorForSeq2Seq(tokenizer)
         Trainer(network, arguments, train_dataset=rows, data_collator=collate).train()  # type: ignore[arg-type]
         network.save_pretrained(Path(folder, "adapter"))
-    assert _moved(network) != before, "nothing was trained"
+    assert count_moved_factors(network) != before, "nothing was trained"
 
 
-def _moved(network: Any) -> float:
+def count_moved_factors(network: Any) -> float:
     return sum(float(p.detach().abs().sum()) for p in network.parameters() if p.requires_grad)
 
 

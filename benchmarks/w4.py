@@ -34,26 +34,26 @@ def run(options: Namespace) -> list[Claim]:
             "processor": options.processor,
         }
         arms = {"ours": fresh(ours, **work), "peft": fresh(peer, **work)}
-        found = interleave(arms, 1 if options.quick else options.repeats)
-    return [claim for n in counts for claim in _claims(found, str(n), options.rows)] + [
-        Claim(f"ours, base, {options.rows} rows", _spread(found["ours"], "0"), unit=" tok/s"),
-        Claim(f"PEFT, base, {options.rows} rows", _spread(found["peft"], "0"), unit=" tok/s"),
+        results = interleave(arms, 1 if options.quick else options.repeats)
+    return [claim for n in counts for claim in _claims(results, str(n), options.rows)] + [
+        Claim(f"ours, base, {options.rows} rows", spread_of(results["ours"], "0"), unit=" tok/s"),
+        Claim(f"PEFT, base, {options.rows} rows", spread_of(results["peft"], "0"), unit=" tok/s"),
     ]
 
 
-def _claims(found: dict[str, list[dict[str, float]]], n: str, rows: int) -> list[Claim]:
-    mine = [r[n] for r in found["ours"]]
-    kept = ratios(mine, [r["0"] for r in found["ours"]])
-    faster = ratios(mine, [r[n] for r in found["peft"]])
+def _claims(results: dict[str, list[dict[str, float]]], n: str, rows: int) -> list[Claim]:
+    mine = [r[n] for r in results["ours"]]
+    share_kept = ratios(mine, [r["0"] for r in results["ours"]])
+    faster = ratios(mine, [r[n] for r in results["peft"]])
     return [
-        Claim(f"{n} adapters over base, {rows} rows", Spread.of(kept), at_least=0.90, unit="x"),
+        Claim(f"{n} adapters over base, {rows} rows", Spread.of(share_kept), at_least=0.90, unit="x"),
         Claim(f"{n} adapters over adapter_names", Spread.of(faster), at_least=1.8, unit="x"),
         Claim(f"ours, {n} adapters", Spread.of(mine), unit=" tok/s"),
-        Claim(f"adapter_names, {n} adapters", _spread(found["peft"], n), unit=" tok/s"),
+        Claim(f"adapter_names, {n} adapters", spread_of(results["peft"], n), unit=" tok/s"),
     ]
 
 
-def _spread(runs: list[dict[str, float]], name: str) -> Spread:
+def spread_of(runs: list[dict[str, float]], name: str) -> Spread:
     return Spread.of(r[name] for r in runs)
 
 
@@ -75,12 +75,12 @@ async def _ours(
 
     async def seconds(count: int, tokens: int) -> float:
         config, clock = GenerationConfig(max_tokens=tokens), Clock(processor)
-        asked = [
+        requests = [
             GenerateRequest(p, config, digests[i % count] if count else None)
             for i, p in enumerate(prompts(rows))
         ]
-        found = await backend.generate(asked)
-        assert all(len(g.tokens) == tokens for g in found), "an answer ended early"
+        generations = await backend.generate(requests)
+        assert all(len(g.tokens) == tokens for g in generations), "an answer ended early"
         return clock()
 
     speeds = {}

@@ -28,7 +28,7 @@ def run(options: Namespace) -> list[Claim]:
     requests = 64 if options.quick else options.requests
     with tempfile.TemporaryDirectory() as folder:
         fresh(build, folder=folder, shape="tiny" if options.quick else options.shape)()
-        found = fresh(
+        times = fresh(
             ours,
             folder=folder,
             registered=registered,
@@ -37,12 +37,12 @@ def run(options: Namespace) -> list[Claim]:
             targets=options.targets,
             processor=options.processor,
         )()
-    kept = ratios(found["many"], found["one"])
+    share_kept = ratios(times["many"], times["one"])
     return [
-        Claim(f"{registered} adapters over one", Spread.of(kept), at_least=0.80, unit="x"),
-        Claim(f"{registered} adapters", Spread.of(found["many"]), unit=" tok/s"),
-        Claim("one adapter", Spread.of(found["one"]), unit=" tok/s"),
-        Claim("adapters read from the store, a round", Spread.of(found["read"])),
+        Claim(f"{registered} adapters over one", Spread.of(share_kept), at_least=0.80, unit="x"),
+        Claim(f"{registered} adapters", Spread.of(times["many"]), unit=" tok/s"),
+        Claim("one adapter", Spread.of(times["one"]), unit=" tok/s"),
+        Claim("adapters read from the store, a round", Spread.of(times["read"])),
     ]
 
 
@@ -98,11 +98,11 @@ async def _ours(
     chance = random.Random(0)
     weights = [1 / (rank + 1) for rank in range(registered)]
     await rate(digests[:1] * ASKERS)
-    found: dict[str, list[float]] = {"one": [], "many": [], "read": []}
+    times: dict[str, list[float]] = {"one": [], "many": [], "read": []}
     for _ in range(repeats):
-        found["one"].append(await rate(digests[:1] * requests))
+        times["one"].append(await rate(digests[:1] * requests))
         reads = 0
-        found["many"].append(await rate(chance.choices(digests, weights, k=requests)))
-        found["read"].append(reads)
+        times["many"].append(await rate(chance.choices(digests, weights, k=requests)))
+        times["read"].append(reads)
     await backend.close()
-    return found
+    return times

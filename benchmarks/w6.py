@@ -26,7 +26,7 @@ def run(options: Namespace) -> list[Claim]:
     with tempfile.TemporaryDirectory() as folder:
         fresh(build, folder=folder, shape="tiny" if options.quick else options.shape)()
         repeats = 1 if options.quick else options.repeats
-        found = fresh(
+        times = fresh(
             ours,
             folder=folder,
             tokens=options.tokens,
@@ -34,12 +34,12 @@ def run(options: Namespace) -> list[Claim]:
             targets=options.targets,
             processor=options.processor,
         )()
-    rise = ratios(found["busy p95"], found["alone p95"])
+    rise = ratios(times["busy p95"], times["alone p95"])
     return [
         Claim("p95 between tokens, while training over alone", Spread.of(rise), at_most=1.3, unit="x"),
-        *(Claim(name, Spread.of(found[name]), unit=" ms") for name in found if "tok/s" not in name),
-        Claim("trained meanwhile", Spread.of(found["busy tok/s"]), unit=" tok/s"),
-        Claim("trained alone", Spread.of(found["alone tok/s"]), unit=" tok/s"),
+        *(Claim(name, Spread.of(times[name]), unit=" ms") for name in times if "tok/s" not in name),
+        Claim("trained meanwhile", Spread.of(times["busy tok/s"]), unit=" tok/s"),
+        Claim("trained alone", Spread.of(times["alone tok/s"]), unit=" tok/s"),
     ]
 
 
@@ -75,12 +75,12 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
                 [request], CancellationToken(), lambda _: times.append(1000 * clock())
             )
         )
-        await asyncio.wrap_future(seat.done)
+        await asyncio.wrap_future(seat.future)
         return [b - a for a, b in pairwise(times)]
 
     async def answers() -> list[float]:
-        found = await asyncio.gather(*(write(p) for p in prompts(ROWS)))
-        return [gap for gaps in found for gap in gaps]
+        generations = await asyncio.gather(*(write(p) for p in prompts(ROWS)))
+        return [gap for gaps in generations for gap in gaps]
 
     async def with_training(meanwhile: Any) -> tuple[Any, float]:
         trained.clear()
@@ -93,7 +93,7 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
         assert isinstance(training.exception(), Cancelled)
         return result, rate
 
-    found: dict[str, list[float]] = {
+    times: dict[str, list[float]] = {
         name: [] for name in (*_figures("alone", [1, 2]), *_figures("busy", [1, 2]), *_RATES)
     }
     await answers()
@@ -103,9 +103,9 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
         _, by_itself = await with_training(asyncio.sleep(8.0))
         figures = _figures("alone", alone) | _figures("busy", busy)
         for name, value in (figures | dict(zip(_RATES, (meanwhile, by_itself), strict=True))).items():
-            found[name].append(value)
+            times[name].append(value)
     await backend.close()
-    return found
+    return times
 
 
 _RATES = ("busy tok/s", "alone tok/s")

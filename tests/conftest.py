@@ -68,6 +68,6 @@ def collection(request: pytest.FixtureRequest) -> Iterator[str]:
     where = where or f"qdrant://127.0.0.1:{request.getfixturevalue('qdrant').port}"
     yield f"{where}/{name}"
     with closing(QdrantServer(f"{where}/{name}")) as server:
-        made = server.request(lambda q: q.get_collections()).collections
-        for collection in (c.name for c in made if c.name.startswith(name)):
+        collections = server.request(lambda q: q.get_collections()).collections
+        for collection in (c.name for c in collections if c.name.startswith(name)):
             server.request(lambda q, c=collection: q.delete_collection(c))

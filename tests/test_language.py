@@ -6,7 +6,8 @@ lines with `python tests/test_language.py`.
 """
 
 import ast
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,34 @@ def test_the_allow_list_holds_no_name_that_is_gone():
 )
 def test_the_rules(source, expected):
     assert offences(source) == expected
+
+
+def repeated_class_names(sources: Iterable[str]) -> set[str]:
+    """Returns the names that two or more classes in these files have."""
+    counts = Counter(
+        node.name
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+    )
+    return {name for name, count in counts.items() if count > 1}
+
+
+@pytest.mark.parametrize("folder", ["src", "benchmarks"])
+def test_no_two_classes_share_a_name(folder):
+    assert repeated_class_names(path.read_text() for path in (ROOT / folder).rglob("*.py")) == set()
+
+
+def test_no_benchmark_class_has_the_name_of_one_of_ours():
+    def class_names(folder: str) -> set[str]:
+        trees = (ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py"))
+        return {n.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+
+    assert class_names("src") & class_names("benchmarks") == set()
+
+
+def test_a_repeated_class_name_is_seen():
+    assert repeated_class_names(["class A: pass\nclass B: pass", "class A: pass"]) == {"A"}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The public names, pinned: changing them is a decision, not an accident."""
 
+import ast
 import inspect
 import typing
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +98,69 @@ def test_the_whole_tree_of_errors_is_public():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Engine'"):
         ouroboros.Engine  # type: ignore[attr-defined]
+
+
+SOURCE = Path(ouroboros.__file__).parent
+
+NOT_YET = ("backend", "cli", "data", "domain", "registry", "server", "stores")
+"""Packages that still have public names without a docstring."""
+
+
+def public_definitions(
+    tree: ast.Module | ast.ClassDef,
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]]:
+    """Yields every public class, function and method of a file with its dotted name, but for tests."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name.startswith(("_", "test_")):
+                continue
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from ((f"{node.name}.{name}", inner) for name, inner in public_definitions(node))
+
+
+def documented_in_protocols() -> set[str]:
+    """Returns the methods that a protocol documents: its implementations need not say it again."""
+    return {
+        method.name
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(method)
+    }
+
+
+def list_undocumented(source: str, inherited: set[str]) -> list[str]:
+    """Returns the public names in a file's text that have no docstring."""
+    return [
+        name
+        for name, node in public_definitions(ast.parse(source))
+        if not ast.get_docstring(node) and not ("." in name and node.name in inherited)
+    ]
+
+
+def test_every_public_name_in_a_file_has_a_docstring():
+    inherited = documented_in_protocols()
+    undocumented = [
+        f"{path.relative_to(SOURCE)}: {name}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        if path.relative_to(SOURCE).parts[0] not in NOT_YET
+        for name in list_undocumented(path.read_text(), inherited)
+    ]
+    assert not undocumented
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def load(): pass", ["load"]),
+        ("def load(): 'Load it.'", []),
+        ("class A:\n    def load(self): pass", ["A", "A.load"]),
+        ("class A:\n    'One.'\n    def get(self): pass\n    def load(self): pass", ["A.load"]),
+        ("def get(): pass", ["get"]),
+        ("def _load(): pass\ndef test_load(): pass", []),
+    ],
+)
+def test_the_search_for_undocumented_names(source, expected):
+    assert list_undocumented(source, {"get"}) == expected

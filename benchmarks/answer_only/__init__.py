@@ -30,11 +30,11 @@ def run(options: Namespace) -> list[Claim]:
     if options.quick:
         options.seeds, options.rounds = 1, 1
         options.rows, options.prompt, options.adapters = 8, 40, 2
-    found: list[Claim] = []
+    claims: list[Claim] = []
     if options.only in (None, "quality"):
-        found += asyncio.run(quality.claims(options.model, options.seeds, options.quick))
+        claims += asyncio.run(quality.claims(options.model, options.seeds, options.quick))
     if options.only in (None, "speed"):
-        found += speed.claims(
+        claims += speed.claims(
             options.model, options.rows, options.prompt, options.adapters, options.rounds
         )
-    return found
+    return claims

@@ -36,7 +36,7 @@ def claims(model: str, rows: int, prompt: int, adapters: int, rounds: int) -> li
 
 
 async def _claims(model: str, rows: int, prompt: int, adapters: int, rounds: int) -> list[Claim]:
-    found: list[Claim] = []
+    measured: list[Claim] = []
     works = {
         f"{rows} rows of about {prompt} tokens, {EPOCHS} epochs": lambda b, c: _train(
             b, c, rows, prompt
@@ -48,13 +48,13 @@ async def _claims(model: str, rows: int, prompt: int, adapters: int, rounds: int
     for name, work in works.items():
         times = await _in_turn(model, work, rounds)
         plain = times["ordinary"]
-        found += [Claim(f"{name}: {arm}", Spread.of(t), unit=" s") for arm, t in times.items()]
-        found += [
+        measured += [Claim(f"{name}: {arm}", Spread.of(t), unit=" s") for arm, t in times.items()]
+        measured += [
             Claim(f"{name}: ordinary / {arm}", Spread.of(ratios(plain, t)), unit="x")
             for arm, t in times.items()
             if arm != "ordinary"
         ]
-    return found
+    return measured
 
 
 Work = Callable[[LocalBackend, AdapterConfig], Awaitable[float]]
@@ -64,8 +64,8 @@ async def _in_turn(model: str, work: Work, rounds: int) -> dict[str, list[float]
     """Seconds of each arm, each time with a fresh backend."""
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for _ in range(rounds):
-        for arm, (acts_on, kept) in ARMS.items():
-            backend = LocalBackend(load_base(model, prefix_cache_bytes=kept))
+        for arm, (acts_on, keep_prefix) in ARMS.items():
+            backend = LocalBackend(load_base(model, prefix_cache_bytes=keep_prefix))
             config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
             times[arm].append(await work(backend, config))
             await backend.close()

@@ -31,7 +31,7 @@ CURVE = (0.0, 0.025, 0.05, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
-class Run:
+class StreamRun:
     """One arm on one seed: its table of scores, and what it left behind."""
 
     table: list[list[float]]
@@ -72,7 +72,7 @@ def run(options: Namespace) -> list[Claim]:
         from benchmarks.continual import poison
 
         return poison.run(options)
-    found: dict[str, list[Run]] = {}
+    runs: dict[str, list[StreamRun]] = {}
     lines: dict[str, list[tuple[float, float]]] = {}
     alone: list[list[float]] = []
     base = 0.0
@@ -87,7 +87,7 @@ def run(options: Namespace) -> list[Claim]:
         for name, arm in {**arms.PEERS, "ours": ours, "joint": arms.joint}.items():
             if not options.arms or name in options.arms.split(","):
                 one = _measure(bench, stages, arm, dials, base)
-                found.setdefault(name, []).append(one)
+                runs.setdefault(name, []).append(one)
                 moved = f"BWT {100 * _bwt(one):.1f}, " if len(one.table) > 1 else ""
                 print(
                     f"seed {seed}, {name}: AP {100 * one.ap:.1f}%, {moved}"
@@ -100,14 +100,16 @@ def run(options: Namespace) -> list[Claim]:
                 lines[name] = [
                     (
                         share,
-                        _measure(bench, stages, arm, replace(dials, kept=round(share * rows)), base).ap,
+                        _measure(
+                            bench, stages, arm, replace(dials, n_kept=round(share * rows)), base
+                        ).ap,
                     )
                     for share in CURVE
                 ]
                 print(f"{name}, AP by share of rows kept: {lines[name]}", flush=True)
     if options.plots:
-        _draw(options.plots, found, lines)
-    return _claims(found, alone, lines)
+        _draw(options.plots, runs, lines)
+    return _claims(runs, alone, lines)
 
 
 def _setting(options: Namespace, seed: int) -> tuple[Any, Any, Any]:
@@ -124,10 +126,10 @@ def _setting(options: Namespace, seed: int) -> tuple[Any, Any, Any]:
     acts_on = ANSWER if options.answer_only else ALL
     config = AdapterConfig.auto(runtime.base, max_steps=1_000_000, acts_on=acts_on)
     bench = Bench(runtime, config, training, prose(runtime, options.prose))
-    return bench, stages, Dials(seed, kept=round(SHARE * len(rows_of(stages))))
+    return bench, stages, Dials(seed, n_kept=round(SHARE * len(rows_of(stages))))
 
 
-def _measure(bench: Any, stages: Sequence[Any], arm: Any, dials: Any, base: float) -> Run:
+def _measure(bench: Any, stages: Sequence[Any], arm: Any, dials: Any, base: float) -> StreamRun:
     """Run an arm and judge it after each stage on all tasks up to there; joint training on all, once."""
     table: list[list[float]] = []
     seconds, began = 0.0, time.perf_counter()
@@ -144,15 +146,17 @@ def _measure(bench: Any, stages: Sequence[Any], arm: Any, dials: Any, base: floa
         table.append([bench.accuracy(weights, stage.test) for stage in seen])
         began = time.perf_counter()
     size = sum(4 * (low.a.numel() + low.b.numel()) for low in weights.values())
-    return Run(table, bench.perplexity(weights) / base - 1, size, seconds, gated)
+    return StreamRun(table, bench.perplexity(weights) / base - 1, size, seconds, gated)
 
 
 def _claims(
-    found: dict[str, list[Run]], alone: list[list[float]], lines: dict[str, list[tuple[float, float]]]
+    runs: dict[str, list[StreamRun]],
+    alone: list[list[float]],
+    lines: dict[str, list[tuple[float, float]]],
 ) -> list[Claim]:
-    claims = _targets(found)
-    for name, runs in found.items():
-        claims += _figures(name, runs, alone)
+    claims = _targets(runs)
+    for name, arm_runs in runs.items():
+        claims += _figures(name, arm_runs, alone)
     for name, points in lines.items():
         claims += [
             Claim(f"{name}: AP with {100 * share:g}% of rows kept", Spread.of([100 * ap]), unit="%")
@@ -161,27 +165,27 @@ def _claims(
     return claims
 
 
-def _targets(found: dict[str, list[Run]]) -> list[Claim]:
+def _targets(runs: dict[str, list[StreamRun]]) -> list[Claim]:
     claims = []
-    if "ours" in found:
-        bwt = [100 * _bwt(r) for r in found["ours"]]
-        drift = [100 * r.drift for r in found["ours"]]
+    if "ours" in runs:
+        bwt = [100 * _bwt(r) for r in runs["ours"]]
+        drift = [100 * r.drift for r in runs["ours"]]
         claims.append(Claim("ours: BWT, points", Spread.of(bwt), at_least=-1.0))
         claims.append(Claim("ours: perplexity of plain text", Spread.of(drift), at_most=1.0, unit="%"))
-    if {"ours", "joint"} <= found.keys():
-        pairs = zip(found["ours"], found["joint"], strict=True)
+    if {"ours", "joint"} <= runs.keys():
+        pairs = zip(runs["ours"], runs["joint"], strict=True)
         claims.append(
             Claim("ours: AP over joint's", Spread.of(a.ap / b.ap for a, b in pairs), at_least=0.97)
         )
-    if "sequential" in found:
-        lost = [-100 * _bwt(r) for r in found["sequential"]]
+    if "sequential" in runs:
+        lost = [-100 * _bwt(r) for r in runs["sequential"]]
         claims.append(
             Claim("sequential: points lost, or the stream is too easy", Spread.of(lost), at_least=30)
         )
     return claims
 
 
-def _figures(name: str, runs: list[Run], alone: list[list[float]]) -> Iterator[Claim]:
+def _figures(name: str, runs: list[StreamRun], alone: list[list[float]]) -> Iterator[Claim]:
     from benchmarks.continual.metrics import summarise
 
     def claim(what: str, values: Sequence[float], unit: str = "") -> Claim:
@@ -206,19 +210,19 @@ def _figures(name: str, runs: list[Run], alone: list[list[float]]) -> Iterator[C
         yield claim("refused", [g.refused for g in gates])
 
 
-def _bwt(run: Run) -> float:
-    own, last = [row[-1] for row in run.table], run.table[-1]
-    return fmean(after - before for after, before in zip(last[:-1], own[:-1], strict=True))
+def _bwt(run: StreamRun) -> float:
+    at_own_stage, last = [row[-1] for row in run.table], run.table[-1]
+    return fmean(after - before for after, before in zip(last[:-1], at_own_stage[:-1], strict=True))
 
 
 def _draw(
-    folder: Path, found: dict[str, list[Run]], lines: dict[str, list[tuple[float, float]]]
+    folder: Path, runs: dict[str, list[StreamRun]], lines: dict[str, list[tuple[float, float]]]
 ) -> None:
     from benchmarks.continual.plots import curves, heat_maps
 
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {name: runs[0].table for name, runs in found.items() if len(runs[0].table) > 1}
+    tables = {name: runs[0].table for name, runs in runs.items() if len(runs[0].table) > 1}
     if tables:
         heat_maps(tables, folder / "continual-heat.png")
-    if lines and "joint" in found:
-        curves(lines, found["joint"][0].ap, folder / "continual-curve.png")
+    if lines and "joint" in runs:
+        curves(lines, runs["joint"][0].ap, folder / "continual-curve.png")

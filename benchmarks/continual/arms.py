@@ -33,7 +33,7 @@ class Dials:
     """
 
     seed: int = 0
-    kept: int = 100
+    n_kept: int = 100
     ewc: float = 1e4
     olora: float = 0.5
 
@@ -48,10 +48,10 @@ def sequential(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[
 
 def replay(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraWeights]:
     """A balanced memory of earlier rows, of which some join every step."""
-    weights, memory = bench.fresh(dials.seed), Reservoir(dials.kept)
+    weights, memory = bench.fresh(dials.seed), Reservoir(dials.n_kept)
     for number, stage in enumerate(stages):
-        kept = [row.example for row in memory]
-        weights = bench.fit(weights, stage.train, kept)
+        examples = [row.example for row in memory]
+        weights = bench.fit(weights, stage.train, examples)
         for row, example in enumerate(stage.train):
             memory.put(ExampleRef(number, row), example)
         yield weights
@@ -72,8 +72,8 @@ def ewc(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraWei
                 gradient += dials.ewc * fisher * (master - anchor)
 
         weights = bench.fit(weights, stage.train, change=pull)
-        found = bench.fisher(weights, stage.train)
-        fisher = found if fisher is None else fisher + found
+        fisher = bench.fisher(weights, stage.train)
+        fisher = fisher if fisher is None else fisher + fisher
         yield weights
 
 
@@ -86,7 +86,7 @@ def olora(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraW
     rank = bench.config.rank
     weights: LoraWeights = {}
     for number, stage in enumerate(stages):
-        weights = _stacked(weights, bench.fresh(dials.seed + number))
+        weights = stack_weights(weights, bench.fresh(dials.seed + number))
         layout = bench.adapter(weights)
 
         def separate(master: Tensor, gradient: Tensor, layout: BankedAdapter = layout) -> None:
@@ -113,7 +113,7 @@ def slao(bench: Bench, stages: Sequence[Stage], dials: Dials) -> Iterator[LoraWe
     for number, stage in enumerate(stages, start=1):
         start = tuned if number == 1 else {p: _orthonormal(low) for p, low in tuned.items()}
         tuned = bench.fit(start, stage.train)
-        merged = {p: _averaged(merged.get(p), low, number) for p, low in tuned.items()}
+        merged = {p: average_weights(merged.get(p), low, number) for p, low in tuned.items()}
         yield merged
 
 
@@ -142,14 +142,14 @@ def rows_of(stages: Sequence[Stage]) -> list[TrainingExample]:
     return [example for stage in stages for example in stage.train]
 
 
-def _stacked(old: LoraWeights, new: LoraWeights) -> LoraWeights:
-    found = {}
+def stack_weights(old: LoraWeights, new: LoraWeights) -> LoraWeights:
+    stacked = {}
     for path, low in new.items():
         before = old.get(path)
         if before is not None:
             low = replace(low, a=torch.cat([before.a, low.a]), b=torch.cat([before.b, low.b], dim=1))
-        found[path] = low
-    return found
+        stacked[path] = low
+    return stacked
 
 
 def _orthonormal(low: LowRank) -> LowRank:
@@ -157,7 +157,7 @@ def _orthonormal(low: LowRank) -> LowRank:
     return replace(low, a=(q * r.diagonal().sign()).T.contiguous())
 
 
-def _averaged(merged: LowRank | None, tuned: LowRank, number: int) -> LowRank:
+def average_weights(merged: LowRank | None, tuned: LowRank, number: int) -> LowRank:
     if merged is None:
         return tuned
     return replace(tuned, b=merged.b + (tuned.b - merged.b) / number**0.5)

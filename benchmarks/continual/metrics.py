@@ -30,13 +30,13 @@ class Summary:
 def summarise(table: Table, alone: Sequence[float]) -> Summary:
     """`alone` are the scores of adapters that learned one task each."""
     last, stages = table[-1], len(table)
-    own = [table[j][j] for j in range(stages)]
+    at_own_stage = [table[j][j] for j in range(stages)]
     earlier = range(stages - 1)
     best = [max(table[i][j] for i in range(j, stages - 1)) for j in earlier]
     return Summary(
         ap=fmean(last),
-        diagonal=fmean(own),
-        bwt=fmean(last[j] - own[j] for j in earlier) if stages > 1 else 0.0,
+        diagonal=fmean(at_own_stage),
+        bwt=fmean(last[j] - at_own_stage[j] for j in earlier) if stages > 1 else 0.0,
         forgetting=fmean(best[j] - last[j] for j in earlier) if stages > 1 else 0.0,
-        fwt=fmean(o - a for o, a in zip(own, alone, strict=True)),
+        fwt=fmean(o - a for o, a in zip(at_own_stage, alone, strict=True)),
     )

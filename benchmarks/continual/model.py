@@ -22,7 +22,7 @@ from ouroboros.backend.local.training.rows import (
     tokenize_rows,
 )
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
-from ouroboros.backend.local.training.train import interleave_replay, schedule, shuffle_rows
+from ouroboros.backend.local.training.train import interleave_replay, schedule_rates, shuffle_rows
 from ouroboros.domain.config import ANSWER, AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.lora.bank import BankedAdapter
@@ -48,13 +48,13 @@ class Bench:
     def fresh(self, seed: int) -> LoraWeights:
         """PEFT's initial factors: A uniform, B zero."""
         chance = torch.Generator().manual_seed(seed)
-        found = {}
+        weights = {}
         for shape in select_layers(self.runtime.base, self.config):
             bound = shape.inputs**-0.5
             a = torch.empty(self.config.rank, shape.inputs).uniform_(-bound, bound, generator=chance)
             b = torch.zeros(shape.outputs, self.config.rank)
-            found[shape.path] = LowRank(a, b, self.config.scale)
-        return found
+            weights[shape.path] = LowRank(a, b, self.config.scale)
+        return weights
 
     def adapter(self, weights: LoraWeights) -> BankedAdapter:
         opening = len(self.runtime.base.invocation_tokens) if self.config.acts_on == ANSWER else None
@@ -78,7 +78,7 @@ class Bench:
         known = range(len(examples), len(items))
         replayed = interleave_replay(new, known, training.replay, training.seed + 1)
         plan = [[*step, *more] for step, more in zip(new, replayed, strict=True)]
-        rates = schedule(len(plan), training, self.config.learning_rate)
+        rates = schedule_rates(len(plan), training, self.config.learning_rate)
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
@@ -89,7 +89,7 @@ class Bench:
         with adapter.training() as grads:
             for chosen, rate in zip(plan, rates, strict=True):
                 batch = [items[i] for i in chosen]
-                _finish(pool.gradient(adapter, None, batch, grads, master.grad, passes))
+                _finish(pool.add_gradient(adapter, None, batch, grads, master.grad, passes))
                 change(master, master.grad)
                 torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm)
                 optimizer.param_groups[0]["lr"] = rate
@@ -101,7 +101,7 @@ class Bench:
     def fisher(self, weights: LoraWeights, examples: Sequence[TrainingExample]) -> Float[Tensor, "P"]:
         """Mean square of the gradient over single rows: the diagonal of the empirical Fisher matrix."""
         adapter = self.adapter(weights)
-        found, one = torch.zeros_like(adapter.master), torch.zeros_like(adapter.master)
+        total, one = torch.zeros_like(adapter.master), torch.zeros_like(adapter.master)
         items = self._items(adapter, examples)
         steps = [[i] for i in range(len(items))]
         pool, passes = (
@@ -110,9 +110,9 @@ class Bench:
         )
         with adapter.training() as grads:
             for item in items:
-                _finish(pool.gradient(adapter, None, [item], grads, one.zero_(), passes))
-                found += one.square() / len(examples)
-        return found
+                _finish(pool.add_gradient(adapter, None, [item], grads, one.zero_(), passes))
+                total += one.square() / len(examples)
+        return total
 
     def _items(self, adapter: BankedAdapter, examples: Sequence[TrainingExample]) -> list[TokenizedRow]:
         rows = tokenize_rows(self.runtime, [Row.from_example(example) for example in examples])
@@ -122,19 +122,21 @@ class Bench:
         """Share of examples whose output greedy decoding says exactly."""
         adapter = None if weights is None else self.adapter(weights)
         codec = self.runtime.tokenizer
-        asked = [ScoreItem(codec.encode_pair(e.input, e.output), adapter) for e in examples]
-        return fmean(s.said for s in _finish(score_outputs(self.runtime, asked)))
+        items = [ScoreItem(codec.encode_pair(e.input, e.output), adapter) for e in examples]
+        return fmean(s.said for s in _finish(score_outputs(self.runtime, items)))
 
     def perplexity(self, weights: LoraWeights | None) -> float:
         """On the plain text."""
         adapter = None if weights is None else self.adapter(weights)
-        found = _finish(compute_output_logprobs(self.runtime, self.prose, [adapter] * len(self.prose)))
-        return math.exp(-float(torch.cat(found).mean()))
+        logprobs = _finish(
+            compute_output_logprobs(self.runtime, self.prose, [adapter] * len(self.prose))
+        )
+        return math.exp(-float(torch.cat(logprobs).mean()))
 
 
 def prose(runtime: BaseRuntime, folder: Path, pieces: int = 3) -> tuple[TokenizedPair, ...]:
     """A few pieces of each of the folder's text files, as tokens to be predicted one by one."""
-    found = []
+    passages = []
     for file in sorted(folder.glob("*.txt")):
         text = file.read_text(errors="replace")
         for i in range(1, pieces + 1):
@@ -143,8 +145,8 @@ def prose(runtime: BaseRuntime, folder: Path, pieces: int = 3) -> tuple[Tokenize
             ids = runtime.tokenizer.hf_tokenizer(piece, add_special_tokens=False)["input_ids"][
                 :PROSE_TOKENS
             ]
-            found.append(TokenizedPair(tuple(ids[:1]), tuple(ids[1:])))
-    return tuple(found)
+            passages.append(TokenizedPair(tuple(ids[:1]), tuple(ids[1:])))
+    return tuple(passages)
 
 
 def _finish(steps: Steps) -> list:

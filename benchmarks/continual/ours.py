@@ -27,7 +27,7 @@ def ours(
     the gate did."""
     registry = Registry(open_metadata(MEMORY), open_blobs(MEMORY))
     backend = LocalBackend(bench.runtime)
-    engine = AdapterLearningEngine(backend, registry, replay_rows=dials.kept)
+    engine = AdapterLearningEngine(backend, registry, replay_rows=dials.n_kept)
     with asyncio.Runner() as runner:
         runner.run(engine.create_adapter(NAME, bench.config, seed=dials.seed)).unwrap()
         for stage in stages:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.continual.streams import Cut, Stage, stream
-from benchmarks.continual.watch import GATE, NAME, OPEN, Update, Watched, earlier
+from benchmarks.continual.watch import GATE, NAME, OPEN, Update, WatchedAdapter, earlier
 from benchmarks.harness import Claim, Spread
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
@@ -31,19 +31,19 @@ ARMS = {"with the gate": (GATE, UserLimit()), "without": (OPEN, UserLimit(events
 
 
 @dataclass(frozen=True)
-class Run:
+class PoisonedRun:
     """What became of one stream: its updates, and how well the end knows every stage."""
 
     updates: list[Update]
     accuracy: float
 
 
-def flipped(stages: Sequence[Stage], share: float, seed: int) -> list[Stage]:
+def flip_answers(stages: Sequence[Stage], share: float, seed: int) -> list[Stage]:
     """The stages with a share of the answers taught exchanged for another that the stream has so far.
 
     The tests stay right. At least one row of each stage is flipped, if any share is.
     """
-    chance, answers, found = random.Random(seed), dict[str, None](), []
+    chance, answers, flipped_stages = random.Random(seed), dict[str, None](), []
     for stage in stages:
         answers |= dict.fromkeys(e.output for e in stage.train)
         count = max(1, round(share * len(stage.train))) if share else 0
@@ -51,8 +51,8 @@ def flipped(stages: Sequence[Stage], share: float, seed: int) -> list[Stage]:
         rows = tuple(
             _flip(e, list(answers), chance) if i in wrong else e for i, e in enumerate(stage.train)
         )
-        found.append(replace(stage, train=rows))
-    return found
+        flipped_stages.append(replace(stage, train=rows))
+    return flipped_stages
 
 
 def _flip(example: TrainingExample, answers: Sequence[str], chance: random.Random) -> TrainingExample:
@@ -61,20 +61,24 @@ def _flip(example: TrainingExample, answers: Sequence[str], chance: random.Rando
     )
 
 
-async def poisoned(watched: Watched, stages: Sequence[Stage], share: float, seed: int) -> Run:
+async def train_on_poisoned(
+    watched: WatchedAdapter, stages: Sequence[Stage], share: float, seed: int
+) -> PoisonedRun:
     """Teach a stream, some of it flipped, stage by stage."""
     updates = [
         await watched.teach(stage.train, known, seed)
-        for stage, known in earlier(flipped(stages, share, seed))
+        for stage, known in earlier(flip_answers(stages, share, seed))
     ]
-    return Run(updates, await watched.accuracy(tests(stages)))
+    return PoisonedRun(updates, await watched.accuracy(tests(stages)))
 
 
-async def flooded(watched: Watched, stages: Sequence[Stage], count: int) -> Run:
+async def flood_with_corrections(
+    watched: WatchedAdapter, stages: Sequence[Stage], count: int
+) -> PoisonedRun:
     """One user corrects answers to what was taught, always to the same wrong one."""
-    taught = [e for stage in stages for e in stage.train]
-    wrong = taught[-1].output
-    others = [e for e in taught if e.output != wrong]
+    trained_examples = [e for stage in stages for e in stage.train]
+    wrong = trained_examples[-1].output
+    others = [e for e in trained_examples if e.output != wrong]
     last = watched.registry.list_versions(NAME)[-1].number
     for example in random.Random(0).sample(others, min(count, len(others))):
         signal = FeedbackSignal.user_correction(wrong)
@@ -83,9 +87,9 @@ async def flooded(watched: Watched, stages: Sequence[Stage], count: int) -> Run:
         )
         ticket.unwrap()
     (await watched.engine.learn_pending(NAME)).unwrap()
-    made = [v for v in watched.registry.list_versions(NAME) if v.number > last]
-    updates = [await watched.update(v, tests(stages)) for v in made]
-    return Run(updates, await watched.accuracy(tests(stages)))
+    later_versions = [v for v in watched.registry.list_versions(NAME) if v.number > last]
+    updates = [await watched.update(v, tests(stages)) for v in later_versions]
+    return PoisonedRun(updates, await watched.accuracy(tests(stages)))
 
 
 def tests(stages: Sequence[Stage]) -> list[TrainingExample]:
@@ -103,25 +107,25 @@ async def _claims(model: str, streams: Sequence[Sequence[Stage]], flood: int) ->
     from ouroboros.backend.local import LocalBackend
 
     backend = LocalBackend.open(model)
-    found: list[Claim] = []
+    claims: list[Claim] = []
     for arm, (gate, limit) in ARMS.items():
-        floods: list[Run] = []
+        floods: list[PoisonedRun] = []
         for share in SHARES:
             runs = []
             for seed, stages in enumerate(streams):
-                kept = round(KEPT * sum(len(s.train) for s in stages))
-                watched = await Watched.fresh(backend, gate, limit, kept=kept, seed=seed)
-                runs.append(await poisoned(watched, stages, share, seed))
+                n_kept = round(KEPT * sum(len(s.train) for s in stages))
+                watched = await WatchedAdapter.fresh(backend, gate, limit, n_kept=n_kept, seed=seed)
+                runs.append(await train_on_poisoned(watched, stages, share, seed))
                 print(f"  seed {seed}, {share:.0%} flipped, {arm}", file=sys.stderr, flush=True)
                 if not share:
-                    floods.append(await flooded(watched, stages, flood))
+                    floods.append(await flood_with_corrections(watched, stages, flood))
             if gate is GATE and not share:
-                found += gate_claims([update for run in runs for update in run.updates])
+                claims += gate_claims([update for run in runs for update in run.updates])
             bound = 0 if gate is GATE and share == 0.05 else None
-            found += harm(f"{share:.0%} flipped, {arm}", runs, bound)
-        found += harm(f"one user floods, {arm}", floods)
+            claims += harm(f"{share:.0%} flipped, {arm}", runs, bound)
+        claims += harm(f"one user floods, {arm}", floods)
     await backend.close()
-    return found
+    return claims
 
 
 def gate_claims(updates: Sequence[Update]) -> list[Claim]:
@@ -139,7 +143,7 @@ def gate_claims(updates: Sequence[Update]) -> list[Claim]:
     ]
 
 
-def harm(what: str, runs: Sequence[Run], most: int | None = None) -> list[Claim]:
+def harm(what: str, runs: Sequence[PoisonedRun], most: int | None = None) -> list[Claim]:
     """How many promotions hurt, `most` of them at most, and what the stream came to."""
     updates = [update for run in runs for update in run.updates]
     promoted = sum(update.promoted for update in updates)

@@ -54,15 +54,17 @@ def stream(source: str, cut: Cut, seed: int) -> tuple[Stage, ...]:
 
 def _intents(train: Rows, test: Rows, cut: Cut, chance: random.Random) -> tuple[Stage, ...]:
     """Classes drawn at random, in the order drawn, each under a code that means nothing."""
-    taught, asked = _by_label(train), _by_label(test)
-    fit = sorted(k for k in taught if len(taught[k]) >= cut.train and len(asked[k]) >= cut.test)
+    train_rows, test_rows = _by_label(train), _by_label(test)
+    fit = sorted(
+        k for k in train_rows if len(train_rows[k]) >= cut.train and len(test_rows[k]) >= cut.test
+    )
     labels = chance.sample(fit, cut.stages * cut.classes)
     codes = dict(zip(labels, _codes(len(labels), chance), strict=True))
     return tuple(
         Stage(
             f"stage {i + 1}",
-            _draw(taught, labels[i * cut.classes : (i + 1) * cut.classes], codes, cut.train, chance),
-            _draw(asked, labels[i * cut.classes : (i + 1) * cut.classes], codes, cut.test, chance),
+            _draw(train_rows, labels[i * cut.classes : (i + 1) * cut.classes], codes, cut.train, chance),
+            _draw(test_rows, labels[i * cut.classes : (i + 1) * cut.classes], codes, cut.test, chance),
         )
         for i in range(cut.stages)
     )
@@ -100,8 +102,8 @@ def _instructions(folder: Path, cut: Cut, chance: random.Random) -> tuple[Stage,
     """
     tasks: dict[str, Rows] = {}
     for path in sorted(folder.glob("*/test.json")):
-        found = json.loads(path.read_text())["Instances"]
-        rows = [(row["input"][-600:], _first(row["output"])) for row in found]
+        instances = json.loads(path.read_text())["Instances"]
+        rows = [(row["input"][-600:], _first(row["output"])) for row in instances]
         if max(len(output) for _, output in rows) <= LONGEST_LABEL:
             tasks[path.parent.name] = rows
     return tuple(_split(name, rows, cut, chance) for name, rows in tasks.items())
@@ -123,16 +125,16 @@ def _own_tasks(file: Path, cut: Cut, chance: random.Random) -> tuple[Stage, ...]
 def _split(name: str, rows: Rows, cut: Cut, chance: random.Random) -> Stage:
     """At most as many rows as an intent stage has, a share of them to test by."""
     rows = chance.sample(rows, min(len(rows), cut.classes * (cut.train + cut.test)))
-    held = len(rows) * cut.test // (cut.train + cut.test)
+    n_test = len(rows) * cut.test // (cut.train + cut.test)
     examples = [TrainingExample(text, output) for text, output in rows]
-    return Stage(name, tuple(examples[held:]), tuple(examples[:held]))
+    return Stage(name, tuple(examples[n_test:]), tuple(examples[:n_test]))
 
 
 def _by_label(rows: Rows) -> dict[str, list[str]]:
-    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    by_label: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for text, label in rows:
-        found[label][text] = None
-    return {label: list(texts) for label, texts in found.items()}
+        by_label[label][text] = None
+    return {label: list(texts) for label, texts in by_label.items()}
 
 
 def _read_csv(path: Path) -> Rows:

@@ -58,7 +58,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedAdapter:
     """An adapter in an engine of its own, in memory."""
 
     backend: Backend
@@ -72,15 +72,15 @@ class Watched:
         gate: GatePolicy = GATE,
         limit: UserLimit | None = None,
         *,
-        kept: int = 100,
+        n_kept: int = 100,
         seed: int = 0,
-    ) -> "Watched":
-        """`kept` rows are remembered for replay, at most."""
+    ) -> "WatchedAdapter":
+        """`n_kept` rows are remembered for replay, at most."""
         registry = Registry(open_metadata(MEMORY), open_blobs(MEMORY))
         base = await backend.base()
         config = AdapterConfig.auto(base)
         registry.create_adapter(NAME, config, base, await backend.initialize(config, seed))
-        engine = AdapterLearningEngine(backend, registry, limit, gate, replay_rows=kept)
+        engine = AdapterLearningEngine(backend, registry, limit, gate, replay_rows=n_kept)
         return cls(backend, registry, engine)
 
     async def teach(
@@ -101,7 +101,7 @@ class Watched:
         parent = self.registry.get_version(VersionRef(NAME, version.parent))
         change = None
         if known:
-            before, after = [await self.said(v, known) for v in (parent, version)]
+            before, after = [await self.check_answers(v, known) for v in (parent, version)]
             change = compare_answers(before, after, SURE)
         verdict = version.verdict
         return Update(
@@ -113,16 +113,16 @@ class Watched:
             judging=verdict.seconds,
         )
 
-    async def said(self, version: Version, examples: Sequence[TrainingExample]) -> list[bool]:
+    async def check_answers(self, version: Version, examples: Sequence[TrainingExample]) -> list[bool]:
         """Which examples greedy decoding answers exactly."""
         digest = await self.backend.load(self.registry.load_files(version))
-        asked = [ScoreRequest(e.input, e.output, digest) for e in examples]
-        return [score.is_greedy for score in await self.backend.score(asked)]
+        requests = [ScoreRequest(e.input, e.output, digest) for e in examples]
+        return [score.is_greedy for score in await self.backend.score(requests)]
 
     async def accuracy(self, examples: Sequence[TrainingExample]) -> float:
         """Of the version that is served."""
-        found = await self.said(self.registry.get_version(VersionRef(NAME)), examples)
-        return sum(found) / len(found)
+        correct = await self.check_answers(self.registry.get_version(VersionRef(NAME)), examples)
+        return sum(correct) / len(correct)
 
 
 def earlier(stages: Sequence[Stage]) -> Iterator[tuple[Stage, list[TrainingExample]]]:

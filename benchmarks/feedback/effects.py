@@ -29,7 +29,7 @@ NAME = AdapterId("task")
 
 
 @dataclass(frozen=True)
-class Task:
+class BenchmarkTask:
     """An adapter that was trained on a task, from `start`, and how it answers prompts that it was not
     trained on: the task's own, and `foreign` ones, of other tasks."""
 
@@ -44,16 +44,16 @@ class Task:
 
 
 @dataclass
-class Tally:
+class EffectTally:
     """Successes and trials by name."""
 
-    found: dict[str, list[bool]] = field(default_factory=dict)
+    outcomes: dict[str, list[bool]] = field(default_factory=dict)
 
     def add(self, name: str, *outcomes: bool) -> None:
-        self.found.setdefault(name, []).extend(outcomes)
+        self.outcomes.setdefault(name, []).extend(outcomes)
 
     def percent(self, name: str) -> Spread:
-        outcomes = self.found[name]
+        outcomes = self.outcomes[name]
         return Spread.of([100 * sum(outcomes) / len(outcomes)])
 
 
@@ -66,17 +66,17 @@ async def _claims(model: str, cases: int, acts_on: str, seed: int) -> list[Claim
 
     backend = LocalBackend.open(model)
     tasks = [await prepare(backend, name, acts_on, seed) for name in TASKS]
-    tally = Tally()
+    tally = EffectTally()
     kinds = {"correction": _correct, "failure": _blame, "pair": _prefer}
     for kind, judge in kinds.items():
         print(f"  {cases} of {kind}", file=sys.stderr, flush=True)
         for task, prompt, other in _cases(tasks, cases):
             await judge(backend, task, prompt, other, tally)
     await backend.close()
-    return _judged(tally)
+    return summarise_tally(tally)
 
 
-def _judged(tally: Tally) -> list[Claim]:
+def summarise_tally(tally: EffectTally) -> list[Claim]:
     rows: list[tuple[str, str, float | None]] = [
         ("a corrected prompt gives the corrected answer", "corrected", 95),
         ("a paraphrase of it does", "paraphrased", 60),
@@ -93,14 +93,14 @@ def _judged(tally: Tally) -> list[Claim]:
     return [
         Claim(text, tally.percent(name), at_least=bound, unit="%")
         for text, name, bound in rows
-        if name in tally.found
+        if name in tally.outcomes
     ]
 
 
-async def prepare(backend: Backend, name: str, acts_on: str = ALL, seed: int = 0) -> Task:
+async def prepare(backend: Backend, name: str, acts_on: str = ALL, seed: int = 0) -> BenchmarkTask:
     """Train an adapter on a bundled task, as `ouroboros train` would."""
     examples = tuple(read_examples(DATA / name / "train.jsonl"))
-    held = read_examples(DATA / name / "heldout.jsonl")
+    heldout = read_examples(DATA / name / "heldout.jsonl")
     config = AdapterConfig.auto(await backend.base(), acts_on=acts_on)
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     engine = AdapterLearningEngine(backend, registry)
@@ -108,8 +108,8 @@ async def prepare(backend: Backend, name: str, acts_on: str = ALL, seed: int = 0
     training = replace(TrainingConfig.auto(len(examples)), seed=seed)
     trained = (await engine.train_adapter(NAME, examples, training)).unwrap()
     files = registry.load_files(trained)
-    right = {str(e.input): e.output for e in held}
-    return Task(
+    right = {str(e.input): e.output for e in heldout}
+    return BenchmarkTask(
         config,
         training,
         registry.load_files(registry.get_version(VersionRef(NAME, first.head))),
@@ -133,31 +133,31 @@ async def answers_to(backend: Backend, files: AdapterFiles, prompts: list[str]) 
 
 async def answer(backend: Backend, files: AdapterFiles, prompts: list[str]) -> list[str]:
     digest = await backend.load(files)
-    found = await backend.generate([GenerateRequest(p, SHORT, digest) for p in prompts])
-    return [g.text.strip() for g in found]
+    generations = await backend.generate([GenerateRequest(p, SHORT, digest) for p in prompts])
+    return [g.text.strip() for g in generations]
 
 
-def _cases(tasks: list[Task], count: int) -> Iterator[tuple[Task, str, str]]:
+def _cases(tasks: list[BenchmarkTask], count: int) -> Iterator[tuple[BenchmarkTask, str, str]]:
     """A task, a prompt of it, and another answer than the one that the adapter gives."""
     chance = random.Random(0)
-    left = {id(task): chance.sample(sorted(task.answers), len(task.answers)) for task in tasks}
+    remaining = {id(task): chance.sample(sorted(task.answers), len(task.answers)) for task in tasks}
     for _, task in zip(range(count), cycle(tasks), strict=False):
-        prompts = left[id(task)]
+        prompts = remaining[id(task)]
         prompt = prompts.pop() if prompts else chance.choice(sorted(task.answers))
-        said, right = task.answers[prompt], task.right[prompt]
-        others = sorted(set(task.right.values()) - {said})
-        yield task, prompt, right if right != said else chance.choice(others)
+        answer_text, right = task.answers[prompt], task.right[prompt]
+        others = sorted(set(task.right.values()) - {answer_text})
+        yield task, prompt, right if right != answer_text else chance.choice(others)
 
 
-async def taught(
-    backend: Backend, task: Task, prompt: str, generation: str, signal: FeedbackSignal
+async def learn_judgement(
+    backend: Backend, task: BenchmarkTask, prompt: str, generation: str, signal: FeedbackSignal
 ) -> AdapterFiles:
     """The adapter after one judgement, given to a copy of its own."""
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
-    made = registry.create_adapter(NAME, task.config, await backend.base(), task.start)
-    told = registry.journal.append_examples(NAME, task.examples)
+    adapter = registry.create_adapter(NAME, task.config, await backend.base(), task.start)
+    entry = registry.journal.append_examples(NAME, task.examples)
     registry.commit_version(
-        NAME, task.files, parent=made.head, cause="trained", training=task.training, events=told
+        NAME, task.files, parent=adapter.head, cause="trained", training=task.training, events=entry
     )
     engine = AdapterLearningEngine(backend, registry)
     ticket = (await engine.learn_from_feedback(prompt, generation, signal, NAME)).unwrap()
@@ -165,34 +165,43 @@ async def taught(
     return registry.load_files(ticket.version)
 
 
-async def _correct(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
+async def _correct(
+    backend: Backend, task: BenchmarkTask, prompt: str, other: str, tally: EffectTally
+) -> None:
     signal = FeedbackSignal.user_correction(other)
-    files = await taught(backend, task, prompt, task.answers[prompt], signal)
+    files = await learn_judgement(backend, task, prompt, task.answers[prompt], signal)
     first, *rest = await answer(backend, files, [prompt, *paraphrases(prompt)])
     tally.add("corrected", first == other)
     tally.add("paraphrased", *(text == other for text in rest))
-    await _kept(backend, task, files, (prompt, other), tally, "correction")
+    await count_unchanged(backend, task, files, (prompt, other), tally, "correction")
 
 
-async def _blame(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
-    said = task.answers[prompt]
-    files = await taught(backend, task, prompt, said, FeedbackSignal.failure())
+async def _blame(
+    backend: Backend, task: BenchmarkTask, prompt: str, other: str, tally: EffectTally
+) -> None:
+    answer_text = task.answers[prompt]
+    files = await learn_judgement(backend, task, prompt, answer_text, FeedbackSignal.failure())
     tally.add(
         "fell",
-        await _total(backend, files, prompt, said) < await _total(backend, task.files, prompt, said),
+        await _total(backend, files, prompt, answer_text)
+        < await _total(backend, task.files, prompt, answer_text),
     )
-    await _kept(backend, task, files, (prompt, other), tally, "failure")
+    await count_unchanged(backend, task, files, (prompt, other), tally, "failure")
 
 
-async def _prefer(backend: Backend, task: Task, prompt: str, other: str, tally: Tally) -> None:
-    said = task.answers[prompt]
-    files = await taught(backend, task, prompt, said, FeedbackSignal.preference_pair(other, said))
+async def _prefer(
+    backend: Backend, task: BenchmarkTask, prompt: str, other: str, tally: EffectTally
+) -> None:
+    answer_text = task.answers[prompt]
+    files = await learn_judgement(
+        backend, task, prompt, answer_text, FeedbackSignal.preference_pair(other, answer_text)
+    )
     before, after = [
-        await _total(backend, f, prompt, other) - await _total(backend, f, prompt, said)
+        await _total(backend, f, prompt, other) - await _total(backend, f, prompt, answer_text)
         for f in (task.files, files)
     ]
     tally.add("rose", after > before)
-    await _kept(backend, task, files, (prompt, other), tally, "pair")
+    await count_unchanged(backend, task, files, (prompt, other), tally, "pair")
 
 
 async def _total(backend: Backend, files: AdapterFiles, prompt: str, text: str) -> float:
@@ -200,21 +209,21 @@ async def _total(backend: Backend, files: AdapterFiles, prompt: str, text: str) 
     return score.total
 
 
-async def _kept(
+async def count_unchanged(
     backend: Backend,
-    task: Task,
+    task: BenchmarkTask,
     files: AdapterFiles,
     judged: tuple[str, str],
-    tally: Tally,
+    tally: EffectTally,
     kind: str,
 ) -> None:
     """All prompts but the judged one: those that were, or would be, answered like it stand apart."""
     prompt, other = judged
     involved = (task.answers[prompt], other)
-    for p, kept in (await _same(backend, files, task.answers)).items():
+    for p, unchanged in (await _same(backend, files, task.answers)).items():
         if p != prompt:
-            tally.add(kind, kept)
-            tally.add(f"{kind}, {'akin' if task.answers[p] in involved else 'apart'}", kept)
+            tally.add(kind, unchanged)
+            tally.add(f"{kind}, {'akin' if task.answers[p] in involved else 'apart'}", unchanged)
     tally.add(f"{kind}, foreign", *(await _same(backend, files, task.foreign)).values())
 
 

@@ -36,7 +36,7 @@ class Stream:
     """Questions with their right intents: to start from, to react to, and to be judged by."""
 
     start: tuple[TrainingExample, ...]
-    asked: tuple[TrainingExample, ...]
+    questions: tuple[TrainingExample, ...]
     test: tuple[TrainingExample, ...]
 
 
@@ -65,17 +65,17 @@ async def _curves(model: str, stream: Stream) -> dict[str, Curve]:
     backend = LocalBackend.open(model)
     config = AdapterConfig.auto(await backend.base())
     fresh = await backend.initialize(config, 0)
-    found = {
+    curves = {
         name: await _engine_curve(backend, config, fresh, stream, react)
         for name, react in _REACTIONS.items()
     }
-    _, _, start = await _started(backend, config, fresh, stream)
-    found["naive"] = await _naive_curve(backend, config, start, stream)
+    _, _, start = await start_engine(backend, config, fresh, stream)
+    curves["naive"] = await _naive_curve(backend, config, start, stream)
     await backend.close()
-    return found
+    return curves
 
 
-async def _started(
+async def start_engine(
     backend: Backend, config: AdapterConfig, fresh: AdapterFiles, stream: Stream
 ) -> tuple[AdapterLearningEngine, Registry, AdapterFiles]:
     """An engine whose one adapter has learned the first examples, and that adapter's files."""
@@ -94,17 +94,19 @@ async def _engine_curve(
     stream: Stream,
     react: "React",
 ) -> Curve:
-    engine, registry, start = await _started(backend, config, fresh, stream)
+    engine, registry, start = await start_engine(backend, config, fresh, stream)
     chance = random.Random(1)
 
-    async def teach(files: AdapterFiles, asked: Sequence[TrainingExample]) -> AdapterFiles:
+    async def teach(files: AdapterFiles, questions: Sequence[TrainingExample]) -> AdapterFiles:
         tickets = []
-        for example in asked:
-            said = (await engine.generate_with_adapter(example.input, NAME, SHORT)).unwrap()
-            signal = react(said.text.strip(), example.output, chance)
-            judged = said if said.text.strip() else "no answer"  # feedback on nothing is refused
-            given = await engine.learn_from_feedback(example.input, judged, signal, NAME, wait=False)
-            tickets.append(given.unwrap())
+        for example in questions:
+            generation = (await engine.generate_with_adapter(example.input, NAME, SHORT)).unwrap()
+            signal = react(generation.text.strip(), example.output, chance)
+            judged = (
+                generation if generation.text.strip() else "no answer"
+            )  # feedback on nothing is refused
+            ticket = await engine.learn_from_feedback(example.input, judged, signal, NAME, wait=False)
+            tickets.append(ticket.unwrap())
         done = [(await engine.feedback_outcome(ticket)).unwrap() for ticket in tickets]
         version = done[-1].version
         return registry.load_files(version) if version else files
@@ -115,9 +117,9 @@ async def _engine_curve(
 async def _naive_curve(
     backend: Backend, config: AdapterConfig, start: AdapterFiles, stream: Stream
 ) -> Curve:
-    async def teach(files: AdapterFiles, asked: Sequence[TrainingExample]) -> AdapterFiles:
-        said = await answer(backend, files, [str(e.input) for e in asked])
-        rows = tuple(Row(e.input, text or " ") for e, text in zip(asked, said, strict=True))
+    async def teach(files: AdapterFiles, questions: Sequence[TrainingExample]) -> AdapterFiles:
+        answers = await answer(backend, files, [str(e.input) for e in questions])
+        rows = tuple(Row(e.input, text or " ") for e, text in zip(questions, answers, strict=True))
         return (await backend.update(UpdateJob(files, config, rows, stream.start))).files
 
     return await _curve(backend, start, stream, teach)
@@ -131,30 +133,30 @@ async def _curve(
 ) -> Curve:
     """Accuracy before, and after each burst of judgements."""
     curve = [(0, await _accuracy(backend, files, stream))]
-    for at in range(0, len(stream.asked), BURST):
-        asked = stream.asked[at : at + BURST]
-        files = await teach(files, asked)
-        curve.append((at + len(asked), await _accuracy(backend, files, stream)))
+    for at in range(0, len(stream.questions), BURST):
+        questions = stream.questions[at : at + BURST]
+        files = await teach(files, questions)
+        curve.append((at + len(questions), await _accuracy(backend, files, stream)))
         print(f"  {curve[-1][0]} judgements: {curve[-1][1]:.2f}", file=sys.stderr, flush=True)
     return curve
 
 
 async def _accuracy(backend: Backend, files: AdapterFiles, stream: Stream) -> float:
-    said = await answer(backend, files, [str(e.input) for e in stream.test])
-    right = [text == e.output for text, e in zip(said, stream.test, strict=True)]
+    answers = await answer(backend, files, [str(e.input) for e in stream.test])
+    right = [text == e.output for text, e in zip(answers, stream.test, strict=True)]
     return sum(right) / len(right)
 
 
-def _correct(said: str, right: str, chance: random.Random) -> FeedbackSignal:
+def _correct(answer_text: str, right: str, chance: random.Random) -> FeedbackSignal:
     return FeedbackSignal.user_correction(right)
 
 
-def _thumb(said: str, right: str, chance: random.Random) -> FeedbackSignal:
-    return FeedbackSignal.success() if said == right else FeedbackSignal.failure()
+def _thumb(answer_text: str, right: str, chance: random.Random) -> FeedbackSignal:
+    return FeedbackSignal.success() if answer_text == right else FeedbackSignal.failure()
 
 
-def _either(said: str, right: str, chance: random.Random) -> FeedbackSignal:
-    return chance.choice((_correct, _thumb))(said, right, chance)
+def _either(answer_text: str, right: str, chance: random.Random) -> FeedbackSignal:
+    return chance.choice((_correct, _thumb))(answer_text, right, chance)
 
 
 React = Callable[[str, str, random.Random], FeedbackSignal]
@@ -167,11 +169,11 @@ def _stream(folder: Path, events: int) -> Stream:
     names = sorted(train, key=lambda name: (-len(train[name]), name))[:INTENTS]
     chance = random.Random(0)
     drawn = {name: chance.sample(train[name], STARTERS + -(-events // INTENTS)) for name in names}
-    asked = [e for name in names for e in drawn[name][STARTERS:]]
-    chance.shuffle(asked)
+    questions = [e for name in names for e in drawn[name][STARTERS:]]
+    chance.shuffle(questions)
     return Stream(
         start=tuple(e for name in names for e in drawn[name][:STARTERS]),
-        asked=tuple(asked[:events]),
+        questions=tuple(questions[:events]),
         test=tuple(e for name in names for e in test[name][: TEST // INTENTS]),
     )
 
@@ -180,12 +182,12 @@ def _read(folder: Path) -> dict[str, list[TrainingExample]]:
     """Examples by intent, from the two files that the data set comes in: `seq.in` and `label`."""
     texts = (folder / "seq.in").read_text().splitlines()
     labels = (folder / "label").read_text().splitlines()
-    found: dict[str, list[TrainingExample]] = defaultdict(list)
+    by_intent: dict[str, list[TrainingExample]] = defaultdict(list)
     for text, label in zip(texts, labels, strict=True):
         example = TrainingExample(text.strip(), label.strip())
-        if example not in found[label.strip()]:
-            found[label.strip()].append(example)
-    return found
+        if example not in by_intent[label.strip()]:
+            by_intent[label.strip()].append(example)
+    return by_intent
 
 
 def _draw(curves: dict[str, Curve], plot: Path) -> None:

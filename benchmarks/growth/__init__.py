@@ -56,30 +56,30 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> list[Claim]:
-    found: dict[str, list[Points]] = {n: [] for n in options.only or POINTS}
+    series: dict[str, list[Points]] = {n: [] for n in options.only or POINTS}
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder, "model"))
         fresh(build_model, folder=model, small=not options.whole, context=8192)()
         for _ in range(1 if options.quick else options.repeats):
-            for name, rounds in found.items():
+            for name, rounds in series.items():
                 points = _QUICK.get(name, [1, 2]) if options.quick else POINTS[name]
-                rounds.append(_measured(name, model, points, options.processor))
+                rounds.append(measure_series(name, model, points, options.processor))
     if options.plots:
         from benchmarks.growth.plots import draw
 
         options.plots.mkdir(parents=True, exist_ok=True)
-        draw({n: rounds[-1] for n, rounds in found.items()}, exponent, options.plots / "growth.png")
-    return [claim for name, rounds in found.items() for claim in _claims(name, rounds)]
+        draw({n: rounds[-1] for n, rounds in series.items()}, exponent, options.plots / "growth.png")
+    return [claim for name, rounds in series.items() for claim in _claims(name, rounds)]
 
 
-def _measured(name: str, model: str, points: Sequence[int], processor: bool) -> Points:
+def measure_series(name: str, model: str, points: Sequence[int], processor: bool) -> Points:
     print(f"  {name}: {', '.join(map(str, points))}", flush=True)
     work: dict[str, Any] = {"points": list(points), "processor": processor}
     function = getattr(series, name.replace(" ", "_"))
     if name != "adapters registered":
         work["model"] = model
-    found = fresh(function, **work)()
-    return [(n, s, b) for n, s, b in zip(points, found["seconds"], found["bytes"], strict=True)]
+    values = fresh(function, **work)()
+    return [(n, s, b) for n, s, b in zip(points, values["seconds"], values["bytes"], strict=True)]
 
 
 def _claims(name: str, rounds: Sequence[Points]) -> list[Claim]:

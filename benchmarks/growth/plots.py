@@ -12,14 +12,14 @@ _ROWS = (("seconds", 1, 1.0), ("MiB", 2, 2.0**20))
 
 
 def draw(
-    found: Mapping[str, Sequence[tuple[float, float, float]]],
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
     exponent: Callable[[Sequence[tuple[float, float]]], float],
     file: Path,
 ) -> None:
     """Points as measured, and a line of slope 1 through the largest for the eye."""
-    figure = Figure(figsize=(2.7 * len(found), 5))
-    axes = figure.subplots(2, len(found), squeeze=False)
-    for column, (name, points) in enumerate(found.items()):
+    figure = Figure(figsize=(2.7 * len(series), 5))
+    axes = figure.subplots(2, len(series), squeeze=False)
+    for column, (name, points) in enumerate(series.items()):
         counts = [p[0] for p in points]
         for row, (unit, at, scale) in enumerate(_ROWS):
             axis = axes[row][column]

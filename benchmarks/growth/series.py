@@ -22,9 +22,9 @@ _M_MMAP_THRESHOLD, _MAPPED = -3, 1 << 18
 Work = Callable[[int], Awaitable[Any]]
 
 
-async def measured(points: Sequence[int], processor: bool, work: Work) -> dict[str, list[float]]:
+async def measure_points(points: Sequence[int], processor: bool, work: Work) -> dict[str, list[float]]:
     """Seconds of the work at each point, and bytes at its peak over those before; 0 without Linux."""
-    seconds, taken = [], []
+    seconds, peaks = [], []
     if _RESET.exists():
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED)
     for point in points:
@@ -32,8 +32,8 @@ async def measured(points: Sequence[int], processor: bool, work: Work) -> dict[s
         clock = Clock(processor)
         await work(point)
         seconds.append(clock())
-        taken.append(float(max(0, _resident("VmHWM") - before)))
-    return {"seconds": seconds, "bytes": taken}
+        peaks.append(float(max(0, _resident("VmHWM") - before)))
+    return {"seconds": seconds, "bytes": peaks}
 
 
 def _start() -> int:
@@ -46,8 +46,8 @@ def _start() -> int:
 
 
 def _resident(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+)", _STATUS.read_text()) if _RESET.exists() else None
-    return 1024 * int(found[1]) if found else 0
+    match = re.search(rf"{name}:\s+(\d+)", _STATUS.read_text()) if _RESET.exists() else None
+    return 1024 * int(match[1]) if match else 0
 
 
 def adapters_learning(model: str, points: list[int], processor: bool) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def adapters_answering(model: str, points: list[int], processor: bool) -> dict[s
 
     async def work(backend: Any, count: int) -> None:
         config = GenerationConfig(max_tokens=16)
-        asked = zip(examples(count), digests, strict=False)
-        await backend.generate([GenerateRequest(row[0], config, digest) for row, digest in asked])
+        requests = zip(examples(count), digests, strict=False)
+        await backend.generate([GenerateRequest(row[0], config, digest) for row, digest in requests])
 
     async def prepare(backend: Any) -> None:
         for seed in range(max(points)):
@@ -85,25 +85,25 @@ def adapters_registered(points: list[int], processor: bool) -> dict[str, Any]:
     from ouroboros.domain.weights import AdapterFiles
     from ouroboros.testing.backend import BASE
 
-    made = 0
+    n_registered = 0
 
     async def run(folder: Path) -> dict[str, Any]:
         registry, files = open_at(folder), AdapterFiles(b"{}", b"weights")
 
         async def work(count: int) -> None:
-            nonlocal made
-            for n in range(made, count):
+            nonlocal n_registered
+            for n in range(n_registered, count):
                 registry.create_adapter(name_of(n), AdapterConfig(), BASE, files)
-            made = count
+            n_registered = count
 
         await work(2)
-        found = await measured(points, processor, work)
+        series = await measure_points(points, processor, work)
         registry.close()
-        return found
+        return series
 
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(run(Path(folder)))
-    return {name: list(accumulate(values)) for name, values in found.items()}
+        series = asyncio.run(run(Path(folder)))
+    return {name: list(accumulate(values)) for name, values in series.items()}
 
 
 def examples_learned(model: str, points: list[int], processor: bool) -> dict[str, Any]:
@@ -148,9 +148,9 @@ def _on(
         if prepare:
             await prepare(backend)
         await work(backend, min(points))
-        found = await measured(points, processor, lambda point: work(backend, point))
+        series = await measure_points(points, processor, lambda point: work(backend, point))
         await backend.close()
-        return found
+        return series
 
     return asyncio.run(run())
 
@@ -170,5 +170,5 @@ async def _train(
 
     config = AdapterConfig(rank, 1e-3, target_modules=targets, max_steps=100_000)
     start = await backend.initialize(config, seed)
-    made = tuple(Row(*row) for row in rows)
-    await backend.train(TrainJob(start, config, TrainingConfig(batch, 1), made))
+    training_rows = tuple(Row(*row) for row in rows)
+    await backend.train(TrainJob(start, config, TrainingConfig(batch, 1), training_rows))

@@ -35,12 +35,12 @@ class Times(NamedTuple):
 
 def interleave(arms: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
     """Results by arm. Arms take turns, A B A B, so that a slow minute of the machine falls on all."""
-    found: dict[str, list[T]] = {name: [] for name in arms}
+    results: dict[str, list[T]] = {name: [] for name in arms}
     for turn in range(repeats):
         for name, arm in arms.items():
             print(f"  round {turn + 1} of {repeats}: {name}", file=sys.stderr, flush=True)
-            found[name].append(arm())
-    return found
+            results[name].append(arm())
+    return results
 
 
 def fresh(function: Callable[..., dict[str, Any]], **arguments: Any) -> Callable[[], dict[str, Any]]:

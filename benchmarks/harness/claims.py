@@ -16,10 +16,10 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        found = sorted(values)
-        if not found:
+        ordered = sorted(values)
+        if not ordered:
             raise ValueError("A spread needs at least one measurement.")
-        return cls(median(found), found[0], found[-1], len(found))
+        return cls(median(ordered), ordered[0], ordered[-1], len(ordered))
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

@@ -57,9 +57,9 @@ def _measure(name: str, module: ModuleType, options: Namespace) -> int:
     claims = module.run(options)
     print(f"\n{table(claims)}\n")
     if options.json:
-        found = as_json(name, options.quick, where, claims)
+        record = as_json(name, options.quick, where, claims)
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
     if options.quick:
         print(f"{name} runs; measured in a hurry, its figures mean nothing")
         return 0

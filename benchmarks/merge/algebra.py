@@ -25,10 +25,10 @@ def run(quick: bool) -> list[Claim]:
         "peft linear": fresh(peft, kind="linear", width=width),
         "peft cat": fresh(peft, kind="cat", width=width),
     }
-    found = interleave(arms, repeats=1 if quick else 3)
+    times = interleave(arms, repeats=1 if quick else 3)
 
     def column(arm: str, name: str) -> list[float]:
-        return [r[name] for r in found[arm]]
+        return [r[name] for r in times[arm]]
 
     def error(arm: str) -> list[float]:
         return column(arm, "error")
@@ -72,8 +72,8 @@ def ours(strategy: str, width: int, space: str = "delta") -> dict[str, float]:
     for _ in range(rounds):
         outcome = merge(parents, recipe, RANK)
     spent = _spent(started, rounds)
-    found = {path: low.delta() for path, low in outcome.weights.items()}
-    return {**spent, "error": _error(found, parents, strategy)}
+    deltas = {path: low.delta() for path, low in outcome.weights.items()}
+    return {**spent, "error": _error(deltas, parents, strategy)}
 
 
 def peft(kind: str, width: int) -> dict[str, float]:
@@ -88,8 +88,8 @@ def peft(kind: str, width: int) -> dict[str, float]:
     model.add_weighted_adapter(names, weights, "merged", combination_type=kind, **options)
     spent = _spent(started)
     layers = {path: model.get_submodule(f"base_model.model.{path}") for path in parents[0]}
-    found = {path: layer.get_delta_weight("merged").detach() for path, layer in layers.items()}
-    error = _error(found, parents, "ties" if "ties" in kind else "average")
+    deltas = {path: layer.get_delta_weight("merged").detach() for path, layer in layers.items()}
+    error = _error(deltas, parents, "ties" if "ties" in kind else "average")
     return {**spent, "error": error}
 
 
@@ -139,7 +139,7 @@ def _peft_model(parents: list[dict[str, Any]], width: int) -> Any:
     return adapted
 
 
-def _error(found: dict[str, Any], parents: list[dict[str, Any]], strategy: str) -> float:
+def _error(deltas: dict[str, Any], parents: list[dict[str, Any]], strategy: str) -> float:
     """Distance of merged updates to the dense merge without a cut in rank, relative to its norm."""
     import torch
 
@@ -149,7 +149,7 @@ def _error(found: dict[str, Any], parents: list[dict[str, Any]], strategy: str) 
     rule: Any = RULES[MergeStrategy(strategy)]
     ones = torch.ones(PARENTS)
     off = whole = 0.0
-    for path, delta in found.items():
+    for path, delta in deltas.items():
         stack = torch.stack([parent[path].delta() for parent in parents])
         exact = apply_rule(rule, stack, ones, DENSITY, torch.Generator())
         off += float((delta - exact).double().norm()) ** 2

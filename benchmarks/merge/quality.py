@@ -25,13 +25,13 @@ SHARES = (0.25, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
-class Task:
+class MergeTask:
     train: Sequence[Any]
     test: Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class MergeScore:
     """One line of the table: accuracy by task, and for merges whether the gate let it through."""
 
     title: str
@@ -46,28 +46,28 @@ def run(folder: str | None, quick: bool) -> list[Claim]:
     tasks = dict(_tasks(folder, 40 if quick else None))
     with open_sync_engine(store="memory:", model="starter") as engine:
         rows = list(_rows(engine, tasks, quick))
-    own = {name: row.accuracy[name] for name, row in zip(tasks, rows, strict=False)}
-    rows = [replace(row, mean=_kept(row.accuracy, own)) for row in rows]
-    print("\n" + _table(rows, own), file=sys.stderr, flush=True)
+    own_accuracy = {name: row.accuracy[name] for name, row in zip(tasks, rows, strict=False)}
+    rows = [replace(row, mean=average_share(row.accuracy, own_accuracy)) for row in rows]
+    print("\n" + _table(rows, own_accuracy), file=sys.stderr, flush=True)
     return [
         Claim(f"kept of each task's accuracy, {row.title}", Spread.of([100 * row.mean]), unit=" %")
         for row in rows
     ]
 
 
-def _tasks(folder: str | None, limit: int | None) -> Iterator[tuple[str, Task]]:
+def _tasks(folder: str | None, limit: int | None) -> Iterator[tuple[str, MergeTask]]:
     """At most `limit` rows of each kind."""
     from ouroboros.data.examples import read_examples
 
     for path in sorted(DATA.iterdir()):
         train, test = (read_examples(path / f"{part}.jsonl") for part in ("train", "heldout"))
-        yield path.name, Task(train[:limit], test[:limit])
+        yield path.name, MergeTask(train[:limit], test[:limit])
     if folder:
         (stage,) = stream(folder, CUT, seed=0)
-        yield Path(folder).name, Task(stage.train[:limit], stage.test[:limit])
+        yield Path(folder).name, MergeTask(stage.train[:limit], stage.test[:limit])
 
 
-def _rows(engine: Any, tasks: dict[str, Task], quick: bool) -> Iterator[Row]:
+def _rows(engine: Any, tasks: dict[str, MergeTask], quick: bool) -> Iterator[MergeScore]:
     from ouroboros.domain.config import TrainingConfig
 
     plans = {n: TrainingConfig.auto(len(t.train)) for n, t in tasks.items()}
@@ -76,15 +76,17 @@ def _rows(engine: Any, tasks: dict[str, Task], quick: bool) -> Iterator[Row]:
     for name, task in tasks.items():
         _learn(engine, name, task.train, plans[name])
     for name in tasks:
-        yield _shown(Row(f"{name} alone", _scores(engine, name, tasks)))
+        yield print_row(MergeScore(f"{name} alone", _scores(engine, name, tasks)))
     for title, sure in (("routing, where sure (auto)", True), ("routing, to the nearest", False)):
-        yield _shown(Row(title, {n: _routed(engine, t, sure) for n, t in tasks.items()}))
+        yield print_row(
+            MergeScore(title, {n: measure_routing(engine, t, sure) for n, t in tasks.items()})
+        )
     joint = [example for task in tasks.values() for example in task.train]
     longest = max(plans.values(), key=lambda plan: plan.epochs)
     _learn(engine, "joint", joint, longest)
-    yield _shown(Row("joint training", _scores(engine, "joint", tasks)))
+    yield print_row(MergeScore("joint training", _scores(engine, "joint", tasks)))
     for title, recipes in _strategies(len(tasks)).items():
-        yield _shown(_best(engine, title, recipes[-1:] if quick else recipes, tasks))
+        yield print_row(_best(engine, title, recipes[-1:] if quick else recipes, tasks))
 
 
 def _strategies(parents: int) -> dict[str, list[Any]]:
@@ -114,7 +116,7 @@ def _strategies(parents: int) -> dict[str, list[Any]]:
     return plain
 
 
-def _best(engine: Any, title: str, recipes: Sequence[Any], tasks: dict[str, Task]) -> Row:
+def _best(engine: Any, title: str, recipes: Sequence[Any], tasks: dict[str, MergeTask]) -> MergeScore:
     """The recipe that answers most of the parents' probes, of equals the first, on the test rows."""
     names, best, top = list(tasks), "", -1.0
     reports = {}
@@ -127,7 +129,7 @@ def _best(engine: Any, title: str, recipes: Sequence[Any], tasks: dict[str, Task
         best, top = (name, right) if right > top else (best, top)
         if loser:
             engine.delete_adapter(loser).unwrap()
-    row = Row(
+    row = MergeScore(
         title, _scores(engine, best, tasks), "passed" if reports[best].verdict.promoted else "refused"
     )
     recipe = recipes[int(best.rpartition(" ")[2])]
@@ -146,39 +148,41 @@ def _learn(engine: Any, name: str, examples: Sequence[Any], training: Any) -> No
     engine.train_adapter(name, examples, training).unwrap()
 
 
-def _scores(engine: Any, name: str, tasks: dict[str, Task]) -> dict[str, float]:
+def _scores(engine: Any, name: str, tasks: dict[str, MergeTask]) -> dict[str, float]:
     return {t: engine.evaluate_adapter(name, task.test).unwrap().accuracy for t, task in tasks.items()}
 
 
-def _routed(engine: Any, task: Task, sure: bool) -> float:
+def measure_routing(engine: Any, task: MergeTask, sure: bool) -> float:
     """Of a task's rows, the share that the adapter found for them answers right.
 
     `auto` asks an adapter only where it is sure; elsewhere the base answers, which knows no task.
     """
-    asked: dict[str, list[Any]] = {}
+    prompts_by_adapter: dict[str, list[Any]] = {}
     for example in task.test:
-        (found,) = engine.find_adapters(example.input, 1).unwrap()
-        if found.sure or not sure:
-            asked.setdefault(found.adapter.name, []).append(example)
-    right = sum(engine.evaluate_adapter(n, rows).unwrap().correct for n, rows in asked.items())
+        (match,) = engine.find_adapters(example.input, 1).unwrap()
+        if match.sure or not sure:
+            prompts_by_adapter.setdefault(match.adapter.name, []).append(example)
+    right = sum(
+        engine.evaluate_adapter(n, rows).unwrap().correct for n, rows in prompts_by_adapter.items()
+    )
     return right / len(task.test)
 
 
-def _kept(accuracy: dict[str, float], own: dict[str, float]) -> float:
+def average_share(accuracy: dict[str, float], own_accuracy: dict[str, float]) -> float:
     """Mean over tasks of the accuracy as a share of what the task's own adapter reaches."""
-    return fmean(accuracy[task] / max(own[task], 1e-9) for task in own)
+    return fmean(accuracy[task] / max(own_accuracy[task], 1e-9) for task in own_accuracy)
 
 
-def _shown(row: Row) -> Row:
-    found = " ".join(f"{task} {share:.0%}" for task, share in row.accuracy.items())
-    print(f"  {row.title}: {found} {row.gate}", file=sys.stderr, flush=True)
+def print_row(row: MergeScore) -> MergeScore:
+    shares = " ".join(f"{task} {share:.0%}" for task, share in row.accuracy.items())
+    print(f"  {row.title}: {shares} {row.gate}", file=sys.stderr, flush=True)
     return row
 
 
-def _table(rows: Sequence[Row], own: dict[str, float]) -> str:
+def _table(rows: Sequence[MergeScore], own_accuracy: dict[str, float]) -> str:
     lines = [
-        f"| accuracy | {' | '.join(own)} | kept | gate |",
-        "|---" * (len(own) + 3) + "|",
+        f"| accuracy | {' | '.join(own_accuracy)} | kept | gate |",
+        "|---" * (len(own_accuracy) + 3) + "|",
     ]
     for row in rows:
         shares = " | ".join(f"{share:.0%}" for share in row.accuracy.values())

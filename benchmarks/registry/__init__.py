@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from benchmarks.harness import Claim, Spread
-from benchmarks.registry.kills import Tally, survive
+from benchmarks.registry.kills import KillTally, survive
 from benchmarks.registry.scale import PAGE, fill, measure, p95
 from benchmarks.registry.writers import lost_commits
 
@@ -27,7 +27,7 @@ def run(options: Namespace) -> list[Claim]:
 
 
 def _kills(folder: Path, quick: bool) -> list[Claim]:
-    tally: Tally = survive(folder, 20 if quick else 1000, seed=1)
+    tally: KillTally = survive(folder, 20 if quick else 1000, seed=1)
     for point, count in tally.points.most_common():
         print(f"  {count:4d}  {point}")
     return [
@@ -41,9 +41,9 @@ def _kills(folder: Path, quick: bool) -> list[Claim]:
 
 
 def _writers(folder: Path, quick: bool) -> list[Claim]:
-    said, lost = lost_commits(folder, 8, 80 if quick else 10_000)
+    acknowledged, lost = lost_commits(folder, 8, 80 if quick else 10_000)
     return [
-        Claim("commits of 8 processes to one adapter", _one(said)),
+        Claim("commits of 8 processes to one adapter", _one(acknowledged)),
         Claim("of these lost", _one(lost), at_most=0),
     ]
 
@@ -51,7 +51,7 @@ def _writers(folder: Path, quick: bool) -> list[Claim]:
 def _scale(folder: Path, quick: bool) -> list[Claim]:
     adapters, versions = (20, 3) if quick else (1000, 10)
     fill(folder, adapters, versions)
-    found = measure(folder, adapters, versions, 5 if quick else 200)
+    times = measure(folder, adapters, versions, 5 if quick else 200)
     rows = f"{adapters * versions:,} versions of {adapters:,} adapters"
     limits = {
         "open": 100.0,
@@ -70,7 +70,7 @@ def _scale(folder: Path, quick: bool) -> list[Claim]:
         "rollback": "rollback",
     }
     return [
-        Claim(f"{words[verb]}, p95, {rows}", _one(p95(found[verb])), at_most=limits[verb], unit=" ms")
+        Claim(f"{words[verb]}, p95, {rows}", _one(p95(times[verb])), at_most=limits[verb], unit=" ms")
         for verb in limits
     ]
 

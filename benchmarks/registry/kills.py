@@ -40,7 +40,7 @@ STEPS = 12
 
 
 @dataclass
-class Promises:
+class KillPromises:
     """What was acknowledged, over all rounds on one store."""
 
     versions: dict[int, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Promises:
 
 
 @dataclass
-class Tally:
+class KillTally:
     """What happened in all rounds: kills, by where; and what was lost, which is to be nothing."""
 
     kills: int = 0
@@ -72,18 +72,18 @@ class Tally:
     unopened: list[str] = field(default_factory=list)
 
 
-def survive(folder: Path, kills: int, seed: int) -> Tally:
+def survive(folder: Path, kills: int, seed: int) -> KillTally:
     """Kill `kills` programs, half of them at named points, and tally what is found afterwards."""
-    chance, tally = random.Random(seed), Tally()
-    store, promised = folder, Promises()
+    chance, tally = random.Random(seed), KillTally()
+    store, promised = folder, KillPromises()
     for round in range(kills):
         if round % ROUNDS_PER_STORE == 0:
-            store, promised = folder / f"store{round}", Promises()
-        said, point = _run(store, round, chance)
-        promised.take(said)
+            store, promised = folder / f"store{round}", KillPromises()
+        lines, point = _run(store, round, chance)
+        promised.take(lines)
         tally.kills += 1
         tally.points[point] += 1
-        tally.acknowledged += sum(line.split()[0] in ("version", "event") for line in said)
+        tally.acknowledged += sum(line.split()[0] in ("version", "event") for line in lines)
         _in_child(partial(_inspect, store, promised), tally)
     return tally
 
@@ -99,10 +99,10 @@ def _run(store: Path, round: int, chance: random.Random) -> tuple[list[str], str
         os.close(reading)
         _end(lambda: _live(store, writing, round, _killer(passes, writing)))
     os.close(writing)
-    said = _listen(reading, child, None if at_point else lines, moment)
+    output_lines = _listen(reading, child, None if at_point else lines, moment)
     os.waitpid(child, 0)
-    died = next((line[5:] for line in said if line.startswith("dies ")), "at a random moment")
-    return [line for line in said if not line.startswith("dies ")], died
+    died = next((line[5:] for line in output_lines if line.startswith("dies ")), "at a random moment")
+    return [line for line in output_lines if not line.startswith("dies ")], died
 
 
 def _listen(reading: int, child: int, lines: int | None, moment: float) -> list[str]:
@@ -121,11 +121,11 @@ def _listen(reading: int, child: int, lines: int | None, moment: float) -> list[
 
 def _killer(passes: int, say: int) -> OnPoint:
     """Kills this process at the given pass of any point."""
-    left = [passes]
+    remaining = [passes]
 
     def watch(point: str) -> None:
-        left[0] -= 1
-        if left[0] == 0:
+        remaining[0] -= 1
+        if remaining[0] == 0:
             os.write(say, f"dies {point}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -158,10 +158,10 @@ async def _life(engine: AdapterLearningEngine, round: int, tell: Callable[..., N
                 tell("version", version.number, version.digest)
                 tell("head", version.number)
         tell("trying", 0)
-        given = await engine.learn_from_feedback(
+        ticket = await engine.learn_from_feedback(
             f"question {word}", "wrong", FeedbackSignal.user_correction(f"right {word}"), KEPT, key=word
         )
-        ticket = given.unwrap()
+        ticket = ticket.unwrap()
         tell("event", ticket.event, word)
         if ticket.version is not None:
             tell("version", ticket.version.number, ticket.version.digest)
@@ -176,15 +176,15 @@ async def _life(engine: AdapterLearningEngine, round: int, tell: Callable[..., N
     await engine.close()
 
 
-def _inspect(store: Path, promised: Promises) -> list[str]:
+def _inspect(store: Path, promised: KillPromises) -> list[str]:
     """Open the store, twice, and name everything that is not as it was said to be."""
     wrong: list[str] = []
     for _ in range(2):
         registry = Registry(
             open_metadata(f"sqlite:///{store}/metadata.db"), open_blobs(f"file://{store}/blobs")
         )
-        found = check_store(registry)
-        wrong += [f"dangling {d.ref}: {d.words}" for d in found.damages]
+        report = check_store(registry)
+        wrong += [f"dangling {d.ref}: {d.words}" for d in report.damages]
         known = {a.id: a for a in registry.list_adapters()}
         if KEPT in known:
             wrong += _missing(registry, promised)
@@ -196,13 +196,13 @@ def _inspect(store: Path, promised: Promises) -> list[str]:
     return wrong
 
 
-def _missing(registry: Registry, promised: Promises) -> list[str]:
+def _missing(registry: Registry, promised: KillPromises) -> list[str]:
     versions = registry.list_versions(KEPT)
     digests, numbers = {v.number: v.digest for v in versions}, {v.number for v in versions}
     wrong = [f"lost version {n}" for n, d in promised.versions.items() if digests.get(n) != d]
     wrong += [f"dangling parent of {v.ref}" for v in versions if v.parent and v.parent not in numbers]
-    said = {e.seq: _word(e.event) for e in registry.journal.read(KEPT, limit=1_000_000)}
-    return wrong + [f"lost event {n}" for n, word in promised.events.items() if said.get(n) != word]
+    recorded = {e.seq: _word(e.event) for e in registry.journal.read(KEPT, limit=1_000_000)}
+    return wrong + [f"lost event {n}" for n, word in promised.events.items() if recorded.get(n) != word]
 
 
 def _word(event: object) -> str:
@@ -211,7 +211,7 @@ def _word(event: object) -> str:
     return str(event.examples[0].input).split()[1] if isinstance(event, ExamplesGiven) else ""
 
 
-def _in_child(inspect: Callable[[], list[str]], tally: Tally) -> None:
+def _in_child(inspect: Callable[[], list[str]], tally: KillTally) -> None:
     """Look in a process of its own: this one forks, so it must hold no threads and no connection."""
     reading, writing = os.pipe()
     child = os.fork()

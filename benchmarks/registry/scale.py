@@ -36,17 +36,17 @@ def measure(folder: Path, adapters: int, versions: int, repeats: int) -> dict[st
     chance = random.Random(1)
     opened = [_time(lambda: open_at(folder).close()) for _ in range(repeats)]
     registry = open_at(folder)
-    found = {"open": opened, "list": [], "page": [], "versions": [], "head": [], "rollback": []}
+    times = {"open": opened, "list": [], "page": [], "versions": [], "head": [], "rollback": []}
     for _ in range(repeats):
         name = name_of(chance.randrange(adapters))
         ref = VersionRef(name, chance.randrange(1, versions + 1))
-        found["list"].append(_time(registry.list_adapters))
-        found["page"].append(_time(partial(registry.list_adapters, name.name, PAGE)))
-        found["versions"].append(_time(partial(registry.list_versions, name)))
-        found["head"].append(_time(partial(registry.get_version, VersionRef(name))))
-        found["rollback"].append(_time(partial(registry.rollback, ref)))
+        times["list"].append(_time(registry.list_adapters))
+        times["page"].append(_time(partial(registry.list_adapters, name.name, PAGE)))
+        times["versions"].append(_time(partial(registry.list_versions, name)))
+        times["head"].append(_time(partial(registry.get_version, VersionRef(name))))
+        times["rollback"].append(_time(partial(registry.rollback, ref)))
     registry.close()
-    return found
+    return times
 
 
 def p95(values: list[float]) -> float:

@@ -18,10 +18,12 @@ def lost_commits(folder: Path, processes: int, commits: int) -> tuple[int, int]:
     registry = open_at(folder)
     registry.create_adapter(TICKETS, AdapterConfig(), BASE, AdapterFiles(b"{}", b"0"))
     each = commits // processes
-    said = [n for mine in run_in_processes(processes, commit_often, str(folder), each) for n in mine]
+    acknowledged = [
+        n for mine in run_in_processes(processes, commit_often, str(folder), each) for n in mine
+    ]
     line = {v.number for v in registry.list_lineage(VersionRef(TICKETS))}
     registry.close()
-    return len(said), len(said) - len(set(said) & line)
+    return len(acknowledged), len(acknowledged) - len(set(acknowledged) & line)
 
 
 def commit_often(writer: int, folder: str, times: int) -> list[int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.harness import Claim, Spread, Times, fresh, interleave, ratios
-from benchmarks.w2.job import SHAPES, Job, build_model, examples, plain_copy
+from benchmarks.w2.job import SHAPES, TrainerRun, build_model, examples, plain_copy
 from benchmarks.w2.judge import judge
 from benchmarks.w2.ours import ours, start
 from benchmarks.w2.peers import peer
@@ -50,20 +50,25 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> list[Claim]:
     with tempfile.TemporaryDirectory() as folder:
         job = _job(options, Path(folder))
-        found = _rounds(job, 1 if options.quick else options.repeats)
-        saved = {name: runs[-1]["folder"] for name, runs in found.items()}
+        results = _rounds(job, 1 if options.quick else options.repeats)
+        saved = {name: runs[-1]["folder"] for name, runs in results.items()}
         verdicts = fresh(judge, job=job.plain(), folders=saved)()
-    return [*_speed(found), *_used(found), *_sameness(verdicts), *_figures(found, verdicts)]
+    return [
+        *claim_speed(results),
+        *claim_utilisation(results),
+        *_sameness(verdicts),
+        *_figures(results, verdicts),
+    ]
 
 
-def _job(options: Namespace, folder: Path) -> Job:
+def _job(options: Namespace, folder: Path) -> TrainerRun:
     model = folder / "model"
     if options.model:
         fresh(plain_copy, source=options.model, folder=str(model))()
     else:
         fresh(build_model, folder=str(model), small=options.quick, shape=options.shape)()
     rows = examples(8 if options.quick else 100)
-    job = Job(
+    job = TrainerRun(
         str(model),
         rows,
         rate=options.rate,
@@ -74,13 +79,13 @@ def _job(options: Namespace, folder: Path) -> Job:
     return job
 
 
-def _rounds(job: Job, repeats: int) -> dict[str, list[Run]]:
+def _rounds(job: TrainerRun, repeats: int) -> dict[str, list[Run]]:
     """All arms in turn; in the last round each runs its job once more, warm."""
     cold, last = interleave(_arms(job, 1), repeats - 1), interleave(_arms(job, 2), 1)
     return {name: [*cold[name], *last[name]] for name in last}
 
 
-def _arms(job: Job, runs: int) -> dict[str, Callable[[], Run]]:
+def _arms(job: TrainerRun, runs: int) -> dict[str, Callable[[], Run]]:
     shared: Run = {"job": job.plain(), "runs": runs}
     mine = {
         "ours": ("auto", 0.0),
@@ -103,10 +108,10 @@ def _warm(runs: list[Run]) -> list[float]:
     return [Times(*runs[-1]["times"][1]).wall]
 
 
-def _speed(found: dict[str, list[Run]]) -> list[Claim]:
+def claim_speed(results: dict[str, list[Run]]) -> list[Claim]:
     """The strongest peer is the headline; then each peer by itself, cold and warm."""
-    mine = _cold(found["ours"])
-    times = {name: ratios(_cold(found[name]), mine) for name in _TARGETS}
+    mine = _cold(results["ours"])
+    times = {name: ratios(_cold(results[name]), mine) for name in _TARGETS}
     strongest = min(times, key=lambda name: Spread.of(times[name]).median)
     claims = [
         Claim(
@@ -122,14 +127,14 @@ def _speed(found: dict[str, list[Run]]) -> list[Claim]:
         "warm, times faster than": _warm,
         "processor time, times less than": _processor,
     }.items():
-        own = of(found["ours"])
-        claims += [Claim(f"{what} {n}", Spread.of(ratios(of(found[n]), own))) for n in _TARGETS]
+        own_time = of(results["ours"])
+        claims += [Claim(f"{what} {n}", Spread.of(ratios(of(results[n]), own_time))) for n in _TARGETS]
     return claims
 
 
-def _used(found: dict[str, list[Run]]) -> list[Claim]:
+def claim_utilisation(results: dict[str, list[Run]]) -> list[Claim]:
     """The share of the machine's peak that the warm run's least operations make up."""
-    last = found["ours"][-1]
+    last = results["ours"][-1]
     share = last["operations"] / Times(*last["times"][1]).wall / last["peak"]
     return [
         Claim("MFU, ours, warm", Spread.of([share]), at_least=_MFU),
@@ -153,7 +158,7 @@ def _sameness(verdicts: dict[str, Any]) -> list[Claim]:
     return [*claims, Claim("factors without a gradient, all arms", Spread.of([stuck]), at_most=0)]
 
 
-def _figures(found: dict[str, list[Run]], verdicts: dict[str, Any]) -> list[Claim]:
+def _figures(results: dict[str, list[Run]], verdicts: dict[str, Any]) -> list[Claim]:
     losses = [Claim(f"loss, {name}", Spread.of([v["nll"]])) for name, v in verdicts.items()]
-    cold = [Claim(f"job, {name}", Spread.of(_cold(runs)), unit=" s") for name, runs in found.items()]
+    cold = [Claim(f"job, {name}", Spread.of(_cold(runs)), unit=" s") for name, runs in results.items()]
     return cold + losses

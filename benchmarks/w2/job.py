@@ -39,7 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainerRun:
     """What to train. `work` is a folder for results; `rows` are pairs of prompt and output."""
 
     model: str
@@ -53,7 +53,7 @@ class Job:
         return asdict(self)
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "Job":
+    def of(cls, plain: Mapping[str, Any]) -> "TrainerRun":
         return cls(**{**plain, "rows": [(p, o) for p, o in plain["rows"]]})
 
 
@@ -110,7 +110,7 @@ def plain_copy(source: str, folder: str) -> dict[str, Any]:
     return {"folder": folder}
 
 
-def labelled(tokenizer: Any, prompt: str, output: str) -> tuple[list[int], list[int]]:
+def encode_labelled(tokenizer: Any, prompt: str, output: str) -> tuple[list[int], list[int]]:
     """The ids of a prompt, and of its output with the end token."""
     after = tokenizer.encode(output, add_special_tokens=False)
     return tokenizer.encode(prompt), [*after, tokenizer.eos_token_id]
@@ -133,7 +133,7 @@ def _tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<|end|>", pad_token="<|pad|>")
 
 
-def folder_of(job: Job, arm: str) -> Path:
+def folder_of(job: TrainerRun, arm: str) -> Path:
     """Where an arm saves its adapter."""
     return Path(job.work, "saved", arm)
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.w2.job import Job, folder_of, labelled
+from benchmarks.w2.job import TrainerRun, encode_labelled, folder_of
 
 
 def judge(job: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Any]:
     """Per arm: mean NLL per output token in float32, and how many factors are where they started."""
     from safetensors.torch import load_file
 
-    work = Job.of(job)
+    work = TrainerRun.of(job)
     start = str(folder_of(work, "start"))
     weights = {
         n: load_file(Path(f, "adapter_model.safetensors"))
@@ -28,7 +28,7 @@ def judge(job: Mapping[str, Any], folders: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _nll(job: Job, folder: str) -> float:
+def _nll(job: TrainerRun, folder: str) -> float:
     """Mean over all output tokens of all rows, each row alone."""
     import torch
     from peft import PeftModel
@@ -39,7 +39,7 @@ def _nll(job: Job, folder: str) -> float:
     model = PeftModel.from_pretrained(base, folder).eval()
     total, tokens = 0.0, 0
     for prompt, output in job.rows:
-        before, after = labelled(tokenizer, prompt, output)
+        before, after = encode_labelled(tokenizer, prompt, output)
         with torch.no_grad():
             logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
         total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(after), reduction="sum"))

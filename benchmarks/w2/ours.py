@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Times
-from benchmarks.w2.job import ALPHA, BATCH, RANK, SEED, TARGETS, Job, folder_of
+from benchmarks.w2.job import ALPHA, BATCH, RANK, SEED, TARGETS, TrainerRun, folder_of
 from benchmarks.w2.mfu import operations, peak
 from ouroboros.backend.base import Backend, TrainJob
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
@@ -24,23 +24,23 @@ def ours(job: Mapping[str, Any], runs: int, dtype: str, anchors: float) -> dict[
     from ouroboros.backend.local import LocalBackend
     from ouroboros.backend.local.model.load import load_base
 
-    work = Job.of(job)
+    work = TrainerRun.of(job)
     runtime = load_base(work.model, dtype)
     folder = folder_of(work, f"ours-{dtype}-{anchors}")
     training = TrainingConfig(BATCH, work.epochs, seed=SEED, warmup=0.0, anchors=anchors)
     times = asyncio.run(_repeat(LocalBackend(runtime), work, training, folder, runs))
-    found = {"times": times, "folder": str(folder)}
+    result = {"times": times, "folder": str(folder)}
     if runs > 1:
-        found["operations"] = operations(runtime, work.rows, work.epochs, RANK, TARGETS)
-        found["peak"] = peak(runtime.dtype)
-    return found
+        result["operations"] = operations(runtime, work.rows, work.epochs, RANK, TARGETS)
+        result["peak"] = peak(runtime.dtype)
+    return result
 
 
 def start(job: Mapping[str, Any]) -> dict[str, Any]:
     """Save the adapter that every arm starts from."""
     from ouroboros.backend.local import LocalBackend
 
-    work = Job.of(job)
+    work = TrainerRun.of(job)
     backend = LocalBackend.open(work.model)
     folder = folder_of(work, "start")
     _save(asyncio.run(backend.initialize(_adapter(work), SEED)), folder)
@@ -48,14 +48,14 @@ def start(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _repeat(
-    backend: Backend, job: Job, training: TrainingConfig, folder: Path, runs: int
+    backend: Backend, job: TrainerRun, training: TrainingConfig, folder: Path, runs: int
 ) -> list[Times]:
-    found = [await _train(backend, job, training, folder) for _ in range(runs)]
+    runs_done = [await _train(backend, job, training, folder) for _ in range(runs)]
     await backend.close()
-    return found
+    return runs_done
 
 
-async def _train(backend: Backend, job: Job, training: TrainingConfig, folder: Path) -> Times:
+async def _train(backend: Backend, job: TrainerRun, training: TrainingConfig, folder: Path) -> Times:
     started = Times.now()
     adapter = _adapter(job)
     first = await backend.initialize(adapter, SEED)
@@ -65,7 +65,7 @@ async def _train(backend: Backend, job: Job, training: TrainingConfig, folder: P
     return started.since()
 
 
-def _adapter(job: Job) -> AdapterConfig:
+def _adapter(job: TrainerRun) -> AdapterConfig:
     return AdapterConfig(RANK, job.rate, target_modules=TARGETS, alpha=ALPHA)
 
 

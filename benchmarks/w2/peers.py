@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.w2.job import Job, folder_of
+from benchmarks.w2.job import TrainerRun, folder_of
 
 _QUIET: dict[str, Any] = {"logging_strategy": "no", "save_strategy": "no", "disable_tqdm": True}
 _FLAT_SFT: dict[str, Any] = {"padding_free": True, "max_length": None, "gradient_checkpointing": False}
@@ -39,6 +39,6 @@ def peer(job: Mapping[str, Any], runs: int, name: str) -> dict[str, Any]:
     """Run the job `runs` times, cold and then warm; what each took, and the adapter's folder."""
     from benchmarks.w2.trainers import train
 
-    work = Job.of(job)
+    work = TrainerRun.of(job)
     folder = folder_of(work, name.replace(", ", "-"))
     return {"times": [train(work, PEERS[name], folder) for _ in range(runs)], "folder": str(folder)}

@@ -28,16 +28,16 @@ from benchmarks.w2.job import (
     RANK,
     SEED,
     TARGETS,
-    Job,
+    TrainerRun,
+    encode_labelled,
     folder_of,
-    labelled,
 )
 from benchmarks.w2.peers import Setup
 from ouroboros.backend.local.training.train import shuffle_rows
 from ouroboros.domain.config import TrainingConfig
 
 
-def train(job: Job, setup: Setup, folder: Path) -> Times:
+def train(job: TrainerRun, setup: Setup, folder: Path) -> Times:
     """Run the job once and save its adapter; what it took from the loaded model to the saved files."""
     base = AutoModelForCausalLM.from_pretrained(job.model, dtype=getattr(torch, setup.dtype))
     tokenizer = AutoTokenizer.from_pretrained(job.model)
@@ -50,7 +50,7 @@ def train(job: Job, setup: Setup, folder: Path) -> Times:
     return started.since()
 
 
-def _with_adapter(base: Any, job: Job) -> PeftModel:
+def _with_adapter(base: Any, job: TrainerRun) -> PeftModel:
     """A fresh adapter that starts where ours does."""
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), task_type="CAUSAL_LM")
     model = get_peft_model(base, config)
@@ -58,7 +58,7 @@ def _with_adapter(base: Any, job: Job) -> PeftModel:
     return model
 
 
-def _settings(job: Job, setup: Setup, folder: str) -> dict[str, Any]:
+def _settings(job: TrainerRun, setup: Setup, folder: str) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "use_cpu": True,
@@ -70,20 +70,20 @@ def _settings(job: Job, setup: Setup, folder: str) -> dict[str, Any]:
 
 
 def _plain_trainer(
-    job: Job, setup: Setup, model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: str
+    job: TrainerRun, setup: Setup, model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: str
 ) -> Trainer:
     collator = DataCollatorWithFlattening() if setup.flat else DataCollatorForSeq2Seq(tokenizer)
     return _OrderedTrainer(
         job,
         model=model,
         args=TrainingArguments(**_settings(job, setup, folder)),
-        train_dataset=[_labelled(tokenizer, *row) for row in job.rows],
+        train_dataset=[encode_row(tokenizer, *row) for row in job.rows],
         data_collator=collator,
     )
 
 
 def _sft_trainer(
-    job: Job, setup: Setup, model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: str
+    job: TrainerRun, setup: Setup, model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: str
 ) -> SFTTrainer:
     return _OrderedSFTTrainer(
         job,
@@ -94,9 +94,9 @@ def _sft_trainer(
     )
 
 
-def _labelled(tokenizer: PreTrainedTokenizerBase, prompt: str, output: str) -> dict[str, list[int]]:
+def encode_row(tokenizer: PreTrainedTokenizerBase, prompt: str, output: str) -> dict[str, list[int]]:
     """A row as ids, with labels on the output and its end."""
-    before, after = labelled(tokenizer, prompt, output)
+    before, after = encode_labelled(tokenizer, prompt, output)
     ids = before + after
     return {"input_ids": ids, "labels": [-100] * len(before) + after, "attention_mask": [1] * len(ids)}
 
@@ -104,7 +104,7 @@ def _labelled(tokenizer: PreTrainedTokenizerBase, prompt: str, output: str) -> d
 class _Epochs(Sampler[int]):
     """The rows in the order in which ours takes them, one epoch each time it is asked."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainerRun) -> None:
         training = TrainingConfig(BATCH, job.epochs, seed=SEED)
         rows = [i for step in shuffle_rows(len(job.rows), training, max_steps=1_000_000) for i in step]
         size = len(job.rows)
@@ -123,7 +123,7 @@ class _Epochs(Sampler[int]):
 class _OrderedTrainer(Trainer):
     """`Trainer`, with the rows in our order."""
 
-    def __init__(self, job: Job, **arguments: Any) -> None:
+    def __init__(self, job: TrainerRun, **arguments: Any) -> None:
         self._job = job
         super().__init__(**arguments)
 
@@ -134,7 +134,7 @@ class _OrderedTrainer(Trainer):
 class _OrderedSFTTrainer(SFTTrainer):
     """`SFTTrainer`, with the rows in our order."""
 
-    def __init__(self, job: Job, **arguments: Any) -> None:
+    def __init__(self, job: TrainerRun, **arguments: Any) -> None:
         self._job = job
         super().__init__(**arguments)
 

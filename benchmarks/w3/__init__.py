@@ -55,19 +55,23 @@ def run(options: Namespace) -> list[Claim]:
 def _claims(model: str, work: str, count: int, repeats: int) -> list[Claim]:
     same: dict[str, Any] = {"model": model, "work": work, "count": count}
 
-    def own(name: str, acts_on: str = "all", kept: bool = False) -> Callable[[], dict[str, Any]]:
-        return fresh(ours, name=name, acts_on=acts_on, kept=kept, at_once=name not in ALONE, **same)
+    def our_arm(
+        name: str, acts_on: str = "all", keep_prefix: bool = False
+    ) -> Callable[[], dict[str, Any]]:
+        return fresh(
+            ours, name=name, acts_on=acts_on, keep_prefix=keep_prefix, at_once=name not in ALONE, **same
+        )
 
     arms = {
-        ORDINARY: own(ORDINARY),
-        COLD: own(COLD, "answer"),
-        KEPT: own(KEPT, "answer", kept=True),
-        "one by one": own("one by one"),
-        KINDS[1][-1]: own(KINDS[1][-1], "answer", kept=True),
+        ORDINARY: our_arm(ORDINARY),
+        COLD: our_arm(COLD, "answer"),
+        KEPT: our_arm(KEPT, "answer", keep_prefix=True),
+        "one by one": our_arm("one by one"),
+        KINDS[1][-1]: our_arm(KINDS[1][-1], "answer", keep_prefix=True),
         **{name: fresh(peer, name=name, dtype=dtype, **same) for name, dtype in PEERS.items()},
     }
-    found = interleave(arms, repeats)
-    times = {name: [Times(*run["times"]) for run in runs] for name, runs in found.items()}
+    results = interleave(arms, repeats)
+    times = {name: [Times(*run["times"]) for run in runs] for name, runs in results.items()}
     judged = fresh(judge, names=list(arms), **same)()
     return [*_rates(count, times), *_faster(count, times), *_right(count, judged)]
 

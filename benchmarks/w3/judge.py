@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.w3.work import encoded, end_of, rows, start_of
+from benchmarks.w3.work import encode_labelled, end_of, rows, start_of
 
 JUDGED = 8
 """The first adapters of each arm, at most."""
@@ -17,8 +17,8 @@ def judge(model: str, work: str, count: int, names: Sequence[str]) -> dict[str, 
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    learned = [encoded(tokenizer, *row) for row in rows(count)[:JUDGED]]
-    found: dict[str, Any] = {}
+    learned = [encode_labelled(tokenizer, *row) for row in rows(count)[:JUDGED]]
+    result: dict[str, Any] = {}
     for name in names:
         losses, unmoved = [], 0
         for number, (ids, labels) in enumerate(learned):
@@ -27,13 +27,13 @@ def judge(model: str, work: str, count: int, names: Sequence[str]) -> dict[str, 
             with torch.no_grad():
                 loss = network(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
             losses.append(float(loss))
-            unmoved += _unmoved(work, folder, number)
+            unmoved += count_unmoved(work, folder, number)
             base = network.unload()
-        found[name] = {"losses": losses, "unmoved": unmoved}
-    return found
+        result[name] = {"losses": losses, "unmoved": unmoved}
+    return result
 
 
-def _unmoved(work: str, folder: Any, number: int) -> int:
+def count_unmoved(work: str, folder: Any, number: int) -> int:
     """Factors that are where they started; an answer-only adapter has invocation tokens."""
     import json
 

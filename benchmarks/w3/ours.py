@@ -26,21 +26,23 @@ async def _begin(backend: Any, work: str, count: int) -> None:
 
 
 def ours(
-    model: str, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
+    model: str, work: str, count: int, name: str, acts_on: str, keep_prefix: bool, at_once: bool
 ) -> dict[str, Any]:
     """What all updates take, after five times as many on other rows, which warm up.
 
-    If prompts are to be `kept`, another adapter has read them before.
+    If prompts are to be `keep_prefix`, another adapter has read them before.
     """
     from ouroboros.backend.local import LocalBackend
 
     return {
-        "times": asyncio.run(_ours(LocalBackend.open(model), work, count, name, acts_on, kept, at_once))
+        "times": asyncio.run(
+            _ours(LocalBackend.open(model), work, count, name, acts_on, keep_prefix, at_once)
+        )
     }
 
 
 async def _ours(
-    backend: Any, work: str, count: int, name: str, acts_on: str, kept: bool, at_once: bool
+    backend: Any, work: str, count: int, name: str, acts_on: str, keep_prefix: bool, at_once: bool
 ) -> Times:
     starts = [_read(start_of(work, acts_on, number)) for number in range(count)]
     learned = rows(count)
@@ -52,7 +54,7 @@ async def _ours(
         await backend.load(start)  # they are in use; PEFT has its own in memory, too
     for some in warm:
         await asyncio.gather(*(backend.train(job) for job in some))
-    if kept:
+    if keep_prefix:
         other = await backend.initialize(_config(acts_on), count)
         await backend.train(_job(other, acts_on, learned))
     started = Times.now()

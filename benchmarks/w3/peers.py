@@ -4,7 +4,7 @@ import shutil
 from typing import Any
 
 from benchmarks.harness import Times
-from benchmarks.w3.work import RATE, WARM, encoded, end_of, rows, start_of
+from benchmarks.w3.work import RATE, WARM, encode_labelled, end_of, rows, start_of
 
 
 def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, Any]:
@@ -19,9 +19,9 @@ def peer(model: str, work: str, count: int, name: str, dtype: str) -> dict[str, 
     network: Any = PeftModel.from_pretrained(base, folders[0], "warm", is_trainable=True)
     for number, folder in enumerate(folders):
         network.load_adapter(folder, _name(number), is_trainable=True)
-    learned = [encoded(tokenizer, *row) for row in rows(count)]
+    learned = [encode_labelled(tokenizer, *row) for row in rows(count)]
     for row in (row for seed in WARM for row in rows(count, seed)):
-        _step(network, "warm", encoded(tokenizer, *row), fused=dtype == "bfloat16")
+        _step(network, "warm", encode_labelled(tokenizer, *row), fused=dtype == "bfloat16")
     started = Times.now()
     for number, row in enumerate(learned):
         _step(network, _name(number), row, fused=dtype == "bfloat16")

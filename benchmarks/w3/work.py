@@ -32,7 +32,7 @@ def end_of(work: str, arm: str, count: int, number: int) -> Path:
     return Path(work, f"ends-{count}", arm, str(number))
 
 
-def encoded(tokenizer: Any, prompt: str, output: str) -> tuple[list[int], list[int]]:
+def encode_labelled(tokenizer: Any, prompt: str, output: str) -> tuple[list[int], list[int]]:
     """Ids of a row as ours has them, and its labels."""
     turns = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

@@ -73,16 +73,17 @@ class Settings:
         for a settings file that is missing or is not TOML.
         """
         environ = os.environ if environ is None else environ
-        found = _from_file(file or _file_in(environ)) | _from_environment(environ)
-        found |= {
+        values = read_settings_file(file or find_settings_file(environ)) | read_environment(environ)
+        values |= {
             k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in (overrides or {}).items()
         }
-        _refuse_unknown(found, "setting")
-        settings = cls(**found)
+        _refuse_unknown(values, "setting")
+        settings = cls(**values)
         settings.check()
         return settings
 
     def check(self) -> None:
+        """Raise `InvalidConfig` for a setting of the wrong kind or out of range."""
         for name in ("store", "model", "dtype", "device", "quantize", "embedding"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
@@ -115,17 +116,19 @@ NAMES = tuple(f.name for f in fields(Settings))
 DEFAULTS = Settings()
 
 
-def _file_in(environ: Mapping[str, str]) -> Path | None:
+def find_settings_file(environ: Mapping[str, str]) -> Path | None:
+    """Return the settings file that the environment names, or the default one if it exists."""
     if environ.get(CONFIG):
         return Path(environ[CONFIG])
     return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
 
-def _from_file(path: Path | None) -> dict[str, Any]:
+def read_settings_file(path: Path | None) -> dict[str, Any]:
+    """Read the settings in a TOML file; none without a path."""
     if path is None:
         return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidFile(
             f"The settings file {path} cannot be read: {error.strerror}.", hint="Check its path."
@@ -134,23 +137,24 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         raise InvalidFile(
             f"{path} is not a TOML file: {error}.", hint='Its lines look like: store = "./my-store"'
         ) from error
-    _refuse_unknown(found, f"setting in {path}")
-    return found
+    _refuse_unknown(values, f"setting in {path}")
+    return values
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    given = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != CONFIG and v}
+def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read the settings in the environment, and refuse names that are unknown."""
+    variables = {k: v for k, v in environ.items() if k.startswith(PREFIX) and k != CONFIG and v}
     known = {PREFIX + name.upper(): name for name in NAMES}
-    for key in given:
+    for key in variables:
         if key not in known:
             raise InvalidConfig(
                 f"There is no environment variable {key}.", hint=suggest_nearest(key, [*known, CONFIG])
             )
-    found: dict[str, Any] = {known[k]: v for k, v in given.items()}
-    return found | {n: _number(found[n]) for n in _NUMBERS if n in found}
+    values: dict[str, Any] = {known[k]: v for k, v in variables.items()}
+    return values | {n: parse_number(values[n]) for n in _NUMBERS if n in values}
 
 
-def _number(text: str) -> int | float | str:
+def parse_number(text: str) -> int | float | str:
     """The number that a text is, or else the text, for `check` to refuse."""
     for kind in (int, float):
         with suppress(ValueError):
@@ -158,8 +162,8 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _refuse_unknown(found: Mapping[str, Any], what: str) -> None:
-    for name in found:
+def _refuse_unknown(values: Mapping[str, Any], what: str) -> None:
+    for name in values:
         if name not in NAMES:
             raise InvalidConfig(
                 f"There is no {what} called {name!r}.", hint=suggest_nearest(name, NAMES)

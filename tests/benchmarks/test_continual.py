@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.continual import Run, _draw
+from benchmarks.continual import StreamRun, _draw
 from benchmarks.continual.metrics import summarise
 from benchmarks.continual.streams import Cut, stream
 
@@ -12,17 +12,17 @@ CUT = Cut(stages=3, classes=2, train=4, test=2)
 
 
 def test_the_metrics_of_a_table():
-    found = summarise([[0.9], [0.5, 0.8], [0.7, 0.6, 1.0]], alone=[0.8, 0.9, 0.9])
-    assert found.ap == pytest.approx((0.7 + 0.6 + 1.0) / 3)
-    assert found.diagonal == pytest.approx(0.9)
-    assert found.bwt == pytest.approx(((0.7 - 0.9) + (0.6 - 0.8)) / 2)
-    assert found.forgetting == pytest.approx(((0.9 - 0.7) + (0.8 - 0.6)) / 2)
-    assert found.fwt == pytest.approx((0.1 - 0.1 + 0.1) / 3)
+    metrics = summarise([[0.9], [0.5, 0.8], [0.7, 0.6, 1.0]], alone=[0.8, 0.9, 0.9])
+    assert metrics.ap == pytest.approx((0.7 + 0.6 + 1.0) / 3)
+    assert metrics.diagonal == pytest.approx(0.9)
+    assert metrics.bwt == pytest.approx(((0.7 - 0.9) + (0.6 - 0.8)) / 2)
+    assert metrics.forgetting == pytest.approx(((0.9 - 0.7) + (0.8 - 0.6)) / 2)
+    assert metrics.fwt == pytest.approx((0.1 - 0.1 + 0.1) / 3)
 
 
 def test_what_can_be_drawn_is_drawn(tmp_path):
     """Joint training alone has no table by stages; the curve stands without one."""
-    joint = Run([[0.9, 0.8]], drift=0.0, size=0, seconds=0.0)
+    joint = StreamRun([[0.9, 0.8]], drift=0.0, size=0, seconds=0.0)
     _draw(tmp_path, {"joint": [joint]}, {"ours": [(0.0, 0.1), (0.2, 0.6)]})
     assert [f.name for f in tmp_path.iterdir()] == ["continual-curve.png"]
 
@@ -43,7 +43,9 @@ def test_stages_share_no_class_and_codes_tell_nothing(intents):
     outputs = [{e.output for e in s.train} for s in stages]
     assert [len(s.train) for s in stages] == [8, 8, 8]
     assert [len(s.test) for s in stages] == [4, 4, 4]
-    assert all({e.output for e in s.test} == found for s, found in zip(stages, outputs, strict=True))
+    assert all(
+        {e.output for e in s.test} == expected for s, expected in zip(stages, outputs, strict=True)
+    )
     assert len(set.union(*outputs)) == 6
     assert len({code[0:2] for code in set.union(*outputs)}) == 6
 

@@ -23,8 +23,8 @@ def test_arms_take_turns() -> None:
 
 
 def test_a_fresh_arm_runs_in_a_process_of_its_own() -> None:
-    found = fresh(_where, word="hello")()
-    assert found["word"] == "hello" and found["pid"] != os.getpid()
+    result = fresh(_where, word="hello")()
+    assert result["word"] == "hello" and result["pid"] != os.getpid()
 
 
 def test_a_fresh_arm_that_fails_says_why() -> None:
@@ -83,8 +83,8 @@ def test_a_benchmark_is_found_by_its_file_and_its_own_arguments_reach_it(
     file = tmp_path / "out" / "speed.json"
     assert command.main(["speed", "--data", "texts", "--quick", "--json", str(file)]) == 0
     assert "figures mean nothing" in capsys.readouterr().out.splitlines()[-1]
-    kept = json.loads(file.read_text())
-    assert kept["holds"] and kept["quick"] and kept["claims"][0]["text"] == "texts"
+    record = json.loads(file.read_text())
+    assert record["holds"] and record["quick"] and record["claims"][0]["text"] == "texts"
 
 
 def test_a_claim_that_fails_fails_the_command(

@@ -45,7 +45,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture
 def open_engine(model_folder, tmp_path):
-    def opened(folder=model_folder) -> AdapterLearningEngine:
+    def open_folder(folder=model_folder) -> AdapterLearningEngine:
         registry = Registry(
             open_metadata(f"sqlite:///{tmp_path}/store/metadata.db"),
             open_blobs(f"file://{tmp_path}/store/blobs"),
@@ -54,7 +54,7 @@ def open_engine(model_folder, tmp_path):
             LocalBackend.open(str(folder), dtype="float32", threads=1), registry
         )
 
-    return opened
+    return open_folder
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def engine(open_engine):
         yield engine
 
 
-async def made(engine: AdapterLearningEngine, name: str = "tickets") -> None:
+async def create_and_train(engine: AdapterLearningEngine, name: str = "tickets") -> None:
     (await engine.create_adapter(name, CONFIG)).unwrap()
 
 
@@ -81,18 +81,18 @@ async def test_without_settings_they_are_chosen_by_the_base_and_the_number_of_ex
 
 
 async def test_create_train_generate(engine):
-    await made(engine)
+    await create_and_train(engine)
     version = (await engine.train_adapter("tickets", EXAMPLES, TRAINING)).unwrap()
     assert (version.number, version.parent, version.cause) == (2, 1, "trained")
     assert version.report.final_loss < version.report.first_loss
     for example in EXAMPLES:
-        got = (await engine.generate_with_adapter(example.input, "tickets", SHORT)).unwrap()
-        assert got.text == example.output
-        assert got.version == "tickets@2"
+        generation = (await engine.generate_with_adapter(example.input, "tickets", SHORT)).unwrap()
+        assert generation.text == example.output
+        assert generation.version == "tickets@2"
 
 
 async def test_every_version_stays_addressable(engine):
-    await made(engine)
+    await create_and_train(engine)
     base = (await engine.generate_with_adapter("play", None, SHORT)).unwrap()
     (await engine.train_adapter("tickets", EXAMPLES, TRAINING)).unwrap()
     first = (await engine.generate_with_adapter("play", "tickets@1", SHORT)).unwrap()
@@ -101,7 +101,7 @@ async def test_every_version_stays_addressable(engine):
 
 
 async def test_a_promoted_version_answers_the_very_next_request(engine):
-    await made(engine)
+    await create_and_train(engine)
     before = (await engine.generate_with_adapter("play some music", "tickets", SHORT)).unwrap()
     (await engine.train_adapter("tickets", EXAMPLES, TRAINING)).unwrap()
     after = (await engine.generate_with_adapter("play some music", "tickets", SHORT)).unwrap()
@@ -110,7 +110,7 @@ async def test_a_promoted_version_answers_the_very_next_request(engine):
 
 
 async def test_evaluation_counts_right_answers(engine):
-    await made(engine)
+    await create_and_train(engine)
     before = (await engine.evaluate_adapter("tickets", EXAMPLES)).unwrap()
     (await engine.train_adapter("tickets", EXAMPLES, TRAINING)).unwrap()
     after = (await engine.evaluate_adapter("tickets", EXAMPLES)).unwrap()
@@ -121,24 +121,24 @@ async def test_evaluation_counts_right_answers(engine):
 
 async def test_what_was_learned_survives_a_restart(open_engine):
     async with open_engine() as engine:
-        await made(engine)
+        await create_and_train(engine)
         (await engine.train_adapter("tickets", EXAMPLES, TRAINING)).unwrap()
     async with open_engine() as engine:
-        got = (await engine.generate_with_adapter("play some music", "tickets", SHORT)).unwrap()
-    assert got.text == "media"
+        generation = (await engine.generate_with_adapter("play some music", "tickets", SHORT)).unwrap()
+    assert generation.text == "media"
 
 
 async def test_two_engines_on_one_store_see_each_other(open_engine):
     async with open_engine() as one, open_engine() as two:
-        await made(one)
+        await create_and_train(one)
         assert [a.id.name for a in (await two.list_adapters()).unwrap()] == ["tickets"]
         (await two.train_adapter("tickets", EXAMPLES, TRAINING)).unwrap()
-        got = (await one.generate_with_adapter("play some music", "tickets", SHORT)).unwrap()
-    assert got.version == "tickets@2"
+        generation = (await one.generate_with_adapter("play some music", "tickets", SHORT)).unwrap()
+    assert generation.version == "tickets@2"
 
 
 async def test_examples_are_journalled_even_when_training_is_cancelled(engine):
-    await made(engine)
+    await create_and_train(engine)
     token = CancellationToken()
     result = await engine.train_adapter(
         "tickets", EXAMPLES, TRAINING, on_progress=lambda _: token.cancel(), cancel=token
@@ -149,7 +149,7 @@ async def test_examples_are_journalled_even_when_training_is_cancelled(engine):
 
 
 async def test_a_cancelled_training_leaves_the_adapter_as_it_was(engine):
-    await made(engine)
+    await create_and_train(engine)
     token, steps = CancellationToken(), []
 
     def stop(progress):
@@ -163,7 +163,7 @@ async def test_a_cancelled_training_leaves_the_adapter_as_it_was(engine):
 
 
 async def test_a_cancelled_task_leaves_the_adapter_as_it_was(engine):
-    await made(engine)
+    await create_and_train(engine)
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(
@@ -183,7 +183,7 @@ async def test_a_cancelled_task_leaves_the_adapter_as_it_was(engine):
 
 
 async def test_trainings_of_one_adapter_queue_up(engine):
-    await made(engine)
+    await create_and_train(engine)
     results = await asyncio.gather(
         *(engine.train_adapter("tickets", EXAMPLES, TrainingConfig(batch_size=3)) for _ in range(3))
     )
@@ -199,12 +199,12 @@ async def test_an_unknown_adapter_is_never_answered_by_the_base(engine):
 
 
 async def test_an_unknown_version_is_an_error(engine):
-    await made(engine)
+    await create_and_train(engine)
     assert isinstance(error_of(await engine.generate_with_adapter("play", "tickets@9", SHORT)), NotFound)
 
 
 async def test_a_stream_joins_to_the_answer(engine):
-    await made(engine)
+    await create_and_train(engine)
     whole = (await engine.generate_with_adapter("play", "tickets", SHORT)).unwrap()
     pieces = [p.unwrap() async for p in engine.stream_with_adapter("play", "tickets", SHORT)]
     assert "".join(p.text for p in pieces) == whole.text
@@ -212,12 +212,12 @@ async def test_a_stream_joins_to_the_answer(engine):
 
 
 async def test_a_name_can_be_taken_once(engine):
-    await made(engine)
+    await create_and_train(engine)
     assert isinstance(error_of(await engine.create_adapter("tickets", CONFIG)), AlreadyExists)
 
 
 async def test_numbers_are_not_reused_after_deletion(engine):
-    await made(engine)
+    await create_and_train(engine)
     (await engine.delete_adapter("tickets")).unwrap()
     assert isinstance(error_of(await engine.get_adapter("tickets")), NotFound)
     assert (await engine.create_adapter("tickets", CONFIG)).unwrap().head == 2
@@ -264,7 +264,7 @@ async def test_targets_that_match_nothing_list_what_there_is(engine):
     ],
 )
 async def test_trainings_out_of_range_are_refused(engine, config):
-    await made(engine)
+    await create_and_train(engine)
     assert isinstance(error_of(await engine.train_adapter("tickets", EXAMPLES, config)), InvalidConfig)
 
 
@@ -280,7 +280,7 @@ async def test_trainings_out_of_range_are_refused(engine, config):
     ],
 )
 async def test_bad_examples_are_named_and_nothing_is_kept(engine, examples, words):
-    await made(engine)
+    await create_and_train(engine)
     error = error_of(await engine.train_adapter("tickets", examples))
     assert isinstance(error, InvalidExample)
     assert words in str(error)
@@ -288,7 +288,7 @@ async def test_bad_examples_are_named_and_nothing_is_kept(engine, examples, word
 
 
 async def test_an_example_longer_than_the_context_is_named(engine):
-    await made(engine)
+    await create_and_train(engine)
     long = TrainingExample("parcel " * 400, "x")
     error = error_of(await engine.train_adapter("tickets", [EXAMPLES[0], long]))
     assert isinstance(error, TooLong)
@@ -298,7 +298,7 @@ async def test_an_example_longer_than_the_context_is_named(engine):
 
 async def test_an_adapter_of_another_base_is_refused_in_plain_words(open_engine, tmp_path):
     async with open_engine() as engine:
-        await made(engine)
+        await create_and_train(engine)
     async with open_engine(tiny_model(tmp_path / "other", seed=1)) as engine:
         for result in (
             await engine.generate_with_adapter("play", "tickets", SHORT),

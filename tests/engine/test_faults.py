@@ -49,7 +49,7 @@ class Disk:
     number = 0
 
 
-async def prepared() -> tuple[AdapterLearningEngine, Registry, Disk]:
+async def prepare_engine() -> tuple[AdapterLearningEngine, Registry, Disk]:
     disk = Disk()
     registry = Registry(WatchedMetadata(MemoryMetadata(), disk), WatchedBlobs(MemoryBlobs(), disk))
     engine = AdapterLearningEngine(FakeBackend(), registry)
@@ -70,7 +70,7 @@ def visible(registry: Registry) -> dict[str, bytes]:
 
 async def states(verb: Verb) -> tuple[int, list[dict[str, bytes]]]:
     """How many writes a verb makes, and what is served before it and after it."""
-    engine, registry, disk = await prepared()
+    engine, registry, disk = await prepare_engine()
     before = visible(registry)
     (await verb(engine)).unwrap()
     return disk.passes, [before, visible(registry)]
@@ -83,7 +83,7 @@ async def test_a_fault_at_any_write_leaves_what_was_or_what_is_to_be(name: str, 
     writes, allowed = await states(verb)
     assert writes or name == "gc"
     for fails_at in range(1, writes + 1):
-        engine, registry, disk = await prepared()
+        engine, registry, disk = await prepare_engine()
         disk.fails_at, disk.number = fails_at, number
         result = await verb(engine)
         if isinstance(result, Err):
@@ -91,13 +91,13 @@ async def test_a_fault_at_any_write_leaves_what_was_or_what_is_to_be(name: str, 
             assert result.error.message.startswith("Could not ")
             assert result.error.hint
         assert visible(registry) in allowed
-        found = check_store(registry)
-        assert (found.damages, len(found.forgetting) <= 1) == ((), True)
-        await again(verb, engine)
+        report = check_store(registry)
+        assert (report.damages, len(report.forgetting) <= 1) == ((), True)
+        await retry_verb(verb, engine)
         assert check_store(registry).damages == check_store(registry).forgetting == ()
 
 
-async def again(verb: Verb, engine: AdapterLearningEngine) -> None:
+async def retry_verb(verb: Verb, engine: AdapterLearningEngine) -> None:
     """The disk works again, and so does the verb, unless it had done its work."""
     result = await verb(engine)
     if isinstance(result, Err):

@@ -40,7 +40,9 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture
 def open_engine(model_folder, tmp_path):
-    def opened(limit: UserLimit | None = None, gate: GatePolicy | None = None) -> AdapterLearningEngine:
+    def open_with(
+        limit: UserLimit | None = None, gate: GatePolicy | None = None
+    ) -> AdapterLearningEngine:
         registry = Registry(
             open_metadata(f"sqlite:///{tmp_path}/store/metadata.db"),
             open_blobs(f"file://{tmp_path}/store/blobs"),
@@ -48,7 +50,7 @@ def open_engine(model_folder, tmp_path):
         backend = LocalBackend.open(str(model_folder), dtype="float32", threads=1)
         return AdapterLearningEngine(backend, registry, limit, gate)
 
-    return opened
+    return open_with
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def words(ticket: Ticket) -> str:
     return ticket.lesson.words
 
 
-def made(ticket: Ticket) -> Version:
+def version_of(ticket: Ticket) -> Version:
     assert ticket.version is not None
     return ticket.version
 
@@ -87,8 +89,12 @@ async def test_a_correction_is_what_the_adapter_says_next(engine):
     ticket = (await engine.learn_from_feedback(prompt, before, FIX("shipping"), "tickets")).unwrap()
     assert await ask(engine, prompt) == "shipping"
     assert words(ticket) == "correction -> SFT + DPO against the replaced answer"
-    assert (made(ticket).number, made(ticket).parent, made(ticket).cause) == (2, 1, "feedback")
-    assert made(ticket).lessons == (ticket.lesson,)
+    assert (version_of(ticket).number, version_of(ticket).parent, version_of(ticket).cause) == (
+        2,
+        1,
+        "feedback",
+    )
+    assert version_of(ticket).lessons == (ticket.lesson,)
 
 
 async def test_the_second_correction_keeps_the_first(engine):
@@ -122,7 +128,7 @@ async def test_a_ticket_is_given_at_once_and_kept(engine):
     ticket = await teach(engine, FIX("shipping"), wait=False)
     assert ticket.version is None
     done = (await engine.feedback_outcome(ticket)).unwrap()
-    assert made(done).number == 2
+    assert version_of(done).number == 2
     assert await ask(engine, "where is it?") == "shipping"
 
 
@@ -133,8 +139,8 @@ async def test_what_arrives_together_is_learned_together_and_in_order(engine):
             for word in ("red", "blue", "green")
         ]
     done = [(await engine.feedback_outcome(t)).unwrap() for t in tickets]
-    assert {made(t).number for t in done} == {2}
-    assert [lesson.event for lesson in made(done[0]).lessons] == [t.event for t in tickets]
+    assert {version_of(t).number for t in done} == {2}
+    assert [lesson.event for lesson in version_of(done[0]).lessons] == [t.event for t in tickets]
     assert [await ask(engine, f"say {w}") for w in ("red", "blue", "green")] == ["red", "blue", "green"]
 
 
@@ -151,9 +157,9 @@ async def test_the_latest_of_two_corrections_wins_visibly(engine):
 
 async def test_the_same_key_is_learned_once(engine):
     first = await teach(engine, FIX("red"), key="once")
-    again = await teach(engine, FIX("red"), key="once")
-    assert again.event == first.event
-    assert made(again).number == made(first).number == 2
+    second = await teach(engine, FIX("red"), key="once")
+    assert second.event == first.event
+    assert version_of(second).number == version_of(first).number == 2
     assert len(engine._registry.blocking.journal.read(AdapterId("tickets"))) == 1
 
 
@@ -170,7 +176,7 @@ async def test_the_same_click_twice_is_one_event_but_a_new_answer_is_judged_anew
 
 async def test_what_teaches_nothing_makes_no_version(engine):
     ticket = await teach(engine, FeedbackSignal.critique("too curt"))
-    assert made(ticket).number == 1
+    assert version_of(ticket).number == 1
     assert "kept for the record" in words(ticket)
 
 
@@ -183,21 +189,21 @@ async def test_a_limit_is_said_and_loses_nothing(open_engine):
     async with open_engine(UserLimit(events=1)) as engine:
         (await engine.create_adapter("tickets", CONFIG)).unwrap()
         await teach(engine, FIX("red"), "a", user="mallory")
-        held = await teach(engine, FIX("blue"), "b", user="mallory")
+        limited = await teach(engine, FIX("blue"), "b", user="mallory")
         other = await teach(engine, FIX("green"), "c", user="ann")
-        assert "limit for one person" in words(held)
-        assert made(held).number == 2
-        assert made(other).number == 3
+        assert "limit for one person" in words(limited)
+        assert version_of(limited).number == 2
+        assert version_of(other).number == 3
         assert len(engine._registry.blocking.journal.read(AdapterId("tickets"))) == 3
 
 
 async def test_outcomes_are_found_again_after_a_restart(open_engine, engine):
-    taught = await teach(engine, FIX("red"))
+    ticket = await teach(engine, FIX("red"))
     noted = await teach(engine, FeedbackSignal.critique("hm"))
     async with open_engine() as later:
-        for ticket in (taught, noted):
-            found = (await later.feedback_outcome(Ticket(ticket.adapter, ticket.event))).unwrap()
-            assert found.lesson == ticket.lesson
+        for earlier in (ticket, noted):
+            outcome = (await later.feedback_outcome(Ticket(earlier.adapter, earlier.event))).unwrap()
+            assert outcome.lesson == earlier.lesson
 
 
 async def test_pending_feedback_is_learned_by_the_next_run(open_engine, engine):
@@ -303,7 +309,7 @@ async def test_a_thousand_events_at_once_are_all_kept_and_learned_in_order(engin
     assert all(ticket.lesson is not None for ticket in done)
     latest = {
         prompt: text
-        for _, (prompt, text) in sorted((tickets[i].event, said) for i, said in corrections.items())
+        for _, (prompt, text) in sorted((tickets[i].event, answer) for i, answer in corrections.items())
     }
     assert {prompt: await ask(engine, prompt) for prompt in prompts} == latest
 
@@ -327,11 +333,11 @@ async def test_an_event_that_cannot_be_learned_is_passed_over_alone(engine, monk
 
 
 async def test_a_fault_that_is_not_the_events_leaves_it_pending(engine, monkeypatch):
-    async def broken(job, *arguments, **named):
+    async def raise_error(job, *arguments, **named):
         raise BackendError("Out of memory.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._backend, "train", broken)
+        patch.setattr(engine._backend, "train", raise_error)
         result = await engine.learn_from_feedback("p", "a", FIX("b"), "tickets")
     assert isinstance(error_of(result), BackendError)
     (moved,) = (await engine.learn_pending()).unwrap()
@@ -348,12 +354,12 @@ async def test_a_lesson_that_the_gate_refuses_is_said_and_not_served(open_engine
             "not learned, the gate refused it (strength):"
             " correction -> SFT + DPO against the replaced answer"
         )
-        assert made(ticket).number == 1
+        assert version_of(ticket).number == 1
         assert await ask(engine, "where is it?") == before
         assert (await engine.learn_pending()).unwrap() == []
     async with open_engine() as later:
-        found = (await later.feedback_outcome(Ticket(ticket.adapter, ticket.event))).unwrap()
-        assert (found.lesson, made(found).number) == (ticket.lesson, 1)
+        outcome = (await later.feedback_outcome(Ticket(ticket.adapter, ticket.event))).unwrap()
+        assert (outcome.lesson, version_of(outcome).number) == (ticket.lesson, 1)
 
 
 async def test_an_answer_of_a_version_that_never_was_is_refused(engine):
@@ -364,7 +370,7 @@ async def test_an_answer_of_a_version_that_never_was_is_refused(engine):
     assert engine._registry.blocking.journal.read(AdapterId("tickets")) == []
 
 
-class Watched(FakeBackend):
+class WatchedBackend(FakeBackend):
     """Remembers the careful updates it was asked for."""
 
     def __init__(self) -> None:
@@ -377,7 +383,7 @@ class Watched(FakeBackend):
 
 
 async def test_the_first_correction_after_a_training_protects_what_was_trained():
-    backend = Watched()
+    backend = WatchedBackend()
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     async with AdapterLearningEngine(backend, registry) as engine:
         (await engine.create_adapter("tickets")).unwrap()
@@ -385,14 +391,14 @@ async def test_the_first_correction_after_a_training_protects_what_was_trained()
         (await engine.train_adapter("tickets", examples)).unwrap()
         await teach(engine, FIX("phone"), "ticket 3", "mail")
         (job,) = backend.updates
-        told = {e.input for e in job.protect} & {e.input for e in examples}
-        assert len(told) == PROTECTED
-        assert "ticket 3" not in told
+        protected = {e.input for e in job.protect} & {e.input for e in examples}
+        assert len(protected) == PROTECTED
+        assert "ticket 3" not in protected
 
 
 async def test_an_imported_adapter_is_corrected_with_care():
     """What it knows is not in the journal, so there is too little to rehearse."""
-    backend = Watched()
+    backend = WatchedBackend()
     registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
     async with AdapterLearningEngine(backend, registry) as engine:
         files = await backend.initialize(AdapterConfig(), 0)

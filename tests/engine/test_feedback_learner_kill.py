@@ -52,7 +52,7 @@ def _teach(folder: Path, model: str, round: str) -> "subprocess.Popen[str]":
     )
 
 
-def _killed(folder: Path, model: str, round: str, acknowledgements: int) -> dict[int, str]:
+def teach_until_killed(folder: Path, model: str, round: str, acknowledgements: int) -> dict[int, str]:
     """What a teacher acknowledged before it was killed, right after so many acknowledgements."""
     with _teach(folder, model, round) as teacher:
         assert teacher.stdout is not None
@@ -66,13 +66,13 @@ def _killed(folder: Path, model: str, round: str, acknowledgements: int) -> dict
 def _check(folder: Path, acknowledged: dict[int, str]) -> None:
     registry = Registry(open_metadata(f"sqlite:///{folder}/m.db"), open_blobs(f"file://{folder}/blobs"))
     journal = {entry.seq: entry.event for entry in registry.journal.read(NAME, limit=100_000)}
-    kept = {seq: event.key for seq, event in journal.items() if event.kind == "feedback"}
-    assert kept.items() >= acknowledged.items()
+    stored = {seq: event.key for seq, event in journal.items() if event.kind == "feedback"}
+    assert stored.items() >= acknowledged.items()
     adapter = registry.get_adapter(NAME)
-    assert adapter.applied == max(kept)
+    assert adapter.applied == max(stored)
     line = registry.list_lineage(VersionRef(NAME))
     learned = [lesson.event for version in line for lesson in version.lessons]
-    assert sorted(learned) == sorted(kept)
+    assert sorted(learned) == sorted(stored)
     registry.load_files(line[0])
     registry.close()
 
@@ -83,7 +83,7 @@ def _survive(folder: Path, model: str, kills: int) -> None:
     for round in range(kills):
         # The first kill is while it still learns what is pending, before any acknowledgement.
         wanted = chance.randrange(1, 9) if round else 0
-        lines = _killed(folder, model, str(round), wanted)
+        lines = teach_until_killed(folder, model, str(round), wanted)
         assert len(lines) >= wanted
         acknowledged |= lines
     last = _teach(folder, model, "last")

@@ -90,9 +90,9 @@ async def engine(tmp_path: Path):
 
 async def test_a_training_is_given_up_from_another_program(tmp_path: Path) -> None:
     engine = engine_at(tmp_path, FakeBackend(step_seconds=0.3))
-    begun = threading.Event()
-    training = asyncio.create_task(start(engine, lambda _: begun.set()))
-    await asyncio.to_thread(begun.wait)
+    training_began = threading.Event()
+    training = asyncio.create_task(start(engine, lambda _: training_began.set()))
+    await asyncio.to_thread(training_began.wait)
     other = engine_at(tmp_path, FakeBackend())
     (job,) = (await other.list_jobs()).unwrap()
     assert job.state is JobState.RUNNING

@@ -120,12 +120,12 @@ async def test_adapters_of_another_base_are_refused(engine, backend: LocalBacken
     other._registry.blocking.close()
 
 
-async def exported(engine: AdapterLearningEngine) -> AdapterFiles:
+async def export_files(engine: AdapterLearningEngine) -> AdapterFiles:
     version = (await engine.get_version("a")).unwrap()
     return engine._registry.blocking.load_files(version)
 
 
-def poisoned(files: AdapterFiles, value: float) -> AdapterFiles:
+def poison_files(files: AdapterFiles, value: float) -> AdapterFiles:
     """The same tensors, one number changed, as another program would write them."""
     tensors = load(files.weights)
     next(iter(tensors.values()))[0, 0] = value
@@ -135,7 +135,7 @@ def poisoned(files: AdapterFiles, value: float) -> AdapterFiles:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 async def test_a_version_that_holds_nan_is_not_merged(engine, tmp_path: Path, value: float):
     """It cannot come in through the engine; here it is planted in the store."""
-    files = poisoned(await exported(engine), value)
+    files = poison_files(await export_files(engine), value)
     base = (await engine.base()).unwrap()
     engine._registry.blocking.create_adapter(AdapterId("sick"), CONFIG, base, files)
     before = contents(engine, tmp_path)
@@ -145,8 +145,8 @@ async def test_a_version_that_holds_nan_is_not_merged(engine, tmp_path: Path, va
 
 async def test_a_parent_whose_weights_are_damaged_on_disk_is_not_merged(engine, tmp_path: Path):
     digest = (await engine.get_version("b")).unwrap().digest
-    found = [f for f in (tmp_path / "blobs").rglob("*.safetensors") if digest in str(f)]
-    (damaged,) = found
+    weight_files = [f for f in (tmp_path / "blobs").rglob("*.safetensors") if digest in str(f)]
+    (damaged,) = weight_files
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     before = contents(engine, tmp_path)
@@ -159,7 +159,7 @@ async def refused_import(engine: AdapterLearningEngine, files: AdapterFiles, exp
 
 
 async def test_files_cut_off_at_every_percent_are_not_imported(engine, tmp_path: Path):
-    files = await exported(engine)
+    files = await export_files(engine)
     before = contents(engine, tmp_path)
     for percent in range(100):
         for part in ("weights", "config"):
@@ -171,7 +171,7 @@ async def test_files_cut_off_at_every_percent_are_not_imported(engine, tmp_path:
 
 async def test_fuzzed_headers_are_not_imported(engine, tmp_path: Path):
     """Ten thousand at the reader itself: tests/lora/test_tensorfile.py."""
-    files = await exported(engine)
+    files = await export_files(engine)
     header = 8 + int.from_bytes(files.weights[:8], "little")
     chance = random.Random(0)
     before = contents(engine, tmp_path)
@@ -182,11 +182,11 @@ async def test_fuzzed_headers_are_not_imported(engine, tmp_path: Path):
     assert contents(engine, tmp_path) == before
 
 
-def reconfigured(files: AdapterFiles, **changes: object) -> AdapterFiles:
+def change_config(files: AdapterFiles, **changes: object) -> AdapterFiles:
     return replace(files, config=json.dumps({**json.loads(files.config), **changes}).encode())
 
 
-def renamed(files: AdapterFiles, name: str) -> AdapterFiles:
+def rename_adapter(files: AdapterFiles, name: str) -> AdapterFiles:
     tensors = load(files.weights)
     tensors[name] = tensors.pop(next(iter(tensors)))
     return replace(files, weights=save(tensors))
@@ -210,7 +210,7 @@ def renamed(files: AdapterFiles, name: str) -> AdapterFiles:
     ids=lambda reach: next(iter(reach)),
 )
 async def test_configs_that_reach_for_code_or_paths_are_not_imported(engine, tmp_path: Path, reach):
-    files = reconfigured(await exported(engine), **reach)
+    files = change_config(await export_files(engine), **reach)
     before = contents(engine, tmp_path)
     await refused_import(engine, files, "invalid_adapter")
     assert contents(engine, tmp_path) == before
@@ -218,16 +218,16 @@ async def test_configs_that_reach_for_code_or_paths_are_not_imported(engine, tmp
 
 @pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "base_model.model.../../x.lora_A.weight"])
 async def test_tensors_named_like_paths_are_not_imported(engine, tmp_path: Path, name: str):
-    files = renamed(await exported(engine), name)
+    files = rename_adapter(await export_files(engine), name)
     before = contents(engine, tmp_path)
     await refused_import(engine, files, "invalid_adapter")
     assert contents(engine, tmp_path) == before
 
 
 async def test_numbers_that_are_none_and_files_over_the_limit_are_not_imported(engine, tmp_path: Path):
-    files = await exported(engine)
+    files = await export_files(engine)
     before = contents(engine, tmp_path)
-    await refused_import(engine, poisoned(files, math.nan), "invalid_adapter")
+    await refused_import(engine, poison_files(files, math.nan), "invalid_adapter")
     await refused_import(engine, replace(files, weights=bytes(MAX_BYTES + 1)), "too_large")
     doubled = save({k: torch.cat([t, t]) for k, t in load(files.weights).items()})
     await refused_import(engine, replace(files, weights=doubled), "invalid_adapter")

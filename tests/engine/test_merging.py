@@ -41,14 +41,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, and a store with two adapters, each of which knows its own answer."""
     home = tmp_path_factory.mktemp("trained")
     tiny_model(home / "model")
-    with SyncEngine(opened(home / "model", home / "store")) as engine:
+    with SyncEngine(open_engine(home / "model", home / "store")) as engine:
         for name, examples in (("shipping", SHIPPING), ("billing", BILLING)):
             engine.create_adapter(name, CONFIG).unwrap()
             engine.train_adapter(name, examples, TrainingConfig(epochs=30)).unwrap()
     return home
 
 
-def opened(model: Path, store: Path) -> AdapterLearningEngine:
+def open_engine(model: Path, store: Path) -> AdapterLearningEngine:
     registry = Registry(
         open_metadata(f"sqlite:///{store}/metadata.db"), open_blobs(f"file://{store}/blobs")
     )
@@ -59,11 +59,11 @@ def opened(model: Path, store: Path) -> AdapterLearningEngine:
 async def engine(trained: Path, tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
     """An engine on a copy of the trained store."""
     store = Path(shutil.copytree(trained / "store", tmp_path / "store"))
-    async with opened(trained / "model", store) as engine:
+    async with open_engine(trained / "model", store) as engine:
         yield engine
 
 
-def refused(result: Result) -> type[OuroborosError]:
+def refusal_type(result: Result) -> type[OuroborosError]:
     """What kind of error came back; each says what to do next."""
     assert isinstance(result, Err), result
     assert result.error.hint
@@ -120,8 +120,8 @@ async def test_weights_come_from_what_people_said_where_all_were_judged(engine: 
     """One success of one is 2/3 and one failure of one 1/3: drawn to a half, for so little."""
     weighted = MergeStrategy.WEIGHTED
     for name, signal in (("shipping", FeedbackSignal.success()), ("billing", FeedbackSignal.failure())):
-        prompt, said = (SHIPPING if name == "shipping" else BILLING)[0], name
-        (await engine.learn_from_feedback(prompt.input, said, signal, name)).unwrap()
+        prompt, answer = (SHIPPING if name == "shipping" else BILLING)[0], name
+        (await engine.learn_from_feedback(prompt.input, answer, signal, name)).unwrap()
     report = (await engine.merge_adapters(["shipping", "billing"], weighted, name="used")).unwrap()
     assert report.weights == pytest.approx((2 / 3, 1 / 3))
 
@@ -129,12 +129,12 @@ async def test_weights_come_from_what_people_said_where_all_were_judged(engine: 
 async def test_a_merge_that_is_worse_than_a_parent_says_so(engine: AdapterLearningEngine):
     recipe = MergeRecipe(MergeStrategy.TASK_ARITHMETIC, (-1.0, 0.1))
     probes = SHIPPING * 6
-    asked = {"name": "bad", "probes": probes}
-    result = await engine.merge_adapters(["shipping", "billing"], recipe, **asked)
-    assert refused(result) is Refused
+    request = {"name": "bad", "probes": probes}
+    result = await engine.merge_adapters(["shipping", "billing"], recipe, **request)
+    assert refusal_type(result) is Refused
     assert "bad" not in await names(engine)
     report = (
-        await engine.merge_adapters(["shipping", "billing"], recipe, **asked, anyway=True)
+        await engine.merge_adapters(["shipping", "billing"], recipe, **request, anyway=True)
     ).unwrap()
     assert report.accuracy["bad"] == 0.0
     assert "Merging did not help: of 6 probes shipping@2 gets 6 right and bad 0" in report.advice
@@ -167,14 +167,14 @@ async def test_a_merge_that_is_worse_than_a_parent_says_so(engine: AdapterLearni
 async def test_what_cannot_be_merged_is_refused_and_nothing_is_made(
     engine: AdapterLearningEngine, parents: list[str], options: dict, error: type
 ):
-    assert refused(await engine.merge_adapters(parents, **options)) is error
+    assert refusal_type(await engine.merge_adapters(parents, **options)) is error
     assert await names(engine) == ["billing", "shipping"]
 
 
 async def test_adapters_of_another_base_are_refused(trained: Path, tmp_path: Path):
     store = Path(shutil.copytree(trained / "store", tmp_path / "store"))
-    async with opened(tiny_model(tmp_path / "model", seed=1), store) as other:
-        assert refused(await other.merge_adapters(["shipping", "billing"])) is BaseMismatch
+    async with open_engine(tiny_model(tmp_path / "model", seed=1), store) as other:
+        assert refusal_type(await other.merge_adapters(["shipping", "billing"])) is BaseMismatch
 
 
 async def test_an_exported_adapter_comes_back_as_itself(engine: AdapterLearningEngine):
@@ -200,15 +200,15 @@ async def test_a_damaged_adapter_is_not_imported(engine: AdapterLearningEngine):
     exported = (await engine.export_adapter("shipping")).unwrap()
     files = AdapterFiles(exported[CONFIG_FILE], exported[WEIGHTS_FILE])
     damaged = replace(files, weights=files.weights[:-1])
-    assert refused(await engine.import_adapter("damaged", damaged)) is InvalidAdapter
-    assert refused(await engine.import_adapter("billing", files)) is AlreadyExists
+    assert refusal_type(await engine.import_adapter("damaged", damaged)) is InvalidAdapter
+    assert refusal_type(await engine.import_adapter("billing", files)) is AlreadyExists
     assert await names(engine) == ["billing", "shipping"]
 
 
 async def test_gguf_is_one_file(engine: AdapterLearningEngine):
     exported = (await engine.export_adapter("shipping", ExportForm.GGUF)).unwrap()
     assert list(exported) == ["adapter.gguf"]
-    assert refused(await engine.export_adapter("nobody")) is NotFound
+    assert refusal_type(await engine.export_adapter("nobody")) is NotFound
 
 
 async def test_without_probes_the_parents_own_ones_are_asked(engine: AdapterLearningEngine):
@@ -221,10 +221,10 @@ async def test_coefficients_are_tuned_when_none_are_given(
     engine: AdapterLearningEngine, strategy: MergeStrategy
 ):
     plain = MergeRecipe(strategy, (1.0, 1.0))
-    given = (
+    weighted = (
         await engine.merge_adapters(["shipping", "billing"], plain, name="given", anyway=True)
     ).unwrap()
-    found = (await engine.merge_adapters(["shipping", "billing"], strategy, name="found")).unwrap()
-    assert given.weights == (1.0, 1.0)
-    assert len(found.weights) == 2
-    assert found.accuracy["found"] >= given.accuracy["given"]
+    tuned = (await engine.merge_adapters(["shipping", "billing"], strategy, name="found")).unwrap()
+    assert weighted.weights == (1.0, 1.0)
+    assert len(tuned.weights) == 2
+    assert tuned.accuracy["found"] >= weighted.accuracy["given"]

@@ -65,11 +65,11 @@ async def test_without_the_setting_it_stays() -> None:
 
 
 async def test_performance_has_every_version_and_what_was_said(judged: AdapterLearningEngine) -> None:
-    found = (await judged.track_adapter("a")).unwrap()
-    uses = {v.number: use for v, use in found.versions}
+    performance = (await judged.track_adapter("a")).unwrap()
+    uses = {v.number: use for v, use in performance.versions}
     assert (uses[1].judged, uses[2].good) == (0, 20)
-    assert found.usage.judged == 20
-    assert found.trend == ""
+    assert performance.usage.judged == 20
+    assert performance.trend == ""
 
 
 async def test_a_rollback_is_visible_to_the_very_next_request(judged: AdapterLearningEngine) -> None:

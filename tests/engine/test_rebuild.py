@@ -54,8 +54,8 @@ async def train(engine: AdapterLearningEngine, name: str, word: str, count: int 
 
 async def correct(engine: AdapterLearningEngine, prompt: str, right: str, user: str) -> VersionRef:
     signal = FeedbackSignal.user_correction(right)
-    given = await engine.learn_from_feedback(prompt, "wrong", signal, "a", user=user)
-    version = given.unwrap().version
+    ticket = await engine.learn_from_feedback(prompt, "wrong", signal, "a", user=user)
+    version = ticket.unwrap().version
     assert version is not None
     return version.ref
 
@@ -82,56 +82,56 @@ def built(backend: LocalBackend, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def taught(built: Path, backend: LocalBackend, tmp_path: Path) -> Iterator[AdapterLearningEngine]:
+def engine(built: Path, backend: LocalBackend, tmp_path: Path) -> Iterator[AdapterLearningEngine]:
     """An engine on a copy of the built store."""
     registry = open_store(Path(shutil.copytree(built, tmp_path / "store")))
     yield engine_on(backend, registry)
     registry.close()
 
 
-async def test_each_version_of_a_line_is_made_again_bit_for_bit(taught: AdapterLearningEngine) -> None:
-    versions = (await taught.get_versions("a")).unwrap()
+async def test_each_version_of_a_line_is_made_again_bit_for_bit(engine: AdapterLearningEngine) -> None:
+    versions = (await engine.get_versions("a")).unwrap()
     assert {v.cause for v in versions} == {"created", "trained", "feedback"}
     assert len(versions) == 5
-    versions += (await taught.get_versions("ab")).unwrap()
+    versions += (await engine.get_versions("ab")).unwrap()
     for version in versions:
-        rebuilt = (await taught.rebuild_version(version.ref)).unwrap()
+        rebuilt = (await engine.rebuild_version(version.ref)).unwrap()
         assert rebuilt.identical, version.ref
         assert (rebuilt.distance, rebuilt.differs) == (0.0, ())
 
 
 async def test_a_rebuild_after_restarting_and_learning_more_is_still_the_same(
-    taught: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path
+    engine: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path
 ) -> None:
-    await correct(taught, "where is it", "elsewhere", "ann")
+    await correct(engine, "where is it", "elsewhere", "ann")
     registry = open_store(tmp_path / "store")
-    again = engine_on(backend, registry)
+    restarted = engine_on(backend, registry)
     for number in (2, 3, 4):
-        assert (await again.rebuild_version(f"a@{number}")).unwrap().identical
+        assert (await restarted.rebuild_version(f"a@{number}")).unwrap().identical
     registry.close()
 
 
 async def test_a_difference_is_measured(
-    taught: AdapterLearningEngine, monkeypatch: pytest.MonkeyPatch
+    engine: AdapterLearningEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine that adds up in another order, only more so."""
-    train = taught._backend.train
+    train = engine._backend.train
 
     async def otherwise(job, *rest):
         outcome = await train(job, *rest)
-        blended = await taught._backend.interpolate(job.start, outcome.files, 0.99)
+        blended = await engine._backend.interpolate(job.start, outcome.files, 0.99)
         return type(outcome)(blended, outcome.report)
 
-    monkeypatch.setattr(taught._backend, "train", otherwise)
-    rebuilt = (await taught.rebuild_version("a@2")).unwrap()
+    monkeypatch.setattr(engine._backend, "train", otherwise)
+    rebuilt = (await engine.rebuild_version("a@2")).unwrap()
     assert not rebuilt.identical
     assert 0 < rebuilt.distance < 0.1
 
 
-async def test_what_was_imported_cannot_be_rebuilt(taught: AdapterLearningEngine) -> None:
-    files = taught._registry.blocking.load_files((await taught.get_version("a@2")).unwrap())
-    await taught.import_adapter("c", files)
-    error = (await taught.rebuild_version("c")).error  # type: ignore[union-attr]
+async def test_what_was_imported_cannot_be_rebuilt(engine: AdapterLearningEngine) -> None:
+    files = engine._registry.blocking.load_files((await engine.get_version("a@2")).unwrap())
+    await engine.import_adapter("c", files)
+    error = (await engine.rebuild_version("c")).error  # type: ignore[union-attr]
     assert "was imported" in str(error)
 
 
@@ -140,102 +140,102 @@ def bytes_of(folder: Path) -> bytes:
 
 
 async def test_a_forgotten_users_words_are_nowhere_in_the_store(
-    taught: AdapterLearningEngine, tmp_path: Path
+    engine: AdapterLearningEngine, tmp_path: Path
 ) -> None:
     """Blobs, the database with its log, and rows of every kind; the adapter still knows the rest."""
     store = tmp_path / "store"
-    before = {(v.number, v.digest) for v in (await taught.get_versions("a")).unwrap()}
+    before = {(v.number, v.digest) for v in (await engine.get_versions("a")).unwrap()}
     assert SECRET.encode() in bytes_of(store)
     assert EVE.encode() in bytes_of(store)
-    forgotten = (await taught.forget_user(EVE)).unwrap()
+    forgotten = (await engine.forget_user(EVE)).unwrap()
     assert [(a.name, n) for a, n in forgotten.events.items()] == [("a", (3,))]
     assert {str(r) for r in forgotten.removed} == {"a@4", "a@5", "ab@1"}
-    found = bytes_of(store)
-    assert SECRET.encode() not in found
-    assert EVE.encode() not in found
-    after = {(v.number, v.digest) for v in (await taught.get_versions("a")).unwrap()}
+    content = bytes_of(store)
+    assert SECRET.encode() not in content
+    assert EVE.encode() not in content
+    after = {(v.number, v.digest) for v in (await engine.get_versions("a")).unwrap()}
     assert {n for n, _ in before & after} == {1, 2, 3}
     for _, digest in before - after:
-        assert digest.encode() not in found
+        assert digest.encode() not in content
         assert not (store / "blobs/adapters" / digest).exists()
     assert (
-        check_store(taught._registry.blocking).damages
-        == check_store(taught._registry.blocking).unused
+        check_store(engine._registry.blocking).damages
+        == check_store(engine._registry.blocking).unused
         == ()
     )
 
 
 async def test_what_was_served_is_made_again_from_the_last_clean_version(
-    taught: AdapterLearningEngine,
+    engine: AdapterLearningEngine,
 ) -> None:
-    forgotten = (await taught.forget_events("a", 3)).unwrap()
+    forgotten = (await engine.forget_events("a", 3)).unwrap()
     remade = {str(old): str(new) if new else None for old, new in forgotten.remade}
     assert remade == {"a@4": None, "a@5": "a@6", "ab@1": "ab@2"}
-    head = (await taught.get_version("a")).unwrap()
+    head = (await engine.get_version("a")).unwrap()
     assert (head.number, head.parent, head.replaces, head.events) == (6, 3, 5, 4)
     assert head.verdict is not None
     assert head.verdict.promoted
-    merged = (await taught.get_version("ab")).unwrap()
+    merged = (await engine.get_version("ab")).unwrap()
     assert [str(p) for p in merged.parents] == ["a@6", "b@1"]
     for ref in ("a@6", "ab@2"):
-        assert (await taught.rebuild_version(ref)).unwrap().identical
-    assert [m.reason for m in (await taught.get_moves("a")).unwrap()] == ["without what was forgotten"]
+        assert (await engine.rebuild_version(ref)).unwrap().identical
+    assert [m.reason for m in (await engine.get_moves("a")).unwrap()] == ["without what was forgotten"]
 
 
 async def test_the_same_as_if_it_had_never_been_given(
-    taught: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path
+    engine: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path
 ) -> None:
-    await taught.forget_events("a", 3)
+    await engine.forget_events("a", 3)
     registry = open_store(tmp_path / "other")
     other = engine_on(backend, registry)
     await other.create_adapter("a", AdapterConfig(rank=2, learning_rate=0.01), seed=3)
     await train(other, "a", "first", 44)
     await correct(other, "where is it", "here", "ann")
     await train(other, "a", "then")
-    digests = [(await e.get_version("a")).unwrap().digest for e in (other, taught)]
+    digests = [(await e.get_version("a")).unwrap().digest for e in (other, engine)]
     assert digests[0] == digests[1]
     registry.close()
 
 
-async def test_forgetting_examples_goes_back_to_before_them(taught: AdapterLearningEngine) -> None:
-    forgotten = (await taught.forget_events("a", 1, 2, 3, 4)).unwrap()
+async def test_forgetting_examples_goes_back_to_before_them(engine: AdapterLearningEngine) -> None:
+    forgotten = (await engine.forget_events("a", 1, 2, 3, 4)).unwrap()
     assert all(new is None for old, new in forgotten.remade if old.adapter.name == "a")
-    assert (await taught.get_adapter("a")).unwrap().head == 1
-    assert [v.number for v in (await taught.get_versions("a")).unwrap()] == [1]
+    assert (await engine.get_adapter("a")).unwrap().head == 1
+    assert [v.number for v in (await engine.get_versions("a")).unwrap()] == [1]
 
 
 async def test_an_interrupted_forgetting_is_gone_on_with(
-    taught: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(taught._registry.blocking, "store_unserved", lambda *_, **__: 1 / 0)
+        broken.setattr(engine._registry.blocking, "store_unserved", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await taught.forget_events("a", 3)
+            await engine.forget_events("a", 3)
     registry = open_store(tmp_path / "store")
     assert [n.events for n in check_store(registry).forgetting] == [(3,)]
-    again = engine_on(backend, registry)
-    forgotten = (await again.forget_events("a")).unwrap()
+    restarted = engine_on(backend, registry)
+    forgotten = (await restarted.forget_events("a")).unwrap()
     assert {str(old) for old, _ in forgotten.remade} == {"a@4", "a@5", "ab@1"}
     assert SECRET.encode() not in bytes_of(tmp_path / "store")
     assert check_store(registry).forgetting == ()
     registry.close()
 
 
-async def test_what_is_not_there_changes_nothing(taught: AdapterLearningEngine) -> None:
+async def test_what_is_not_there_changes_nothing(engine: AdapterLearningEngine) -> None:
     for name, event, kind in (("a", 99, NotFound), ("a", 0, NotFound), ("x", 1, NotFound)):
-        error = (await taught.forget_events(name, 2, event)).error  # type: ignore[union-attr]
+        error = (await engine.forget_events(name, 2, event)).error  # type: ignore[union-attr]
         assert isinstance(error, kind)
-    assert (await taught.forget_user("nobody")).unwrap().events == {}
-    assert len((await taught.get_versions("a")).unwrap()) == 5
-    journal = taught._registry.blocking.journal.read_all((await taught.get_adapter("a")).unwrap().id)
+    assert (await engine.forget_user("nobody")).unwrap().events == {}
+    assert len((await engine.get_versions("a")).unwrap()) == 5
+    journal = engine._registry.blocking.journal.read_all((await engine.get_adapter("a")).unwrap().id)
     assert [e.seq for e in journal] == [1, 2, 3, 4]
 
 
 async def test_a_merge_that_cannot_be_made_again_stops_it_before_anything_is_erased(
-    taught: AdapterLearningEngine,
+    engine: AdapterLearningEngine,
 ) -> None:
-    await taught.delete_adapter("b")
-    error = (await taught.forget_events("a", 3)).error  # type: ignore[union-attr]
+    await engine.delete_adapter("b")
+    error = (await engine.forget_events("a", 3)).error  # type: ignore[union-attr]
     assert isinstance(error, Conflict)
     assert "delete ab" in error.hint
-    assert len((await taught.get_versions("a")).unwrap()) == 5
+    assert len((await engine.get_versions("a")).unwrap()) == 5

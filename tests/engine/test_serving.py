@@ -48,8 +48,8 @@ async def test_calls_that_overlap_are_answered_together_each_by_its_adapter(engi
     (await engine.train_adapter("two", rows, TrainingConfig(epochs=20))).unwrap()
     config = GenerationConfig(max_tokens=12)
     alone = [(await engine.generate_with_adapter("play", n, config)).unwrap() for n in names]
-    found = await asyncio.gather(*(engine.generate_with_adapter("play", n, config) for n in names))
-    together = [result.unwrap() for result in found]
+    results = await asyncio.gather(*(engine.generate_with_adapter("play", n, config) for n in names))
+    together = [result.unwrap() for result in results]
     assert [g.tokens for g in together] == [g.tokens for g in alone]
     assert [g.version for g in together] == ["one@1", "two@2", None]
     assert together[0].tokens == together[2].tokens != together[1].tokens

@@ -69,7 +69,7 @@ def everywhere(adapter: BankedAdapter) -> Route:
 
 
 def run(model: Model, bank: Bank, route: Route, x: torch.Tensor) -> torch.Tensor:
-    with bank.routed(route):
+    with bank.use_route(route):
         return model(x)
 
 

@@ -43,13 +43,13 @@ def outcome(updates: Sequence[LayerUpdate], grads: Sequence[torch.Tensor], token
     chance = torch.Generator().manual_seed(99)
     x, dy = (torch.randn(tokens, n, generator=chance) for n in (INPUTS, OUTPUTS))
     y, dx = torch.ones(tokens, OUTPUTS), torch.ones(tokens, INPUTS)
-    kept = [u.apply(x, y) for u in updates]
-    for update, own in zip(updates, kept, strict=True):
-        update.backward(own, x, dy, dx)
-    found = [y, dx, *(g.clone() for g in grads)]
+    saved = [u.apply(x, y) for u in updates]
+    for update, own_saved in zip(updates, saved, strict=True):
+        update.backward(own_saved, x, dy, dx)
+    tensors = [y, dx, *(g.clone() for g in grads)]
     for grad in grads:
         grad.zero_()
-    return found
+    return tensors
 
 
 A, B, C, ODD = adapter(0), adapter(1), adapter(2), adapter(3, rank=2)
@@ -77,8 +77,8 @@ def test_together_is_as_alone(parts, products):
         grads = [stack.enter_context(a.training()) for a in owners]
         updates = way.layer_updates("layer")
         assert len(updates) == products
-        found, expected = outcome(updates, grads, tokens), outcome(alone(way), grads, tokens)
-    for ours, theirs in zip(found, expected, strict=True):
+        results, expected = outcome(updates, grads, tokens), outcome(alone(way), grads, tokens)
+    for ours, theirs in zip(results, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -90,10 +90,10 @@ def test_factors_that_rest_get_no_gradient():
         factors = A.factors("layer")
         assert factors is not None
         assert find_trained_factor([update]) is factors[0]
-        found = outcome([update], [one, two], 11)
-        (_, b), (_, d) = A.split_by_layer(found[2])["layer"], B.split_by_layer(found[3])["layer"]
-    assert found[2].any()
-    assert found[3].any()
+        results = outcome([update], [one, two], 11)
+        (_, b), (_, d) = A.split_by_layer(results[2])["layer"], B.split_by_layer(results[3])["layer"]
+    assert results[2].any()
+    assert results[3].any()
     assert not b.any()
     assert not d.any()
 

@@ -35,11 +35,11 @@ def check(slots: Slots, rows: list[int | None]) -> None:
     slots.assign_rows([None if r is None else ADAPTERS[r] for r in rows])
     for path, (inputs, outputs) in WIDTHS.items():
         x, y = torch.randn(len(rows), 1, inputs), torch.randn(len(rows), 1, outputs)
-        got = slots.adapt(path, x, y)
+        actual = slots.adapt(path, x, y)
         for i, row in enumerate(rows):
             delta = WEIGHTS[row].get(path) if row is not None else None
             expected = y[i] if delta is None else y[i] + x[i] @ delta.delta().T
-            torch.testing.assert_close(got[i], expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(actual[i], expected, atol=1e-5, rtol=1e-5)
 
 
 @settings(deadline=None)

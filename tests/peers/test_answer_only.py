@@ -15,7 +15,7 @@ from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
-from ouroboros.backend.local.training.train import schedule, shuffle_rows
+from ouroboros.backend.local.training.train import schedule_rates, shuffle_rows
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
@@ -123,7 +123,9 @@ def train_plain_loop(base: Path, start: Path) -> AdapterFiles:
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=0.0)
     plan = list(shuffle_rows(len(ROWS), TRAINING, CONFIG.max_steps))
-    for chosen, rate in zip(plan, schedule(len(plan), TRAINING, CONFIG.learning_rate), strict=True):
+    for chosen, rate in zip(
+        plan, schedule_rates(len(plan), TRAINING, CONFIG.learning_rate), strict=True
+    ):
         rows = [codec.encode_pair(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
         tokens = sum(len(row.output) for row in rows)
         for row in rows:

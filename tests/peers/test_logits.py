@@ -15,7 +15,7 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.forward.packing import compute_output_logits
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
-from ouroboros.backend.local.training.train import schedule, shuffle_rows
+from ouroboros.backend.local.training.train import schedule_rates, shuffle_rows
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
@@ -111,7 +111,9 @@ def _train_plain_loop(
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
     plan = list(shuffle_rows(len(ROWS), training, config.max_steps))
-    for chosen, rate in zip(plan, schedule(len(plan), training, config.learning_rate), strict=True):
+    for chosen, rate in zip(
+        plan, schedule_rates(len(plan), training, config.learning_rate), strict=True
+    ):
         rows = [codec.encode_pair(ROWS[i].prompt, ROWS[i].output or "") for i in chosen]
         tokens = sum(len(row.output) for row in rows)
         for row in rows:

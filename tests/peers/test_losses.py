@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ouroboros.backend.local.training.losses import SequenceBatch, coefficients, kl_estimate, step_loss
+from ouroboros.backend.local.training.losses import (
+    StepBatch,
+    compute_coefficients,
+    compute_step_loss,
+    estimate_kl,
+)
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO, KTO, APOZero, Loss
 
@@ -112,10 +117,10 @@ def _trl_unpaired(
 def _ours(rows: list[Row], logprobs: Tensor, reference: Tensor, kl: float = 0.0) -> Tensor:
     """`logprobs [Q, T]` in the order of the rows' outputs."""
     sequences = len(logprobs)
-    return step_loss(
-        SequenceBatch(
+    return compute_step_loss(
+        StepBatch(
             rows=rows,
-            coefficients=coefficients(rows, [TOKENS] * len(rows)),
+            coefficients=compute_coefficients(rows, [TOKENS] * len(rows)),
             logprobs=logprobs.reshape(-1),
             owner=torch.arange(sequences).repeat_interleave(TOKENS),
             reference=reference,
@@ -165,6 +170,6 @@ def test_unpaired_losses_equal_trls(
     rows = [
         Row("p", "text" if good else None, loss, rejected=None if good else "text") for good in wanted
     ]
-    ours = _ours(rows, logprobs, reference, kl_estimate(policy_kl, reference_kl))
+    ours = _ours(rows, logprobs, reference, estimate_kl(policy_kl, reference_kl))
     theirs = _trl_unpaired(loss, logprobs, reference, wanted, (policy_kl, reference_kl))
     _assert_equal(ours, theirs, logprobs, logprobs)

@@ -14,8 +14,8 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def environment(tiny: Path) -> dict[str, str]:
     """This one, without settings but for the tiny model."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("OUROBOROS_")}
-    return {**kept, "OUROBOROS_MODEL": str(tiny), "PYTHONWARNINGS": "default"}
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("OUROBOROS_")}
+    return {**environ, "OUROBOROS_MODEL": str(tiny), "PYTHONWARNINGS": "default"}
 
 
 @pytest.fixture

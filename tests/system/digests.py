@@ -97,9 +97,9 @@ def machine_signature() -> str:
     generator = torch.Generator().manual_seed(0)
     probe = sha256()
     for rows, inner, columns in ((1, 256, 256), (7, 256, 704), (93, 704, 256), (64, 64, 93)):
-        left = torch.randn(rows, inner, generator=generator)
+        left_factor = torch.randn(rows, inner, generator=generator)
         right = torch.randn(inner, columns, generator=generator)
-        product = left @ right
+        product = left_factor @ right
         for values in (product, product.softmax(-1), product.exp().log1p(), product.sum(0)):
             probe.update(values.numpy().tobytes())
         for values in torch.linalg.qr(product):

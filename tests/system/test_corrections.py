@@ -23,10 +23,10 @@ def test_each_correction_is_said_and_none_before_it_is_lost(tmp_path: Path):
             return engine.generate_with_adapter(prompt, "tickets").unwrap().text
 
         for prompt, right in TURNS:
-            said = answer(prompt)
-            if said != right:
+            answers = answer(prompt)
+            if answers != right:
                 signal = FeedbackSignal.user_correction(right)
-                engine.learn_from_feedback(prompt, said or "nothing", signal, "tickets").unwrap()
+                engine.learn_from_feedback(prompt, answers or "nothing", signal, "tickets").unwrap()
             assert answer(prompt) == right
-        kept = sum(answer(prompt) == right for prompt, right in TURNS)
-        assert kept >= len(TURNS) - 1
+        n_right = sum(answer(prompt) == right for prompt, right in TURNS)
+        assert n_right >= len(TURNS) - 1

@@ -7,5 +7,5 @@ import pytest
 
 @pytest.mark.slow
 def test_the_starter_learns_the_task(ouroboros):
-    found = json.loads(ouroboros("demo", "--model", "starter", "--json").stdout)
-    assert found["after"]["accuracy"] > found["before"]["accuracy"] + 0.3
+    report = json.loads(ouroboros("demo", "--model", "starter", "--json").stdout)
+    assert report["after"]["accuracy"] > report["before"]["accuracy"] + 0.3

@@ -13,21 +13,21 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_quickstart(python):
     ran = python(EXAMPLES / "01_quickstart.py")
     assert ran.returncode == 0, ran.stderr
-    version, _, taught = ran.stdout.splitlines()
+    version, _, lesson = ran.stdout.splitlines()
     assert version.startswith("quickstart@2: loss ")
-    assert taught.startswith("quickstart: ")
+    assert lesson.startswith("quickstart: ")
 
 
 def test_versions(python):
     ran = python(EXAMPLES / "03_versions.py")
     assert ran.returncode == 0, ran.stderr
-    first, trained, taught, apart, back, forth, again, forgotten, served = ran.stdout.splitlines()
+    first, trained, lesson, apart, back, forth, repeated, forgotten, served = ran.stdout.splitlines()
     assert first == "tickets@1 (created) learned nothing; 0 of 0 right"
     assert trained == "tickets@2 (trained) learned 1; 0 of 1 right"
-    assert taught.startswith("tickets@3 (feedback) learned 2")
+    assert lesson.startswith("tickets@3 (feedback) learned 2")
     assert " apart; " in apart
     assert (back, forth) == ("serving @2", "serving @3")
-    assert again == "tickets@3 made again: the same"
+    assert repeated == "tickets@3 made again: the same"
     assert (forgotten, served) == ("forgotten; removed tickets@3", "serving @2")
 
 

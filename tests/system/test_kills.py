@@ -20,7 +20,7 @@ print(json.dumps(vars(survive(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[
 """
 
 
-def survived(folder: Path, kills: int, seed: int) -> dict:
+def survive_kills(folder: Path, kills: int, seed: int) -> dict:
     """In a process of its own: it forks, and must hold no threads."""
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), str(kills), str(seed)],
@@ -41,9 +41,9 @@ def check(tally: dict, kills: int) -> None:
 
 
 def test_a_few_kills_lose_nothing(tmp_path: Path) -> None:
-    check(survived(tmp_path, 30, seed=3), 30)
+    check(survive_kills(tmp_path, 30, seed=3), 30)
 
 
 @pytest.mark.slow
 def test_a_hundred_kills_lose_nothing(tmp_path: Path) -> None:
-    check(survived(tmp_path, 100, seed=4), 100)
+    check(survive_kills(tmp_path, 100, seed=4), 100)

@@ -24,9 +24,9 @@ def test_create_train_generate_list_show_delete(ouroboros, rows):
     assert [a["name"] for a in json.loads(ouroboros("list", "--json").stdout)] == ["tickets"]
     assert json.loads(ouroboros("show", "tickets", "--json").stdout)["head"] == 2
     assert ouroboros("delete", "tickets").returncode == 0
-    gone = ouroboros("show", "tickets")
-    assert gone.returncode == 3
-    assert gone.stderr.startswith("Error: There is no adapter 'tickets'.")
+    missing = ouroboros("show", "tickets")
+    assert missing.returncode == 3
+    assert missing.stderr.startswith("Error: There is no adapter 'tickets'.")
 
 
 def test_an_interrupted_training_leaves_the_adapter_as_it_was(ouroboros, rows, tmp_path, environment):
@@ -58,7 +58,7 @@ def test_an_interrupted_training_leaves_the_adapter_as_it_was(ouroboros, rows, t
 
 def test_a_reader_that_leaves_is_no_error(ouroboros, tmp_path, environment):
     ouroboros("create", "tickets")
-    found = subprocess.run(
+    completed = subprocess.run(
         f"{sys.executable} -m ouroboros show tickets --json | head -c 1",
         shell=True,
         cwd=tmp_path,
@@ -67,5 +67,5 @@ def test_a_reader_that_leaves_is_no_error(ouroboros, tmp_path, environment):
         text=True,
         check=False,
     )
-    assert found.stdout == "{"
-    assert found.stderr == ""
+    assert completed.stdout == "{"
+    assert completed.stderr == ""

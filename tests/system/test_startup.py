@@ -17,7 +17,7 @@ print("\\n" + json.dumps([name for name in heavy if name in sys.modules]))
 """
 
 
-def imported(python, arguments: list[str]) -> list[str]:
+def list_heavy_imports(python, arguments: list[str]) -> list[str]:
     """Which of the heavy libraries a command imports."""
     return json.loads(python("-c", PROBE, json.dumps(arguments)).stdout.splitlines()[-1])
 
@@ -42,10 +42,10 @@ def test_importing_the_package_imports_nothing_heavy(python):
     ],
 )
 def test_words_alone_import_nothing_heavy(python, arguments):
-    assert imported(python, arguments) == []
+    assert list_heavy_imports(python, arguments) == []
 
 
 def test_reading_the_store_imports_no_torch(python, ouroboros):
     assert ouroboros("create", "tickets").returncode == 0
     for arguments in (["list"], ["show", "tickets"], ["delete", "tickets"]):
-        assert imported(python, arguments) == ["sqlalchemy"]
+        assert list_heavy_imports(python, arguments) == ["sqlalchemy"]

@@ -22,8 +22,12 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Go on from the state `resume`, if it is not empty; tell a state with the first progress after each
-    `seconds`, unless that is None, and with the next one while `is_wanted` says so."""
+    """When a training reports its state, and the state it resumes from.
+
+    resume     a state that an earlier run reported; empty to start from the beginning.
+    seconds    report a state with the first progress after this many seconds; None for never.
+    is_wanted  report a state with the next progress while this returns true.
+    """
 
     resume: bytes = b""
     seconds: float | None = None
@@ -35,10 +39,11 @@ NO_CHECKPOINTS = Checkpoints()
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Train `start` on `rows`; the result is new files, `start` stays as it is.
+    """Train `start` on `rows`; the result is new files, and `start` does not change.
 
-    Rows of `replay`, what the adapter knows already, and `anchors`, where it is to stay as its base,
-    join each step as `training` says. With None for anchors they are passages that the base writes.
+    Each step also takes rows of `replay`, which the adapter knows already, and of `anchors`, on which it
+    stays close to its base; `training` has their shares. None for anchors means passages that the base
+    generates.
     """
 
     start: AdapterFiles
@@ -52,7 +57,7 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class UpdateJob:
-    """Work a few judged `rows` into `start`; leave its answers to `protect` as they are."""
+    """Teach `start` a few judged `rows`, and keep its answers to the examples of `protect`."""
 
     start: AdapterFiles
     adapter: AdapterConfig
@@ -63,7 +68,7 @@ class UpdateJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
-    """The trained files, and the training in numbers."""
+    """The trained files, and the report of the training."""
 
     files: AdapterFiles
     report: TrainingReport
@@ -71,7 +76,10 @@ class TrainOutcome:
 
 @dataclass(frozen=True, slots=True)
 class MergeJob:
-    """Merge `parents` by `recipe`, cut to `rank`; None is the least that loses nothing and fits."""
+    """Merge `parents` by `recipe`, truncated to `rank`.
+
+    None is the lowest rank that is lossless, if its file fits into the size limit.
+    """
 
     parents: tuple[AdapterFiles, ...]
     recipe: MergeRecipe
@@ -80,7 +88,11 @@ class MergeJob:
 
 @dataclass(frozen=True, slots=True)
 class MergedAdapter:
-    """The merged files and their shape; what the cut in rank lost, and the rank that loses nothing."""
+    """The merged files and their config.
+
+    relative_error  Frobenius norm of what the truncation lost, relative to the merged update.
+    lossless_rank   the lowest rank without loss.
+    """
 
     files: AdapterFiles
     config: AdapterConfig
@@ -99,9 +111,9 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """How likely is `output` after `prompt`, under the adapter of digest `adapter` (None: the base)?
+    """Score `output` after `prompt` under the adapter of digest `adapter` (None: the base).
 
-    With `drift`, how far the adapter is from the base there is asked too.
+    With `drift`, also measure the KL of the adapter from the base on this output.
     """
 
     prompt: Prompt
@@ -112,11 +124,11 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """An output token by token, its end token included: T tokens.
+    """The score of an output of T tokens, its end token included.
 
     logprobs [T]  log-probability of each.
-    said          whether greedy decoding answers with exactly this output.
-    drift         KL(base || adapter), mean over the tokens' positions, in nats; 0 if it was not asked.
+    is_greedy     whether greedy decoding answers with exactly this output.
+    drift         KL(base || adapter), mean over the tokens' positions, in nats; 0 if not requested.
     """
 
     logprobs: tuple[float, ...]
@@ -134,9 +146,9 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GenerationChunk:
-    """A piece of a streamed answer; the last chunk carries the whole `generation`.
+    """A piece of a streamed answer; the last chunk has the whole `generation`.
 
-    `details` has the tokens since the chunk before, if the request asked for `top_logprobs`.
+    `details` has the tokens since the last chunk, if the request has `top_logprobs`.
     """
 
     text: str
@@ -156,7 +168,7 @@ class Backend(Protocol):
         ...
 
     async def initialize(self, config: AdapterConfig, seed: int) -> AdapterFiles:
-        """Fresh weights of this shape: A random from `seed`, B zero, so that the base is unchanged.
+        """Create weights for a config: A random from `seed`, B zero, so answers are the base's.
 
         Refuses a size over the limit before a tensor exists, and targets that match nothing.
         """
@@ -189,55 +201,55 @@ class Backend(Protocol):
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> TrainOutcome:
-        """Run one careful update: a few steps, until the job's rows are learned."""
+        """Run one null-space update: a few steps, until the job's rows are learned."""
         ...
 
     async def generate(
         self, requests: Sequence[GenerateRequest], cancel: CancellationToken | None = None
     ) -> list[Generation]:
-        """Answer all requests, whichever adapters they name, in one batch."""
+        """Answer all requests in one batch; they may name different adapters."""
         ...
 
     def stream(
         self, request: GenerateRequest, cancel: CancellationToken | None = None
     ) -> AsyncIterator[GenerationChunk]:
-        """Answer one request piece by piece."""
+        """Answer one request; yields the answer in pieces."""
         ...
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
     ) -> list[Score]:
-        """Log-probabilities of given outputs."""
+        """Score given outputs; one score per request, in order."""
         ...
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
-        """Merge adapters into one; a rank whose file would exceed the size limit is refused first."""
+        """Merge adapters into one. First refuses a rank whose file would exceed the size limit."""
         ...
 
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
-        """The point at `share` of the way from one adapter to another of the same line and shape."""
+        """Interpolate between two versions of one adapter, with the same shape; `share` 1 is `end`."""
         ...
 
     async def measure_strength(self, files: AdapterFiles) -> float:
-        """How far an adapter moves its base: norm of all its updates over that of the layers it adapts.
+        """Returns the Frobenius norm of an adapter's updates relative to that of the layers it adapts.
 
-        0 for one that answers as the base does. Raises as `validate` does.
+        0 means that it answers as the base does. Raises the errors of `validate`.
         """
         ...
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
-        """Raise unless `files` are a sound adapter for this base: keys, shapes, finite values, size.
+        """Check that `files` are a valid adapter for this base: keys, shapes, finite values, size.
 
-        Returns its shape; its learning rate, which files do not tell, is the default's.
+        Returns its config. Files have no learning rate, so that is the default.
         """
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
-        """What each text is about, as the base sees it: vectors of length 1, near for like texts."""
+        """Embed texts with the base: vectors of length 1, close for similar texts."""
         ...
 
     async def export(self, files: AdapterFiles, form: ExportForm) -> dict[str, bytes]:
-        """The adapter as files, by name, that other programs read."""
+        """Returns the adapter as files, by name, in a format of other programs."""
         ...
 
     async def close(self) -> None:
@@ -246,10 +258,10 @@ class Backend(Protocol):
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors of length 1 that are near for like texts."""
+    """Embeds texts as vectors of length 1 that are close for similar texts."""
 
     async def name(self) -> str:
-        """Which one it is: vectors of embedders of different names cannot be compared."""
+        """Returns the embedder's name; vectors of embedders with different names cannot be compared."""
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]: ...

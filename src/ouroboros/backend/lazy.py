@@ -26,10 +26,10 @@ from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 
 class LazyBackend:
-    """Work that needs no model never waits for one: the registry can be read without importing torch.
+    """Opens the model on first use, so that the registry can be read without importing torch.
 
-    `open` blocks, so it runs in a thread, once. If it raises, the verb that needed it does, and the next
-    one tries again.
+    `open` blocks, so it runs in a thread, once. If it raises, the calling verb raises the same error and
+    the next verb tries again.
     """
 
     def __init__(self, open: Callable[[], Backend]) -> None:

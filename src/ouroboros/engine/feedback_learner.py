@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from ouroboros.backend.base import Backend, TrainJob, UpdateJob
 from ouroboros.domain.cancel import CancellationToken
@@ -42,8 +43,10 @@ from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.replay.anchors import list_protected_examples, make_anchor_rows
 from ouroboros.registry.adapter_lock import Locks
 from ouroboros.registry.async_registry import AsyncRegistry
+from ouroboros.registry.fencing import erasure_guard
 from ouroboros.registry.journal import JournalEntry
 from ouroboros.registry.version_draft import AppliedFeedback
+from ouroboros.stores.metadata.base import Fenced
 
 BATCH = 32
 """Pending events that one update learns, at most."""
@@ -54,6 +57,9 @@ PROTECTED = 32
 CACHED_OUTCOMES = 4096
 """Outcomes kept in memory for callers who wait; older ones are read from the store."""
 
+
+LogKey: TypeAlias = tuple[AdapterId, int, int]
+"""An adapter, where its journal begins, and how often events were erased from it."""
 
 _EVENT_ERRORS = (InvalidExample, TooLong, TrainingFailed, Refused)
 """Errors that an event itself can cause: it is skipped. Any other error leaves it pending."""
@@ -75,8 +81,8 @@ class FeedbackLearner:
         self._gate = gate
         self._locks = locks
         self._limit = limit
-        self._logs: dict[tuple[AdapterId, int], FeedbackLog] = {}
-        self._applied_logs: dict[tuple[AdapterId, int], FeedbackLog] = {}
+        self._logs: dict[LogKey, FeedbackLog] = {}
+        self._applied_logs: dict[LogKey, FeedbackLog] = {}
         self._read_locks: defaultdict[AdapterId, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._outcomes: OrderedDict[tuple[AdapterId, int], Ticket] = OrderedDict()
         self._background: set[asyncio.Task[None]] = set()
@@ -88,7 +94,11 @@ class FeedbackLearner:
         await asyncio.gather(*self._background, return_exceptions=True)
 
     async def submit(self, adapter: Adapter, event: FeedbackGiven) -> Ticket:
-        """Journal an event, unless one with its key is in the journal already."""
+        """Journal an event, unless one with its key is in the journal already.
+
+        Raises `Fenced` if data of the adapter was erased since `adapter` was read: the event may be what
+        was to be forgotten.
+        """
         row = row_of(event)
         if row is not None:
             await self._backend.check_rows([row])
@@ -96,15 +106,14 @@ class FeedbackLearner:
             log = await self._read_log(adapter)
             seq = log.keys.get(event.key)
             if seq is None:
-                seq = await self._registry.journal.append(adapter.id, event)
+                seq = await self._registry.journal.append(adapter.id, event, erasure_guard(adapter))
                 await self._read_log(adapter)
         return Ticket(adapter.id, seq)
 
     def drop_cached(self, adapter: AdapterId) -> None:
         """Call when events were erased from an adapter's journal."""
         for logs in (self._logs, self._applied_logs):
-            for key in [k for k in logs if k[0] == adapter]:
-                del logs[key]
+            _drop_logs(logs, adapter)
         for outcome in [k for k in self._outcomes if k[0] == adapter]:
             del self._outcomes[outcome]
 
@@ -136,21 +145,15 @@ class FeedbackLearner:
         """Learn all pending feedback of an adapter.
 
         A batch that cannot be learned is halved. An event that cannot be learned even alone is skipped,
-        with the reason as its lesson.
+        with the reason as its lesson. If another program took over meanwhile, or data was erased, it
+        begins anew under a new lease.
         """
-        async with self._locks[adapter_id]:
-            size = BATCH
-            while True:
-                try:
-                    if not await self._learn_batch(adapter_id, size, cancel):
-                        return
-                    size = min(BATCH, 2 * size)
-                except _EVENT_ERRORS as error:
-                    if size == 1:
-                        await self._skip_event(adapter_id, error)
-                    size = max(1, size // 2)
-                except Conflict:
-                    continue
+        while True:
+            try:
+                async with self._locks[adapter_id]:
+                    return await self._learn_pending(adapter_id, cancel)
+            except Fenced:
+                continue
 
     async def outcome(self, ticket: Ticket) -> Ticket:
         """Return the ticket with its lesson and version; unchanged while its event is pending."""
@@ -159,6 +162,22 @@ class FeedbackLearner:
             return ticket
         cached = self._outcomes.get((ticket.adapter, ticket.event))
         return cached or await self._look_up_outcome(adapter, ticket.event)
+
+    async def _learn_pending(self, adapter_id: AdapterId, cancel: CancellationToken | None) -> None:
+        size = BATCH
+        while True:
+            try:
+                if not await self._learn_batch(adapter_id, size, cancel):
+                    return
+                size = min(BATCH, 2 * size)
+            except _EVENT_ERRORS as error:
+                if size == 1:
+                    await self._skip_event(adapter_id, error)
+                size = max(1, size // 2)
+            except Fenced:
+                raise
+            except Conflict:
+                continue
 
     async def _learn_in_background(self, adapter_id: AdapterId) -> None:
         try:
@@ -225,7 +244,7 @@ class FeedbackLearner:
         """Train the plan's rows on `start`, and judge the result."""
         rows, new_prompts = plan.rows, {row.prompt for row in plan.rows}
         knowledge = await self._gate.knowledge(adapter)
-        known = knowledge.replay_rows()
+        known = knowledge.list_replay_rows()
         # A projected update is fast and protects known answers. With little knowledge, or many
         # judgements at once, it has no room: known rows are rehearsed instead.
         if needs_rehearsal(len(rows), len(known), knowledge.complete):
@@ -240,7 +259,7 @@ class FeedbackLearner:
             )
             update_job = UpdateJob(start, adapter.config, rows, protect, update)
             outcome = await self._backend.update(update_job, cancel=cancel)
-        candidate = Candidate(start, outcome, rows, knowledge.probes(), small=True)
+        candidate = Candidate(start, outcome, rows, knowledge.list_probes(), small=True)
         return await self._gate.judge(adapter.id, candidate, cancel=cancel)
 
     async def _skip_event(self, adapter_id: AdapterId, error: OuroborosError) -> None:
@@ -273,7 +292,10 @@ class FeedbackLearner:
 
     async def _read_applied(self, adapter: Adapter) -> FeedbackLog:
         """The log of applied events and of no later ones, so that a replay plans the same update."""
-        log = self._applied_logs.get((adapter.id, adapter.born))
+        key = (adapter.id, adapter.born, adapter.erasures)
+        log = self._applied_logs.get(key)
+        if log is None:
+            _drop_logs(self._applied_logs, adapter.id)
         if log is None or log.read_to > adapter.applied:
             log = FeedbackLog(adapter.born)
         while log.read_to < adapter.applied:
@@ -283,16 +305,25 @@ class FeedbackLearner:
                     log.add_event(entry.seq, entry.event)
             if not entries or entries[-1].seq >= adapter.applied:
                 log.read_to = adapter.applied  # the events in between were erased
-        self._applied_logs[adapter.id, adapter.born] = log
+        self._applied_logs[key] = log
         return log
 
     async def _read_log(self, adapter: Adapter) -> FeedbackLog:
         """The adapter's log, up to the end of the journal."""
-        log = self._logs.setdefault((adapter.id, adapter.born), FeedbackLog(adapter.born))
+        key = (adapter.id, adapter.born, adapter.erasures)
+        log = self._logs.get(key)
+        if log is None:
+            _drop_logs(self._logs, adapter.id)
+            log = self._logs[key] = FeedbackLog(adapter.born)
         while entries := await self._registry.journal.read(adapter.id, after=log.read_to):
             for entry in entries:
                 log.add_event(entry.seq, entry.event)
         return log
+
+
+def _drop_logs(logs: dict[LogKey, FeedbackLog], adapter: AdapterId) -> None:
+    for key in [k for k in logs if k[0] == adapter]:
+        del logs[key]
 
 
 def _amend_lesson(lesson: Lesson, verdict: Verdict) -> Lesson:

@@ -23,11 +23,14 @@ class PerformanceMonitor:
         self._registry = registry
         self._locks = locks
         self._auto_rollback = auto_rollback
-        self._trackers: dict[tuple[AdapterId, int], PerformanceTracker] = {}
+        self._trackers: dict[tuple[AdapterId, int, int], PerformanceTracker] = {}
 
     async def read_tracker(self, adapter: Adapter) -> PerformanceTracker:
         """Return the adapter's judgements, up to the journal's end."""
-        tracker = self._trackers.setdefault((adapter.id, adapter.born), PerformanceTracker(adapter.born))
+        key = (adapter.id, adapter.born, adapter.erasures)
+        if key not in self._trackers:
+            self.drop_cached(adapter.id)
+        tracker = self._trackers.setdefault(key, PerformanceTracker(adapter.born))
         while entries := await self._registry.journal.read(adapter.id, after=tracker.read_to):
             for entry in entries:
                 if entry.seq > tracker.read_to:  # another verb may be reading at the same time

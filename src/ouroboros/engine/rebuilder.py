@@ -117,7 +117,7 @@ class Rebuilder:
         job = MergeJob(tuple(parent_files.values()), merged.recipe, merged.rank)
         files = (await self._backend.merge(job, cancel)).files
         knowledge = await self._gate.merged_knowledge(replace(merged, versions=tuple(parents)))
-        comparison = self._gate.compare(knowledge.probes(), cancel)
+        comparison = self._gate.compare(knowledge.list_probes(), cancel)
         results = {ref: await comparison.evaluate_parent(f) for ref, f in parent_files.items()}
         return RebuiltVersion(files, verdict=(await comparison.judge(results, files)).verdict)
 

@@ -49,7 +49,7 @@ class Trainer:
         held_out = knowledge.select_held_out(examples)
         new_rows = [Row.from_example(e) for i, e in enumerate(examples) if i not in held_out]
         # 2. Train on the rest, together with rows that the adapter knows already.
-        rows, replay = balance_classes(new_rows, knowledge.replay_rows(), inputs.training.replay)
+        rows, replay = balance_classes(new_rows, knowledge.list_replay_rows(), inputs.training.replay)
         job = TrainJob(inputs.start, adapter.config, inputs.training, rows, replay, anchors=None)
         first_job = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first_job, on_progress, cancel)
@@ -57,7 +57,7 @@ class Trainer:
         fresh = _held_out_probes(examples, held_out, inputs.event)
         return await self._gate.judge(
             adapter.id,
-            Candidate(inputs.start, outcome, rows, knowledge.probes(), fresh),
+            Candidate(inputs.start, outcome, rows, knowledge.list_probes(), fresh),
             retry=lambda: self._backend.train(retry_job(job), on_progress, cancel),
             cancel=cancel,
         )

@@ -102,6 +102,7 @@ class BankedAdapter:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of memory that the factors take."""
         return self.master.nbytes + (self._row.nbytes if self._row is not self.master else 0)
 
     def first_adapted_token(self, prompt: int) -> int:
@@ -114,6 +115,7 @@ class BankedAdapter:
         return place.rank if place else 0
 
     def scale(self, path: str) -> float:
+        """The factor of B A at a layer, 0 where it adapts nothing."""
         place = self._places.get(path)
         return place.scale if place else 0.0
 
@@ -138,11 +140,11 @@ class BankedAdapter:
 
     def weights(self) -> dict[str, LowRank]:
         """The master, layer by layer: views, where it lies in the processor's memory."""
-        master, found = self.master.cpu(), {}
+        master, layers = self.master.cpu(), {}
         for path, place in self._places.items():
             a, b = place.factors(master)
-            found[path] = LowRank(a, b.T, place.scale)
-        return found
+            layers[path] = LowRank(a, b.T, place.scale)
+        return layers
 
     @contextmanager
     def training(self, trainable: Mapping[str, str] | None = None) -> Iterator[Float[Tensor, "P"]]:
@@ -194,7 +196,7 @@ class Bank:
         self._route: Router | None = None
 
     @contextmanager
-    def routed(self, route: Router) -> Iterator[None]:
+    def use_route(self, route: Router) -> Iterator[None]:
         """Route the tokens of the one forward pass inside this context."""
         self._route = route
         try:
@@ -219,6 +221,7 @@ class BankedLinear(nn.Module):
         self._bank = bank
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output with the batch's adapters."""
         return self._bank.adapt(self.path, x, self.layer(x))
 
     @property
@@ -228,4 +231,5 @@ class BankedLinear(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
+        """The frozen layer's bias, for architectures that read it."""
         return self.layer.bias  # type: ignore[return-value]

@@ -55,6 +55,7 @@ class LoraUpdate:
     scale: float
 
     def apply(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> Float[Tensor, "N R"]:
+        """Add the update to y in place; returns x A^T, which `backward` needs."""
         a, b = (f.detach() for f in self.factors)
         low = x[self.span] @ a.T
         y[self.span].addmm_(low, b, alpha=self.scale)
@@ -67,6 +68,7 @@ class LoraUpdate:
         dy: Float[Tensor, "T O"],
         dx: Float[Tensor, "T I"] | None,
     ) -> None:
+        """Add to the gradients of the trained factors, and to dx unless it is None."""
         a, b = (f.detach() for f in self.factors)
         grad_a, grad_b = (f.grad for f in self.factors)
         dy = dy[self.span]
@@ -80,6 +82,7 @@ class LoraUpdate:
 
     @property
     def trained_factor(self) -> Tensor | None:
+        """A factor that is being trained, or None if neither is."""
         return _trained_of(self.factors)
 
 
@@ -131,6 +134,7 @@ class BatchedLoraUpdate:
     scale: float
 
     def apply(self, x: Float[Tensor, "T I"], y: Float[Tensor, "T O"]) -> tuple[Tensor, Tensor]:
+        """Add the updates to y in place; returns padded x and x A^T, which `backward` needs."""
         padded_x = self.tokens.pad(x)
         # Zero the padding here: it repeats tokens, which would count twice in the gradient of B.
         low = torch.bmm(padded_x, self._a.transpose(1, 2)).mul_(self.tokens.inside)
@@ -144,6 +148,7 @@ class BatchedLoraUpdate:
         dy: Float[Tensor, "T O"],
         dx: Float[Tensor, "T I"] | None,
     ) -> None:
+        """Add to the gradients of the trained factors, and to dx unless it is None."""
         padded_x, low = saved
         padded_dy = self.tokens.pad(dy)
         # Zero the padding again, for the gradient of A.
@@ -156,6 +161,7 @@ class BatchedLoraUpdate:
 
     @property
     def trained_factor(self) -> Tensor | None:
+        """A factor that is being trained, or None if neither is."""
         return _trained_of(self.factors[0])
 
     @cached_property

@@ -158,6 +158,7 @@ def divide_by_present_weights(
 
 
 def divide_by_one(weighted: Float[Tensor, "T M N"], weights: Float[Tensor, "T"]) -> float:
+    """Leave the weighted sum as it is."""
     return 1.0
 
 

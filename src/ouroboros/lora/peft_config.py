@@ -63,6 +63,7 @@ class PeftLoraConfig:
     invocation: tuple[int, ...] = ()
 
     def rank_of(self, path: str) -> int:
+        """Return the rank at one layer."""
         return _find_by_path(self.ranks, path, self.rank)
 
     def scale_of(self, path: str) -> float:

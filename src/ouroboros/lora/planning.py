@@ -23,6 +23,7 @@ class SizeOption:
 
     @property
     def fits(self) -> bool:
+        """Whether an adapter of this configuration is within the size limit."""
         return self.size <= MAX_BYTES
 
 

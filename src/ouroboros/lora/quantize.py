@@ -45,6 +45,7 @@ def to_int8(matrix: Float[Tensor, "R N"]) -> tuple[Int8[Tensor, "R N"], Float[Te
 
 
 def from_int8(numbers: Int8[Tensor, "R N"], scale: Float[Tensor, "R 1"]) -> Float[Tensor, "R N"]:
+    """Invert `to_int8`, up to rounding."""
     return numbers.float() * scale
 
 
@@ -59,6 +60,7 @@ def to_int4(matrix: Float[Tensor, "R N"]) -> tuple[UInt8[Tensor, "R H"], BFloat1
 
 
 def from_int4(codes: UInt8[Tensor, "R H"], scale: BFloat16[Tensor, "R G"]) -> Float[Tensor, "R N"]:
+    """Invert `to_int4`, up to rounding."""
     numbers = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1).float() - 8
     return numbers * scale.float().repeat_interleave(INT4_GROUP, dim=1)[:, : numbers.shape[1]]
 

@@ -53,11 +53,11 @@ class Slots:
         self._rows = tuple(rows)
         self._bags.clear()
         wanted = [a for a in dict.fromkeys(rows) if a is not None]
-        kept = {a: self._slots[a] for a in wanted if a in self._slots}
-        taken = set(kept.values())
-        free = (slot for slot in count(1) if slot not in taken)
-        new = {a: next(free) for a in wanted if a not in kept}
-        self._slots = kept | new
+        assigned = {a: self._slots[a] for a in wanted if a in self._slots}
+        occupied = set(assigned.values())
+        free = (slot for slot in count(1) if slot not in occupied)
+        new = {a: next(free) for a in wanted if a not in assigned}
+        self._slots = assigned | new
         for adapter, slot in new.items():
             self._write_adapter(adapter, slot, 1 + max(self._slots.values()))
         if not wanted:

@@ -18,6 +18,7 @@ class LowRank:
 
     @property
     def rank(self) -> int:
+        """The rank of the product B A."""
         return self.a.shape[0]
 
     def delta(self) -> Float[Tensor, "O I"]:

@@ -83,6 +83,7 @@ class GGUFHeader:
 
     @property
     def architecture(self) -> str:
+        """The name of the architecture, such as llama, or "" if the file has none."""
         return str(self.metadata.get("general.architecture", ""))
 
     @property

@@ -59,7 +59,9 @@ class AdapterLock:
             self._lock.release()
 
     async def _renew(self) -> None:
-        while True:
+        """Renew until the lease is released, or lost: then what this holder writes is refused."""
+        held = True
+        while held:
             await asyncio.sleep(DURATION.total_seconds() / 3)
-            with suppress(OuroborosError):  # retried; if the lease is lost, compare-and-set decides
-                await in_thread(self._leases.acquire, self._adapter)
+            with suppress(OuroborosError):  # retried
+                held = await in_thread(self._leases.renew, self._adapter)

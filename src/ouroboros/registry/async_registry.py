@@ -69,6 +69,7 @@ class AsyncLeases(AsyncFacade[Leases]):
     """`Leases`, to be awaited."""
 
     acquire = _awaitable(Leases.acquire)
+    renew = _awaitable(Leases.renew)
     release = _awaitable(Leases.release)
     is_held = _awaitable(Leases.is_held)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
+from ouroboros.registry.fencing import ADAPTERS
 from ouroboros.registry.leases import LEASES
 from ouroboros.registry.paging import read_entries, read_records
-from ouroboros.registry.registry import ADAPTERS
 from ouroboros.registry.version_rows import VERSIONS
 from ouroboros.registry.weight_store import CONDEMNED, SWEEPS
 from ouroboros.stores.blobs.base import BlobStore

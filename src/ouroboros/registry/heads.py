@@ -5,18 +5,18 @@ import json
 from ouroboros.domain.base_model import Fingerprint
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode
+from ouroboros.registry.fencing import ADAPTERS
 from ouroboros.registry.paging import read_records
-from ouroboros.registry.registry import ADAPTERS
 from ouroboros.stores.metadata.base import Json, MetadataStore
 
 
 def read_heads(metadata: MetadataStore, base: Fingerprint) -> dict[AdapterId, int]:
-    """Return the head of every adapter that was made for `base`."""
+    """Return the head of every adapter that was made for `base` and serves a version."""
     fits = _FingerprintMatcher(base)
     return {
         AdapterId(record.key): record.value["head"]
         for record in read_records(metadata, ADAPTERS)
-        if "deleted" not in record.value and fits(record.value["base"])
+        if record.value.get("head") and fits(record.value["base"])
     }
 
 

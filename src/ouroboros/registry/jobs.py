@@ -12,24 +12,29 @@ from ouroboros.domain.errors import Conflict, NotFound
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.training import Job
 from ouroboros.registry.codec import decode, encode
+from ouroboros.registry.leases import Leases
 from ouroboros.registry.paging import read_records
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.metadata.base import Fenced, Guard, MetadataStore
 
 JOBS = "jobs"
 _FOLDER = "checkpoints/"
 
 
 class JobStore:
-    """The jobs of a store, and their checkpoints. Methods block."""
+    """The jobs of a store, and their checkpoints. Methods block.
 
-    def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
+    While the program holds an adapter's lease, what it writes to the adapter's jobs is fenced.
+    """
+
+    def __init__(self, metadata: MetadataStore, blobs: BlobStore, leases: Leases | None = None) -> None:
         self._metadata = metadata
         self._blobs = blobs
+        self._leases = leases
 
-    def add(self, job: Job) -> Job:
-        """Store a new job."""
-        self._metadata.put(JOBS, job.id, encode(job), expected=0)
+    def add(self, job: Job, *guards: Guard) -> Job:
+        """Store a new job. Raises `Fenced` unless the `guards` hold."""
+        self._metadata.put(JOBS, job.id, encode(job), expected=0, guards=guards)
         return job
 
     def get(self, id: str) -> Job:
@@ -47,22 +52,38 @@ class JobStore:
         return [job for job in jobs if adapter in (None, job.adapter)]
 
     def update(self, id: str, change: Callable[[Job], Job]) -> Job:
-        """Replace a job by `change(job)`, and retry if another writer was faster."""
+        """Replace a job by `change(job)`, and retry if another writer was faster.
+
+        Raises `Fenced` if this program lost the lease of the job's adapter.
+        """
+        return self._replace(id, change, fenced=True)
+
+    def _replace(self, id: str, change: Callable[[Job], Job], *, fenced: bool) -> Job:
         while True:
             record = self._metadata.get(JOBS, id)
             if record is None:
                 return change(self.get(id))
-            changed = change(decode(Job, record.value, f"job {id!r}"))
-            with suppress(Conflict):
-                self._metadata.put(JOBS, id, encode(changed), expected=record.revision)
-                return changed
+            job = decode(Job, record.value, f"job {id!r}")
+            guards = self._leases.guards(job.adapter) if self._leases and fenced else ()
+            changed = change(job)
+            try:
+                self._metadata.put(JOBS, id, encode(changed), expected=record.revision, guards=guards)
+            except Fenced:
+                raise
+            except Conflict:
+                continue
+            return changed
 
     def save_checkpoint(self, id: str, state: bytes, step: int, steps: int) -> None:
         """Store a checkpoint, and delete the one before it."""
         key = f"{_FOLDER}{sha256(state).hexdigest()}"
         before = self.get(id).checkpoint
         self._blobs.put(key, state)
-        self.update(id, lambda job: replace(job, checkpoint=key, step=step, steps=steps))
+        try:
+            self.update(id, lambda job: replace(job, checkpoint=key, step=step, steps=steps))
+        except (Fenced, NotFound):
+            self._delete_unless_used(key)
+            raise
         self._delete_unless_used(before)
 
     def load_checkpoint(self, job: Job) -> bytes:
@@ -75,7 +96,7 @@ class JobStore:
     def restart(self, id: str) -> None:
         """Drop a job's checkpoint, so that its next run starts from the first step."""
         before = self.get(id).checkpoint
-        self.update(id, lambda job: replace(job, checkpoint=None, parent=None, step=0))
+        self._replace(id, lambda job: replace(job, checkpoint=None, parent=None, step=0), fenced=False)
         self._delete_unless_used(before)
 
     def remove(self, id: str) -> None:

@@ -10,7 +10,7 @@ from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned,
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.paging import read_entries
-from ouroboros.stores.metadata.base import Json, MetadataStore
+from ouroboros.stores.metadata.base import Guard, Json, MetadataStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,19 @@ class Journal:
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
 
-    def append_examples(self, adapter: AdapterId, examples: Sequence[TrainingExample]) -> int:
+    def append_examples(
+        self, adapter: AdapterId, examples: Sequence[TrainingExample], *guards: Guard
+    ) -> int:
         """Record examples; returns their sequence number once they are durable."""
-        return self.append(adapter, ExamplesGiven(tuple(examples), datetime.now(UTC)))
+        return self.append(adapter, ExamplesGiven(tuple(examples), datetime.now(UTC)), *guards)
 
-    def append(self, adapter: AdapterId, event: Event) -> int:
-        """Record an event; returns its sequence number once it is durable."""
-        return self._metadata.append(_log(adapter), encode(event))
+    def append(self, adapter: AdapterId, event: Event, *guards: Guard) -> int:
+        """Record an event; returns its sequence number once it is durable.
+
+        Raises `Fenced` unless the `guards` hold, which see to it that data is not erased while it is
+        being given.
+        """
+        return self._metadata.append(_log(adapter), encode(event), guards=guards)
 
     def read(self, adapter: AdapterId, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Events with a sequence number above `after`, in order."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ouroboros.domain.errors import AlreadyExists, Conflict, StoreError
 from ouroboros.registry.backup import read_all_records, read_log, restore_log
-from ouroboros.registry.registry import ADAPTERS
+from ouroboros.registry.fencing import ADAPTERS
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import MetadataStore
 

@@ -7,10 +7,12 @@ The order of writes makes it safe against crashes:
 3. the head: the adapter's record, which names the version being served.
 
 A crash between two steps leaves a blob or a row that nothing refers to (`fsck` removes it), never a head
-whose version is missing. Heads move by compare-and-set only. An adapter's record is never removed: a
-deleted adapter leaves a tombstone, so that the revisions and version numbers of a name only grow.
+whose version is missing. Heads move by compare-and-set only, and a writer that was overtaken is fenced
+(see `fencing`). An adapter's record is never removed: a deleted adapter leaves a tombstone, so that the
+revisions, epochs and version numbers of a name only grow.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,24 +25,27 @@ from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, MergedFrom, Origin, Version
 from ouroboros.domain.training import Job, JobState
-from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.environment import installed_software
+from ouroboros.registry.fencing import ADAPTERS, EPOCH, ERASURES, erasure_guard, is_tombstone
 from ouroboros.registry.jobs import JobStore
 from ouroboros.registry.journal import Journal
 from ouroboros.registry.leases import Leases
 from ouroboros.registry.paging import PAGE_SIZE, read_entries, read_records
 from ouroboros.registry.profiles import ProfileStore
 from ouroboros.registry.scores import ProbeScoreStore
-from ouroboros.registry.version_draft import AppliedFeedback, VersionMetadata, draft_version
+from ouroboros.registry.version_draft import (
+    AdapterMetadata,
+    AppliedFeedback,
+    VersionMetadata,
+    draft_version,
+)
 from ouroboros.registry.version_rows import VersionRows
 from ouroboros.registry.weight_store import WeightStore
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.stores.metadata.base import Json, MetadataStore, Record
+from ouroboros.stores.metadata.base import Fenced, Guard, Json, MetadataStore, Record
 from ouroboros.stores.vectors.base import VectorStore
-
-ADAPTERS = "adapters"
 
 
 class Registry:
@@ -65,8 +70,8 @@ class Registry:
         self.weights = WeightStore(metadata, cached or blobs)
         self.version_rows = VersionRows(metadata)
         self.journal = Journal(metadata)
-        self.jobs = JobStore(metadata, blobs)
         self.leases = Leases(metadata)
+        self.jobs = JobStore(metadata, blobs, self.leases)
         self.scores = ProbeScoreStore(metadata)
         self.vectors = vectors
         self.profiles = ProfileStore(metadata, vectors)
@@ -90,18 +95,22 @@ class Registry:
         files: AdapterFiles,
         cause: str = "created",
         merged: MergedFrom | None = None,
-        seed: int | None = None,
-        description: str = "",
-        verdict: Verdict | None = None,
+        **details: Unpack[AdapterMetadata],
     ) -> Adapter:
-        """Create an adapter whose first version holds `files`, which were drawn from `seed`, if any."""
+        """Create an adapter whose first version holds `files`.
+
+        Raises `Fenced` if data of one of the `parents` that it was merged from was erased since they
+        were read, or one was deleted.
+        """
+        seed, verdict = details.get("seed"), details.get("verdict")
         adapter.check()
         tombstone = self._find_tombstone(adapter)
         if tombstone is not None:
             self._purge(adapter, tombstone.value)  # in case the deletion was cut short
         origin = Origin(config, base.fingerprint, base.name, installed_software(), seed)
         first = draft_version(adapter, files, None, cause=cause, merged=merged, verdict=verdict)
-        version = self._store_version(replace(first, origin=origin), files)
+        guards = tuple(map(erasure_guard, details.get("parents", ())))
+        version = self._store_version(replace(first, origin=origin), files, guards)
         journal = self.journal.last_seq(adapter)
         record = Adapter(
             id=adapter,
@@ -112,13 +121,18 @@ class Registry:
             created_at=version.created_at,
             born=journal,
             applied=journal,
-            description=description,
+            description=details.get("description", ""),
+            epoch=tombstone.value.get(EPOCH, 0) if tombstone else 0,
+            erasures=tombstone.value.get(ERASURES, 0) if tombstone else 0,
         )
         revision = tombstone.revision if tombstone else 0
         try:
-            self._put_adapter(adapter, encode(record), revision)
+            self._put_adapter(adapter, encode(record), revision, guards)
+        except Fenced:
+            self._withdraw(version)
+            raise
         except Conflict:
-            self.version_rows.withdraw(version)
+            self._withdraw(version)
             self.require_name_free(adapter)
             raise
         return record
@@ -134,16 +148,21 @@ class Registry:
         """Store a new version made from `parent` and make it the head.
 
         Raises `Conflict` if the head is no longer `parent`: the new version is withdrawn, and its number
-        is not used again. With `applied`, the head and the applied journal position move in one write. A
+        is not used again. Raises `Fenced` if this program lost the adapter's lease, or data was erased,
+        since it took it: nothing of the new version is left then.
+
+        With `applied`, the head and the applied journal position move in one write. A
         version whose `verdict` refuses it is stored, and the head stays.
         """
         applied = metadata.get("applied")
-        _require_unmoved(self.get_adapter(adapter), parent, applied)
+        current = self.get_adapter(adapter)
+        self.leases.require_unfenced(current)
+        _require_unmoved(current, parent, applied)
         version = self.store_unserved(adapter, files, parent=parent, **metadata)
         try:
             self._move_head(adapter, parent, parent if version.refused else version.number, applied)
         except (Conflict, NotFound):
-            self.version_rows.withdraw(version)
+            self._withdraw(version)
             raise
         return version
 
@@ -161,9 +180,8 @@ class Registry:
         """
         record = self.get_adapter(adapter)
         origin = Origin(record.config, record.base, record.base_name, installed_software())
-        return self._store_version(
-            replace(draft_version(adapter, files, parent, **metadata), origin=origin), files
-        )
+        draft = replace(draft_version(adapter, files, parent, **metadata), origin=origin)
+        return self._store_version(draft, files, self.leases.guards(adapter))
 
     def mark_applied(self, adapter: AdapterId, *, since: int, to: int) -> None:
         """Mark the journal events after `since`, up to `to`, as applied without a new version.
@@ -180,9 +198,14 @@ class Registry:
         be learned on top of the restored head. The move is logged before it is made (see
         `list_head_moves`).
         """
+        erasures = self.get_adapter(ref.adapter).erasures
         version = self.get_version(ref)
         while True:
             adapter, revision = self._find_adapter(ref.adapter)
+            self.leases.require_unfenced(adapter)
+            if adapter.erasures != erasures:
+                version = self.get_version(ref)  # it may have been removed
+                erasures = adapter.erasures
             if adapter.head == version.number:
                 return adapter
             moved = replace(adapter, head=version.number)
@@ -226,12 +249,14 @@ class Registry:
     def delete_adapter(self, adapter: AdapterId) -> None:
         """Delete an adapter, its versions and its journal; weights that other versions share stay."""
         while True:
-            _, revision = self._find_adapter(adapter)
+            record, revision = self._find_adapter(adapter)
             tombstone = {
                 "deleted": True,
                 "versions": self.version_rows.last_number(adapter),
                 "events": self.journal.last_seq(adapter),
                 "moves": self._metadata.last(_moves_log(adapter)),
+                EPOCH: record.epoch + 1,
+                ERASURES: record.erasures + 1,
             }
             with suppress(Conflict):
                 self._put_adapter(adapter, tombstone, revision)
@@ -241,6 +266,11 @@ class Registry:
         """Return a version; without a number, the head."""
         head = self.get_adapter(ref.adapter).head
         number = head if ref.number is None else ref.number
+        if number == 0:
+            raise NotFound(
+                f"Adapter {ref.adapter.name!r} serves nothing: its versions had learned erased data.",
+                hint=f"Rebuild it without that data: ouroboros forget {ref.adapter}",
+            )
         version = self.version_rows.get(ref.adapter, number)
         if version is None:
             raise NotFound(
@@ -275,12 +305,23 @@ class Registry:
         """Read a version's weights and verify them against its digest."""
         return self.weights.get(version.digest, str(version.ref))
 
-    def _store_version(self, unnumbered: Version, files: AdapterFiles) -> Version:
+    def _store_version(
+        self, unnumbered: Version, files: AdapterFiles, guards: Sequence[Guard]
+    ) -> Version:
         """Steps 1 and 2 of a write: the blobs, then the row under the next number."""
         self.weights.put(files)
-        version = self.version_rows.add(unnumbered)
+        try:
+            version = self.version_rows.add(unnumbered, guards)
+        except Fenced:
+            self.weights.sweep([files.digest], self.version_rows.read_digests)
+            raise
         self.weights.secure(files)
         return version
+
+    def _withdraw(self, version: Version) -> None:
+        """Remove a version that certainly never became the head, and its weights if they are unused."""
+        self.version_rows.withdraw(version)
+        self.weights.sweep([version.digest], self.version_rows.read_digests)
 
     def _purge(self, adapter: AdapterId, tombstone: Json) -> None:
         """Remove what a deleted adapter owned, up to the numbers in its tombstone."""
@@ -298,6 +339,7 @@ class Registry:
     ) -> None:
         while True:
             record, revision = self._find_adapter(adapter)
+            self.leases.require_unfenced(record)
             _require_unmoved(record, parent, applied)
             events_applied = applied.to if applied else record.applied
             moved = encode(replace(record, head=number, applied=events_applied))
@@ -310,9 +352,11 @@ class Registry:
         applied = (v.events for v in self.list_lineage(version.ref) if v.update is not None)
         return next(applied, None) or adapter.born
 
-    def _put_adapter(self, adapter: AdapterId, value: Json, expected: int) -> None:
+    def _put_adapter(
+        self, adapter: AdapterId, value: Json, expected: int, guards: Sequence[Guard] = ()
+    ) -> None:
         """Write an adapter's record; readers compare `change_count` to see whether to read again."""
-        self._metadata.put(ADAPTERS, adapter.name, value, expected=expected)
+        self._metadata.put(ADAPTERS, adapter.name, value, expected=expected, guards=guards)
         self.change_count += 1
 
     def _find_tombstone(self, adapter: AdapterId) -> Record | None:
@@ -349,7 +393,7 @@ def _require_unmoved(adapter: Adapter, parent: int, applied: AppliedFeedback | N
 
 
 def _is_tombstone(record: Record) -> bool:
-    return "deleted" in record.value
+    return is_tombstone(record.value)
 
 
 def _moves_log(adapter: AdapterId) -> str:

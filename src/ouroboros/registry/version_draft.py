@@ -1,12 +1,13 @@
 """Drafts of versions: everything but the number, which the registry assigns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Required, TypedDict, Unpack
 
 from ouroboros.domain.config import TrainingConfig, UpdateConfig
 from ouroboros.domain.names import AdapterId
-from ouroboros.domain.records import Lesson, MergedFrom, Version
+from ouroboros.domain.records import Adapter, Lesson, MergedFrom, Version
 from ouroboros.domain.training import TrainingReport
 from ouroboros.domain.verdict import Verdict
 from ouroboros.domain.weights import AdapterFiles
@@ -33,6 +34,16 @@ class VersionMetadata(TypedDict, total=False):
     verdict: Verdict | None
     merged: MergedFrom | None
     replaces: int | None
+
+
+class AdapterMetadata(TypedDict, total=False):
+    """Details of a new adapter: the `seed` that its weights were drawn from, the verdict on a merge, and
+    the `parents` of a merge as they were when they were read."""
+
+    seed: int | None
+    description: str
+    verdict: Verdict | None
+    parents: Sequence[Adapter]
 
 
 def draft_version(

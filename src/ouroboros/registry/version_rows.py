@@ -1,6 +1,6 @@
 """Version rows: one immutable record per version, under a number that is never used again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Version
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.paging import read_records
-from ouroboros.stores.metadata.base import MetadataStore, Record
+from ouroboros.stores.metadata.base import Guard, MetadataStore, Record
 
 VERSIONS, NUMBERS = "versions", "numbers"
 
@@ -20,12 +20,11 @@ class VersionRows:
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
 
-    def add(self, draft: Version) -> Version:
+    def add(self, draft: Version, guards: Sequence[Guard] = ()) -> Version:
         """Store `draft` under the next free number; returns it with that number."""
         version = replace(draft, number=self._next_number(draft.adapter))
-        self._metadata.put(
-            VERSIONS, row_key(version.adapter, version.number), encode(version), expected=0
-        )
+        key = row_key(version.adapter, version.number)
+        self._metadata.put(VERSIONS, key, encode(version), expected=0, guards=guards)
         return version
 
     def withdraw(self, version: Version) -> None:

@@ -165,6 +165,7 @@ class SharedBlobStoreSuite(BlobStoreSuite):
 
     @pytest.fixture
     def store(self, opener: Callable[[], BlobStore]) -> Iterator[BlobStore]:
+        """A store on the shared location, closed after the test."""
         opened = opener()
         yield opened
         opened.close()

@@ -32,6 +32,7 @@ class StoredObject(NamedTuple):
 
     @property
     def etag(self) -> str:
+        """The quoted MD5 digest of the data."""
         return f'"{hashlib.md5(self.data).hexdigest()}"'
 
 
@@ -59,9 +60,11 @@ class Bucket:
             return stored
 
     def get(self, name: str) -> StoredObject | None:
+        """Return an object, or None if there is none of this name."""
         return self._objects.get(name)
 
     def delete(self, name: str) -> bool:
+        """Delete an object; returns whether it existed."""
         with self._lock:
             return self._objects.pop(name, None) is not None
 

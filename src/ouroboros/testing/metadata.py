@@ -11,13 +11,14 @@ store cannot pass.
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from ouroboros.domain.errors import Conflict, StoreError
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.leases import Leases
-from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.metadata.base import Fenced, Guard, MetadataStore
 from ouroboros.testing.processes import run_in_threads
 from ouroboros.testing.suite import ConformanceSuite
 
@@ -133,6 +134,56 @@ class MetadataStoreSuite(ConformanceSuite):
         assert store.last("log") == 6
         assert store.last("nowhere") == 0
 
+    def test_guarded_writes_take_effect_while_the_guard_holds(self, store: MetadataStore) -> None:
+        guards = [Guard("heads", "a", "epoch", 0), Guard("heads", "b", "epoch", 7)]
+        store.put("heads", "b", {"epoch": 7}, expected=0)  # "a" is absent, which counts as 0
+        assert store.put("things", "x", {"n": 1}, expected=0, guards=guards).revision == 1
+        assert store.put("things", "x", {"n": 2}, expected=1, guards=guards).revision == 2
+        assert store.append("log", {"n": 1}, guards=guards) == 1
+
+    @pytest.mark.parametrize("epoch", [{"epoch": 8}, {"epoch": 6}, {}])
+    def test_a_fenced_writer_writes_nothing(self, store: MetadataStore, epoch: dict) -> None:
+        guard = Guard("heads", "a", "epoch", 7)
+        store.put("heads", "a", {"epoch": 7}, expected=0)
+        store.put("things", "x", {"n": 1}, expected=0, guards=[guard])
+        store.append("log", {"n": 1}, guards=[guard])
+        store.put("heads", "a", epoch, expected=1)
+        with pytest.raises(Fenced):
+            store.put("things", "x", {"n": 2}, expected=1, guards=[guard])
+        with pytest.raises(Fenced):
+            store.put("things", "y", {"n": 2}, expected=0, guards=[guard])
+        with pytest.raises(Fenced):
+            store.append("log", {"n": 2}, guards=[guard])
+        assert [(r.key, r.value, r.revision) for r in store.scan("things")] == [("x", {"n": 1}, 1)]
+        assert [e.value for e in store.read("log")] == [{"n": 1}]
+
+    def test_an_entry_is_there_when_the_guard_moves_or_never(self, store: MetadataStore) -> None:
+        """Writers append while their guard moves: whoever moved it sees all that was written."""
+        store.put("heads", "a", {"epoch": 0}, expected=0)
+        barrier = threading.Barrier(3)
+
+        def append(number: int) -> list[str]:
+            barrier.wait()
+            written = []
+            with suppress(Fenced):
+                for n in range(20):
+                    text = f"{number} {n}"
+                    store.append("log", {"text": text}, guards=[Guard("heads", "a", "epoch", 0)])
+                    written.append(text)
+            return written
+
+        def move(_: int) -> list[str]:
+            barrier.wait()
+            while not store.read("log"):
+                pass  # at least one writer is under way
+            store.put("heads", "a", {"epoch": 1}, expected=1)
+            return [e.value["text"] for e in store.read("log")]
+
+        *acknowledged, seen = run_in_threads(3, lambda n: move(n) if n == 2 else append(n))
+        remaining = [e.value["text"] for e in store.read("log")]
+        assert sorted(text for texts in acknowledged for text in texts) == sorted(remaining)
+        assert set(remaining) <= set(seen)
+
     def test_collections_and_logs_are_listed(self, store: MetadataStore) -> None:
         store.put("b", "x", {}, expected=0)
         store.put("a", "x", {}, expected=0)
@@ -230,6 +281,7 @@ class MetadataStoreSuite(ConformanceSuite):
 
 
 def increment_counter(store: MetadataStore, times: int) -> None:
+    """Add one to a shared counter so many times, and retry after each conflict."""
     done = 0
     while done < times:
         record = store.get("things", "count")
@@ -242,6 +294,7 @@ def increment_counter(store: MetadataStore, times: int) -> None:
 
 
 def try_create(store: MetadataStore, number: int, key: str = "one") -> bool:
+    """Create a record; returns whether this caller was the first."""
     try:
         store.put("things", key, {"by": number}, expected=0)
     except Conflict:

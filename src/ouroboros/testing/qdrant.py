@@ -46,6 +46,7 @@ class EmulatedCollection:
         self._shard = edge.EdgeShard.load(shard) if Path(shard).exists() else self._create(shard)
 
     def close(self) -> None:
+        """Close the shard."""
         self._shard.close()
 
     def _create(self, shard: str) -> edge.EdgeShard:
@@ -60,6 +61,7 @@ class EmulatedCollection:
         return edge.EdgeShard.create(shard, edge.EdgeConfig(vectors=params))
 
     def info(self, _: Any = None) -> dict[str, Any]:
+        """Answer with the collection's settings and size."""
         info = self._shard.info()
         return {
             "status": "green",
@@ -83,6 +85,7 @@ class EmulatedCollection:
         }
 
     def index(self, body: Any) -> dict[str, Any]:
+        """Create an index of a payload field."""
         schema = body["field_schema"]
         if isinstance(schema, dict):
             kind: Any = edge.KeywordIndexParams(prefix=schema.get("prefix"))
@@ -92,12 +95,14 @@ class EmulatedCollection:
         return self._update(edge.UpdateOperation.create_field_index(body["field_name"], kind))
 
     def upsert(self, body: Any) -> dict[str, Any]:
+        """Insert or update points, under a condition if the request has one."""
         points = [edge.Point(p["id"], p["vector"], p.get("payload")) for p in body["points"]]
         condition = _to_filter(body.get("update_filter"))
         mode = _MODES.get(body.get("update_mode") or "")
         return self._update(edge.UpdateOperation.upsert_points(points, condition, mode))
 
     def retrieve(self, body: Any) -> list[dict[str, Any]]:
+        """Return points by their ids."""
         points = self._shard.retrieve(
             body["ids"],
             with_payload=_to_payload_selector(body),
@@ -106,6 +111,7 @@ class EmulatedCollection:
         return [_to_json(point) for point in points]
 
     def scroll(self, body: Any) -> dict[str, Any]:
+        """Return one page of points."""
         order = body.get("order_by")
         if order:
             order = edge.OrderBy(order["key"], _ORDERS[order.get("direction") or "asc"])
@@ -122,6 +128,7 @@ class EmulatedCollection:
         return {"points": [_to_json(p) for p in points], "next_page_offset": offset}
 
     def facet(self, body: Any) -> dict[str, Any]:
+        """Count the values of a payload field."""
         request = edge.FacetRequest(
             body["key"], body.get("limit") or 10, bool(body.get("exact")), _to_filter(body.get("filter"))
         )
@@ -129,6 +136,7 @@ class EmulatedCollection:
         return {"hits": [{"value": hit.value, "count": hit.count} for hit in hits]}
 
     def query(self, body: Any) -> dict[str, Any]:
+        """Return the points nearest to a vector."""
         points = self._shard.query(
             edge.QueryRequest(
                 limit=body.get("limit") or 10,
@@ -141,15 +149,18 @@ class EmulatedCollection:
         return {"points": [{**_to_json(p), "score": p.score, "version": p.version} for p in points]}
 
     def set_payload(self, body: Any) -> dict[str, Any]:
+        """Set payload fields of the points that a filter selects."""
         filter = _require_filter(body)
         return self._update(edge.UpdateOperation.set_payload_by_filter(filter, body["payload"]))
 
     def delete_payload(self, body: Any) -> dict[str, Any]:
+        """Delete payload fields of the points that a filter selects."""
         return self._update(
             edge.UpdateOperation.delete_payload_by_filter(_require_filter(body), body["keys"])
         )
 
     def delete(self, body: Any) -> dict[str, Any]:
+        """Delete points by their ids or by a filter."""
         if "points" in body:
             return self._update(edge.UpdateOperation.delete_points(body["points"]))
         return self._update(edge.UpdateOperation.delete_points_by_filter(_require_filter(body)))
@@ -187,6 +198,7 @@ class QdrantEmulator:
         }
 
     def answer(self, method: str, path: str, body: Any) -> Any:
+        """Answer one request of Qdrant's HTTP API."""
         if path == "/":
             return {"title": "an emulator of qdrant", "version": VERSION}
         if path == "/collections":

@@ -81,6 +81,7 @@ def _exits_with_zero(command: Sequence[str]) -> bool:
 
 
 def free_port() -> int:
+    """Return a port of this machine that no program listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -32,6 +32,7 @@ class SharedMetadataStoreSuite(MetadataStoreSuite):
 
     @pytest.fixture
     def store(self, opener: Callable[[], MetadataStore]) -> Iterator[MetadataStore]:
+        """A store on the shared location, closed after the test."""
         opened = opener()
         yield opened
         opened.close()

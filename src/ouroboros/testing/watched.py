@@ -1,10 +1,10 @@
 """Stores whose writes can be interrupted: a callback runs at a named point before and after each
 write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.stores.metadata.base import Json, LogEntry, MetadataStore, Record
+from ouroboros.stores.metadata.base import Guard, Json, LogEntry, MetadataStore, Record
 
 OnPoint = Callable[[str], None]
 """Called with a point's name, like "before put adapters"; may raise, or never return."""
@@ -20,9 +20,11 @@ class WatchedMetadata:
     def get(self, collection: str, key: str) -> Record | None:
         return self._store.get(collection, key)
 
-    def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+    def put(
+        self, collection: str, key: str, value: Json, *, expected: int, guards: Sequence[Guard] = ()
+    ) -> Record:
         self._on_point(f"before put {collection}")
-        record = self._store.put(collection, key, value, expected=expected)
+        record = self._store.put(collection, key, value, expected=expected, guards=guards)
         self._on_point(f"after put {collection}")
         return record
 
@@ -36,10 +38,10 @@ class WatchedMetadata:
     ) -> list[Record]:
         return self._store.scan(collection, prefix=prefix, after=after, limit=limit)
 
-    def append(self, log: str, value: Json) -> int:
+    def append(self, log: str, value: Json, *, guards: Sequence[Guard] = ()) -> int:
         kind = log.partition("/")[0]
         self._on_point(f"before append {kind}")
-        seq = self._store.append(log, value)
+        seq = self._store.append(log, value, guards=guards)
         self._on_point(f"after append {kind}")
         return seq
 

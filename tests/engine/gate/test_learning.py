@@ -28,7 +28,7 @@ TRAINING = TrainingConfig(batch_size=4, epochs=30, replay=0.0, anchors=0.0)
 COLOURS, PLACES = ("red", "blue", "green"), ("north", "south", "east")
 
 
-def taught(words, what: str) -> list[TrainingExample]:
+def make_examples(words, what: str) -> list[TrainingExample]:
     return [TrainingExample(f"{what} {i} of {word}", word) for word in words for i in range(4)]
 
 
@@ -50,10 +50,12 @@ async def right(engine, examples, name="tickets") -> int:
 
 
 async def test_forgetting_is_seen_and_the_served_adapter_still_knows(engine):
-    known = taught(COLOURS, "tell")
+    known = make_examples(COLOURS, "tell")
     (await engine.train_adapter("tickets", known, TRAINING)).unwrap()
     assert await right(engine, known) == 12
-    result = await engine.train_adapter("tickets", taught(PLACES, "tell"), replace(TRAINING, epochs=60))
+    result = await engine.train_adapter(
+        "tickets", make_examples(PLACES, "tell"), replace(TRAINING, epochs=60)
+    )
     last = (await engine.get_versions("tickets")).unwrap()[-1]
     assert last.verdict.attempts[0].failed, "trained without replay, it must forget"
     assert CheckName.KNOWN in last.verdict.attempts[0].failed
@@ -62,7 +64,7 @@ async def test_forgetting_is_seen_and_the_served_adapter_still_knows(engine):
 
 
 async def test_replay_keeps_what_was_known(engine):
-    known, new = taught(COLOURS, "tell"), taught(PLACES, "go")
+    known, new = make_examples(COLOURS, "tell"), make_examples(PLACES, "go")
     (await engine.train_adapter("tickets", known, TRAINING)).unwrap()
     version = (await engine.train_adapter("tickets", new, replace(TRAINING, replay=1.0))).unwrap()
     assert version.verdict.attempts[0].failed == ()
@@ -82,45 +84,45 @@ async def test_anchors_keep_the_adapter_near_its_base(engine):
     for name, share in (("free", 0.0), ("anchored", 1.0)):
         (await engine.create_adapter(name, CONFIG)).unwrap()
         training = replace(TRAINING, anchors=share)
-        version = (await engine.train_adapter(name, taught(COLOURS, "tell"), training)).unwrap()
+        version = (await engine.train_adapter(name, make_examples(COLOURS, "tell"), training)).unwrap()
         drifts.append(version.verdict.find_check(CheckName.DRIFT).value)
     assert drifts[1] < 0.5 * drifts[0]
 
 
 async def test_a_gradient_that_is_not_a_number_leaves_everything_as_it_was(engine, monkeypatch):
-    (await engine.train_adapter("tickets", taught(COLOURS, "tell"), TRAINING)).unwrap()
-    plain, calls = GradientBatcher.gradient, []
+    (await engine.train_adapter("tickets", make_examples(COLOURS, "tell"), TRAINING)).unwrap()
+    plain, calls = GradientBatcher.add_gradient, []
 
-    def broken(*args):
-        found = yield from plain(*args)
-        calls.append(found)
-        return replace(found, loss=math.nan) if len(calls) == 5 else found
+    def break_gradients(*args):
+        gradients = yield from plain(*args)
+        calls.append(gradients)
+        return replace(gradients, loss=math.nan) if len(calls) == 5 else gradients
 
-    monkeypatch.setattr(GradientBatcher, "gradient", broken)
-    result = await engine.train_adapter("tickets", taught(PLACES, "go"), TRAINING)
+    monkeypatch.setattr(GradientBatcher, "gradient", break_gradients)
+    result = await engine.train_adapter("tickets", make_examples(PLACES, "go"), TRAINING)
     assert isinstance(result, Err)
     assert isinstance(result.error, TrainingFailed)
     assert len(calls) == 5
     assert [v.number for v in (await engine.get_versions("tickets")).unwrap()] == [1, 2]
     assert len((await engine.get_probes("tickets")).unwrap()) == 12
-    version = (await engine.train_adapter("tickets", taught(PLACES, "go"), TRAINING)).unwrap()
+    version = (await engine.train_adapter("tickets", make_examples(PLACES, "go"), TRAINING)).unwrap()
     assert version.number > 2
 
 
 async def test_the_base_answers_bit_for_bit_as_before(engine):
     prompts = ("where is it?", "tell 1 of red", "hello")
-    asked = [ScoreRequest(p, o) for p in prompts for o in ("red", "north", "a longer answer")]
-    before = await engine._backend.score(asked)
-    (await engine.train_adapter("tickets", taught(COLOURS, "tell"), TRAINING)).unwrap()
+    requests = [ScoreRequest(p, o) for p in prompts for o in ("red", "north", "a longer answer")]
+    before = await engine._backend.score(requests)
+    (await engine.train_adapter("tickets", make_examples(COLOURS, "tell"), TRAINING)).unwrap()
     fix = FeedbackSignal.user_correction("blue")
     (await engine.learn_from_feedback("hello", "no idea", fix, "tickets")).unwrap()
     (await engine.merge_adapters(["tickets", "tickets@1"], name="both", anyway=True)).unwrap()
-    assert await engine._backend.score(asked) == before
+    assert await engine._backend.score(requests) == before
 
 
 STREAMS: dict[str, Callable[[], list[TrainingExample]]] = {
-    "one row": lambda: taught(["red"], "tell")[:1],
-    "shorter than a batch": lambda: taught(["red"], "tell")[:3],
+    "one row": lambda: make_examples(["red"], "tell")[:1],
+    "shorter than a batch": lambda: make_examples(["red"], "tell")[:3],
     "one class": lambda: [TrainingExample(f"row {i}", "red") for i in range(48)],
     "duplicates": lambda: [TrainingExample("row", "red")] * 48,
     "contradictions": lambda: [TrainingExample("row", word) for word in COLOURS] * 16,
@@ -140,7 +142,7 @@ async def test_a_poor_stream_is_learned_or_refused_in_order(engine, stream):
 
 @pytest.mark.parametrize("stream", ["one class", "duplicates", "contradictions"])
 async def test_a_poor_stream_costs_nothing_of_what_was_known(engine, stream):
-    known = taught(PLACES, "tell")
+    known = make_examples(PLACES, "tell")
     (await engine.train_adapter("tickets", known, TRAINING)).unwrap()
     assert await right(engine, known) == 12
     await engine.train_adapter("tickets", STREAMS[stream](), replace(TRAINING, epochs=2, replay=2.0))

@@ -45,7 +45,7 @@ async def teach(engine: AdapterLearningEngine, name: str, *examples: TrainingExa
 
 
 @asynccontextmanager
-async def taught(folder: Path, backend: FakeBackend) -> AsyncIterator[AdapterLearningEngine]:
+async def open_trained(folder: Path, backend: FakeBackend) -> AsyncIterator[AdapterLearningEngine]:
     """Two adapters, one colour each."""
     async with open_engine(folder, backend) as engine:
         await teach(engine, "red", *rows("red"))
@@ -55,34 +55,34 @@ async def taught(folder: Path, backend: FakeBackend) -> AsyncIterator[AdapterLea
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
-    async with taught(tmp_path, FakeBackend()) as engine:
+    async with open_trained(tmp_path, FakeBackend()) as engine:
         yield engine
 
 
 @pytest.fixture
 async def lossy(tmp_path: Path) -> AsyncIterator[AdapterLearningEngine]:
-    async with taught(tmp_path, Lossy()) as engine:
+    async with open_trained(tmp_path, Lossy()) as engine:
         yield engine
 
 
-def refused(result: Result, kind: type[OuroborosError] = Refused) -> str:
+def expect_refusal(result: Result, kind: type[OuroborosError] = Refused) -> str:
     assert isinstance(result, Err)
     assert isinstance(result.error, kind)
     return str(result.error)
 
 
-async def asked(engine: AdapterLearningEngine, name: str) -> dict:
+async def read_probes(engine: AdapterLearningEngine, name: str) -> dict:
     probes = (await engine.get_probes(name)).unwrap()
     return {p.example.input: p.example.output for p in probes}
 
 
-async def replayed(engine: AdapterLearningEngine, name: str) -> dict:
+async def read_replay(engine: AdapterLearningEngine, name: str) -> dict:
     adapter = (await engine.get_adapter(name)).unwrap()
     known = await engine._gate.knowledge(adapter)
-    return {row.prompt: row.output for row in known.replay_rows()}
+    return {row.prompt: row.output for row in known.list_replay_rows()}
 
 
-async def merged(engine: AdapterLearningEngine, *names: str) -> None:
+async def merge_into_both(engine: AdapterLearningEngine, *names: str) -> None:
     (await engine.merge_adapters(names or ("red", "blue"), name="both")).unwrap()
 
 
@@ -104,7 +104,7 @@ async def test_the_verdict_compares_with_each_parent_and_is_kept_and_explained(e
 
 
 async def test_a_merge_that_loses_what_a_parent_knew_is_refused_and_nothing_is_made(lossy):
-    words = refused(await lossy.merge_adapters(["red", "blue"], name="both"))
+    words = expect_refusal(await lossy.merge_adapters(["red", "blue"], name="both"))
     assert "of 10 probes red@2 gets 10 right and both 0" in words
     assert "Route instead" in words
     assert [a.id.name for a in (await lossy.list_adapters()).unwrap()] == ["blue", "red"]
@@ -123,7 +123,7 @@ async def test_it_is_made_anyway_if_asked_for_with_its_verdict(lossy):
 async def test_what_is_given_is_compared_with_the_best_single_parent(lossy):
     """Of these `red` alone answers nine, which are lost; those of `blue` are kept."""
     probes = [*rows("red", 9), *rows("blue", 3)]
-    words = refused(await lossy.merge_adapters(["red", "blue"], name="both", probes=probes))
+    words = expect_refusal(await lossy.merge_adapters(["red", "blue"], name="both", probes=probes))
     assert "of 12 probes red@2 gets 9 right and both 3" in words
     report = (
         await lossy.merge_adapters(["red", "blue"], name="both", probes=probes, anyway=True)
@@ -133,18 +133,20 @@ async def test_what_is_given_is_compared_with_the_best_single_parent(lossy):
 
 async def test_a_merge_remembers_what_its_parents_were_taught(engine):
     (await engine.pin_answers("red", rows("red", 1))).unwrap()
-    await merged(engine)
-    assert await asked(engine, "both") == {e.input: e.output for e in (*rows("red"), *rows("blue"))}
-    assert await replayed(engine, "both") == await asked(engine, "both")
+    await merge_into_both(engine)
+    assert await read_probes(engine, "both") == {
+        e.input: e.output for e in (*rows("red"), *rows("blue"))
+    }
+    assert await read_replay(engine, "both") == await read_probes(engine, "both")
     probes = (await engine.get_probes("both")).unwrap()
     assert {p.ref.adapter for p in probes} == {"red", "blue"}
 
 
 async def test_no_update_of_a_merge_may_lose_a_pin_of_its_parents(engine):
     (await engine.pin_answers("red", rows("red", 1))).unwrap()
-    await merged(engine)
+    await merge_into_both(engine)
     lost = TrainingExample("red 0", "green")
-    assert "pinned" in refused(await engine.train_adapter("both", [lost]))
+    assert "pinned" in expect_refusal(await engine.train_adapter("both", [lost]))
     (await engine.unpin_answers("both", ["red 0"])).unwrap()
     assert (await engine.train_adapter("both", [lost])).unwrap().number == 3
     assert [p.input for p in await pins(engine, "red")] == ["red 0"], "the parent's own stays"
@@ -156,25 +158,25 @@ async def pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample
 
 
 async def test_what_parents_learn_and_pin_later_is_theirs(engine):
-    await merged(engine)
+    await merge_into_both(engine)
     await teach(engine, "red", TrainingExample("later", "red"))
     (await engine.pin_answers("red", rows("red", 1))).unwrap()
-    assert "later" not in await replayed(engine, "both")
+    assert "later" not in await read_replay(engine, "both")
     assert await pins(engine, "both") == []
 
 
 async def test_a_merge_of_a_merge_remembers_all(engine):
-    await merged(engine)
+    await merge_into_both(engine)
     await teach(engine, "both", TrainingExample("own", "word"))
     await teach(engine, "green", *rows("green"))
     (await engine.merge_adapters(["both", "green"], name="all")).unwrap()
-    assert set((await asked(engine, "all")).values()) == {"red", "blue", "green", "word"}
+    assert set((await read_probes(engine, "all")).values()) == {"red", "blue", "green", "word"}
     places = {p.ref.adapter for p in (await engine.get_probes("all")).unwrap()}
     assert places == {"red", "blue", "green", "both"}
 
 
 async def test_a_later_verdict_looks_at_each_parents_knowledge_by_itself(engine):
-    await merged(engine)
+    await merge_into_both(engine)
     fix = FeedbackSignal.user_correction("word")
     ticket = (await engine.learn_from_feedback("q", "x", fix, "both")).unwrap()
     assert ticket.version is not None
@@ -187,65 +189,65 @@ async def test_a_later_verdict_looks_at_each_parents_knowledge_by_itself(engine)
 async def test_what_parents_answer_differently_is_remembered_by_no_one(engine):
     await teach(engine, "red", TrainingExample("same", "yes"), TrainingExample("torn", "red"))
     await teach(engine, "blue", TrainingExample("same", "yes"), TrainingExample("torn", "blue"))
-    await merged(engine)
-    assert (await asked(engine, "both"))["same"] == "yes"
-    assert "torn" not in await asked(engine, "both") | await replayed(engine, "both")
+    await merge_into_both(engine)
+    assert (await read_probes(engine, "both"))["same"] == "yes"
+    assert "torn" not in await read_probes(engine, "both") | await read_replay(engine, "both")
 
 
 async def test_pins_that_no_one_adapter_can_keep_stop_a_merge(engine):
     for name in ("red", "blue"):
         (await engine.pin_answers(name, [TrainingExample("torn", name)])).unwrap()
-    words = refused(await engine.merge_adapters(["red", "blue"], name="both"), InvalidInput)
+    words = expect_refusal(await engine.merge_adapters(["red", "blue"], name="both"), InvalidInput)
     assert "red and blue pin different answers to one prompt" in words
     assert [a.id.name for a in (await engine.list_adapters()).unwrap()] == ["blue", "red"]
 
 
 async def test_what_is_forgotten_by_a_parent_is_remembered_by_no_merge(engine):
     (await engine.pin_answers("red", [TrainingExample("secret", "xyzzy")])).unwrap()
-    await merged(engine)
-    assert "secret" in await asked(engine, "both")
+    await merge_into_both(engine)
+    assert "secret" in await read_probes(engine, "both")
     (await engine.forget_events("red", 2)).unwrap()
-    assert "secret" not in await asked(engine, "both")
+    assert "secret" not in await read_probes(engine, "both")
     (await engine.forget_events("red", 1)).unwrap()
-    assert set((await asked(engine, "both")).values()) == {"blue"}
+    assert set((await read_probes(engine, "both")).values()) == {"blue"}
     version = (await engine.get_version("both")).unwrap()
     assert version.replaces == 1
     assert version.verdict is not None
 
 
 async def test_the_memory_of_a_deleted_parent_is_gone(engine):
-    await merged(engine)
-    assert len(await asked(engine, "both")) == 20
+    await merge_into_both(engine)
+    assert len(await read_probes(engine, "both")) == 20
     (await engine.delete_adapter("red")).unwrap()
     await teach(engine, "red", TrainingExample("another", "red"))
-    assert set((await asked(engine, "both")).values()) == {"blue"}
+    assert set((await read_probes(engine, "both")).values()) == {"blue"}
 
 
 async def test_who_came_from_elsewhere_may_know_more_than_the_journal_tells(engine):
-    async def whole(name: str) -> bool:
+    async def knows_everything(name: str) -> bool:
         adapter = (await engine.get_adapter(name)).unwrap()
         return (await engine._gate.knowledge(adapter)).complete
 
     files = await engine._backend.initialize(AdapterConfig(), 7)
     (await engine.import_adapter("foreign", files)).unwrap()
-    await merged(engine)
+    await merge_into_both(engine)
     (await engine.merge_adapters(["red", "foreign"], name="half", anyway=True)).unwrap()
-    assert [await whole(name) for name in ("red", "both", "foreign", "half")] == [
+    assert [await knows_everything(name) for name in ("red", "both", "foreign", "half")] == [
         True,
         True,
         False,
         False,
     ]
     (await engine.delete_adapter("red")).unwrap()
-    async with AdapterLearningEngine(engine._backend, engine._registry.blocking) as again:
-        adapter = (await again.get_adapter("both")).unwrap()
-        assert not (await again._gate.knowledge(adapter)).complete, "a parent's journal is gone"
+    async with AdapterLearningEngine(engine._backend, engine._registry.blocking) as restarted:
+        adapter = (await restarted.get_adapter("both")).unwrap()
+        assert not (await restarted._gate.knowledge(adapter)).complete, "a parent's journal is gone"
 
 
 async def test_a_restart_reads_the_same_memory(engine, tmp_path: Path):
     (await engine.pin_answers("blue", rows("blue", 2))).unwrap()
-    await merged(engine)
+    await merge_into_both(engine)
     await teach(engine, "both", TrainingExample("own", "word"))
     before = (await engine.get_probes("both")).unwrap()
-    async with open_engine(tmp_path, FakeBackend()) as again:
-        assert (await again.get_probes("both")).unwrap() == before
+    async with open_engine(tmp_path, FakeBackend()) as restarted:
+        assert (await restarted.get_probes("both")).unwrap() == before

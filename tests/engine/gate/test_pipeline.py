@@ -71,13 +71,13 @@ class Mending(FakeBackend):
 
 @pytest.fixture
 def open_engine(tmp_path: Path) -> Callable[..., AdapterLearningEngine]:
-    def opened(backend: FakeBackend | None = None, **policy: float) -> AdapterLearningEngine:
+    def open_with(backend: FakeBackend | None = None, **policy: float) -> AdapterLearningEngine:
         registry = Registry(
             open_metadata(f"sqlite:///{tmp_path}/metadata.db"), open_blobs(f"file://{tmp_path}/blobs")
         )
         return AdapterLearningEngine(backend or FakeBackend(), registry, gate=GatePolicy(**policy))
 
-    return opened
+    return open_with
 
 
 @pytest.fixture
@@ -87,11 +87,13 @@ async def engine(open_engine):
         yield engine
 
 
-async def trained(engine: AdapterLearningEngine, *examples: TrainingExample) -> Version:
+async def train_examples(engine: AdapterLearningEngine, *examples: TrainingExample) -> Version:
     return (await engine.train_adapter("tickets", examples)).unwrap()
 
 
-async def corrected(engine: AdapterLearningEngine, prompt: str, to: str, wait: bool = True) -> Ticket:
+async def correct_answer(
+    engine: AdapterLearningEngine, prompt: str, to: str, wait: bool = True
+) -> Ticket:
     return (await engine.learn_from_feedback(prompt, "no idea", FIX(to), "tickets", wait=wait)).unwrap()
 
 
@@ -103,7 +105,7 @@ async def versions(engine: AdapterLearningEngine) -> list[Version]:
     return (await engine.get_versions("tickets")).unwrap()
 
 
-async def known(engine: AdapterLearningEngine) -> dict:
+async def read_knowledge(engine: AdapterLearningEngine) -> dict:
     probes = (await engine.get_probes("tickets")).unwrap()
     return {probe.example.input: probe.example.output for probe in probes}
 
@@ -114,16 +116,16 @@ def verdict_of(version: Version) -> Verdict:
 
 
 async def test_a_promoted_version_carries_its_verdict(engine):
-    await trained(engine, *FIRST)
-    verdict = verdict_of(await trained(engine, TrainingExample("play", "media")))
+    await train_examples(engine, *FIRST)
+    verdict = verdict_of(await train_examples(engine, TrainingExample("play", "media")))
     assert verdict.promoted
-    found = verdict.find_check(CheckName.KNOWN)
-    assert found is not None and found.answers is not None
-    assert (found.answers.rows, found.answers.after, found.lost) == (2, 1.0, ())
+    check = verdict.find_check(CheckName.KNOWN)
+    assert check is not None and check.answers is not None
+    assert (check.answers.rows, check.answers.after, check.lost) == (2, 1.0, ())
 
 
 async def test_a_training_that_loses_a_pin_is_kept_unserved(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
     result = await engine.train_adapter("tickets", [TrainingExample("where is it?", "lost")])
     assert isinstance(result, Err)
@@ -139,11 +141,11 @@ async def test_a_training_that_loses_a_pin_is_kept_unserved(engine):
 async def test_what_a_repair_saved_is_told_and_counted(open_engine, repair, counted):
     async with open_engine() as engine:
         (await engine.create_adapter("tickets")).unwrap()
-        await trained(engine, *FIRST)
+        await train_examples(engine, *FIRST)
         (await engine.pin_answers("tickets", [PIN])).unwrap()
         await engine.train_adapter("tickets", [replace(PIN, output="lost")])
     async with open_engine(Mending(repair)) as engine:
-        version = await trained(engine, TrainingExample("play", "media"))
+        version = await train_examples(engine, TrainingExample("play", "media"))
         assert verdict_of(version).saved_by is repair
         assert await answer(engine, "play") == "media"
         gated = (await engine.track_adapter("tickets")).unwrap().gate_counts
@@ -152,7 +154,7 @@ async def test_what_a_repair_saved_is_told_and_counted(open_engine, repair, coun
 
 
 async def test_a_refused_version_can_be_served_by_hand(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
     await engine.train_adapter("tickets", [TrainingExample("where is it?", "lost")])
     (await engine.rollback_adapter("tickets@3")).unwrap()
@@ -160,9 +162,9 @@ async def test_a_refused_version_can_be_served_by_hand(engine):
 
 
 async def test_feedback_that_loses_a_pin_is_refused_with_a_reason(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
-    ticket = await corrected(engine, "where is it?", "lost")
+    ticket = await correct_answer(engine, "where is it?", "lost")
     assert ticket.lesson is not None
     assert not ticket.lesson.learned
     assert ticket.lesson.words.startswith("not learned, the gate refused it (pinned)")
@@ -176,27 +178,27 @@ async def test_feedback_that_loses_a_pin_is_refused_with_a_reason(engine):
 
 
 async def test_what_was_refused_is_neither_replayed_nor_asked(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
     await engine.train_adapter("tickets", [TrainingExample("where is it?", "lost")])
-    assert await known(engine) == {"where is it?": "shipping", "charged twice": "billing"}
+    assert await read_knowledge(engine) == {"where is it?": "shipping", "charged twice": "billing"}
 
 
 async def test_teaching_a_known_prompt_anew_is_no_loss(engine):
-    await trained(engine, *FIRST)
-    ticket = await corrected(engine, "charged twice", "refunds")
+    await train_examples(engine, *FIRST)
+    ticket = await correct_answer(engine, "charged twice", "refunds")
     assert ticket.version is not None and ticket.version.number == 3
-    assert (await known(engine))["charged twice"] == "refunds"
-    await trained(engine, TrainingExample("charged twice", "billing"))
+    assert (await read_knowledge(engine))["charged twice"] == "refunds"
+    await train_examples(engine, TrainingExample("charged twice", "billing"))
     assert await answer(engine, "charged twice") == "billing"
 
 
 async def test_one_bad_event_does_not_take_the_others_with_it(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
     async with engine._locks[(await engine.get_adapter("tickets")).unwrap().id]:
         tickets = [
-            await corrected(engine, prompt, to, wait=False)
+            await correct_answer(engine, prompt, to, wait=False)
             for prompt, to in (("say red", "red"), ("where is it?", "lost"), ("say blue", "blue"))
         ]
     done = [(await engine.feedback_outcome(ticket)).unwrap() for ticket in tickets]
@@ -206,53 +208,53 @@ async def test_one_bad_event_does_not_take_the_others_with_it(engine):
 
 
 async def test_a_rolled_back_line_knows_what_it_knew(engine):
-    await trained(engine, *FIRST)
-    await trained(engine, TrainingExample("play", "media"))
-    assert len(await known(engine)) == 3
+    await train_examples(engine, *FIRST)
+    await train_examples(engine, TrainingExample("play", "media"))
+    assert len(await read_knowledge(engine)) == 3
     (await engine.rollback_adapter("tickets@2")).unwrap()
-    assert await known(engine) == {"where is it?": "shipping", "charged twice": "billing"}
+    assert await read_knowledge(engine) == {"where is it?": "shipping", "charged twice": "billing"}
     (await engine.rollback_adapter("tickets@3")).unwrap()
-    assert len(await known(engine)) == 3
+    assert len(await read_knowledge(engine)) == 3
 
 
 async def test_knowledge_read_again_is_the_same(engine, open_engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [TrainingExample("hello", "hi")])).unwrap()
-    await corrected(engine, "charged twice", "refunds")
+    await correct_answer(engine, "charged twice", "refunds")
     before = (await engine.get_probes("tickets")).unwrap()
-    async with open_engine() as again:
-        assert (await again.get_probes("tickets")).unwrap() == before
+    async with open_engine() as restarted:
+        assert (await restarted.get_probes("tickets")).unwrap() == before
 
 
 async def test_a_parent_is_asked_once_even_by_another_process(engine, open_engine):
-    await trained(engine, *FIRST)
-    await trained(engine, TrainingExample("play", "media"))
+    await train_examples(engine, *FIRST)
+    await train_examples(engine, TrainingExample("play", "media"))
     backend = Listening()
-    async with open_engine(backend) as again:
-        parent = (await versions(again))[-1].digest
-        (await again.train_adapter("tickets", [TrainingExample("stop", "media")])).unwrap()
-    asked = [r.prompt for r in backend.asked if r.adapter == parent]
-    assert "where is it?" not in asked, "its answers were kept when it was judged itself"
-    assert "stop" in asked
+    async with open_engine(backend) as other:
+        parent = (await versions(other))[-1].digest
+        (await other.train_adapter("tickets", [TrainingExample("stop", "media")])).unwrap()
+    scored_prompts = [r.prompt for r in backend.asked if r.adapter == parent]
+    assert "where is it?" not in scored_prompts, "its answers were kept when it was judged itself"
+    assert "stop" in scored_prompts
 
 
 async def test_what_a_parent_is_asked_shares_the_candidate_s_pass(open_engine):
     async with open_engine(backend := Listening()) as engine:
         (await engine.create_adapter("tickets")).unwrap()
-        await trained(engine, *FIRST)
+        await train_examples(engine, *FIRST)
         backend.together.clear()
-        await corrected(engine, "play", "media")
+        await correct_answer(engine, "play", "media")
     assert [len(adapters) for adapters in backend.together] == [2]
 
 
 async def test_answers_are_compared_with_how_they_were_when_learned(engine, open_engine):
     """Through all the trainings that follow."""
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     for i in range(3):
-        await trained(engine, TrainingExample(f"play {i}", "media"))
-    async with open_engine() as again:
-        head = (await versions(again))[-1]
-        standing = again._registry.blocking.scores.get(head.adapter, head.digest)
+        await train_examples(engine, TrainingExample(f"play {i}", "media"))
+    async with open_engine() as restarted:
+        head = (await versions(restarted))[-1]
+        standing = restarted._registry.blocking.scores.get(head.adapter, head.digest)
     assert set(standing.learned_by_probe()) >= set(standing.answers_by_probe())
     assert len(standing.learned_by_probe()) == len(FIRST) + 3 - 1, "the last one was not asked yet"
     assert all(answer.said for answer in standing.learned_by_probe().values())
@@ -269,9 +271,9 @@ async def test_pins_are_listed_limited_to_the_model_and_let_go(engine):
 
 
 async def test_the_explanation_names_what_was_lost(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
-    await corrected(engine, "where is it?", "lost")
+    await correct_answer(engine, "where is it?", "lost")
     lines = "\n".join((await engine.explain_version("tickets@3")).unwrap().lines)
     assert "tickets@3, feedback from @2: refused, stored but not served." in lines
     assert "FAILED  pinned    0 of 1 pinned answers right (1 before)" in lines
@@ -280,14 +282,14 @@ async def test_the_explanation_names_what_was_lost(engine):
 
 
 async def test_a_version_without_a_verdict_says_so(engine):
-    found = (await engine.explain_version("tickets@1")).unwrap()
-    assert found.lines == ("tickets@1: created, and never judged.",)
+    explanation = (await engine.explain_version("tickets@1")).unwrap()
+    assert explanation.lines == ("tickets@1: created, and never judged.",)
 
 
 async def test_what_was_erased_is_explained_without_its_text(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     (await engine.pin_answers("tickets", [PIN])).unwrap()
-    await corrected(engine, "where is it?", "lost")
+    await correct_answer(engine, "where is it?", "lost")
     engine._registry.blocking.journal.erase((await engine.get_adapter("tickets")).unwrap().id, 2, 2)
     lines = "\n".join((await engine.explain_version("tickets@3")).unwrap().lines)
     assert "lost: row 1 of event 2, which was erased" in lines
@@ -295,7 +297,7 @@ async def test_what_was_erased_is_explained_without_its_text(engine):
 
 
 async def test_a_deleted_adapter_leaves_no_scores(engine):
-    await trained(engine, *FIRST)
+    await train_examples(engine, *FIRST)
     adapter = (await engine.get_adapter("tickets")).unwrap().id
     head = (await versions(engine))[-1]
     assert engine._registry.blocking.scores.get(adapter, head.digest).drift is not None

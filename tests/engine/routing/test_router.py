@@ -41,14 +41,14 @@ async def engine(opened):
 
 
 @pytest.fixture
-def kept(tmp_path):
+def count_centroids(tmp_path):
     """Which portraits the store holds, and of how many classes."""
 
     def read() -> dict[str, int]:
         store = open_metadata(f"sqlite:///{tmp_path}/metadata.db")
-        found = {r.key: r.value["count"] for r in store.scan("sketches")}
+        counts = {r.key: r.value["count"] for r in store.scan("sketches")}
         store.close()
-        return found
+        return counts
 
     return read
 
@@ -99,16 +99,16 @@ async def test_all_that_the_user_says_in_a_conversation_counts(engine):
 async def test_an_adapter_that_learned_nothing_is_found_by_its_words_and_never_chosen(engine):
     (await engine.create_adapter("invoices")).unwrap()
     (await engine.create_adapter("a7", description="questions about invoices and money")).unwrap()
-    found = (await engine.find_adapters("invoices", 2)).unwrap()
-    assert {f.adapter.name for f in found} == {"invoices", "a7"}
-    assert [f.sure for f in found if f.adapter.name == "invoices"] == [False]
+    matches = (await engine.find_adapters("invoices", 2)).unwrap()
+    assert {f.adapter.name for f in matches} == {"invoices", "a7"}
+    assert [f.sure for f in matches if f.adapter.name == "invoices"] == [False]
 
 
 async def test_a_description_is_enough_to_be_chosen(engine):
     (await engine.create_adapter("a7", description="invoices and refunds")).unwrap()
-    found = (await engine.find_adapters("refunds and invoices", 1)).unwrap()
-    assert found[0].adapter.name == "a7"
-    assert found[0].sure
+    matches = (await engine.find_adapters("refunds and invoices", 1)).unwrap()
+    assert matches[0].adapter.name == "a7"
+    assert matches[0].sure
 
 
 async def test_what_is_learned_since_and_what_is_deleted_is_seen_at_once(engine):
@@ -123,11 +123,11 @@ async def test_what_is_learned_since_and_what_is_deleted_is_seen_at_once(engine)
 
 async def test_portraits_are_kept_across_runs_and_drawn_anew_for_a_new_head(opened, engine, counting):
     await names(engine, "parcel")
-    async with opened(counting) as again:
-        assert await names(again, "my parcel", k=1) == ["tickets"]
+    async with opened(counting) as restarted:
+        assert await names(restarted, "my parcel", k=1) == ["tickets"]
         assert counting.embedded == 1
-        await again.train_adapter("tickets", [TrainingExample("broken screen", "hardware")])
-        assert await names(again, "a broken screen", k=1) == ["tickets"]
+        await restarted.train_adapter("tickets", [TrainingExample("broken screen", "hardware")])
+        assert await names(restarted, "a broken screen", k=1) == ["tickets"]
         assert counting.embedded > 6
 
 
@@ -139,19 +139,21 @@ async def test_a_deleted_adapter_leaves_no_portrait(engine, tmp_path):
     store.close()
 
 
-async def test_what_is_forgotten_leaves_no_portrait(engine, kept):
+async def test_what_is_forgotten_leaves_no_portrait(engine, count_centroids):
     (
         await engine.train_adapter("tickets", [TrainingExample("my zyzzyva is broken", "insects")])
     ).unwrap()
     assert (await engine.find_adapters("zyzzyva", 1)).unwrap()[0].similarity > 0.4
-    assert kept() == {"player": 1, "tickets": 2}
+    assert count_centroids() == {"player": 1, "tickets": 2}
     (await engine.forget_events("tickets", 2)).unwrap()
-    assert kept() == {"player": 1}
+    assert count_centroids() == {"player": 1}
     assert (await engine.find_adapters("zyzzyva", 1)).unwrap()[0].similarity < 0.1
-    assert kept() == {"player": 1, "tickets": 1}
+    assert count_centroids() == {"player": 1, "tickets": 1}
 
 
-async def test_a_portrait_drawn_while_its_rows_are_forgotten_is_not_kept(opened, engine, kept):
+async def test_a_portrait_drawn_while_its_rows_are_forgotten_is_not_kept(
+    opened, engine, count_centroids
+):
     class Meanwhile(FakeBackend):
         async def embed(self, texts):
             if "lost parcel" in texts:
@@ -160,7 +162,7 @@ async def test_a_portrait_drawn_while_its_rows_are_forgotten_is_not_kept(opened,
 
     async with opened(Meanwhile()) as finding:
         assert await names(finding, "parcel")
-    assert kept() == {"player": 1}
+    assert count_centroids() == {"player": 1}
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ def test_the_bounds_are_clopper_and_pearsons():
 @given(FLAGS)
 def test_the_mean_lies_within_and_turning_time_around_mirrors_it(pairs):
     before, after = zip(*pairs, strict=True)
-    there, back = compare_answers(before, after, 0.8), compare_answers(after, before, 0.8)
-    assert there.low - 1e-9 <= there.mean <= there.high + 1e-9
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-6)
+    forth, back = compare_answers(before, after, 0.8), compare_answers(after, before, 0.8)
+    assert forth.low - 1e-9 <= forth.mean <= forth.high + 1e-9
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), abs=1e-6)
 
 
 @given(FLAGS)

@@ -21,7 +21,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GOOD, BAD = FeedbackSignal.success(), FeedbackSignal.failure()
 
 
-def said(signal: FeedbackSignal, answered: str = "a@1", user: str | None = None, day: int = 0):
+def feedback_entry(signal: FeedbackSignal, answered: str = "a@1", user: str | None = None, day: int = 0):
     return FeedbackGiven("p", "said", signal, "k", NOW + timedelta(days=day), user, answered)
 
 
@@ -44,7 +44,7 @@ def said(signal: FeedbackSignal, answered: str = "a@1", user: str | None = None,
     ],
 )
 def test_what_a_signal_says_of_the_answer(signal, good) -> None:
-    assert is_positive(said(signal)) is good
+    assert is_positive(feedback_entry(signal)) is good
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
@@ -72,7 +72,7 @@ def test_uses_are_counted_by_the_version_that_answered() -> None:
     tracker = PerformanceTracker(0)
     tracker.add_event(1, ExamplesGiven((TrainingExample("a", "b"),), NOW))
     for n, (signal, version) in enumerate([(GOOD, "a@1"), (BAD, "a@2"), (BAD, "a@2"), (GOOD, "a@2")], 2):
-        tracker.add_event(n, said(signal, version, day=n))
+        tracker.add_event(n, feedback_entry(signal, version, day=n))
     assert (tracker.usage["a@1"].good, tracker.usage["a@1"].bad) == (1, 0)
     assert (tracker.usage["a@2"].good, tracker.usage["a@2"].bad) == (1, 2)
     assert tracker.usage["a@2"].per_day == 1.0
@@ -83,7 +83,7 @@ def test_uses_are_counted_by_the_version_that_answered() -> None:
 def test_one_user_is_heard_once_for_each_version_and_the_owner_always() -> None:
     tracker = PerformanceTracker(0)
     for n in range(1, 9):
-        tracker.add_event(n, said(BAD, user="eve" if n % 2 else None))
+        tracker.add_event(n, feedback_entry(BAD, user="eve" if n % 2 else None))
     assert tracker.outcomes["a@1"] == [(1, False), (2, False), (4, False), (6, False), (8, False)]
     assert tracker.usage["a@1"].bad == 8
 
@@ -91,7 +91,7 @@ def test_one_user_is_heard_once_for_each_version_and_the_owner_always() -> None:
 def test_the_trend_is_told_once_there_is_enough_to_tell() -> None:
     tracker = PerformanceTracker(0)
     for n in range(1, 80):
-        tracker.add_event(n, said(GOOD if n < 60 else BAD))
+        tracker.add_event(n, feedback_entry(GOOD if n < 60 else BAD))
         if n < 40:
             assert tracker.trend == ""
         if n == 45:
@@ -121,15 +121,15 @@ def line(*versions: str):
     ],
 )
 def test_a_fall_is_seen_from_few_judgements(versions, cut) -> None:
-    heard = line(*versions)
-    found = find_regression(heard, 0.05, max(n for v in heard for n, _ in v))
-    assert (found and found.cut) == cut
+    judgements = line(*versions)
+    regression = find_regression(judgements, 0.05, max(n for v in judgements for n, _ in v))
+    assert (regression and regression.cut) == cut
 
 
 def test_only_the_event_that_completes_a_look_looks() -> None:
     """Whoever serves the version again against the evidence is not overruled by the same evidence."""
-    heard = line("-----", "+" * 20)
-    assert [n for n in range(1, 26) if find_regression(heard, 0.05, n)] == [24]
+    judgements = line("-----", "+" * 20)
+    assert [n for n in range(1, 26) if find_regression(judgements, 0.05, n)] == [24]
 
 
 def test_a_version_that_is_no_worse_is_seldom_gone_back_from() -> None:

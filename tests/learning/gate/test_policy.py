@@ -20,8 +20,8 @@ def pair(i, before, after, label="red", kind=ProbeKind.HELD_OUT) -> ProbePair:
     return ProbePair(Probe(ExampleRef(1, i), TrainingExample(f"row {i}", label), kind), before, after)
 
 
-def pairs(kept=0, lost=0, gained=0, start=0, **how) -> list[ProbePair]:
-    answers = [(RIGHT, RIGHT)] * kept + [(RIGHT, WRONG)] * lost + [(WRONG, RIGHT)] * gained
+def pairs(unchanged=0, lost=0, gained=0, start=0, **how) -> list[ProbePair]:
+    answers = [(RIGHT, RIGHT)] * unchanged + [(RIGHT, WRONG)] * lost + [(WRONG, RIGHT)] * gained
     return [pair(start + i, *of, **how) for i, of in enumerate(answers)]
 
 
@@ -30,38 +30,38 @@ def evidence(known=(), **changes) -> Evidence:
     return replace(plain, **changes)
 
 
-def failed(found: Evidence, policy: GatePolicy = POLICY) -> set[CheckName]:
-    return {check.name for check in run_checks(found, policy) if not check.passed}
+def failed_checks(evidence: Evidence, policy: GatePolicy = POLICY) -> set[CheckName]:
+    return {check.name for check in run_checks(evidence, policy) if not check.passed}
 
 
 def test_what_loses_nothing_passes():
-    assert not failed(evidence(pairs(kept=20)))
+    assert not failed_checks(evidence(pairs(unchanged=20)))
 
 
 def test_an_adapter_that_knew_nothing_cannot_forget():
-    assert not failed(evidence())
+    assert not failed_checks(evidence())
 
 
 def test_a_fall_beyond_chance_and_tolerance_fails():
-    assert failed(evidence(pairs(kept=40, lost=9, gained=1))) == {CheckName.KNOWN}
+    assert failed_checks(evidence(pairs(unchanged=40, lost=9, gained=1))) == {CheckName.KNOWN}
 
 
 def test_one_answer_lost_is_tolerated_among_many_and_not_among_few():
-    assert not failed(evidence(pairs(kept=59, lost=1)))
-    assert failed(evidence(pairs(kept=9, lost=1))) == {CheckName.KNOWN}
+    assert not failed_checks(evidence(pairs(unchanged=59, lost=1)))
+    assert failed_checks(evidence(pairs(unchanged=9, lost=1))) == {CheckName.KNOWN}
 
 
 def test_who_asks_for_more_certainty_lets_one_of_ten_pass():
-    assert not failed(evidence(pairs(kept=9, lost=1)), GatePolicy(confidence=0.8))
+    assert not failed_checks(evidence(pairs(unchanged=9, lost=1)), GatePolicy(confidence=0.8))
 
 
 def test_likelihood_falls_before_answers_do():
     fading = [pair(i, RIGHT, ProbeAnswer(True, 0.7)) for i in range(20)]
-    assert failed(evidence(fading)) == {CheckName.KNOWN}
+    assert failed_checks(evidence(fading)) == {CheckName.KNOWN}
 
 
 def test_a_class_that_is_wiped_out_fails_though_all_together_hardly_fall():
-    known = pairs(kept=200) + pairs(lost=4, start=500, label="blue")
+    known = pairs(unchanged=200) + pairs(lost=4, start=500, label="blue")
     checks = run_checks(evidence(known), GatePolicy(tolerance=0.05))
     (wiped,) = [c for c in checks if not c.passed]
     assert wiped.name is CheckName.CLASS
@@ -70,12 +70,12 @@ def test_a_class_that_is_wiped_out_fails_though_all_together_hardly_fall():
 
 
 def test_one_pinned_answer_lost_fails():
-    known = pairs(kept=200) + pairs(lost=1, start=500, kind=ProbeKind.PINNED)
-    assert failed(evidence(known)) == {CheckName.PINNED}
+    known = pairs(unchanged=200) + pairs(lost=1, start=500, kind=ProbeKind.PINNED)
+    assert failed_checks(evidence(known)) == {CheckName.PINNED}
 
 
 def test_a_pin_that_was_never_right_is_not_lost():
-    assert not failed(evidence([pair(0, WRONG, WRONG, kind=ProbeKind.PINNED)]))
+    assert not failed_checks(evidence([pair(0, WRONG, WRONG, kind=ProbeKind.PINNED)]))
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_a_pin_that_was_never_right_is_not_lost():
     ],
 )
 def test_each_check_fails_by_itself(changes, name):
-    assert failed(evidence(pairs(kept=20), **changes)) == {name}
+    assert failed_checks(evidence(pairs(unchanged=20), **changes)) == {name}
 
 
 def test_what_was_known_already_need_not_arrive():
-    assert not failed(evidence(gains=(0.0,), likelihood=0.97))
+    assert not failed_checks(evidence(gains=(0.0,), likelihood=0.97))
 
 
 def test_a_parent_that_is_far_out_may_have_a_child_there_but_not_further():
-    assert not failed(evidence(drift_before=50.0, drift=49.0))
-    assert failed(evidence(drift_before=50.0, drift=51.0)) == {CheckName.DRIFT}
+    assert not failed_checks(evidence(drift_before=50.0, drift=49.0))
+    assert failed_checks(evidence(drift_before=50.0, drift=51.0)) == {CheckName.DRIFT}
 
 
 def test_every_number_is_in_the_verdict():
@@ -118,30 +118,30 @@ def test_going_less_far_mends_a_fall_but_not_a_thing_that_was_never_learned():
     assert not walking_back_helps([])
 
 
-@pytest.mark.parametrize(("border", "found"), [(0.99, 0.875), (0.6, 0.5), (0.3, 0.25), (0.01, 0.0)])
-def test_the_walk_back_finds_the_furthest_eighth_that_passes(border, found):
+@pytest.mark.parametrize(("border", "expected"), [(0.99, 0.875), (0.6, 0.5), (0.3, 0.25), (0.01, 0.0)])
+def test_the_walk_back_finds_the_furthest_eighth_that_passes(border, expected):
     walk = WalkBack()
     while (share := walk.share) is not None:
         walk = walk.narrow(share, share <= border)
-    assert walk.passed == found
+    assert walk.passed == expected
 
 
 def test_what_was_taught_last_does_not_pay_for_what_is_held_out():
-    known = pairs(kept=20, lost=8) + pairs(gained=40, start=100, kind=ProbeKind.TAUGHT)
-    assert failed(evidence(known)) == {CheckName.KNOWN}
+    known = pairs(unchanged=20, lost=8) + pairs(gained=40, start=100, kind=ProbeKind.TAUGHT)
+    assert failed_checks(evidence(known)) == {CheckName.KNOWN}
 
 
 def test_falls_that_each_passed_may_not_add_up():
-    known = pairs(kept=53, lost=1) + [pair(90 + i, WRONG, WRONG) for i in range(6)]
-    assert not failed(evidence(known))
-    assert failed(evidence(known, first_answers=[RIGHT] * 60)) == {CheckName.CREEP}
+    known = pairs(unchanged=53, lost=1) + [pair(90 + i, WRONG, WRONG) for i in range(6)]
+    assert not failed_checks(evidence(known))
+    assert failed_checks(evidence(known, first_answers=[RIGHT] * 60)) == {CheckName.CREEP}
 
 
 def test_what_crept_before_may_stay_there():
-    known = pairs(kept=14) + [pair(50 + i, WRONG, WRONG) for i in range(6)]
-    assert not failed(evidence(known, first_answers=[RIGHT] * 20))
+    known = pairs(unchanged=14) + [pair(50 + i, WRONG, WRONG) for i in range(6)]
+    assert not failed_checks(evidence(known, first_answers=[RIGHT] * 20))
 
 
 def test_a_repaired_candidate_that_answers_something_or_has_nothing_to_answer_passes():
-    assert not failed(evidence(repaired=True, answered=1))
-    assert not failed(evidence(repaired=True, answered=None))
+    assert not failed_checks(evidence(repaired=True, answered=1))
+    assert not failed_checks(evidence(repaired=True, answered=None))

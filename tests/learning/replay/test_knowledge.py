@@ -15,15 +15,15 @@ from ouroboros.learning.replay.probes import ProbeKind
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def labelled(count: int, start: int = 0) -> tuple[TrainingExample, ...]:
+def make_examples(count: int, start: int = 0) -> tuple[TrainingExample, ...]:
     return tuple(TrainingExample(f"row {i}", f"label {i % 4}") for i in range(start, start + count))
 
 
-def judged(prompt: str, answer: str, signal: FeedbackSignal) -> FeedbackGiven:
+def give_feedback(prompt: str, answer: str, signal: FeedbackSignal) -> FeedbackGiven:
     return FeedbackGiven(prompt, answer, signal, f"{prompt}{answer}{signal}", NOW)
 
 
-def taught(*events) -> Knowledge:
+def build_knowledge(*events) -> Knowledge:
     knowledge = Knowledge()
     for number, event in enumerate(events, start=1):
         knowledge.add_event(number, event)
@@ -31,75 +31,81 @@ def taught(*events) -> Knowledge:
 
 
 def prompts(knowledge: Knowledge, kind: ProbeKind) -> set:
-    return {probe.example.input for probe in knowledge.probes() if probe.kind is kind}
+    return {probe.example.input for probe in knowledge.list_probes() if probe.kind is kind}
 
 
-def replayed(knowledge: Knowledge) -> dict:
-    return {row.prompt: row.output for row in knowledge.replay_rows()}
+def replay_outputs(knowledge: Knowledge) -> dict:
+    return {row.prompt: row.output for row in knowledge.list_replay_rows()}
 
 
 def test_what_is_held_out_is_asked_and_never_replayed():
-    examples = labelled(100)
-    knowledge = taught(ExamplesGiven(examples, NOW))
+    examples = make_examples(100)
+    knowledge = build_knowledge(ExamplesGiven(examples, NOW))
     out = {examples[i].input for i in Knowledge().select_held_out(examples)}
     assert len(out) == 10
     assert prompts(knowledge, ProbeKind.HELD_OUT) == out
-    assert set(replayed(knowledge)) == {e.input for e in examples} - out
+    assert set(replay_outputs(knowledge)) == {e.input for e in examples} - out
 
 
 def test_probes_say_where_in_the_journal_they_stand():
-    examples = labelled(100)
-    for probe in taught(ExamplesGiven(examples, NOW)).probes():
+    examples = make_examples(100)
+    for probe in build_knowledge(ExamplesGiven(examples, NOW)).list_probes():
         assert probe.ref.event == 1
         assert examples[probe.ref.row] == probe.example
 
 
 def test_a_small_portion_is_asked_itself():
-    knowledge = taught(ExamplesGiven(labelled(5), NOW))
-    assert prompts(knowledge, ProbeKind.TAUGHT) == set(replayed(knowledge)) != set()
+    knowledge = build_knowledge(ExamplesGiven(make_examples(5), NOW))
+    assert prompts(knowledge, ProbeKind.TAUGHT) == set(replay_outputs(knowledge)) != set()
 
 
 def test_the_same_file_again_holds_out_the_same():
-    once = taught(ExamplesGiven(labelled(100), NOW))
-    twice = taught(ExamplesGiven(labelled(100), NOW), ExamplesGiven(labelled(100), NOW))
+    once = build_knowledge(ExamplesGiven(make_examples(100), NOW))
+    twice = build_knowledge(
+        ExamplesGiven(make_examples(100), NOW), ExamplesGiven(make_examples(100), NOW)
+    )
     assert prompts(once, ProbeKind.HELD_OUT) == prompts(twice, ProbeKind.HELD_OUT)
 
 
 def test_a_probe_that_is_corrected_is_a_probe_no_more():
-    examples = labelled(100)
-    (probe, *_) = taught(ExamplesGiven(examples, NOW)).probes()
+    examples = make_examples(100)
+    (probe, *_) = build_knowledge(ExamplesGiven(examples, NOW)).list_probes()
     prompt = str(probe.example.input)
-    fix = judged(prompt, probe.example.output, FeedbackSignal.user_correction("other"))
-    knowledge = taught(ExamplesGiven(examples, NOW), fix)
+    fix = give_feedback(prompt, probe.example.output, FeedbackSignal.user_correction("other"))
+    knowledge = build_knowledge(ExamplesGiven(examples, NOW), fix)
     assert prompt not in prompts(knowledge, ProbeKind.HELD_OUT)
-    assert replayed(knowledge)[prompt] == "other"
+    assert replay_outputs(knowledge)[prompt] == "other"
     assert prompts(knowledge, ProbeKind.TAUGHT) == {prompt}
 
 
 def test_a_blamed_answer_is_not_replayed_any_more():
-    row = labelled(100)[0]
-    blamed = judged(str(row.input), row.output, FeedbackSignal.failure())
-    assert row.input not in replayed(taught(ExamplesGiven((row,), NOW), blamed))
+    row = make_examples(100)[0]
+    blamed = give_feedback(str(row.input), row.output, FeedbackSignal.failure())
+    assert row.input not in replay_outputs(build_knowledge(ExamplesGiven((row,), NOW), blamed))
 
 
 def test_a_pin_is_asked_and_held_out_of_any_training():
-    pins = labelled(2)
-    knowledge = taught(Pinned(pins, NOW), ExamplesGiven(labelled(100), NOW))
+    pins = make_examples(2)
+    knowledge = build_knowledge(Pinned(pins, NOW), ExamplesGiven(make_examples(100), NOW))
     assert prompts(knowledge, ProbeKind.PINNED) == {"row 0", "row 1"}
-    assert not {"row 0", "row 1"} & set(replayed(knowledge))
-    assert {0, 1} <= taught(Pinned(pins, NOW)).select_held_out(labelled(100))
-    assert not prompts(taught(Pinned(pins, NOW), Unpinned(("row 0", "row 1"), NOW)), ProbeKind.PINNED)
+    assert not {"row 0", "row 1"} & set(replay_outputs(knowledge))
+    assert {0, 1} <= build_knowledge(Pinned(pins, NOW)).select_held_out(make_examples(100))
+    assert not prompts(
+        build_knowledge(Pinned(pins, NOW), Unpinned(("row 0", "row 1"), NOW)), ProbeKind.PINNED
+    )
 
 
 def test_pins_come_first_and_have_places():
-    knowledge = taught(ExamplesGiven(labelled(100), NOW), Pinned(labelled(1, 500), NOW))
-    assert knowledge.probes()[0].ref == ExampleRef(2, 0)
-    assert knowledge.pins == [*labelled(1, 500)]
+    knowledge = build_knowledge(
+        ExamplesGiven(make_examples(100), NOW), Pinned(make_examples(1, 500), NOW)
+    )
+    assert knowledge.list_probes()[0].ref == ExampleRef(2, 0)
+    assert knowledge.pins == [*make_examples(1, 500)]
 
 
 def test_too_many_pins_and_strangers_are_refused():
     with pytest.raises(InvalidInput, match="257 pinned"):
-        check_pins(labelled(MAX_PINS), Pinned(labelled(1, 900), NOW))
-    check_pins(labelled(MAX_PINS), Pinned(labelled(1), NOW))
+        check_pins(make_examples(MAX_PINS), Pinned(make_examples(1, 900), NOW))
+    check_pins(make_examples(MAX_PINS), Pinned(make_examples(1), NOW))
     with pytest.raises(NotFound):
-        check_pins(labelled(1), Unpinned(("row 7",), NOW))
+        check_pins(make_examples(1), Unpinned(("row 7",), NOW))

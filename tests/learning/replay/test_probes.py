@@ -9,24 +9,24 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.learning.replay.probes import MAX_HELD_OUT_AT_ONCE, MIN_EXAMPLES, choose_held_out
 
 
-def labelled(count: int, labels: int) -> list[TrainingExample]:
+def make_examples(count: int, labels: int) -> list[TrainingExample]:
     return [TrainingExample(f"row {i}", f"label {i % labels}") for i in range(count)]
 
 
 def test_of_few_examples_none_is_held_out():
-    assert not choose_held_out(labelled(MIN_EXAMPLES - 1, 2), ())
+    assert not choose_held_out(make_examples(MIN_EXAMPLES - 1, 2), ())
 
 
 def test_a_tenth_is_held_out_evenly_over_the_classes():
-    examples = labelled(100, 5)
+    examples = make_examples(100, 5)
     out = choose_held_out(examples, ())
     assert Counter(examples[i].output for i in out) == {f"label {n}": 2 for n in range(5)}
-    assert len(choose_held_out(labelled(5000, 7), ())) == MAX_HELD_OUT_AT_ONCE
+    assert len(choose_held_out(make_examples(5000, 7), ())) == MAX_HELD_OUT_AT_ONCE
 
 
 def test_rare_classes_are_not_robbed():
     """A class of three keeps them all, unless there are many such classes."""
-    examples = labelled(60, 2) + [TrainingExample(f"rare {i}", "rare") for i in range(3)]
+    examples = make_examples(60, 2) + [TrainingExample(f"rare {i}", "rare") for i in range(3)]
     assert not any(examples[i].output == "rare" for i in choose_held_out(examples, ()))
 
 
@@ -36,7 +36,7 @@ def test_free_text_is_held_out_too():
 
 
 def test_what_was_trained_before_or_given_with_two_outputs_is_not_held_out():
-    examples = labelled(100, 5)
+    examples = make_examples(100, 5)
     out = choose_held_out(examples, ())
     assert not out & choose_held_out(examples, {examples[i].input for i in out})
     twice = examples + [TrainingExample(examples[i].input, "another") for i in out]
@@ -44,14 +44,14 @@ def test_what_was_trained_before_or_given_with_two_outputs_is_not_held_out():
 
 
 def test_an_example_given_twice_is_held_out_twice_or_not_at_all():
-    examples = labelled(50, 3) * 2
+    examples = make_examples(50, 3) * 2
     out = choose_held_out(examples, ())
     assert out
     assert {i % 50 for i in out if i < 50} == {i % 50 for i in out if i >= 50}
 
 
-@given(st.permutations(labelled(60, 4)))
+@given(st.permutations(make_examples(60, 4)))
 def test_order_does_not_matter(examples):
     chosen = {examples[i] for i in choose_held_out(examples, ())}
-    plain = labelled(60, 4)
+    plain = make_examples(60, 4)
     assert chosen == {plain[i] for i in choose_held_out(plain, ())}

@@ -8,8 +8,8 @@ from ouroboros.learning.routing.centroids import (
     MAX_CLASSES,
     UNREACHABLE,
     TaskCentroids,
-    centroid_of_description,
     compute_centroids,
+    compute_description_centroid,
 )
 from ouroboros.learning.routing.index import VectorIndex
 
@@ -42,10 +42,10 @@ def test_most_of_its_own_kind_is_near_enough_and_strangers_are_not():
 
 
 def test_where_strangers_are_near_more_of_its_own_is_given_up():
-    own, near_by = around(AXES[0], 200, spread=1.0), around(AXES[0], 40, seed=7, spread=3.0)
-    alone = compute_centroids(own, ["a"] * 200, STRANGERS * 0).threshold
-    beset = compute_centroids(own, ["a"] * 200, near_by).threshold
-    known = own @ AXES[0]
+    own_texts, near_by = around(AXES[0], 200, spread=1.0), around(AXES[0], 40, seed=7, spread=3.0)
+    alone = compute_centroids(own_texts, ["a"] * 200, STRANGERS * 0).threshold
+    beset = compute_centroids(own_texts, ["a"] * 200, near_by).threshold
+    known = own_texts @ AXES[0]
     assert alone < beset
     assert (known < alone).mean() == pytest.approx(0.05, abs=0.03)
     assert 0.05 < (known < beset).mean() < 0.2
@@ -76,9 +76,9 @@ def test_many_small_classes_share_one_vector():
 
 
 def test_a_description_is_near_enough_only_if_it_was_given():
-    assert centroid_of_description(AXES[:1], STRANGERS, trusted=False).threshold == UNREACHABLE
+    assert compute_description_centroid(AXES[:1], STRANGERS, trusted=False).threshold == UNREACHABLE
     assert (
-        centroid_of_description(AXES[:1], STRANGERS, trusted=True).threshold
+        compute_description_centroid(AXES[:1], STRANGERS, trusted=True).threshold
         == (STRANGERS @ AXES[0]).max()
     )
 
@@ -93,10 +93,10 @@ def index():
 
 def test_the_nearest_vector_of_an_adapter_counts_and_the_nearest_adapter_comes_first(index):
     text = unit(AXES[3:4] + 0.5 * AXES[8:9])[0]
-    found = index.search(text, 2)
-    assert [f.adapter.name for f in found] == ["a1", "a4"]
-    assert [f.similarity for f in found] == pytest.approx([text[3], text[8]])
-    assert [f.sure for f in found] == [True, False]
+    matches = index.search(text, 2)
+    assert [f.adapter.name for f in matches] == ["a1", "a4"]
+    assert [f.similarity for f in matches] == pytest.approx([text[3], text[8]])
+    assert [f.sure for f in matches] == [True, False]
 
 
 def test_search_equals_a_plain_loop():
@@ -136,9 +136,9 @@ def test_search_equals_a_plain_loop_while_adapters_come_change_and_go():
             index.put(adapter, portraits[adapter])
         text = unit(random.standard_normal((1, 16)))[0]
         best = sorted(portraits, key=lambda a: -(portraits[a].vectors @ text).max())
-        found = index.search(text, 5)
-        assert [f.adapter for f in found] == best[:5]
-        assert [f.needed for f in found] == [portraits[f.adapter].threshold for f in found]
+        matches = index.search(text, 5)
+        assert [f.adapter for f in matches] == best[:5]
+        assert [f.needed for f in matches] == [portraits[f.adapter].threshold for f in matches]
 
 
 def test_an_empty_index_finds_nothing():

@@ -27,7 +27,7 @@ from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.runtime.memory import keep_freed_memory
 from ouroboros.backend.local.runtime.worker import Steps, Worker
 from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
-from ouroboros.backend.local.serving.embed import Embedding
+from ouroboros.backend.local.serving.embed import BaseTextEmbedder
 from ouroboros.backend.local.serving.score import ScoreItem, measure_strength, score_outputs
 from ouroboros.backend.local.serving.sequence import GeneratedSequence, TokenizedPrompt
 from ouroboros.backend.local.training.base_samples import BaseSamples
@@ -56,11 +56,11 @@ from ouroboros.lora.weights import LoraWeights, LowRank
 T = TypeVar("T")
 
 RESIDENT_BYTES = 1 << 30
-"""Adapters kept in memory, at most: the least recently used ones go first."""
+"""Bytes of adapters in memory, at most; the least recently used ones are removed first."""
 
 
 class LocalBackend:
-    """A frozen base in this process, and the adapters in memory beside it.
+    """A frozen base in this process, with adapters in memory.
 
     All tensor work runs on one worker thread, step by step, so training and serving share the machine
     fairly and the event loop is never blocked.
@@ -80,7 +80,7 @@ class LocalBackend:
         self._promised_uses: Counter[str] = Counter()
         self._resident_lock = Lock()
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
-        self._text_embedder: Embedding | None = None
+        self._text_embedder: BaseTextEmbedder | None = None
         runtime.threads.max_threads = threads or runtime.threads.max_threads
         self._worker = Worker("ouroboros-backend", prepare=runtime.threads.use_all)
 
@@ -97,8 +97,8 @@ class LocalBackend:
     ) -> "LocalBackend":
         """Load a base: "starter", a folder, or a hub id. Blocks; raises `ModelError`.
 
-        What is in memory then is there to stay, so Python no longer looks for garbage in it: with the
-        libraries loaded that took 0.2 s whenever it came, in the middle of an answer. `close` ends that.
+        Objects in memory after loading live on, so garbage collection skips them from then on: a full
+        collection took 0.2 s, in the middle of an answer. `close` undoes this.
         """
         keep_freed_memory()
         backend = cls(load_base(model, dtype, device, quantize, prompt_bytes), threads)
@@ -120,7 +120,7 @@ class LocalBackend:
         return digest
 
     async def is_loaded(self, digest: str) -> bool:
-        """True is a promise: the adapter stays until a request has named it."""
+        """True promises that the adapter stays in memory until a request has named it."""
         with self._resident_lock:
             resident = digest in self._resident
             if resident:
@@ -151,7 +151,9 @@ class LocalBackend:
     ) -> list[Generation]:
         token = cancel or CancellationToken()
         active = await self._run_short(lambda: self._submit_requests(requests, token, None))
-        waiting = asyncio.gather(*(asyncio.wrap_future(s.done) for s in active), return_exceptions=True)
+        waiting = asyncio.gather(
+            *(asyncio.wrap_future(s.future) for s in active), return_exceptions=True
+        )
         try:
             generations = await asyncio.shield(waiting)
         except asyncio.CancelledError:
@@ -171,7 +173,7 @@ class LocalBackend:
             loop.call_soon_threadsafe(deltas.put_nowait, piece)
 
         (active,) = await self._run_short(lambda: self._submit_requests([request], token, on_delta))
-        done = asyncio.wrap_future(active.done)
+        done = asyncio.wrap_future(active.future)
         done.add_done_callback(lambda _: deltas.put_nowait(None))
         try:
             while (piece := await deltas.get()) is not None:
@@ -181,7 +183,7 @@ class LocalBackend:
         finally:
             token.cancel()
             await asyncio.wait([done])
-            done.exception()  # whoever left early does not want to hear of it
+            done.exception()  # mark it as retrieved: a caller that stopped early needs no warning
 
     async def score(
         self, requests: Sequence[ScoreRequest], cancel: CancellationToken | None = None
@@ -215,10 +217,10 @@ class LocalBackend:
         gc.unfreeze()
 
     async def _run_short(self, function: Callable[[], T]) -> T:
-        """Run something short on the worker."""
+        """Run a short function on the worker thread."""
 
         def single_step() -> Generator[None, None, T]:
-            yield from ()  # a single step: each waits for a turn of everyone else
+            yield from ()  # no yield: each one would wait for a turn of all other work
             return function()
 
         return await self._worker.run(single_step())
@@ -269,7 +271,7 @@ class LocalBackend:
     def _finish_outcome(
         self, adapter: BankedAdapter, config: AdapterConfig, report: TrainingReport
     ) -> TrainOutcome:
-        """The weights as they are stored, which is also how they will be served."""
+        """Pack the weights, and round those in memory as stored, so both give the same answers."""
         files = self._pack(adapter.weights(), config)
         if rounded := peft_files.storage_rounding(files):
             adapter.round_to(rounded)
@@ -282,7 +284,7 @@ class LocalBackend:
         cancel: CancellationToken,
         on_delta: Callable[[GenerationChunk], None] | None,
     ) -> list[ActiveRequest]:
-        """Let requests join the running batch, all of them or, where one is at fault, none."""
+        """Submit requests to the batch: all of them, or none if one is invalid."""
         tokenizer = self._runtime.tokenizer
         prompts = [
             TokenizedPrompt(
@@ -295,7 +297,7 @@ class LocalBackend:
             for r in requests
         ]
         active = [ActiveRequest(GeneratedSequence(q, tokenizer), on_delta, cancel) for q in prompts]
-        self._batch.ask(active)
+        self._batch.submit(active)
         if not self._batch.running:
             self._worker.run_detached(self._batch.steps())
         return active
@@ -316,7 +318,7 @@ class LocalBackend:
 
     def _embed(self, texts: Sequence[str]) -> list[Vector]:
         if self._text_embedder is None:
-            self._text_embedder = Embedding(self._runtime)
+            self._text_embedder = BaseTextEmbedder(self._runtime)
         return [tuple(vector) for vector in self._text_embedder(texts).tolist()]
 
     def _resident_adapter(self, digest: str | None) -> BankedAdapter | None:
@@ -331,9 +333,9 @@ class LocalBackend:
         return adapter
 
     def _keep_resident(self, digest: str, adapter: BankedAdapter, *, used: bool = True) -> None:
-        """Keep an adapter in memory, and let go of those used least recently.
+        """Keep an adapter in memory, and remove the least recently used ones over the limit.
 
-        One that has a request in flight stays, and so does one that was loaded and not asked for yet.
+        Adapters with a request in flight stay, and so do those loaded and not used yet.
         """
         inject(self._runtime.model, adapter.paths, self._runtime.bank)
         with self._resident_lock:
@@ -350,14 +352,14 @@ class LocalBackend:
                     total_bytes -= other.nbytes
 
     def _copy_for_training(self, files: AdapterFiles) -> BankedAdapter:
-        """An adapter to train: of the one in memory, where it is there."""
+        """Returns a copy of an adapter to train, from memory if it is there, else from its files."""
         resident = self._resident.get(files.digest)
         adapter = resident.copy() if resident is not None else self._unpack_to_bank(files)
         inject(self._runtime.model, adapter.paths, self._runtime.bank)
         return adapter
 
     def _unpack_to_bank(self, files: AdapterFiles) -> BankedAdapter:
-        """From any thread: the model is not touched."""
+        """Unpack files; safe on any thread, as the model does not change."""
         unpacked = self._unpack(files)
         invocation_tokens = (
             len(self._runtime.base.invocation_tokens) if unpacked.config.acts_on == ANSWER else None

@@ -124,9 +124,17 @@ class PromotionGate:
         return version
 
     async def create_merged(
-        self, adapter: AdapterId, merged: MergedAdapter, origin: MergedFrom, judged: JudgedMerge
+        self,
+        adapter: AdapterId,
+        merged: MergedAdapter,
+        origin: MergedFrom,
+        judged: JudgedMerge,
+        parents: Sequence[Adapter],
     ) -> None:
-        """Store a judged merge as a new adapter, whether its verdict promotes it or not."""
+        """Store a judged merge as a new adapter, whether its verdict promotes it or not.
+
+        Raises `Fenced` if data of one of the `parents` was erased since they were read.
+        """
         cause = f"merged {', '.join(map(str, origin.versions))} ({origin.recipe.strategy.value})"
         await self._registry.create_adapter(
             adapter,
@@ -136,6 +144,7 @@ class PromotionGate:
             cause=cause,
             merged=origin,
             verdict=judged.verdict,
+            parents=parents,
         )
         await self._registry.scores.put(adapter, judged.probe_scores)
 

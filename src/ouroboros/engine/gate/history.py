@@ -22,7 +22,8 @@ from ouroboros.registry.registry import Registry
 class History:
     """The knowledge of the versions up to `number`; pins are read up to event `read_to`.
 
-    `sources` are the adapters that a merge took some of the knowledge from.
+    `sources` are the adapters that a merge took some of the knowledge from. `erasures` says how often
+    data of the adapter and of each source had been erased: after another time it is read anew.
     """
 
     born: int
@@ -30,6 +31,7 @@ class History:
     read_to: int
     knowledge: Knowledge
     sources: frozenset[AdapterId] = frozenset()
+    erasures: tuple[int, ...] = ()
     pins: deque[JournalEntry] = field(default_factory=deque)
 
     def take(self, entry: JournalEntry) -> None:
@@ -38,6 +40,7 @@ class History:
         self.knowledge.add_event(entry.seq, entry.event)
 
     def take_pins(self, before: int) -> None:
+        """Add the pins whose number in the journal is lower than `before`."""
         while self.pins and self.pins[0].seq < before:
             pin = self.pins.popleft()
             self.knowledge.add_event(pin.seq, pin.event)
@@ -101,7 +104,18 @@ class HistoryReader:
         else:
             knowledge = Knowledge(self._replay_rows, complete=first.cause == "created")
         sources = self._collect_sources(merged)
-        return History(adapter.born, None, adapter.born, knowledge, sources), versions
+        erasures = self._count_erasures(adapter, sources)
+        return History(adapter.born, None, adapter.born, knowledge, sources, erasures), versions
+
+    def _count_erasures(self, adapter: Adapter, sources: frozenset[AdapterId]) -> tuple[int, ...]:
+        """How often data was erased of an adapter and of its sources; -1 stands for a deleted source."""
+        counts = [adapter.erasures]
+        for source in sorted(sources):
+            try:
+                counts.append(self._registry.get_adapter(source).erasures)
+            except NotFound:
+                counts.append(-1)
+        return tuple(counts)
 
     def _collect_sources(self, merged: MergedFrom | None) -> frozenset[AdapterId]:
         """Every adapter whose journal a merge goes back to."""
@@ -127,6 +141,8 @@ class HistoryReader:
         """The versions after the history's last, the newest first; None if the head is no descendant."""
         missing: list[Version] = []
         number: int | None = adapter.head
+        if history.erasures != self._count_erasures(adapter, history.sources):
+            return None
         while number is not None and history.born == adapter.born:
             if number == history.number:
                 return missing

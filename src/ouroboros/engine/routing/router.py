@@ -27,8 +27,8 @@ from ouroboros.learning.replay.reservoir import classify_output
 from ouroboros.learning.routing.centroids import (
     CENTROIDS_VERSION,
     TaskCentroids,
-    centroid_of_description,
     compute_centroids,
+    compute_description_centroid,
 )
 from ouroboros.registry.async_registry import AsyncRegistry
 from ouroboros.registry.heads import read_heads
@@ -121,7 +121,7 @@ class AdapterRouter:
         examples = await self._read_examples(adapter)
         if not examples:
             words = adapter.description or adapter.id.name
-            return centroid_of_description(
+            return compute_description_centroid(
                 await self._embed([words]), self._background, bool(adapter.description)
             )
         classes = [classify_output(e.output) for e in examples]

@@ -17,6 +17,8 @@ from ouroboros.lora.planning import resolve_config
 
 
 class AdapterVerbs(Core):
+    """Create, list, import, export and delete adapters."""
+
     @verb
     async def create_adapter(
         self,
@@ -83,6 +85,7 @@ class AdapterVerbs(Core):
 
     @verb
     async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:
+        """Return an adapter by its name; `NotFound` if there is none."""
         return await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
 
     @verb

@@ -14,6 +14,8 @@ from ouroboros.learning.feedback.signals import feedback_event
 
 
 class FeedbackVerbs(Core):
+    """Learn from judgements of answers, and report what became of them."""
+
     @verb
     async def learn_from_feedback(
         self,

@@ -16,6 +16,8 @@ from ouroboros.engine.core import Core, verb
 
 
 class GenerationVerbs(Core):
+    """Generate and stream answers, and evaluate adapters on examples."""
+
     @verb
     async def generate_with_adapter(
         self,

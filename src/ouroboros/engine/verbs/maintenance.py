@@ -11,6 +11,8 @@ from ouroboros.registry.threads import in_thread
 
 
 class MaintenanceVerbs(Core):
+    """Check, clean, back up and restore the store."""
+
     @verb
     async def check_store(self) -> StoreReport:
         """Read every version, verify its digest, and look for what dangles or is used by nobody."""

@@ -27,6 +27,8 @@ from ouroboros.learning.replay.probes import Probe
 
 
 class MergingVerbs(Core):
+    """Merge adapters into a new one."""
+
     @verb
     async def merge_adapters(
         self,
@@ -66,7 +68,7 @@ class MergingVerbs(Core):
         check_distinct(versions)
         files = tuple([await self._registry.load_files(v) for v in versions])
         origin = await self._find_origin(versions, recipe, rank)
-        own_probes = (await self._gate.merged_knowledge(origin)).probes()
+        own_probes = (await self._gate.merged_knowledge(origin)).list_probes()
         given_probes = make_given_probes(probes)
         accuracy_probes = given_probes or own_probes
         # 2. Measure the parents: the merge is compared with them, and may be weighted by the results.
@@ -98,7 +100,8 @@ class MergingVerbs(Core):
         first = adapters[0].config
         config = replace(merged.config, learning_rate=first.learning_rate, max_steps=first.max_steps)
         merged = replace(merged, config=config)
-        await self._gate.create_merged(merged_id, merged, replace(origin, recipe=recipe), judged)
+        origin = replace(origin, recipe=recipe)
+        await self._gate.create_merged(merged_id, merged, origin, judged, adapters)
         if accuracy_probes:
             accuracy[str(merged_id)] = judged.result.share_correct(accuracy_probes)
         return MergeReport(

@@ -6,6 +6,8 @@ from ouroboros.engine.core import Core, verb
 
 
 class PerformanceVerbs(Core):
+    """Follow how users judge the answers of each version."""
+
     @verb
     async def track_adapter(self, adapter_id: str | AdapterId) -> Performance:
         """Every version with the judgements of its answers, and whether these rise or fall."""

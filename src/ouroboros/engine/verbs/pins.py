@@ -14,10 +14,13 @@ from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
 from ouroboros.learning.replay.probes import Probe
+from ouroboros.registry.fencing import erasure_guard
 from ouroboros.registry.threads import in_thread
 
 
 class PinVerbs(Core):
+    """Pin answers that no update may lose, list the probes, and explain verdicts."""
+
     @verb
     async def pin_answers(
         self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
@@ -42,7 +45,7 @@ class PinVerbs(Core):
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
         """What each new version of an adapter is asked: pinned, held out, and taught rows."""
         adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
-        return (await self._gate.knowledge(adapter)).probes()
+        return (await self._gate.knowledge(adapter)).list_probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
@@ -57,7 +60,7 @@ class PinVerbs(Core):
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         knowledge = await self._gate.knowledge(adapter)
         check_pins(knowledge.pins, event)
-        await self._registry.journal.append(adapter.id, event)
+        await self._registry.journal.append(adapter.id, event, erasure_guard(adapter))
         return (await self._gate.knowledge(adapter)).pins
 
     def _read_examples(self, version: Version) -> dict[ExampleRef, TrainingExample]:

@@ -27,6 +27,8 @@ Replacements = dict[VersionRef, VersionRef | None]
 
 
 class RebuildVerbs(Core):
+    """Rebuild versions from the journal, and erase what was learned from given events."""
+
     @verb
     async def rebuild_version(
         self, version: str | VersionRef, *, cancel: CancellationToken | None = None
@@ -76,8 +78,8 @@ class RebuildVerbs(Core):
         registry.get_adapter(adapter)
         noted = {n for note in read_notes(registry) if note.adapter == adapter for n in note.events}
         for number in events:
-            found = registry.journal.read(adapter, after=number - 1, limit=1)
-            if number not in noted and not (found and found[0].seq == number):
+            entries = registry.journal.read(adapter, after=number - 1, limit=1)
+            if number not in noted and not (entries and entries[0].seq == number):
                 raise NotFound(
                     f"Adapter {adapter.name!r} has no event {number}.",
                     hint=f"See which versions learned which events: ouroboros lineage {adapter}",
@@ -110,8 +112,8 @@ class RebuildVerbs(Core):
 
     async def _require_mergeable(self, events: Mapping[AdapterId, Collection[int]]) -> None:
         """Raise, before anything is erased, if a merge that has to be made again cannot be."""
-        asked = [ErasureNote(a, tuple(numbers), 2**62) for a, numbers in events.items()]
-        for version in await self._registry.run(find_affected_versions, asked):
+        notes = [ErasureNote(a, tuple(numbers), 2**62) for a, numbers in events.items()]
+        for version in await self._registry.run(find_affected_versions, notes):
             for ref in version.merged.versions if version.merged else ():
                 try:
                     await self._registry.get_version(ref)
@@ -131,10 +133,10 @@ class RebuildVerbs(Core):
         places: Replacements = {}
         remade: Replacements = {}
         for version in versions:
-            found = [places.get(p, p) for p in version.parents]
-            parents = [p for p in found if p is not None]
+            replacements = [places.get(p, p) for p in version.parents]
+            parents = [p for p in replacements if p is not None]
             places[version.ref] = None if version.merged else parents[0]
-            if version.ref not in served or len(parents) < len(found):
+            if version.ref not in served or len(parents) < len(replacements):
                 continue
             raise_if_cancelled(cancel)
             new = await self._rebuilder.rebuild_and_store(

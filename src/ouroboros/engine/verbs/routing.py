@@ -7,6 +7,8 @@ from ouroboros.engine.core import Core, verb
 
 
 class RoutingVerbs(Core):
+    """Find the adapters that match a prompt."""
+
     @verb
     async def find_adapters(self, text: Prompt, k: int = 5) -> list[RouteMatch]:
         """The `k` adapters nearest to a prompt or to words about a task, the nearest first.

@@ -20,9 +20,13 @@ from ouroboros.engine.core import Core, verb
 from ouroboros.engine.gate import refusal_error
 from ouroboros.engine.job_progress import JobProgress
 from ouroboros.engine.trainer import TrainingInputs
+from ouroboros.registry.fencing import erasure_guard
+from ouroboros.stores.metadata.base import Fenced
 
 
 class TrainingVerbs(Core):
+    """Train adapters from examples, and list, pause, resume and cancel such jobs."""
+
     @verb
     async def train_adapter(
         self,
@@ -116,11 +120,11 @@ class TrainingVerbs(Core):
         training.check()
         # Examples are journalled, and wait for their training, in the order of the calls.
         async with self._submission_locks[adapter]:
+            guard = erasure_guard(await self._loader.get_adapter(adapter))
             await self._backend.check_rows(tuple(map(Row.from_example, examples)))
-            await self._loader.get_adapter(adapter)
-            event = await self._registry.journal.append_examples(adapter, examples)
+            event = await self._registry.journal.append_examples(adapter, examples, guard)
             job = Job(adapter, event, training, datetime.now(UTC))
-            return await self._registry.jobs.add(job)
+            return await self._registry.jobs.add(job, guard)
 
     async def _run_job(
         self,
@@ -129,12 +133,19 @@ class TrainingVerbs(Core):
         on_progress: OnProgress | None,
         cancel: CancellationToken | None,
     ) -> Version:
-        """Wait for the adapter's lock and run a job. The job is removed unless it failed."""
+        """Wait for the adapter's lock and run a job. The job is removed unless it failed.
+
+        If another program took the adapter over, or data was erased, it begins anew under a new lease,
+        unless its own examples were erased.
+        """
         token = cancel or CancellationToken()
         try:
-            async with self._locks[job.adapter]:
-                raise_if_cancelled(token)
-                version = await self._train_new_head(job.id, examples, on_progress, token)
+            while True:
+                with suppress(Fenced):
+                    async with self._locks[job.adapter]:
+                        raise_if_cancelled(token)
+                        version = await self._train_new_head(job.id, examples, on_progress, token)
+                    break
         except (Cancelled, asyncio.CancelledError, Refused):
             if not await self._is_paused(job.id):
                 await self._registry.jobs.remove(job.id)

@@ -20,6 +20,8 @@ from ouroboros.registry.lineage import (
 
 
 class VersionVerbs(Core):
+    """List and compare versions, show their history, and roll back to one."""
+
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
         """Every version of an adapter, oldest first."""

@@ -20,6 +20,7 @@ class UserLimit:
     minutes: float = 60.0
 
     def check(self) -> None:
+        """Raise `InvalidConfig` if the limit or the window is out of range."""
         check_int("feedback_limit", self.events, 0, 1_000_000)
         check_number("feedback_minutes", self.minutes, 1 / 60, 1e6)
 

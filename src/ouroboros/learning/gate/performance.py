@@ -142,5 +142,6 @@ def find_regression(
 
 
 def count_outcomes(outcomes: Sequence[Outcome]) -> UsageCounts:
+    """Count the positive and the negative judgements."""
     good = sum(positive for _, positive in outcomes)
     return UsageCounts(good, len(outcomes) - good)

@@ -37,6 +37,7 @@ class GatePolicy:
     strength: float = 1.0
 
     def check(self) -> None:
+        """Raise `InvalidConfig` if a threshold is out of range."""
         check_number("tolerance", self.tolerance, 0.0, 1.0)
         check_number("erosion", self.erosion, 0.0, 1.0)
         check_number("confidence", self.confidence, 0.5, 0.999)

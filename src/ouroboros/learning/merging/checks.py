@@ -57,12 +57,13 @@ def find_best_parents(
     for probe in probes:
         groups[probe.ref.adapter].append(probe.ref)
 
-    def worth(parent: str, places: Sequence[ExampleRef]) -> tuple[int, float]:
-        found = [answers[parent][place] for place in places]
-        return sum(a.said for a in found), fmean(a.likelihood for a in found)
+    def rank_parent(parent: str, places: Sequence[ExampleRef]) -> tuple[int, float]:
+        parent_answers = [answers[parent][place] for place in places]
+        return sum(a.said for a in parent_answers), fmean(a.likelihood for a in parent_answers)
 
     return {
-        name: max(answers, key=lambda parent: worth(parent, places)) for name, places in groups.items()
+        name: max(answers, key=lambda parent: rank_parent(parent, places))
+        for name, places in groups.items()
     }
 
 

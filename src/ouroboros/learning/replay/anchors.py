@@ -111,5 +111,5 @@ def list_protected_examples(known: Sequence[Row]) -> tuple[TrainingExample, ...]
 
     If there is no room for all, the last ones are left out, and those are prose.
     """
-    told = [TrainingExample(row.prompt, row.output) for row in known if row.output is not None]
-    return (*ANCHORS, *told, *PROSE)
+    known_examples = [TrainingExample(row.prompt, row.output) for row in known if row.output is not None]
+    return (*ANCHORS, *known_examples, *PROSE)

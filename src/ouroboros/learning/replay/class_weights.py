@@ -28,17 +28,17 @@ def balance_classes(
     mass: defaultdict[str, float] = defaultdict(float)
     for rows, each in ((new, 1.0), (known, turns)):
         for row in rows:
-            mass[_class(row)] += each
+            mass[_classify_row(row)] += each
     most = max(mass.values())
 
-    def raised(row: Row) -> Row:
+    def raise_weight(row: Row) -> Row:
         return replace(
-            row, weight=row.weight * min(most / max(mass[_class(row)], 1e-9), MAX_CLASS_WEIGHT)
+            row, weight=row.weight * min(most / max(mass[_classify_row(row)], 1e-9), MAX_CLASS_WEIGHT)
         )
 
-    held = tuple(replace(raised(row), loss=Supervised(DISTILLATION_WEIGHT)) for row in new)
-    return held, tuple(map(raised, known))
+    learned = tuple(replace(raise_weight(row), loss=Supervised(DISTILLATION_WEIGHT)) for row in new)
+    return learned, tuple(map(raise_weight, known))
 
 
-def _class(row: Row) -> str:
+def _classify_row(row: Row) -> str:
     return classify_output(row.output or "")

@@ -8,6 +8,7 @@ knew.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.errors import InvalidInput, NotFound
@@ -53,22 +54,25 @@ class Knowledge:
         self._pins: dict[Prompt, StoredExample] = {}
         self._trained: set[Prompt] = set()
 
-    def probes(self) -> list[Probe]:
+    def list_probes(self) -> list[Probe]:
         """What is asked: pins first, then the rest in the journal's order."""
         kinds = (
             (ProbeKind.PINNED, self._pins.values()),
             (ProbeKind.HELD_OUT, self._held_out),
             (ProbeKind.TAUGHT, self._taught),
         )
-        return [Probe(kept.ref, kept.example, kind) for kind, all_kept in kinds for kept in all_kept]
+        return [
+            Probe(stored.ref, stored.example, kind) for kind, examples in kinds for stored in examples
+        ]
 
-    def replay_rows(self) -> tuple[Row, ...]:
+    def list_replay_rows(self) -> tuple[Row, ...]:
         """What is replayed."""
-        return tuple(Row.from_example(kept.example) for kept in self.replay)
+        return tuple(Row.from_example(stored.example) for stored in self.replay)
 
     @property
     def pins(self) -> list[TrainingExample]:
-        return [kept.example for kept in self._pins.values()]
+        """The pinned prompts with the answers that must stay."""
+        return [stored.example for stored in self._pins.values()]
 
     def select_held_out(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
         """Which of new examples are held out, by index: a share of them, and what is asked already."""
@@ -99,20 +103,20 @@ class Knowledge:
         for name, parent in parents:
             self.complete &= parent.complete
             self._trained |= parent._trained
-            for prompt, kept in parent._pins.items():
-                self._pins.setdefault(prompt, _with_adapter(name, kept))
+            for prompt, stored in parent._pins.items():
+                self._pins.setdefault(prompt, _with_adapter(name, stored))
         answers: defaultdict[Prompt, set[str]] = defaultdict(set)
-        for kept in (
-            kept for _, parent in parents for memory in parent._reservoirs() for kept in memory
+        for stored in chain.from_iterable(
+            memory for _, parent in parents for memory in parent._reservoirs()
         ):
-            answers[kept.example.input].add(kept.example.output)
+            answers[stored.example.input].add(stored.example.output)
         for prompt, pin in self._pins.items():
             answers[prompt] = {pin.example.output}
         for name, parent in parents:
-            for own, theirs in zip(self._reservoirs(), parent._reservoirs(), strict=True):
-                for kept in theirs:
-                    if answers[kept.example.input] == {kept.example.output}:
-                        own.put(_with_adapter(name, kept).ref, kept.example)
+            for mine, theirs in zip(self._reservoirs(), parent._reservoirs(), strict=True):
+                for stored in theirs:
+                    if answers[stored.example.input] == {stored.example.output}:
+                        mine.put(_with_adapter(name, stored).ref, stored.example)
         for prompt in (*self._trained, *self._pins):
             self._held_out.drop(prompt)
 
@@ -127,7 +131,9 @@ class Knowledge:
         out = self.select_held_out(examples)
         for row, example in enumerate(examples):
             if row not in out:
-                self._add_trained(ExampleRef(number, row), example, asked=len(examples) < MIN_EXAMPLES)
+                self._add_trained(
+                    ExampleRef(number, row), example, as_probe=len(examples) < MIN_EXAMPLES
+                )
             elif example.input not in self._pins:
                 self._held_out.put(ExampleRef(number, row), example)
 
@@ -136,25 +142,25 @@ class Knowledge:
         if row is None:
             return
         if row.output is not None:
-            self._add_trained(ExampleRef(number), TrainingExample(row.prompt, row.output), asked=True)
+            self._add_trained(ExampleRef(number), TrainingExample(row.prompt, row.output), as_probe=True)
             return
         for memory in self._reservoirs():
-            kept = memory.get(row.prompt)
-            if kept is not None and kept.example.output == row.rejected:
+            stored = memory.get(row.prompt)
+            if stored is not None and stored.example.output == row.rejected:
                 memory.drop(row.prompt)
 
-    def _add_trained(self, place: ExampleRef, example: TrainingExample, *, asked: bool) -> None:
+    def _add_trained(self, ref: ExampleRef, example: TrainingExample, *, as_probe: bool) -> None:
         """What has been trained on is held out no more."""
         self._trained.add(example.input)
         self._held_out.drop(example.input)
-        self.replay.put(place, example)
-        if asked:
-            self._taught.put(place, example)
+        self.replay.put(ref, example)
+        if as_probe:
+            self._taught.put(ref, example)
         else:
             self._taught.drop(example.input)
 
 
-def _with_adapter(name: str, kept: StoredExample) -> StoredExample:
+def _with_adapter(name: str, stored: StoredExample) -> StoredExample:
     """As it is known elsewhere: by the journal that it stands in."""
-    place = kept.ref
-    return StoredExample(replace(place, adapter=place.adapter or name), kept.example)
+    place = stored.ref
+    return StoredExample(replace(place, adapter=place.adapter or name), stored.example)

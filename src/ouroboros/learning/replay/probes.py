@@ -7,7 +7,7 @@ from enum import Enum
 
 from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.learning.replay.reservoir import classify_output, shuffle_key
+from ouroboros.learning.replay.reservoir import classify_output, compute_shuffle_key
 
 HELD_OUT_SHARE = 0.1
 """Of the examples given at once, this share is held out."""
@@ -49,7 +49,7 @@ def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Pro
     """
     if len(examples) < MIN_EXAMPLES:
         return frozenset()
-    places = _places(examples)
+    places = index_prompts(examples)
     fit = {
         prompt: at[0]
         for prompt, at in places.items()
@@ -57,7 +57,7 @@ def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Pro
     }
     queue = [
         (turn, order, prompt)
-        for members in _classes(examples, fit)
+        for members in group_by_class(examples, fit)
         for turn, (order, prompt) in enumerate(members[: len(members) // CLASS_ROWS_PER_PROBE])
     ]
     queue.sort(key=lambda candidate: candidate[:2])
@@ -65,22 +65,26 @@ def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Pro
     return frozenset(i for _, _, prompt in queue[:count] for i in places[prompt])
 
 
-def _places(examples: Sequence[TrainingExample]) -> dict[Prompt, list[int]]:
+def index_prompts(examples: Sequence[TrainingExample]) -> dict[Prompt, list[int]]:
+    """Map each prompt to the indices of its examples."""
     places: defaultdict[Prompt, list[int]] = defaultdict(list)
     for i, example in enumerate(examples):
         places[example.input].append(i)
     return places
 
 
-def _classes(
+def group_by_class(
     examples: Sequence[TrainingExample], fit: dict[Prompt, int]
 ) -> list[list[tuple[bytes, Prompt]]]:
     """The prompts of each class by rank; small classes together are one."""
-    found: defaultdict[str, list[tuple[bytes, Prompt]]] = defaultdict(list)
+    by_class: defaultdict[str, list[tuple[bytes, Prompt]]] = defaultdict(list)
     for prompt, i in fit.items():
-        found[classify_output(examples[i].output)].append((shuffle_key(examples[i]), prompt))
+        by_class[classify_output(examples[i].output)].append((compute_shuffle_key(examples[i]), prompt))
     small = [
-        member for members in found.values() if len(members) < CLASS_ROWS_PER_PROBE for member in members
+        member
+        for members in by_class.values()
+        if len(members) < CLASS_ROWS_PER_PROBE
+        for member in members
     ]
-    large = [members for members in found.values() if len(members) >= CLASS_ROWS_PER_PROBE]
+    large = [members for members in by_class.values() if len(members) >= CLASS_ROWS_PER_PROBE]
     return [sorted(members, key=lambda m: m[0]) for members in (*large, small)]

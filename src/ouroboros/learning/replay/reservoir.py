@@ -32,39 +32,39 @@ class StoredExample:
 @dataclass
 class _Class:
     """Members by prompt: their ranks, and bags of words where the typical are kept; `sum` is of the bags
-    of the `given` rows, let go or not."""
+    of the `n_added` rows, let go or not."""
 
     ranks: dict[Prompt, bytes] = field(default_factory=dict)
     bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
     sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(BAG_SIZE))
-    given: int = 0
+    n_added: int = 0
 
     def __len__(self) -> int:
         return len(self.ranks)
 
     def put(self, example: TrainingExample, typical: bool) -> None:
-        self.ranks[example.input] = shuffle_key(example)
+        self.ranks[example.input] = compute_shuffle_key(example)
         if typical:
-            self.bags[example.input] = bag_of_words(example.input)
+            self.bags[example.input] = make_bag_of_words(example.input)
             self.sum += self.bags[example.input]
-            self.given += 1
+            self.n_added += 1
 
     def drop(self, prompt: Prompt) -> None:
         del self.ranks[prompt]
         self.bags.pop(prompt, None)
 
-    def least(self) -> Prompt:
+    def find_least_needed(self) -> Prompt:
         """Whom to let go: who has the largest rank; or without whom the mean bag of those that stay is
         nearest to that of all that were given.
 
         |sum - v - (n - 1) mean| is least where v (sum - (n - 1) mean) - |v|^2 / 2 is largest. Times
-        twice `given` these are whole numbers, which a float holds exactly: every machine finds the same.
+        twice `n_added` these are whole numbers, exact in a float: every machine chooses the same.
         """
         if not self.bags:
             return max(self.ranks, key=lambda prompt: self.ranks[prompt])
         members = np.stack(list(self.bags.values())).astype(np.float64)
-        apart = self.given * members.sum(0) - (len(members) - 1) * self.sum
-        worth = 2 * members @ apart - self.given * (members * members).sum(1)
+        apart = self.n_added * members.sum(0) - (len(members) - 1) * self.sum
+        worth = 2 * members @ apart - self.n_added * (members * members).sum(1)
         scores = zip(worth.tolist(), map(self.ranks.__getitem__, self.bags), self.bags, strict=True)
         return max(scores, key=lambda score: score[:2])[2]
 
@@ -83,38 +83,42 @@ class Reservoir:
     def __init__(
         self, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES, *, keep_typical: bool = False
     ) -> None:
-        self._rows, self._size = max_rows, max_bytes
-        self._typical = keep_typical
+        self._max_rows, self._max_bytes = max_rows, max_bytes
+        self._keep_typical = keep_typical
         self._bytes = 0
-        self._kept: dict[Prompt, StoredExample] = {}
+        self._stored: dict[Prompt, StoredExample] = {}
         self._classes: dict[str, _Class] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._stored)
 
     def __iter__(self) -> Iterator[StoredExample]:
         """In the journal's order."""
-        return iter(sorted(self._kept.values(), key=lambda kept: kept.ref))
+        return iter(sorted(self._stored.values(), key=lambda stored: stored.ref))
 
     def get(self, prompt: Prompt) -> StoredExample | None:
-        return self._kept.get(prompt)
+        """Return the stored example with this prompt, if there is one."""
+        return self._stored.get(prompt)
 
     def put(self, ref: ExampleRef, example: TrainingExample) -> None:
+        """Store an example in place of any with its prompt, and drop others until the bounds hold."""
         self.drop(example.input)
-        self._kept[example.input] = StoredExample(ref, example)
-        self._classes.setdefault(classify_output(example.output), _Class()).put(example, self._typical)
-        self._bytes += _size(example)
-        while len(self._kept) > self._rows or self._bytes > self._size:
+        self._stored[example.input] = StoredExample(ref, example)
+        self._classes.setdefault(classify_output(example.output), _Class()).put(
+            example, self._keep_typical
+        )
+        self._bytes += count_bytes(example)
+        while len(self._stored) > self._max_rows or self._bytes > self._max_bytes:
             largest = max(self._classes.values(), key=lambda c: (len(c), max(c.ranks.values())))
-            self.drop(largest.least())
+            self.drop(largest.find_least_needed())
 
     def drop(self, prompt: Prompt) -> None:
         """Let go of a prompt, if it is there."""
-        kept = self._kept.pop(prompt, None)
-        if kept is None:
+        stored = self._stored.pop(prompt, None)
+        if stored is None:
             return
-        self._bytes -= _size(kept.example)
-        name = classify_output(kept.example.output)
+        self._bytes -= count_bytes(stored.example)
+        name = classify_output(stored.example.output)
         self._classes[name].drop(prompt)
         if not self._classes[name]:
             del self._classes[name]
@@ -131,13 +135,14 @@ def classify_output(output: str) -> str:
     return f"{words[0].casefold()[:_LABEL_LETTERS]} ... {len(words).bit_length()}"
 
 
-def shuffle_key(example: TrainingExample) -> bytes:
+def compute_shuffle_key(example: TrainingExample) -> bytes:
     """A row's place in a shuffle that is the same everywhere."""
     turns = [(m.role, m.content) for m in to_messages(example.input)]
     return blake2b(repr((turns, example.output)).encode(), digest_size=8).digest()
 
 
-def _size(example: TrainingExample) -> int:
+def count_bytes(example: TrainingExample) -> int:
+    """Count the bytes of an example's prompt and output as UTF-8."""
     texts = (*(m.content for m in to_messages(example.input)), example.output)
     return sum(len(text.encode()) for text in texts)
 
@@ -149,16 +154,16 @@ _LENGTH = 127
 _WORD = re.compile(r"\w+")
 
 
-def bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
+def make_bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
     """How often each word is in a prompt, at a length of 127, in whole numbers.
 
     Words fall to places and signs by their hash (arXiv 0902.2206), so that those that share a place do
     not add up. The same everywhere.
     """
-    found = [0] * BAG_SIZE
+    totals = [0] * BAG_SIZE
     counts = Counter(w for m in to_messages(prompt) for w in _WORD.findall(m.content.casefold()))
     for word, count in counts.items():
         place = crc32(word.encode())
-        found[(place >> 1) % BAG_SIZE] += count if place & 1 else -count
-    length = math.sqrt(sum(n * n for n in found)) or 1.0
-    return np.array([round(_LENGTH * n / length) for n in found], dtype=np.int8)
+        totals[(place >> 1) % BAG_SIZE] += count if place & 1 else -count
+    length = math.sqrt(sum(n * n for n in totals)) or 1.0
+    return np.array([round(_LENGTH * n / length) for n in totals], dtype=np.int8)

@@ -44,19 +44,19 @@ def compute_centroids(
     texts: Float[ndarray, "N D"], classes: Sequence[str], background: Float[ndarray, "S D"]
 ) -> TaskCentroids:
     """The portrait of an adapter that learned `texts`, unit vectors of these classes; at least one."""
-    own = np.array(_few(classes))
-    sums = np.stack([texts[own == c].sum(0) for c in range(own.max() + 1)])
-    vectors = _unit(sums)
+    class_numbers = np.array(number_classes(classes))
+    sums = np.stack([texts[class_numbers == c].sum(0) for c in range(class_numbers.max() + 1)])
+    vectors = normalize_vectors(sums)
     others = (background @ vectors.T).max(1)
     beyond = others.mean() + BEYOND * others.std()
-    known = _without_itself(texts, own, sums)
+    known = compare_without_itself(texts, class_numbers, sums)
     if len(known):
         few, more = np.quantile(known, (MISSED, GIVEN_UP))
         beyond = max(few, min(more, beyond))
     return TaskCentroids(vectors, float(max(beyond, np.quantile(others, STRANGERS))))
 
 
-def centroid_of_description(
+def compute_description_centroid(
     vector: Float[ndarray, "1 D"], background: Float[ndarray, "S D"], trusted: bool
 ) -> TaskCentroids:
     """The portrait of an adapter that learned nothing here, by a text about it.
@@ -67,21 +67,24 @@ def centroid_of_description(
     return TaskCentroids(vector, float((background @ vector.T).max()) if trusted else UNREACHABLE)
 
 
-def _few(classes: Sequence[str]) -> list[int]:
+def number_classes(classes: Sequence[str]) -> list[int]:
     """Classes as numbers from 0, the largest first; those over `MAX_CLASSES` share the last."""
     ordered = [name for name, _ in Counter(classes).most_common()]
     number = {name: min(i, MAX_CLASSES - 1) for i, name in enumerate(ordered)}
     return [number[name] for name in classes]
 
 
-def _without_itself(
-    texts: Float[ndarray, "N D"], own: ndarray, sums: Float[ndarray, "C D"]
+def compare_without_itself(
+    texts: Float[ndarray, "N D"], class_numbers: ndarray, sums: Float[ndarray, "C D"]
 ) -> Float[ndarray, "M"]:
     """How near each text is to the portrait that the others make; lone ones of a class tell nothing."""
-    near = texts @ _unit(sums).T
-    near[np.arange(len(texts)), own] = (texts * _unit(sums[own] - texts)).sum(1)
-    return near.max(1)[np.bincount(own)[own] > 1]
+    near = texts @ normalize_vectors(sums).T
+    near[np.arange(len(texts)), class_numbers] = (
+        texts * normalize_vectors(sums[class_numbers] - texts)
+    ).sum(1)
+    return near.max(1)[np.bincount(class_numbers)[class_numbers] > 1]
 
 
-def _unit(vectors: Float[ndarray, "N D"]) -> Float[ndarray, "N D"]:
+def normalize_vectors(vectors: Float[ndarray, "N D"]) -> Float[ndarray, "N D"]:
+    """Scale each vector to length one; a vector of zeros stays zero."""
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)

@@ -51,6 +51,7 @@ class VectorIndex:
         self._starts: ndarray | None = None
 
     def put(self, adapter: AdapterId, centroids: TaskCentroids) -> None:
+        """Add an adapter's centroids in place of those that it has."""
         with self._lock:
             place = self._place.get(adapter)
             if place is None or self._ranges[place].size != len(centroids.vectors):
@@ -61,6 +62,7 @@ class VectorIndex:
             self._columns[:, stretch.start : stretch.end] = centroids.vectors.T
 
     def drop(self, adapter: AdapterId) -> None:
+        """Remove an adapter's centroids, if it has any."""
         with self._lock:
             self._drop(adapter)
 
@@ -74,7 +76,7 @@ class VectorIndex:
             near = text.astype(np.float32) @ self._columns[:, : self._end]
             nearest = np.maximum.reduceat(near, self._starts)
             nearest[self._gaps] = -np.inf
-            return [self._match(i, nearest) for i in _largest(nearest, min(k, len(self._place)))]
+            return [self._match(i, nearest) for i in find_largest(nearest, min(k, len(self._place)))]
 
     def _match(self, place: int, nearest: Float[ndarray, "S"]) -> RouteMatch:
         stretch = self._ranges[place]
@@ -107,19 +109,19 @@ class VectorIndex:
                 self._close_gaps()
 
     def _close_gaps(self) -> None:
-        kept = [self._ranges[i] for i in sorted(self._place.values())]
-        columns = [self._columns[:, s.start : s.end] for s in kept]
+        ranges = [self._ranges[i] for i in sorted(self._place.values())]
+        columns = [self._columns[:, s.start : s.end] for s in ranges]
         self._columns = np.concatenate(
             [*columns, np.empty((len(self._columns), _INITIAL_COLUMNS), np.float32)], 1
         )
         self._ranges, self._place, self._gaps, self._starts = [], {}, [], None
-        for stretch in kept:
+        for stretch in ranges:
             start = self._end
             self._place[stretch.adapter] = len(self._ranges)
             self._ranges.append(replace(stretch, start=start, end=start + stretch.size))
 
 
-def _largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:
+def find_largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:
     """Where the `k` largest are, the largest first; of equal ones the first comes first."""
     some = np.argpartition(-numbers, k - 1)[:k].tolist()
     return sorted(some, key=lambda i: (-numbers[i], i))

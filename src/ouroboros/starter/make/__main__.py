@@ -14,6 +14,7 @@ CONTEXT = 1024
 
 
 def main() -> None:
+    """Train the starter model as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m ouroboros.starter.make", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the corpora")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")

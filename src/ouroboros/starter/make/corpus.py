@@ -90,6 +90,7 @@ class Corpus:
         return [text for _ in range(count) for text in MARKS_PATTERN.split(next(documents)) if text]
 
     def draw_documents(self, rng: random.Random) -> Iterator[str]:
+        """Draw documents without end, each kind by its weight."""
         kinds = {
             "single": self.draw_single_row, "pack": self.draw_pack, "dialogue": self.draw_dialogue,
             "task": self.draw_free_task, "list": self.draw_word_list,
@@ -102,9 +103,11 @@ class Corpus:
     # ---- kinds of document
 
     def draw_task(self, rng: random.Random) -> LabelledTask:
+        """Draw a labelled task by its share."""
         return rng.choices(self.tasks, weights=self.shares)[0]
 
     def draw_single_row(self, rng: random.Random) -> str:
+        """Render one row of a task as a chat."""
         task = self.draw_task(rng)
         label = rng.choices(*self.labels[task.name])[0]
         return render_chat([(vary_spelling(rng.choice(self.grouped[task.name][label]), rng), label)])
@@ -142,12 +145,14 @@ class Corpus:
         return {label: change_case(label) for label in labels}
 
     def draw_dialogue(self, rng: random.Random) -> str:
+        """Render up to eight turns of a dialogue."""
         turns = rng.choice(self.dialogues)["turns"]
         start = rng.randrange(0, max(1, len(turns) - 6), 2)
         marks = {"user": (USER, ""), "system": (ASSISTANT, END)}
         return "".join(marks[who][0] + text + marks[who][1] for who, text in turns[start : start + 8])
 
     def draw_free_task(self, rng: random.Random) -> str:
+        """Render one row of a task with free answers, half the time with its instruction."""
         instruction, rows = rng.choice(self.free)
         question, answer = rng.choice(rows)
         system = instruction.split(". ")[0] if rng.random() < 0.5 else ""
@@ -159,6 +164,7 @@ class Corpus:
         return ", ".join(rng.sample(words, k=min(len(words), rng.choice((6, 10, 16))))) + END
 
     def draw_prose(self, rng: random.Random) -> Iterator[str]:
+        """Draw excerpts of plain text without end."""
         while True:
             texts = rng.choices(self.prose_sources, weights=[share for _, share in self.prose_sources])[
                 0

@@ -36,10 +36,12 @@ class LoraLinear(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the frozen layer's output and the low-rank update."""
         return self.base(x) + 2.0 * (x @ self.a.T) @ self.b.T
 
 
 def load_with_adapter(folder: Path, targets: str, rank: int, seed: int) -> nn.Module:
+    """Load a model with a new adapter on its target layers."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
     for layer in model.model.layers:
@@ -51,6 +53,7 @@ def load_with_adapter(folder: Path, targets: str, rank: int, seed: int) -> nn.Mo
 
 
 def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a JSONL file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -63,6 +66,7 @@ def tokenize_row(tokenizer, row: Row) -> tuple[list[int], list[int]]:
 
 
 def pad_rows(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor]:
+    """Stack rows into tokens [B, T] and labels [B, T], padded to the longest."""
     longest = max(len(tokens) for tokens, _ in rows)
     tokens = torch.tensor([x + [pad] * (longest - len(x)) for x, _ in rows])
     labels = torch.tensor([y + [IGNORED] * (longest - len(y)) for _, y in rows])
@@ -125,6 +129,7 @@ def measure_task(
 
 
 def main() -> None:
+    """Measure the starter model as the command line says."""
     parser = argparse.ArgumentParser(
         prog="python -m ouroboros.starter.make.measure", description=__doc__
     )

@@ -29,6 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: it is never given one
+        """Move each matrix along its orthogonalised momentum."""
         for group in self.param_groups:
             directions = torch.stack(
                 [self.update_direction(parameter, group["momentum"]) for parameter in group["params"]]
@@ -49,6 +50,7 @@ class Muon(torch.optim.Optimizer):
 def create_optimizers(
     model: nn.Module, matrix_rate: float, other_rate: float
 ) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices, and AdamW for everything else."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     other_parameters = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     return [

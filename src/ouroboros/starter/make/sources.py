@@ -37,6 +37,7 @@ def read_zip(path: Path, suffix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def nonempty_lines(text: str) -> list[str]:
+    """Return the lines that are not blank, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -56,6 +57,7 @@ def read_novels(data: Path) -> dict[str, list[str]]:
 
 
 def read_speeches(data: Path) -> list[str]:
+    """Return the lines of American presidents' speeches."""
     names = ("state_union", "inaugural")
     return [
         line
@@ -144,6 +146,7 @@ def read_instructions(data: Path) -> dict[str, tuple[str, list[tuple[str, str]]]
 
 
 def first_output(output: str | list[str]) -> str:
+    """Return the output, or the first of several, stripped."""
     return (output if isinstance(output, str) else output[0]).strip()
 
 

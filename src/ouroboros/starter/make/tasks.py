@@ -30,6 +30,7 @@ class LabelledTask:
 
     @property
     def by_label(self) -> dict[str, list[str]]:
+        """The texts of each label."""
         grouped: dict[str, list[str]] = {}
         for text, label in self.rows:
             grouped.setdefault(label, []).append(text)
@@ -55,6 +56,7 @@ def split_camel_case(name: str) -> str:
 
 
 def dialogue_tasks(dialogues: list[dict]) -> list[LabelledTask]:
+    """Return tasks on dialogues: intents, services and acts."""
     intents: list[Row] = []
     services: list[Row] = []
     replies: list[Row] = []
@@ -89,6 +91,7 @@ def intent_rows(dialogue: dict) -> list[Row]:
 
 
 def classify_act(text: str) -> str:
+    """Return what a turn does: confirm, question or inform."""
     if "confirm" in text.lower() or "correct?" in text.lower():
         return "confirm"
     return "question" if text.rstrip().endswith("?") else "inform"
@@ -98,6 +101,7 @@ def classify_act(text: str) -> str:
 
 
 def opinion_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
+    """Return tasks on opinions and feelings."""
     superni = sources.read_instructions(data)
     tweets = superni["sentiment140_classification"][1]
     films = [
@@ -157,6 +161,7 @@ def review_windows(reviews: dict[str, list[list[str]]], rng: random.Random) -> l
 
 
 def relation_row(text: str, answer: str) -> Row:
+    """Return a text and the relation that the answer names."""
     words = answer.split()
     return text, words[1] if len(words) == 3 else words[-1]
 
@@ -165,6 +170,7 @@ def relation_row(text: str, answer: str) -> Row:
 
 
 def writing_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
+    """Return tasks on the author, the language and the kind of a text."""
     novels = {
         author: draw_excerpts(texts, 1200, rng) for author, texts in sources.read_novels(data).items()
     }

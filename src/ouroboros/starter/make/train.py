@@ -41,10 +41,12 @@ class PretrainingRun:
 
     @property
     def step_tokens(self) -> int:
+        """Tokens in one optimizer step."""
         return self.micro_tokens * self.micro_batches
 
     @property
     def steps(self) -> int:
+        """Optimizer steps in the run."""
         return self.tokens // self.step_tokens
 
     def rate(self, step: int) -> float:
@@ -53,6 +55,7 @@ class PretrainingRun:
 
     @property
     def decay_steps(self) -> int:
+        """Last steps of the run, in which the rate decays to zero."""
         return max(1, self.decay_tokens // self.step_tokens)
 
     def length(self, shard: int) -> int:
@@ -65,6 +68,7 @@ class PretrainingRun:
 
 
 def create_model(tokenizer: Tokenizer, seed: int = 0) -> LlamaForCausalLM:
+    """Create the model with random weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),

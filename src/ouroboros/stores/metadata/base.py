@@ -1,11 +1,11 @@
 """The metadata store protocol: the few primitives that the registry builds its guarantees on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from ouroboros.domain.errors import StoreError
+from ouroboros.domain.errors import Conflict, StoreError
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -48,6 +48,33 @@ class LogEntry:
     value: Json
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A condition on another record: the number in its `field` is `value`.
+
+    A write with guards takes effect only while all of them hold. A missing record or field counts as 0.
+    """
+
+    collection: str
+    key: str
+    field: str
+    value: int
+
+    def holds(self, record: Json | None) -> bool:
+        return (record or {}).get(self.field, 0) == self.value
+
+    def error(self) -> "Fenced":
+        return Fenced(
+            f"{self.collection} {self.key!r}: another writer took over, or data was erased, while this"
+            " was under way. Nothing was stored.",
+            hint="Try again.",
+        )
+
+
+class Fenced(Conflict):
+    """A guard of a write does not hold any more: the writer must start over from what is stored now."""
+
+
 class MetadataStore(Protocol):
     """Small JSON records in named collections, and append-only logs.
 
@@ -59,10 +86,13 @@ class MetadataStore(Protocol):
         """Return the record, or None if it does not exist."""
         ...
 
-    def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+    def put(
+        self, collection: str, key: str, value: Json, *, expected: int, guards: Sequence[Guard] = ()
+    ) -> Record:
         """Write the record and return it.
 
-        Raises `Conflict` unless its revision is `expected` (0: absent).
+        Raises `Conflict` unless its revision is `expected` (0: absent), and `Fenced` unless all `guards`
+        hold. Guards are compared in the transaction of the write.
         """
         ...
 
@@ -77,8 +107,11 @@ class MetadataStore(Protocol):
         point order."""
         ...
 
-    def append(self, log: str, value: Json) -> int:
-        """Append an entry to a log and return its sequence number."""
+    def append(self, log: str, value: Json, *, guards: Sequence[Guard] = ()) -> int:
+        """Append an entry to a log and return its sequence number.
+
+        Raises `Fenced` unless all `guards` hold. They are compared in the transaction of the write.
+        """
         ...
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:

@@ -3,9 +3,10 @@
 import json
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 
 from ouroboros.domain.errors import Conflict
-from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.base import Guard, Json, LogEntry, Record, check_key, dump_json
 
 
 class MemoryMetadata:
@@ -22,11 +23,14 @@ class MemoryMetadata:
             stored = self._records[collection].get(key)
         return _to_record(key, *stored) if stored else None
 
-    def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+    def put(
+        self, collection: str, key: str, value: Json, *, expected: int, guards: Sequence[Guard] = ()
+    ) -> Record:
         check_key(collection)
         check_key(key)
         text = dump_json(value)
         with self._lock:
+            self._check_guards(guards)
             self._check_revision(collection, key, expected)
             self._records[collection][key] = (text, expected + 1)
         return _to_record(key, text, expected + 1)
@@ -46,10 +50,11 @@ class MemoryMetadata:
             keys = sorted(k for k in records if k.startswith(prefix) and k > after)
             return [_to_record(k, *records[k]) for k in keys[:limit]]
 
-    def append(self, log: str, value: Json) -> int:
+    def append(self, log: str, value: Json, *, guards: Sequence[Guard] = ()) -> int:
         check_key(log)
         text = dump_json(value)
         with self._lock:
+            self._check_guards(guards)
             self._last[log] += 1
             self._logs[log][self._last[log]] = text
             return self._last[log]
@@ -81,6 +86,12 @@ class MemoryMetadata:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _check_guards(self, guards: Sequence[Guard]) -> None:
+        for guard in guards:
+            text, _ = self._records[guard.collection].get(guard.key, ("{}", 0))
+            if not guard.holds(json.loads(text)):
+                raise guard.error()
 
     def _check_revision(self, collection: str, key: str, expected: int) -> None:
         _, revision = self._records[collection].get(key, ("", 0))

@@ -9,11 +9,13 @@ lost. docs/decisions/0013-qdrant.md has the full argument.
 import json
 import time
 import uuid
+from collections.abc import Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.base import Fenced, Guard, Json, LogEntry, Record, check_key, dump_json
 from ouroboros.stores.qdrant.points import FREED_AT, Payload, Points
 from ouroboros.stores.qdrant.server import QdrantServer
 
@@ -49,11 +51,28 @@ class QdrantMetadata:
         payload = self._points.get([id]).get(id)
         return _to_record(key, payload) if payload and FREED_AT not in payload else None
 
-    def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+    def put(
+        self, collection: str, key: str, value: Json, *, expected: int, guards: Sequence[Guard] = ()
+    ) -> Record:
+        """Write the record. Without transactions, guards are compared before the write and after it.
+
+        A write that a guard forbids is undone, and visible until then.
+        """
         check_key(collection)
         check_key(key)
         text = dump_json(value)
+        self._check_guards(guards)
+        previous = self.get(collection, key) if guards else None
         self._compare_and_set(collection, key, expected, {"value": text})
+        try:
+            self._check_guards(guards)
+        except Fenced:
+            with suppress(Conflict):  # another writer replaced it already
+                if previous is None:
+                    self.delete(collection, key, expected=expected + 1)
+                else:
+                    self.put(collection, key, previous.value, expected=expected + 1)
+            raise
         return Record(key, json.loads(text), expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
@@ -77,12 +96,13 @@ class QdrantMetadata:
             ]
         return records
 
-    def append(self, log: str, value: Json) -> int:
+    def append(self, log: str, value: Json, *, guards: Sequence[Guard] = ()) -> int:
         """Append by inserting the next sequence number; a writer that loses the race tries the following
-        one.
+        one. Guards are compared before and after, and an entry that they forbid is erased again.
         """
         check_key(log)
         text, nonce, group = dump_json(value), token_hex(8), _LOGS + log
+        self._check_guards(guards)
         seq = self._points.last_seq(group)
         while True:
             seq += 1
@@ -93,7 +113,13 @@ class QdrantMetadata:
             if winner is None:
                 raise _unknown_outcome_error(f"Entry {seq} of {log!r} is missing after it was written")
             if winner["nonce"] == nonce:
-                return seq
+                break
+        try:
+            self._check_guards(guards)
+        except Fenced:
+            self.erase(log, seq, seq)
+            raise
+        return seq
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         payloads = self._points.read_log(_LOGS + log, after, limit)
@@ -130,6 +156,12 @@ class QdrantMetadata:
 
     def close(self) -> None:
         self._server.close()
+
+    def _check_guards(self, guards: Sequence[Guard]) -> None:
+        for guard in guards:
+            record = self.get(guard.collection, guard.key)
+            if not guard.holds(record.value if record else None):
+                raise guard.error()
 
     def _compare_and_set(
         self, collection: str, key: str, expected: int, content: dict[str, Any]

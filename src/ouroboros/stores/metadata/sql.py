@@ -1,7 +1,7 @@
 """Metadata in an SQL database through SQLAlchemy: SQLite or PostgreSQL."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Row, delete, func, insert, select, update
@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.base import Guard, Json, LogEntry, Record, check_key, dump_json
 from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, create_sql_engine, scrub_database
 from ouroboros.stores.metadata.schema import ENTRIES, LOGS, RECORDS, create_or_upgrade, is_current
 
@@ -42,11 +42,14 @@ class SqlMetadata:
             row = connection.execute(query).one_or_none()
         return _to_record(row) if row else None
 
-    def put(self, collection: str, key: str, value: Json, *, expected: int) -> Record:
+    def put(
+        self, collection: str, key: str, value: Json, *, expected: int, guards: Sequence[Guard] = ()
+    ) -> Record:
         check_key(collection)
         check_key(key)
         text = dump_json(value)
         with self._writing() as connection:
+            _check_guards(connection, guards)
             if expected == 0:
                 row = {"collection": collection, "key": key, "revision": 1, "value": text}
                 insertion = self._insert_statement(RECORDS).values(row).on_conflict_do_nothing()
@@ -80,7 +83,7 @@ class SqlMetadata:
                 _to_record(row) for row in connection.execute(query.order_by(key).limit(limit)).all()
             ]
 
-    def append(self, log: str, value: Json) -> int:
+    def append(self, log: str, value: Json, *, guards: Sequence[Guard] = ()) -> int:
         check_key(log)
         text = dump_json(value)
         insertion = self._insert_statement(LOGS).values(log=log, last=1)
@@ -88,6 +91,7 @@ class SqlMetadata:
             index_elements=[LOGS.c.log], set_={"last": LOGS.c.last + 1}
         ).returning(LOGS.c.last)
         with self._writing() as connection:
+            _check_guards(connection, guards)
             seq = connection.execute(next_seq).scalar_one()
             connection.execute(insert(ENTRIES).values(log=log, seq=seq, value=text))
         return seq
@@ -184,6 +188,18 @@ def _explain_error(reason: str) -> tuple[str, str]:
 
 def _to_record(row: Row) -> Record:
     return Record(row.key, json.loads(row.value), row.revision)
+
+
+def _check_guards(connection: Connection, guards: Sequence[Guard]) -> None:
+    """Raise `Fenced` unless all guards hold. Their records cannot change before the transaction ends."""
+    for guard in guards:
+        query = select(RECORDS.c.value).where(
+            RECORDS.c.collection == guard.collection, RECORDS.c.key == guard.key
+        )
+        # FOR SHARE on PostgreSQL; SQLite's writers are alone from the start of their transaction.
+        text = connection.execute(query.with_for_update(read=True)).scalar_one_or_none()
+        if not guard.holds(json.loads(text) if text is not None else None):
+            raise guard.error()
 
 
 def _matches_revision(collection: str, key: str, revision: int) -> tuple:

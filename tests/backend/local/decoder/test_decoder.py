@@ -95,7 +95,7 @@ def test_the_inputs_that_layers_see_are_the_model_s_own(frozen):
 
 def test_known_architectures_never_fall_back_to_the_model_s_passes(tiny_folder, monkeypatch):
     called = []
-    monkeypatch.setattr(forward, "_model_logits", lambda *_: called.append(1))
+    monkeypatch.setattr(forward, "_run_model", lambda *_: called.append(1))
     for architecture in decoder.ARCHITECTURES:
         frozen = load_base(str(tiny_folder(architecture)), dtype="float32")
         rows = sequences(frozen.base.fingerprint.vocabulary)

@@ -103,14 +103,14 @@ async def test_more_adapters_than_places_in_the_batch_are_all_answered(backend):
     ]
     asked = [GenerateRequest(f"parcel {d[:4]}", GenerationConfig(max_tokens=6), d) for d in digests]
     alone = [(await backend.generate([one]))[0].tokens for one in asked]
-    backend._batch._most_rows = 3
-    most, forward = [0], backend._batch._forward
+    backend._batch._max_rows = 3
+    most, forward = [0], backend._batch._run_decode_step
 
     def counted():
-        most[0] = max(most[0], len(backend._batch._rows))
+        most[0] = max(most[0], len(backend._batch._active))
         return forward()
 
-    backend._batch._forward = counted
+    backend._batch._run_decode_step = counted
     assert [g.tokens for g in await backend.generate(asked)] == alone
     assert most[0] == 3
 

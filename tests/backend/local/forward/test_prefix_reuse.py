@@ -221,5 +221,5 @@ def test_very_long_answers_are_run_with_their_prompts():
     from ouroboros.lora.bank import BankedAdapter
 
     adapter = BankedAdapter({}, invocation_tokens=2)
-    assert len(reading.base_only_prefix(TokenizedPair((1,) * 50, (2,) * 20), adapter)) == 48
-    assert reading.base_only_prefix(TokenizedPair((1,) * 50, (2,) * 2000), adapter) == ()
+    assert len(reading.select_base_prefix(TokenizedPair((1,) * 50, (2,) * 20), adapter)) == 48
+    assert reading.select_base_prefix(TokenizedPair((1,) * 50, (2,) * 2000), adapter) == ()

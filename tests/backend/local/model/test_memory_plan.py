@@ -181,13 +181,13 @@ async def test_answers_wait_for_room_and_all_come(backend, free):
     asked = [GenerateRequest(f"parcel {i}", GenerationConfig(max_tokens=20)) for i in range(6)]
     alone = await backend.generate(asked)
     most = [0]
-    forward = backend._batch._forward
+    forward = backend._batch._run_decode_step
 
     def counted():
-        most[0] = max(most[0], len(backend._batch._rows))
+        most[0] = max(most[0], len(backend._batch._active))
         return forward()
 
-    backend._batch._forward = counted
+    backend._batch._run_decode_step = counted
     free(3 * 128 * backend._runtime.memory_costs.keys_values)
     assert [g.tokens for g in await backend.generate(asked)] == [g.tokens for g in alone]
     assert 1 <= most[0] < 6

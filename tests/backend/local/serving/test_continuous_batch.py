@@ -7,7 +7,7 @@ from ouroboros.backend.base import GenerationChunk
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.backend.local.serving.continuous_batch import (
-    PROMPT_TOKENS,
+    PREFILL_TOKENS,
     ActiveRequest,
     ContinuousBatch,
 )
@@ -58,10 +58,10 @@ def request(runtime, prompt: str, adapter=None, *, cancel=None, tell=None, **con
 
 def run(runtime, *asked: ActiveRequest, most_rows: int = 64) -> list[Generation]:
     batch = ContinuousBatch(runtime, most_rows)
-    batch.ask(asked)
+    batch.submit(asked)
     for _ in batch.steps():
         pass
-    return [a.done.result(0) for a in asked]
+    return [a.future.result(0) for a in asked]
 
 
 def mixed(runtime, adapters, **config) -> list[ActiveRequest]:
@@ -82,14 +82,14 @@ def test_rows_that_join_and_leave_are_answered_as_each_alone(tiny_folder, archit
     one, two, three = (adapter_on(runtime, seed, rank) for seed, rank in ((1, 2), (2, 4), (3, 1)))
     adapters = (one, None, two, one, three, two)
     together = mixed(runtime, adapters)
-    batch = ContinuousBatch(runtime, most_rows=4)
-    batch.ask(together[:3])
+    batch = ContinuousBatch(runtime, max_rows=4)
+    batch.submit(together[:3])
     for step, _ in enumerate(batch.steps()):
         if step == 4:  # in the middle of the first three answers
-            batch.ask(together[3:])
+            batch.submit(together[3:])
     alone = [run(runtime, asked)[0] for asked in mixed(runtime, adapters)]
     for asked, expected in zip(together, alone, strict=True):
-        same(asked.done.result(0), expected)
+        same(asked.future.result(0), expected)
     plain = [run(runtime, asked)[0].tokens for asked in mixed(runtime, (None,) * 6)]
     assert [a.tokens for a in alone] != plain
 
@@ -161,17 +161,17 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(runtime):
     asked = mixed(runtime, (None,) * 6)
     asked[1] = request(runtime, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
     waiting = request(runtime, PROMPTS[0], cancel=token)
-    batch = ContinuousBatch(runtime, most_rows=6)
-    batch.ask([*asked, waiting])
+    batch = ContinuousBatch(runtime, max_rows=6)
+    batch.submit([*asked, waiting])
     for _ in batch.steps():
         pass
     for gone in (asked[1], waiting):
         with pytest.raises(Cancelled):
-            gone.done.result(0)
+            gone.future.result(0)
     assert len(told) == 3
     for one, other in zip(asked, mixed(runtime, (None,) * 6), strict=True):
         if one is not asked[1]:
-            same(one.done.result(0), run(runtime, other)[0])
+            same(one.future.result(0), run(runtime, other)[0])
 
 
 def test_a_row_whose_output_is_not_finite_fails_alone(runtime):
@@ -184,15 +184,15 @@ def test_a_row_whose_output_is_not_finite_fails_alone(runtime):
     good = adapter_on(runtime, 1)
     asked = mixed(runtime, (good, broken, None, good, None, broken))
     batch = ContinuousBatch(runtime)
-    batch.ask(asked)
+    batch.submit(asked)
     for _ in batch.steps():
         pass
     for one, other in zip(asked, mixed(runtime, (good, None, None, good, None, None)), strict=True):
         if one.adapter is broken:
             with pytest.raises(BackendError, match="not finite"):
-                one.done.result(0)
+                one.future.result(0)
         else:
-            same(one.done.result(0), run(runtime, other)[0])
+            same(one.future.result(0), run(runtime, other)[0])
 
 
 def test_who_cannot_be_told_fails_alone(runtime):
@@ -201,12 +201,12 @@ def test_who_cannot_be_told_fails_alone(runtime):
 
     asked = [request(runtime, "play", tell=tell), request(runtime, "play", max_tokens=5)]
     batch = ContinuousBatch(runtime)
-    batch.ask(asked)
+    batch.submit(asked)
     for _ in batch.steps():
         pass
     with pytest.raises(RuntimeError, match="nobody listens"):
-        asked[0].done.result(0)
-    assert len(asked[1].done.result(0).tokens) == 5
+        asked[0].future.result(0)
+    assert len(asked[1].future.result(0).tokens) == 5
 
 
 def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(runtime, monkeypatch):
@@ -219,36 +219,36 @@ def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(runtime
     first, second = request(runtime, "play"), request(runtime, "play", max_tokens=4)
     monkeypatch.setattr(Decoder, "decode_step", break_once)
     batch = ContinuousBatch(runtime)
-    batch.ask([first])
+    batch.submit([first])
     steps = batch.steps()
     next(steps)
-    batch.ask([second])
+    batch.submit([second])
     for _ in steps:
         pass
     with pytest.raises(RuntimeError, match="broken"):
-        first.done.result(0)
-    assert len(second.done.result(0).tokens) == 4
+        first.future.result(0)
+    assert len(second.future.result(0).tokens) == 4
 
 
 def test_who_waits_for_a_first_turn_that_never_comes_is_told(runtime):
     batch, waiting = ContinuousBatch(runtime), request(runtime, "play")
-    batch.ask([waiting])
+    batch.submit([waiting])
     batch.steps()
     batch.close()
     with pytest.raises(BackendError, match="closed"):
-        waiting.done.result(0)
+        waiting.future.result(0)
 
 
 def test_a_flood_for_one_adapter_keeps_no_other_waiting(runtime):
     busy, rare = adapter_on(runtime, 1), adapter_on(runtime, 2)
     flood = [request(runtime, "play", busy, max_tokens=4) for _ in range(8)]
     late = request(runtime, "play", rare, max_tokens=4)
-    batch = ContinuousBatch(runtime, most_rows=2)
-    batch.ask([*flood, late])
+    batch = ContinuousBatch(runtime, max_rows=2)
+    batch.submit([*flood, late])
     steps = batch.steps()
-    while not late.done.done():
+    while not late.future.done():
         next(steps)
-    assert sum(a.done.done() for a in flood) <= 1
+    assert sum(a.future.done() for a in flood) <= 1
 
 
 def test_long_prompts_are_run_a_few_at_a_time(runtime, monkeypatch):
@@ -263,5 +263,5 @@ def test_long_prompts_are_run_a_few_at_a_time(runtime, monkeypatch):
         lambda d, ids, *args, **more: (seen.append(len(ids)), prompts(d, ids, *args, **more))[1],
     )
     run(runtime, *asked)
-    assert 6 * tokens > PROMPT_TOKENS
-    assert max(seen) <= PROMPT_TOKENS
+    assert 6 * tokens > PREFILL_TOKENS
+    assert max(seen) <= PREFILL_TOKENS

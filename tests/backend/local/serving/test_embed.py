@@ -29,7 +29,7 @@ async def test_the_starter_sees_what_texts_are_about():
 def test_whitening_gives_every_direction_of_the_sample_the_same_spread():
     torch.manual_seed(0)
     sample = torch.randn(4000, 8) * torch.logspace(0, -2, 8) + 5.0
-    whitening = Whitening.of(sample)
+    whitening = Whitening.fit(sample)
     spread = (sample - whitening.mean) @ whitening.directions.T / whitening.spread
     soft = (whitening.spread**2 - whitening.floor**2) / whitening.spread**2
     assert torch.allclose(spread.var(0), soft, rtol=1e-3)
@@ -39,5 +39,5 @@ def test_whitening_gives_every_direction_of_the_sample_the_same_spread():
 def test_directions_that_no_ordinary_text_has_count_most():
     sample = torch.randn(100, 8)
     sample[:, 7] = 0.0
-    whitened = Whitening.of(sample)(torch.ones(1, 8) + sample.mean(0))
+    whitened = Whitening.fit(sample)(torch.ones(1, 8) + sample.mean(0))
     assert whitened[0].abs().argmax() == 7

@@ -9,7 +9,7 @@ import torch
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.model.load import load_base
-from ouroboros.backend.local.serving.score import KEPT, measure_strength
+from ouroboros.backend.local.serving.score import MAX_CACHED_SEQUENCES, measure_strength
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import InvalidAdapter
@@ -60,14 +60,17 @@ async def test_drift_is_the_divergence_of_the_two_distributions(backend):
 async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
     _, files = await trained(backend, epochs=3)
     asked = [
-        ScoreRequest(f"question {i}", "shipping", files.digest, drift=True) for i in range(2 * KEPT)
+        ScoreRequest(f"question {i}", "shipping", files.digest, drift=True)
+        for i in range(2 * MAX_CACHED_SEQUENCES)
     ]
-    halves = await asyncio.gather(backend.score(asked[:KEPT]), backend.score(asked[KEPT:]))
+    halves = await asyncio.gather(
+        backend.score(asked[:MAX_CACHED_SEQUENCES]), backend.score(asked[MAX_CACHED_SEQUENCES:])
+    )
     again = await backend.score(asked)
     assert [s.drift for half in halves for s in half] == pytest.approx(
         [s.drift for s in again], abs=1e-4
     )
-    assert len(backend._runtime.base_logits_cache) <= KEPT
+    assert len(backend._runtime.base_logits_cache) <= MAX_CACHED_SEQUENCES
 
 
 async def test_drift_bounds_what_any_output_lost(backend):

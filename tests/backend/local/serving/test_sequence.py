@@ -24,10 +24,10 @@ def run(runtime, *questions):
         ActiveRequest(GeneratedSequence(q, runtime.tokenizer), pieces.append)
         for q, pieces in zip(questions, told, strict=True)
     ]
-    batch.ask(asked)
+    batch.submit(asked)
     for _ in batch.steps():
         pass
-    return [a.done.result() for a in asked], told
+    return [a.future.result() for a in asked], told
 
 
 def test_greedy_is_the_plain_model_s_argmax(runtime):

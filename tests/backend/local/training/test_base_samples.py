@@ -11,11 +11,11 @@ from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.serving.score import ScoreItem, score_outputs
 from ouroboros.backend.local.training import base_samples
 from ouroboros.backend.local.training.base_samples import (
-    ASKED,
     PASSAGES,
+    PROMPT_TOKENS,
     TOKENS,
     BaseSamples,
-    _drawn,
+    _sample_tokens,
     generate_samples,
 )
 from ouroboros.backend.local.training.rows import TokenizedRow
@@ -70,7 +70,7 @@ def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(ru
     for here, there in zip(again, first, strict=True):
         assert torch.equal(here.teacher.ids, there.teacher.ids)
         assert torch.equal(here.teacher.logprobs, there.teacher.logprobs)
-        assert torch.equal(here.teacher.rest, there.teacher.rest)
+        assert torch.equal(here.teacher.other_logprob, there.teacher.other_logprob)
 
 
 def test_bases_that_differ_keep_their_own(tiny_folder, tmp_path):
@@ -98,7 +98,9 @@ def test_half_are_plain_text_and_half_answer_its_beginnings(runtime, items):
     assert not {t.prompt[-1] for t in text} & set(codec.hf_tokenizer.all_special_ids)
     for told, answer in zip(text, answers, strict=True):
         assert answer.prompt[-len(codec.invocation_tokens) :] == codec.invocation_tokens
-        assert answer.prompt == codec.encode_prompt(codec.decode((*told.prompt, *told.output)[:ASKED]))
+        assert answer.prompt == codec.encode_prompt(
+            codec.decode((*told.prompt, *told.output)[:PROMPT_TOKENS])
+        )
 
 
 def test_no_end_token_ends_one_and_the_context_holds_all(runtime, items):
@@ -111,7 +113,7 @@ def test_no_end_token_ends_one_and_the_context_holds_all(runtime, items):
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
     probs = torch.tensor([0.0, 0.7, 0.0, 0.2, 0.1, 0.0]).repeat(4000, 1)
-    drawn = _drawn(probs, torch.Generator().manual_seed(0)).bincount(minlength=6) / 4000
+    drawn = _sample_tokens(probs, torch.Generator().manual_seed(0)).bincount(minlength=6) / 4000
     assert drawn[[0, 2, 5]].tolist() == [0.0, 0.0, 0.0]
     torch.testing.assert_close(drawn, probs[0], rtol=0, atol=0.03)
 
@@ -161,4 +163,4 @@ def test_the_name_of_the_file_is_the_one_that_caches_hold(runtime):
     fingerprint = Fingerprint(**asdict(runtime.base.fingerprint))
     machine = base_samples.describe_machine()
     text = repr((fingerprint, runtime.dtype, machine, runtime.device.type, 1, 64, 64, 16, 64))
-    assert base_samples._name(runtime) == sha256(text.encode()).hexdigest()
+    assert base_samples._cache_key(runtime) == sha256(text.encode()).hexdigest()

@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from ouroboros.backend.local.training.distillation import KEPT, Teacher, _teacher, logprobs_and_kl
+from ouroboros.backend.local.training.distillation import (
+    TOP_K,
+    Teacher,
+    _build_teacher,
+    compute_logprobs_and_kl,
+)
 
 
 def logits(vocabulary: int, seed: int) -> Tensor:
@@ -11,7 +16,7 @@ def logits(vocabulary: int, seed: int) -> Tensor:
 
 
 def apart(student: Tensor, teacher: Teacher) -> Tensor:
-    return logprobs_and_kl(student, torch.arange(5), [5], [teacher])[1]
+    return compute_logprobs_and_kl(student, torch.arange(5), [5], [teacher])[1]
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:
@@ -20,19 +25,21 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def test_a_small_vocabulary_is_compared_exactly():
-    teacher, student = logits(KEPT + 1, 0), logits(KEPT + 1, 1)
-    found = apart(student, _teacher(teacher, None))
+    teacher, student = logits(TOP_K + 1, 0), logits(TOP_K + 1, 1)
+    found = apart(student, _build_teacher(teacher, None))
     torch.testing.assert_close(found, divergence(teacher, student), rtol=1e-4, atol=1e-5)
 
 
 def test_who_says_what_the_teacher_says_is_nowhere_apart():
     same = logits(1000, 2)
-    torch.testing.assert_close(apart(same, _teacher(same, None)), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        apart(same, _build_teacher(same, None)), torch.zeros(5), rtol=0, atol=1e-5
+    )
 
 
 def test_counting_the_unlikely_as_one_never_says_too_much():
     teacher, student = logits(1000, 3), logits(1000, 4)
-    found = apart(student, _teacher(teacher, None))
+    found = apart(student, _build_teacher(teacher, None))
     assert (found > 0).all()
     assert (found <= divergence(teacher, student) + 1e-5).all()
 
@@ -40,7 +47,7 @@ def test_counting_the_unlikely_as_one_never_says_too_much():
 def test_its_gradient_leads_to_the_teacher():
     teacher, student = logits(200, 5), logits(200, 6).requires_grad_()
     optimizer = torch.optim.Adam([student], lr=0.1)
-    kept = _teacher(teacher, None)
+    kept = _build_teacher(teacher, None)
     before = float(apart(student.detach(), kept).sum())
     for _ in range(200):
         optimizer.zero_grad()
@@ -53,7 +60,7 @@ def test_its_gradient_leads_to_the_teacher():
 def test_besides_the_outputs_own_tokens_it_does_not_matter_how_likely_these_are():
     teacher = logits(1000, 7)
     own = torch.arange(5)
-    kept = _teacher(teacher, own)
+    kept = _build_teacher(teacher, own)
     learned = teacher.scatter_add(1, own[:, None], torch.full((5, 1), 9.0)).requires_grad_()
     found = apart(learned, kept)
     torch.testing.assert_close(found.detach(), torch.zeros(5), rtol=0, atol=1e-4)

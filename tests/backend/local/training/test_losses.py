@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ouroboros.backend.local.training.losses import (
     LOSSES,
-    SequenceBatch,
-    coefficients,
-    kl_estimate,
-    step_loss,
+    StepBatch,
+    compute_coefficients,
+    compute_step_loss,
+    estimate_kl,
 )
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import DPO, KTO, APOZero, Distillation, Loss, Supervised, Unlikelihood
@@ -34,7 +34,7 @@ def _lengths(rows: Sequence[Row]) -> list[int]:
 
 
 def _batch(rows: Sequence[Row], logprobs: Tensor, lengths: Sequence[int], weights: Sequence[float]):
-    return SequenceBatch(
+    return StepBatch(
         rows=rows,
         coefficients=weights,
         logprobs=logprobs,
@@ -49,13 +49,13 @@ def _weights(rows: Sequence[Row], lengths: Sequence[int]) -> list[float]:
     for row in rows:
         tokens.append(lengths[first])
         first += len(row.outputs)
-    return coefficients(rows, tokens)
+    return compute_coefficients(rows, tokens)
 
 
 def _one(row: Row, logprobs: Tensor, reference: float = -3.0) -> Tensor:
     """The loss of a row alone in its step, with a single output."""
     owner = torch.zeros(len(logprobs), dtype=torch.long)
-    return step_loss(SequenceBatch([row], [1.0], logprobs, owner, torch.tensor([reference])))
+    return compute_step_loss(StepBatch([row], [1.0], logprobs, owner, torch.tensor([reference])))
 
 
 @settings(max_examples=50, deadline=None)
@@ -65,7 +65,7 @@ def test_a_step_may_be_cut_anywhere_between_rows(names: list[str], data: st.Data
     lengths = _lengths(rows)
     weights = _weights(rows, lengths)
     logprobs = torch.linspace(-2, -0.1, sum(lengths)).requires_grad_()
-    whole = step_loss(_batch(rows, logprobs, lengths, weights))
+    whole = compute_step_loss(_batch(rows, logprobs, lengths, weights))
     (expected,) = torch.autograd.grad(whole, logprobs)
 
     cut = data.draw(st.integers(1, len(rows) - 1))
@@ -74,7 +74,7 @@ def test_a_step_may_be_cut_anywhere_between_rows(names: list[str], data: st.Data
     reference = torch.linspace(-9, -2, len(lengths))
     front = _batch(rows[:cut], logprobs[:tokens], lengths[:sequences], weights[:cut])
     back = _batch(rows[cut:], logprobs[tokens:], lengths[sequences:], weights[cut:])
-    parts = step_loss(replace(front, reference=reference[:sequences])) + step_loss(
+    parts = compute_step_loss(replace(front, reference=reference[:sequences])) + compute_step_loss(
         replace(back, reference=reference[sequences:])
     )
     (found,) = torch.autograd.grad(parts, logprobs)
@@ -85,20 +85,20 @@ def test_a_step_may_be_cut_anywhere_between_rows(names: list[str], data: st.Data
 def test_supervised_rows_are_averaged_over_weighted_tokens() -> None:
     rows = [Row("p", "a", weight=2.0), Row("p", "b")]
     logprobs = torch.tensor([-1.0, -2.0, -4.0])
-    loss = step_loss(_batch(rows, logprobs, [1, 2], coefficients(rows, [1, 2])))
+    loss = compute_step_loss(_batch(rows, logprobs, [1, 2], compute_coefficients(rows, [1, 2])))
     assert float(loss) == pytest.approx((2 * 1.0 + 2.0 + 4.0) / (2 * 1 + 2))
 
 
 def test_losses_in_one_step_share_it_by_rows() -> None:
     mixed = [ROWS["supervised"], ROWS["unwanted"], ROWS["unwanted"], ROWS["kto"]]
     tokens = [3, 4, 5, 6]
-    found = coefficients(mixed, tokens)
+    found = compute_coefficients(mixed, tokens)
     assert found[0] * tokens[0] == pytest.approx(1 / 4)
     assert found[1] == found[2] == found[3] == pytest.approx(1 / 4)
 
 
 def test_a_weight_scales_a_judgement_that_is_alone_in_its_step() -> None:
-    assert coefficients([ROWS["wanted"]], [3]) == [0.5]
+    assert compute_coefficients([ROWS["wanted"]], [3]) == [0.5]
 
 
 @pytest.mark.parametrize("loss", [KTO(), APOZero(), Unlikelihood()], ids=lambda loss: loss.kind)
@@ -138,15 +138,15 @@ def test_unlikelihood_is_finite_for_a_certain_token() -> None:
 def test_dpo_keeps_raising_the_chosen_answer_when_the_margin_is_won() -> None:
     row = Row("p", "good", DPO(beta=5.0, anchor=1.0), rejected="bad")
     logprobs = torch.tensor([-1.0, -40.0]).requires_grad_()
-    batch = SequenceBatch([row], [1.0], logprobs, torch.tensor([0, 1]), torch.tensor([-3.0, -3.0]))
-    (gradient,) = torch.autograd.grad(step_loss(batch), logprobs)
+    batch = StepBatch([row], [1.0], logprobs, torch.tensor([0, 1]), torch.tensor([-3.0, -3.0]))
+    (gradient,) = torch.autograd.grad(compute_step_loss(batch), logprobs)
     assert gradient[0] == pytest.approx(-1.0)
 
 
 def test_kl_is_never_negative_and_carries_no_gradient() -> None:
     policy = torch.tensor([-1.0, -2.0], requires_grad=True)
-    assert kl_estimate(policy, torch.tensor([0.0, 0.0])) == 0.0
-    assert kl_estimate(policy, torch.tensor([-2.0, -2.0])) == pytest.approx(0.5)
+    assert estimate_kl(policy, torch.tensor([0.0, 0.0])) == 0.0
+    assert estimate_kl(policy, torch.tensor([-2.0, -2.0])) == pytest.approx(0.5)
 
 
 def test_every_loss_has_its_function() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob, UpdateJob
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
-from ouroboros.backend.local.training.convergence import score_target
+from ouroboros.backend.local.training.convergence import compute_target
 from ouroboros.backend.local.training.null_space_update import NullSpaceProjector
 from ouroboros.backend.local.training.rows import TokenizedRow
 from ouroboros.domain.cancel import CancellationToken
@@ -124,7 +124,7 @@ async def test_each_score_of_a_batch_is_the_size_of_its_change(backend, trained,
 def test_praise_doubles_an_answer_or_raises_its_tokens_to_nine_tenths(before, after):
     pair = TokenizedPair((1,), (2, 3))
     item = TokenizedRow(Row("hello", "hi", APOZero()), (pair,), (before,))
-    assert score_target(item) == pytest.approx(after)
+    assert compute_target(item) == pytest.approx(after)
 
 
 async def test_a_preference_pair_gains_a_margin(backend, start):
@@ -222,7 +222,7 @@ async def test_rows_that_cannot_be_learned_are_refused(backend, start, row, erro
 def test_a_shield_takes_out_what_is_protected_and_leaves_the_rest():
     torch.manual_seed(0)
     x = torch.randn(5, 32)
-    shield = NullSpaceProjector.against(x, ridge=1e-6)
+    shield = NullSpaceProjector.from_inputs(x, ridge=1e-6)
     inside = torch.randn(3, 5) @ x
     assert (shield(inside) @ x.T).abs().max() < 1e-2
     a = torch.randn(3, 32)
@@ -235,4 +235,6 @@ def test_a_shield_is_the_regularised_projection():
     x, a, ridge = torch.randn(7, 16), torch.randn(2, 16), 0.3
     strength = ridge * float((x @ x.T).trace()) / 16
     expected = a @ torch.linalg.inv(x.T @ x + strength * torch.eye(16)) * strength
-    torch.testing.assert_close(NullSpaceProjector.against(x, ridge)(a), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        NullSpaceProjector.from_inputs(x, ridge)(a), expected, rtol=1e-4, atol=1e-5
+    )

@@ -142,12 +142,12 @@ async def test_a_short_job_does_not_wait_for_a_long_one(backend):
 
 
 async def test_passes_are_short_while_answers_are_written(backend, passes, monkeypatch):
-    monkeypatch.setattr(pool, "WATCHED_TOKENS", 1)
+    monkeypatch.setattr(pool, "SERVING_PASS_TOKENS", 1)
     start = await backend.initialize(AdapterConfig(4, 1e-2), 0)
     job = TrainJob(start, AdapterConfig(4, 1e-2), TrainingConfig(4, 2), ROWS[:4])
     whole = await backend.train(job)
     assert passes == [4, 4]
-    monkeypatch.setattr(backend._gradient_batcher, "_watched", lambda: True)
+    monkeypatch.setattr(backend._gradient_batcher, "_is_serving", lambda: True)
     cut = await backend.train(job)
     assert passes[2:] == [1] * 8
     assert cut.report.final_loss == pytest.approx(whole.report.final_loss, abs=1e-5)

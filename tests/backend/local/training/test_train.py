@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
-from ouroboros.backend.local.training.train import _advise, schedule, shuffle_rows, train
+from ouroboros.backend.local.training.train import _advise_on_loss, schedule_rates, shuffle_rows, train
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import TooLong, TrainingFailed
@@ -132,7 +132,7 @@ def test_max_steps_is_a_limit():
 
 
 def test_the_rate_rises_and_falls():
-    rates = list(schedule(20, TrainingConfig(warmup=0.1), 1.0))
+    rates = list(schedule_rates(20, TrainingConfig(warmup=0.1), 1.0))
     assert max(rates) == rates[2] == 1.0
     assert rates[0] < rates[1] < 1.0
     assert rates[2:] == sorted(rates[2:], reverse=True)
@@ -140,12 +140,12 @@ def test_the_rate_rises_and_falls():
 
 
 def test_an_incremental_update_keeps_its_rate():
-    rates = list(schedule(20, TrainingConfig(incremental_update=True), 1.0))
+    rates = list(schedule_rates(20, TrainingConfig(incremental_update=True), 1.0))
     assert set(rates[2:]) == {1.0}
 
 
 def test_a_single_step_runs_at_the_full_rate():
-    assert list(schedule(1, TrainingConfig(), 0.5)) == [0.5]
+    assert list(schedule_rates(1, TrainingConfig(), 0.5)) == [0.5]
 
 
 def test_a_row_longer_than_the_context_is_named_before_anything_runs(runtime):
@@ -173,8 +173,8 @@ def test_a_training_that_teaches_nothing_says_so(runtime):
 def test_a_training_that_diverges_says_so_and_advises_a_lower_rate():
     report = TrainingReport(rows=30, steps=40, tokens=900, first_loss=2.9, final_loss=15.9, seconds=1.0)
     assert report.diverged
-    assert "lower" in _advise(report)
-    assert "higher" not in _advise(report)
+    assert "lower" in _advise_on_loss(report)
+    assert "higher" not in _advise_on_loss(report)
 
 
 def test_a_training_until_learned_ends_before_the_first_step_that_is_not_needed(runtime):

@@ -1,8 +1,8 @@
-"""One forward pass over many sequences: packed, routed to adapters, read as log-probabilities.
+"""One forward pass over many sequences: packed, each under its adapter, to logits of output tokens.
 
-Sequences are laid end to end in one row [1, T] with positions that restart, so no token is padding and
-the result equals running each alone. Our own passes run what several of them begin with once.
-Architectures whose attention does not go by positions (ALiBi, recurrent state) are padded instead.
+Sequences are concatenated into one row [1, T] with positions that restart at each, so no token is
+padding and the result equals running each alone. Our decoder runs what several of them begin with once.
+Architectures whose attention does not use positions (ALiBi, recurrent state) are padded instead.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
 from ouroboros.backend.local.forward.prefix_reuse import (
-    base_only_prefix,
-    cached_hidden_at_layer,
     count_pass_tokens,
+    get_hidden_at_layer,
     get_prefixes,
     lay_out_spans,
+    select_base_prefix,
     split_by_tokens,
     split_into_spans,
 )
@@ -48,15 +48,15 @@ def is_packable(model_type: str) -> bool:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Sequences laid out for one forward pass.
+    """The layout of sequences in one forward pass. Output tokens are labelled: L in all.
 
-    ids, positions  [B, T]; `mask [B, T]` is set where rows are padded.
-    keep            [K] token positions whose logits are wanted; in the processor's memory.
-    rows, columns   [L] where the logits of each labelled token are, in [B, K].
-    targets         [L] the labelled tokens.
-    owner           [L] the sequence each belongs to; in the processor's memory.
-    lengths         of the spans: of the sequences, or of the beginnings that they share and of the rest.
-    spans           the tokens of each, and the span that it continues.
+    ids, positions [B, T]  `positions` is None if rows are padded, `mask` [B, T] if they are packed.
+    output_positions [K]   token positions whose logits are needed; on the CPU.
+    rows, columns [L]      where the logits of each labelled token are, in [B, K].
+    targets [L]            the labelled tokens.
+    sequence_index [L]     the sequence of each; on the CPU.
+    spans                  the tokens that this pass runs; whole sequences unless it shares prefixes.
+    lengths                tokens of each span.
     """
 
     ids: Int[Tensor, "B T"]
@@ -67,8 +67,8 @@ class PackedBatch:
     columns: Int[Tensor, "L"]
     targets: Int[Tensor, "L"]
     sequence_index: Int[Tensor, "L"]
+    spans: Sequence[PackedSpan]
     lengths: list[int]
-    spans: list[PackedSpan]
     route: Route
 
 
@@ -80,51 +80,53 @@ def pack_sequences(
     inputs: dict[str, Tensor] | None = None,
     spans: Sequence[PackedSpan] = (),
 ) -> PackedBatch:
-    """Lay sequences out; sequence i belongs to adapters[i]. `inputs` is as in `Route`.
+    """Lay out sequences for a pass; sequence i runs under adapters[i]. `inputs` is as in `Route`.
 
-    Where `spans` are given, only these tokens are laid out, in this order.
+    Where `spans` are given, the pass runs these tokens instead of whole sequences.
     """
-    # 1. Where each span starts: end to end in one row, or each in a row of its own.
-    spans = list(spans) or [PackedSpan(i, 0, len(s)) for i, s in enumerate(sequences)]
+    # 1. Where each span starts: behind the last one if packed, else in a row of its own.
+    spans = spans or [PackedSpan(i, 0, len(s)) for i, s in enumerate(sequences)]
     lengths = list(map(len, spans))
-    width = sum(lengths) if packed else max(lengths)
-    starts = [end - n for n, end in zip(lengths, accumulate(lengths), strict=True)]
-    if not packed:
-        starts = [0] * len(spans)
+    width = max(lengths)
+    starts = [0] * len(spans)
+    if packed:
+        starts = [0, *accumulate(lengths[:-1])]
+        width = sum(lengths)
 
-    # 2. Tokens and their adapters. The last span of a sequence has the places where its output's tokens
-    #    are predicted.
+    # 2. Copy ids; the logits of an output token are at the position before it, which is in the last span
+    #    of its sequence. Route each span to its adapter, which may act on the output alone.
     ids = torch.zeros(1 if packed else len(spans), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-    at: list[int] = []
+    output_positions: list[int] = []
     segments: list[Segment] = []
     for i, (span, start) in enumerate(zip(spans, starts, strict=True)):
-        sequence, adapter = sequences[span.sequence], adapters[span.sequence]
-        row, place = 0 if packed else i, slice(start, start + len(span))
-        ids[row, place] = torch.tensor((sequence.prompt + sequence.output)[span.start : span.stop])
-        positions[row, place] = torch.arange(span.start, span.stop)
-        mask[row, place] = 1
-        prompt = min(len(sequence.prompt), span.stop) - span.start
+        sequence, stop = sequences[span.sequence], start + len(span)
+        row, columns = 0 if packed else i, slice(start, stop)
+        ids[row, columns] = torch.tensor((sequence.prompt + sequence.output)[span.start : span.stop])
+        positions[row, columns] = torch.arange(span.start, span.stop)
+        mask[row, columns] = 1
+        prompt_tokens = min(len(sequence.prompt), span.stop) - span.start
         if span.stop == len(sequence):
-            at.extend(range(start + prompt - 1, start + prompt - 1 + len(sequence.output)))
-        first, stop = (start, start + len(span)) if packed else (i * width, (i + 1) * width)
-        segments += Segment.split_sequence(adapter, first, prompt, stop)
+            output_start = start + prompt_tokens - 1
+            output_positions.extend(range(output_start, output_start + len(sequence.output)))
+        first, stop = (start, stop) if packed else (i * width, (i + 1) * width)
+        segments += Segment.split_sequence(adapters[span.sequence], first, prompt_tokens, stop)
 
-    # 3. Where the logits of each label are, and whose it is.
+    # 3. Padded rows share positions, so each position is computed once for all rows.
     labels = torch.tensor([len(s.output) for s in sequences])
-    owner = torch.arange(len(sequences)).repeat_interleave(labels)
-    keep, columns = torch.tensor(at).unique(return_inverse=True)
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(labels)
+    unique_positions, columns = torch.tensor(output_positions).unique(return_inverse=True)
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
         mask=None if packed else to_device(mask, device),
-        output_positions=keep,
-        rows=to_device(torch.zeros_like(owner) if packed else owner, device),
+        output_positions=unique_positions,
+        rows=to_device(torch.zeros_like(sequence_index) if packed else sequence_index, device),
         columns=to_device(columns, device),
         targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
-        sequence_index=owner,
-        lengths=lengths,
+        sequence_index=sequence_index,
         spans=spans,
+        lengths=lengths,
         route=Route.from_segments(segments, inputs),
     )
 
@@ -136,18 +138,18 @@ def compute_output_logits(
     recompute: bool = False,
     first_layer: int = 0,
 ) -> tuple[Float[Tensor, "L V"], PackedBatch]:
-    """What the model says, in its dtype, where each output token of the sequences stands.
+    """Compute the logits [L, V] at each output token of the sequences, in the model's dtype.
 
-    Sequence i is run under adapters[i]. The vocabulary projection runs at the labelled positions only,
+    Sequence i runs under adapters[i]. The vocabulary projection runs at the labelled positions only,
     gathered into one contiguous block: on a CPU in bfloat16 a strided slice there is ten times slower.
     With `recompute` the decoder saves little and computes each layer again in the backward pass. No
     adapter acts below `first_layer`; the hidden states that it is given are cached.
     """
-    decoder = _usable_decoder(runtime, sequences)
+    decoder = _choose_decoder(runtime, sequences)
     if decoder is None:
-        return _model_logits(runtime, sequences, adapters)
-    hidden, batch = _decoder_hidden(
-        runtime, decoder, sequences, adapters, again=recompute, start=first_layer
+        return _run_model(runtime, sequences, adapters)
+    hidden, batch = _run_decoder(
+        runtime, decoder, sequences, adapters, recompute=recompute, first_layer=first_layer
     )
     return decoder.head(hidden), batch
 
@@ -155,7 +157,7 @@ def compute_output_logits(
 def compute_token_logprobs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> tuple[Float[Tensor, "L"], Int[Tensor, "L"]]:
-    """Log-probability of every output token of the sequences, and the sequence it is in."""
+    """Returns the log-probability of each output token, in nats, and the index of its sequence."""
     logits, batch = compute_output_logits(runtime, sequences, adapters)
     return gather_logprobs(logits, batch.targets), batch.sequence_index
 
@@ -163,36 +165,34 @@ def compute_token_logprobs(
 def collect_layer_inputs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter
 ) -> dict[str, Float[Tensor, "*T I"]]:
-    """What each adapted layer is given of the tokens that the adapter acts on, by path; where own passes
-    bring only what is labelled to a layer, of those.
+    """Collect the inputs [T, I] of each adapted layer, by path, at the tokens that the adapter acts on.
 
-    Tokens that n sequences share are one row, times the square root of n: sums of x^T x over the rows
-    are those over the tokens of all sequences.
+    In our decoder the last layer runs at labelled tokens only; there the inputs are of those. A token
+    that n sequences share is one row, times the square root of n: X^T X is that of all sequences.
     """
     inputs: dict[str, Tensor] = {}
-    decoder, adapters = _usable_decoder(runtime, sequences), [adapter] * len(sequences)
+    decoder, adapters = _choose_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
-            _model_logits(runtime, sequences, adapters, inputs)
+            _run_model(runtime, sequences, adapters, inputs)
             return inputs
-        _, batch = _decoder_hidden(runtime, decoder, sequences, adapters, inputs)
+        _, batch = _run_decoder(runtime, decoder, sequences, adapters, inputs)
         return _scale_by_uses(inputs, batch)
 
 
 def _scale_by_uses(inputs: dict[str, Tensor], batch: PackedBatch) -> dict[str, Tensor]:
-    """Inputs times the square root of the number of sequences that have each token."""
+    """Multiply each token's inputs by the square root of the number of sequences that have it."""
     if all(span.uses == 1 for span in batch.spans):
         return inputs
     uses = torch.tensor([float(span.uses) for span in batch.spans for _ in range(len(span))])
     adapted = [uses[s.start : s.stop] for s in batch.route.segments if s.adapter is not None]
-    factors = torch.cat(adapted).sqrt()[:, None]
-    factors = to_device(factors, batch.ids.device)
-    # Layers that are given the same tensor stay so. The last layer's labelled tokens are never shared.
+    factors = to_device(torch.cat(adapted).sqrt()[:, None], batch.ids.device)
+    # Layers that have the same input keep one tensor. Labelled tokens alone are never shared.
     scaled = {id(x): x.float() * factors for x in inputs.values() if len(x) == len(factors)}
     return {path: scaled.get(id(x), x) for path, x in inputs.items()}
 
 
-def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
+def _choose_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
     decoder = runtime.decoder
     return (
         decoder
@@ -201,23 +201,25 @@ def _usable_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) ->
     )
 
 
-def _decoder_hidden(
+def _run_decoder(
     runtime: BaseRuntime,
     decoder: Decoder,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
-    again: bool = False,
-    start: int = 0,
+    recompute: bool = False,
+    first_layer: int = 0,
 ) -> tuple[Float[Tensor, "K D"], PackedBatch]:
-    """What the head sees by our own passes where each output token stands."""
-    parts = [base_only_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    prefixes = get_prefixes(runtime, parts)
-    spans = split_into_spans(sequences, adapters, list(map(len, parts)))
+    """Run our decoder; returns the hidden states [K, D] that the head needs, and the layout."""
+    base_parts = [select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    prefixes = get_prefixes(runtime, base_parts)
+    spans = split_into_spans(sequences, adapters, list(map(len, base_parts)))
     batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, spans)
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
-    reached = cached_hidden_at_layer(runtime, sequences, prefixes, spans, start) if start else None
+    cached_hidden = (
+        get_hidden_at_layer(runtime, sequences, prefixes, spans, first_layer) if first_layer else None
+    )
     runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
@@ -225,19 +227,19 @@ def _decoder_hidden(
         lay_out_spans(spans, prefixes),
         batch.route,
         batch.output_positions,
-        again,
-        cached_hidden=reached,
+        recompute,
+        cached_hidden=cached_hidden,
     )
     return hidden, batch
 
 
-def _model_logits(
+def _run_model(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
     inputs: dict[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "L V"], PackedBatch]:
-    """The logits of the model's own forward pass, where each output token stands."""
+    """Run the model of the library; returns the logits [L, V] at output tokens, and the layout."""
     batch = pack_sequences(
         sequences, adapters, is_packable(runtime.base.architecture), runtime.device, inputs
     )
@@ -247,7 +249,7 @@ def _model_logits(
     )
     if batch.positions is not None and has_packed_attention(runtime.model):
         extra["packing"] = choose_packed_layout(batch.lengths, runtime.device)
-    with runtime.bank.routed(batch.route):
+    with runtime.bank.use_route(batch.route):
         logits = runtime.model(
             input_ids=batch.ids,
             logits_to_keep=to_device(batch.output_positions, runtime.device),
@@ -260,12 +262,15 @@ def _model_logits(
 def compute_output_logprobs(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> Steps[Any, list[Float[Tensor, "T"]]]:
-    """Log-probabilities of each output's tokens, without gradients; one step per forward pass."""
-    logprobs_of_outputs: list[Tensor] = []
+    """Returns the log-probabilities of each output's tokens, in nats, without gradients.
+
+    Yields after each forward pass.
+    """
+    output_logprobs: list[Tensor] = []
     for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logprobs, _ = compute_token_logprobs(runtime, chosen, [adapters[i] for i in run])
-        logprobs_of_outputs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
+        output_logprobs.extend(logprobs.cpu().split([len(s.output) for s in chosen]))
         yield None
-    return logprobs_of_outputs
+    return output_logprobs

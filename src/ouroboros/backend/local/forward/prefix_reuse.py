@@ -1,8 +1,8 @@
-"""What the base reads by itself, before anything else runs.
+"""Reuse of what only the base computes: prefixes of prompts, and layers below the first adapted one.
 
-Adapters that act on answers only leave most of a prompt to it, and those of the top layers everything
-below. No gradient goes there, and what comes out is the same for all of them: it is read once, without
-autograd, and kept in `prefix_cache`.
+An adapter that acts on answers only leaves most of a prompt to the base, and one of the top layers all
+layers below. Gradients do not reach these parts, and they are the same for all adapters: they are
+computed once, without autograd, and stored in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,55 +24,63 @@ from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.transfer import to_device
 
 CACHED_TOKENS_PER_RUN_TOKEN = 8
-"""Tokens read before that cost a pass as much as one that it runs."""
+"""Cached tokens that cost a pass as much as one token that it runs."""
 
 
-def base_only_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
-    """What the base reads of a sequence by itself; nothing where the adapter acts on all of it.
+def select_base_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
+    """Returns the tokens that only the base reads; none if the adapter acts on the whole sequence.
 
-    Very long answers are run with their prompts: attention there keeps no weights.
+    Also none for very long answers: fused attention, which they need, runs whole sequences.
     """
-    acts = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
-    return () if len(sequence) - acts > FUSED_ATTENTION_TOKENS else sequence.prompt[:acts]
+    first_adapted = adapter.first_adapted_token(len(sequence.prompt)) if adapter is not None else 0
+    return (
+        () if len(sequence) - first_adapted > FUSED_ATTENTION_TOKENS else sequence.prompt[:first_adapted]
+    )
 
 
 def split_into_spans(
-    sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None], cached: Sequence[int]
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+    cached_lengths: Sequence[int],
 ) -> list[PackedSpan]:
-    """The spans of a pass over these sequences, behind the cached[i] first tokens of sequence i.
+    """Returns the spans that a pass over these sequences runs.
 
-    Sequences share what they begin with, if one adapter acts on all of it or none does. At least the
-    last token of a prompt, which predicts the output's first one, stays with its sequence.
+    The first cached_lengths[i] tokens of sequence i have cached keys and values and are left out.
+    Sequences of one adapter, or of none, share what they begin with.
     """
     tokens = [s.prompt + s.output for s in sequences]
-    beginnings = [
-        shareable_length(s, a) if not n else 0
-        for s, a, n in zip(sequences, adapters, cached, strict=True)
+    shareable = [
+        0 if cached else count_shareable(s, a)
+        for s, a, cached in zip(sequences, adapters, cached_lengths, strict=True)
     ]
-    spans = share_prefixes(tokens, beginnings, adapters)
     return [
-        replace(s, start=cached[s.sequence]) if s.start == 0 and cached[s.sequence] else s for s in spans
+        replace(span, start=cached_lengths[span.sequence]) if span.start == 0 else span
+        for span in share_prefixes(tokens, shareable, adapters)
     ]
 
 
-def shareable_length(sequence: TokenizedPair, adapter: BankedAdapter | None) -> int:
-    """How many tokens of a sequence may be shared. None of a very long one: a mask of its own would
-    make attention save its weights."""
-    prompt = len(sequence.prompt)
-    is_uniform = adapter is None or adapter.first_adapted_token(prompt) == 0
-    return prompt - 1 if is_uniform and len(sequence) <= FUSED_ATTENTION_TOKENS else 0
+def count_shareable(sequence: TokenizedPair, adapter: BankedAdapter | None) -> int:
+    """Count the tokens that a sequence may share with others: its prompt but for the last token.
+
+    That one predicts the output's first token. A sequence that the adapter acts on only in part shares
+    nothing, nor does a very long one: fused attention, which it needs, runs whole sequences.
+    """
+    prompt_tokens = len(sequence.prompt)
+    is_uniform = adapter is None or adapter.first_adapted_token(prompt_tokens) == 0
+    return prompt_tokens - 1 if is_uniform and len(sequence) <= FUSED_ATTENTION_TOKENS else 0
 
 
 def count_pass_tokens(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
 ) -> list[int]:
-    """Tokens that a pass has to run for each sequence; those that the base reads before count little.
+    """Count the tokens that a pass runs for each sequence; base-only prefixes count little.
 
-    It does not matter whether they are kept at the moment: who shares a pass decides the last bits.
+    They count the same whether they are cached or not: the sequences that share a pass decide its last
+    bits, which must not depend on the cache.
     """
     counts = []
     for sequence, adapter in zip(sequences, adapters, strict=True):
-        prefix_length = len(base_only_prefix(sequence, adapter)) if runtime.decoder is not None else 0
+        prefix_length = len(select_base_prefix(sequence, adapter)) if runtime.decoder is not None else 0
         counts.append(len(sequence) - prefix_length + prefix_length // CACHED_TOKENS_PER_RUN_TOKEN)
     return counts
 
@@ -80,23 +88,23 @@ def count_pass_tokens(
 def total_pass_tokens(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
 ) -> int:
-    """Tokens that all of these sequences take of a pass."""
+    """Count the tokens that a pass runs for all of these sequences together."""
     return sum(count_pass_tokens(runtime, sequences, [adapter] * len(sequences)))
 
 
-def get_prefixes(runtime: BaseRuntime, beginnings: Sequence[TokenIds]) -> list[PrefixKV | None]:
-    """What the base makes of these beginnings, from memory where they are kept."""
+def get_prefixes(runtime: BaseRuntime, base_parts: Sequence[TokenIds]) -> list[PrefixKV | None]:
+    """Returns keys and values of each base-only prefix, from the cache if they are there."""
     prefixes: dict[TokenIds, PrefixKV | None] = {(): None}
-    for ids in beginnings:
+    for ids in base_parts:
         if ids not in prefixes:
             cached = runtime.prefix_cache.get_prefix(ids)
             prefixes[ids] = cached if cached is not None else _compute_prefix(runtime, ids)
-    return [prefixes[ids] for ids in beginnings]
+    return [prefixes[ids] for ids in base_parts]
 
 
 @torch.no_grad()
 def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
-    """One beginning in a pass of its own, so that its bits do not depend on its company."""
+    """Compute one prefix in a pass of its own, so that its bits do not depend on other prefixes."""
     assert runtime.decoder is not None
     runtime.threads.set_for_pass(runtime.base, len(ids))
     tokens, states = torch.tensor(ids), list[tuple[Tensor, Tensor]]()
@@ -114,8 +122,30 @@ def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     return whole
 
 
+def get_hidden_at_layer(
+    runtime: BaseRuntime,
+    sequences: Sequence[TokenizedPair],
+    prefixes: Sequence[PrefixKV | None],
+    spans: Sequence[PackedSpan],
+    layer: int,
+) -> CachedHidden:
+    """Returns a layer's inputs for these spans of the sequences, cached where possible.
+
+    Sequence i continues after the cached prefix prefixes[i].
+    """
+    hidden = [
+        _get_sequence_hidden(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)
+    ]
+    cached_lengths = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
+    parts = []
+    for span in spans:
+        skipped = cached_lengths[span.sequence]
+        parts.append(hidden[span.sequence][span.start - skipped : span.stop - skipped])
+    return CachedHidden(layer, torch.cat(parts))
+
+
 def lay_out_spans(spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | None]) -> SequenceLayout:
-    """The spans of a pass, which sequence i continues after prefixes[i]."""
+    """Returns the layout of a pass's spans. Sequence i continues after the cached prefix prefixes[i]."""
     return SequenceLayout(
         list(map(len, spans)),
         [prefixes[span.sequence] for span in spans],
@@ -123,30 +153,11 @@ def lay_out_spans(spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | Non
     )
 
 
-def cached_hidden_at_layer(
-    runtime: BaseRuntime,
-    sequences: Sequence[TokenizedPair],
-    prefixes: Sequence[PrefixKV | None],
-    spans: Sequence[PackedSpan],
-    layer: int,
-) -> CachedHidden:
-    """What a layer is given of these spans of sequences, from memory where it is cached.
-
-    Sequence i continues after prefixes[i].
-    """
-    hidden = [_hidden_at_layer(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)]
-    skipped = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
-    parts = [
-        hidden[s.sequence][s.start - skipped[s.sequence] : s.stop - skipped[s.sequence]] for s in spans
-    ]
-    return CachedHidden(layer, torch.cat(parts))
-
-
 @torch.no_grad()
-def _hidden_at_layer(
+def _get_sequence_hidden(
     runtime: BaseRuntime, sequence: TokenizedPair, prefix: PrefixKV | None, layer: int
 ) -> Float[Tensor, "T D"]:
-    """One sequence, likewise in a pass of its own."""
+    """Returns one sequence's inputs of a layer, from the cache or from a pass of its own."""
     assert runtime.decoder is not None
     ids, start = sequence.prompt + sequence.output, 0 if prefix is None else prefix.shape[3]
     hidden = runtime.prefix_cache.get_hidden(ids, start, layer)
@@ -163,21 +174,23 @@ def _hidden_at_layer(
 def split_keys_values(
     states: KeysValuesPerLayer, spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | None]
 ) -> list[PrefixKV]:
-    """The keys and values of each sequence of a run: of its cached prefix, and of its spans."""
+    """Split the keys and values of a pass by sequence, each after those of its prefixes."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
     chains: list[list[Tensor]] = []
     for span, part in zip(spans, both.split(list(map(len, spans)), 3), strict=True):
         prefix = prefixes[span.sequence]
         before = [] if prefix is None else [prefix]
         chains.append([*(before if span.parent is None else chains[span.parent]), part])
-    last = {span.sequence: chain for span, chain in zip(spans, chains, strict=True)}
-    return [torch.cat(last[i], 3) if len(last[i]) > 1 else last[i][0] for i in sorted(last)]
+    last_chains = {span.sequence: chain for span, chain in zip(spans, chains, strict=True)}
+    return [
+        torch.cat(chain, 3) if len(chain) > 1 else chain[0] for _, chain in sorted(last_chains.items())
+    ]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Cut items 0, 1, ... of these lengths into runs of at most `budget` tokens, keeping their order.
+    """Yields runs of consecutive indices whose `lengths` sum to at most `budget` tokens.
 
-    An item longer than the budget gets a run of its own.
+    An index whose length exceeds the budget gets a run of its own.
     """
     run: list[int] = []
     total = 0

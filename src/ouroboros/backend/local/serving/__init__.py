@@ -1,1 +1,1 @@
-"""Answering, scoring and embedding."""
+"""Generation, scoring and embedding."""

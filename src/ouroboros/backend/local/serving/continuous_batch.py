@@ -1,8 +1,8 @@
-"""The running batch: every request of the moment, whichever adapters they name, one token at a time.
+"""Continuous batching: all active requests, of any adapters, decode together, one token at a time.
 
-Requests join and leave between any two tokens (continuous batching, Orca, OSDI 2022). A turn first runs
-the prompts of some who wait, then one further token of all rows. Each row has its own randomness and its
-own logits, so its answer does not depend on its neighbours; what goes wrong in a row ends it alone.
+Requests join and leave between any two tokens (Orca, OSDI 2022). A turn first runs the prompts of some
+waiting requests, then one decode step for all rows. Each row has its own random generator and logits, so
+an answer does not depend on other rows, and an error in one row ends that row alone.
 """
 
 import math
@@ -29,104 +29,108 @@ from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.slots import Slots
 from ouroboros.lora.transfer import to_device
 
-MOST_ROWS = 64
-"""Rows that run together; more wait. Beyond this a processor gains nothing from a wider batch."""
+MAX_ROWS = 64
+"""Rows that decode together; further requests wait. A CPU gains nothing from a wider batch."""
 
-PROMPT_TOKENS = 512
-"""Prompt tokens run in one turn, unless a single prompt is longer: so much do the others wait for it."""
+PREFILL_TOKENS = 512
+"""Prompt tokens per turn, unless a single prompt is longer: active rows wait for them meanwhile."""
 
-_SMALLER = "Ask for fewer tokens, shorten the prompt, close other programs, or take a smaller model."
+_MEMORY_HINT = "Ask for fewer tokens, shorten the prompt, close other programs, or take a smaller model."
 
 
 @dataclass(eq=False)
 class ActiveRequest:
-    """A request's place in the batch: who is told of each piece, and who waits for the whole."""
+    """A request in the batch, with its growing answer.
 
-    answer: GeneratedSequence
-    tell: Callable[[GenerationChunk], None] | None = None
+    `on_chunk` receives each piece of the answer; `future` receives the whole answer or the error.
+    """
+
+    sequence: GeneratedSequence
+    on_chunk: Callable[[GenerationChunk], None] | None = None
     cancel: CancellationToken = field(default_factory=CancellationToken)
-    done: "Future[Generation]" = field(default_factory=Future)
+    future: "Future[Generation]" = field(default_factory=Future)
 
     @property
     def adapter(self) -> BankedAdapter | None:
-        return self.answer.question.adapter
+        return self.sequence.prompt.adapter
 
-    def push(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]] = ()) -> bool:
-        """Take the next token and tell of it; whether the answer goes on."""
-        piece = self.answer.push(token, logprob, alternatives)
-        if self.tell is not None:
-            self.tell(piece)
-        if self.answer.finish:
-            self.done.set_result(self.answer.generation())
-        return not self.answer.finish
+    def append(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]] = ()) -> bool:
+        """Append the next token and report its chunk; returns whether the answer continues."""
+        chunk = self.sequence.append(token, logprob, alternatives)
+        if self.on_chunk is not None:
+            self.on_chunk(chunk)
+        if self.sequence.finish:
+            self.future.set_result(self.sequence.to_generation())
+        return not self.sequence.finish
 
     def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 def decode_step(
-    runtime: BaseRuntime, ids: Int[Tensor, "B"], columns: KVCache, slots: Slots
+    runtime: BaseRuntime, ids: Int[Tensor, "B"], kv_cache: KVCache, slots: Slots
 ) -> Float[Tensor, "B V"]:
-    """One further token of every row; what it says comes next."""
+    """Run token ids [B] of all rows through the model; returns the logits of their next tokens."""
     runtime.threads.set_for_pass(runtime.base, len(ids))
     decoder = runtime.decoder
-    if decoder is not None and decoder.fits_sliding_window([n + 1 for n in columns.lengths]):
-        return decoder.head(decoder.decode_step(ids, columns, slots))
-    mask, positions = columns.begin_step()
-    with runtime.bank.routed(slots):
+    if decoder is not None and decoder.fits_sliding_window([n + 1 for n in kv_cache.lengths]):
+        return decoder.head(decoder.decode_step(ids, kv_cache, slots))
+    mask, positions = kv_cache.begin_step()
+    with runtime.bank.use_route(slots):
         logits = runtime.model(
             input_ids=ids[:, None],
             attention_mask=mask.long(),
             position_ids=positions,
-            past_key_values=columns,
+            past_key_values=kv_cache,
             use_cache=True,
         ).logits[:, -1]
-    columns.finish_step()
+    kv_cache.finish_step()
     return logits
 
 
 class ContinuousBatch:
-    """Rows that decode together, and requests that wait to join. Lives on the worker's thread."""
+    """The active rows and the requests that wait to join; used on the worker's thread only."""
 
-    def __init__(self, runtime: BaseRuntime, most_rows: int = MOST_ROWS) -> None:
+    def __init__(self, runtime: BaseRuntime, max_rows: int = MAX_ROWS) -> None:
         self._runtime = runtime
-        self._most_rows = most_rows
+        self._max_rows = max_rows
         self._waiting: list[ActiveRequest] = []
-        self._rows: list[ActiveRequest] = []
+        self._active: list[ActiveRequest] = []
         self._slots = Slots(runtime.device)
-        self._columns = KVCache()
+        self._kv_cache = KVCache()
         self.running = False
 
-    def ask(self, seats: Sequence[ActiveRequest]) -> None:
-        """Let requests wait for their place."""
-        self._waiting.extend(seats)
+    def submit(self, requests: Sequence[ActiveRequest]) -> None:
+        """Add requests to the queue; they join as soon as the batch has room."""
+        self._waiting.extend(requests)
 
     @property
     def adapters(self) -> set[BankedAdapter]:
-        """Adapters of requests in flight."""
-        return {a.adapter for a in (*self._rows, *self._waiting) if a.adapter is not None}
+        """The adapters of all active and waiting requests."""
+        return {a.adapter for a in (*self._active, *self._waiting) if a.adapter is not None}
 
     def steps(self) -> Steps[None, None]:
-        """Turns until nobody is left; one forward pass a step.
+        """Returns turns until no request is left; one forward pass a step.
 
-        It runs from now on, not from its first step on: who asks before that must not start it again.
+        `running` is true from this call on, not from the first step on: a request submitted in between
+        must not start a second loop.
         """
         self.running = True
-        return self._turns()
+        return self._run()
 
-    def _turns(self) -> Steps[None, None]:
+    def _run(self) -> Steps[None, None]:
         try:
             while self._drop_cancelled():
-                if chosen := self._chosen():
+                if joining := self._select_joining():
                     try:
-                        self._admit(chosen)
+                        self._admit(joining)
                     except BaseException as error:
-                        for request in chosen:  # no list holds them any more
+                        for request in joining:  # they are in no list now, so `close` would miss them
                             request.fail(error)
                         raise
                     yield
-                if self._rows:
+                if self._active:
                     self._decode()
                     yield
         finally:
@@ -135,155 +139,186 @@ class ContinuousBatch:
             self.close()
 
     def close(self) -> None:
-        """Fail whoever is left: nobody takes further turns."""
+        """Fail all active and waiting requests, since no further turn will run."""
         error = BackendError("The backend was closed.", hint="Open the engine again.")
-        self._fail_rows(error)
-        for seat in self._waiting:
-            seat.fail(error)
+        self._fail_active(error)
+        for request in self._waiting:
+            request.fail(error)
         self._waiting = []
 
     def _drop_cancelled(self) -> bool:
-        """Let go of those who no longer want an answer; whether anyone is left."""
-        for seat in [a for a in self._rows if a.cancel.cancelled]:
-            self._leave(seat)
-            seat.fail(Cancelled("Stopped as asked; nothing was changed."))
-        for seat in [a for a in self._waiting if a.cancel.cancelled]:
-            self._waiting.remove(seat)
-            seat.fail(Cancelled("Stopped as asked; nothing was changed."))
-        return bool(self._rows or self._waiting)
+        """Remove cancelled requests; returns whether any request is left."""
+        for request in [a for a in self._active if a.cancel.cancelled]:
+            self._remove(request)
+            request.fail(Cancelled("Stopped as asked; nothing was changed."))
+        for request in [a for a in self._waiting if a.cancel.cancelled]:
+            self._waiting.remove(request)
+            request.fail(Cancelled("Stopped as asked; nothing was changed."))
+        return bool(self._active or self._waiting)
 
-    def _admit(self, chosen: Sequence[ActiveRequest]) -> None:
-        """Run prompts and take their first tokens.
+    def _admit(self, joining: Sequence[ActiveRequest]) -> None:
+        """Run the prompts of joining requests and append their first tokens.
 
-        What is not finite reaches its neighbours in a packed row, even through a mask, and an error does
-        not tell whose it is. Then each prompt is run by itself.
+        In a packed row, a value that is not finite spreads to other prompts even through a mask, and an
+        error does not name its prompt. In both cases each prompt runs again by itself.
         """
+        # 1. Run all prompts in one pass.
         try:
-            logits, kept = self._prefill(chosen)
+            logits, rows = self._prefill(joining)
         except Exception as error:
-            if len(chosen) == 1:
-                chosen[0].fail(error)
+            if len(joining) == 1:
+                joining[0].fail(error)
                 return
-            logits, kept = None, []
-        if logits is None or (len(chosen) > 1 and not logits.isfinite().all()):
-            for seat in chosen:
-                self._admit([seat])
+            logits, rows = None, []
+
+        # 2. If one of several prompts may be at fault, run each alone, so that only that one fails.
+        if logits is None or (len(joining) > 1 and not logits.isfinite().all()):
+            for request in joining:
+                self._admit([request])
             return
-        for seat, row, on in zip(chosen, kept, self._next(chosen, logits), strict=True):
-            if on:
-                self._columns.add_row(row)
-                self._rows.append(seat)
+
+        # 3. Requests that continue after their first token become rows.
+        for request, row, continues in zip(
+            joining, rows, self._append_next_tokens(joining, logits), strict=True
+        ):
+            if continues:
+                self._kv_cache.add_row(row)
+                self._active.append(request)
 
     def _prefill(
-        self, seats: Sequence[ActiveRequest]
+        self, joining: Sequence[ActiveRequest]
     ) -> tuple[Float[Tensor, "B V"], list[list[KeysValues]]]:
-        questions = [s.answer.question for s in seats]
-        with torch.no_grad(), oom_as_error(self._runtime.device, self._needed(seats), _SMALLER):
-            return prefill_prompts(
-                self._runtime, [q.prompt for q in questions], [q.adapter for q in questions]
-            )
+        prompts = [request.sequence.prompt for request in joining]
+        with (
+            torch.no_grad(),
+            oom_as_error(self._runtime.device, self._predict_bytes(joining), _MEMORY_HINT),
+        ):
+            return prefill_prompts(self._runtime, [p.ids for p in prompts], [p.adapter for p in prompts])
 
-    def _chosen(self) -> list[ActiveRequest]:
-        """Who joins now: adapters with the fewest rows first, of those whoever came first.
+    def _select_joining(self) -> list[ActiveRequest]:
+        """Select requests that join now: of the adapter with the fewest rows first, then oldest first.
 
-        So nobody who asks a thousand questions keeps another adapter's waiting. Who would not fit the
-        memory waits for the others to end; who would not fit it alone fails.
+        So a thousand requests for one adapter do not delay another adapter's. A request that does not
+        fit into memory waits for others to end; one that would not fit alone fails.
         """
-        rows = Counter(id(a.adapter) for a in self._rows)
-        chosen: list[ActiveRequest] = []
+        rows_by_adapter = Counter(id(a.adapter) for a in self._active)
+        joining: list[ActiveRequest] = []
         tokens = 0
-        while self._waiting and len(self._rows) + len(chosen) < self._most_rows:
-            seat = min(self._waiting, key=lambda a: rows[id(a.adapter)])
-            tokens += len(seat.answer.question.prompt)
-            if chosen and tokens > PROMPT_TOKENS:
+        while self._waiting and len(self._active) + len(joining) < self._max_rows:
+            # 1. The next candidate, unless its prompt would make this turn too long.
+            request = min(self._waiting, key=lambda a: rows_by_adapter[id(a.adapter)])
+            tokens += len(request.sequence.prompt.ids)
+            if joining and tokens > PREFILL_TOKENS:
                 break
+
+            # 2. It needs memory up to its last token, beside all rows up to theirs.
             try:
-                self._require_room([*chosen, seat])
+                self._require_room([*joining, request])
             except OutOfMemory as error:
-                if chosen or self._rows:
+                if joining or self._active:
                     break
-                self._waiting.remove(seat)
-                seat.fail(error)
+                self._waiting.remove(request)
+                request.fail(error)
                 continue
-            self._waiting.remove(seat)
-            rows[id(seat.adapter)] += 1
-            chosen.append(seat)
-        return chosen
+
+            # 3. It joins.
+            self._waiting.remove(request)
+            rows_by_adapter[id(request.adapter)] += 1
+            joining.append(request)
+        return joining
 
     def _require_room(self, joining: Sequence[ActiveRequest]) -> None:
-        """Raise `OutOfMemory` unless these fit beside the rows that are there, to their last token."""
+        """Raise `OutOfMemory` unless these requests fit beside active rows, up to their last tokens."""
         free = self._runtime.free_bytes
-        room = None if free is None else free + self._columns.nbytes
-        what = f"Answering a prompt of {len(joining[-1].answer.question.prompt):,} tokens"
-        require_memory(what, self._needed(joining), room, _SMALLER)
+        room = None if free is None else free + self._kv_cache.nbytes
+        action = f"Answering a prompt of {len(joining[-1].sequence.prompt.ids):,} tokens"
+        require_memory(action, self._predict_bytes(joining), room, _MEMORY_HINT)
 
-    def _needed(self, joining: Sequence[ActiveRequest]) -> int:
-        """Bytes of all rows when each is as long as it may become, and of running what joins."""
-        costs, seats = self._runtime.memory_costs, (*self._rows, *joining)
-        longest = max((s.answer.longest for s in seats), default=0)
-        prompts = sum(costs.prefill_bytes(len(s.answer.question.prompt)) for s in joining)
-        return costs.keys_values * self._columns.capacity(len(seats), longest) + prompts
+    def _predict_bytes(self, joining: Sequence[ActiveRequest]) -> int:
+        """Predict the bytes of all rows at their maximal length, and of the prefill of joining ones."""
+        costs, requests = self._runtime.memory_costs, (*self._active, *joining)
+        max_length = max((s.sequence.max_length for s in requests), default=0)
+        prefill_bytes = sum(costs.prefill_bytes(len(s.sequence.prompt.ids)) for s in joining)
+        return costs.keys_values * self._kv_cache.capacity(len(requests), max_length) + prefill_bytes
 
     def _decode(self) -> None:
-        """One further token for every row."""
+        """Append one token to every row; rows that end leave the batch."""
         try:
-            with torch.no_grad(), oom_as_error(self._runtime.device, self._needed([]), _SMALLER):
-                logits = self._forward()
+            with (
+                torch.no_grad(),
+                oom_as_error(self._runtime.device, self._predict_bytes([]), _MEMORY_HINT),
+            ):
+                logits = self._run_decode_step()
         except Exception as error:
-            self._fail_rows(error)
+            self._fail_active(error)
             return
-        rows = list(self._rows)
-        for seat, on in zip(rows, self._next(rows, logits), strict=True):
-            if not on:
-                self._leave(seat)
+        requests = list(self._active)
+        for request, continues in zip(requests, self._append_next_tokens(requests, logits), strict=True):
+            if not continues:
+                self._remove(request)
 
-    def _forward(self) -> Float[Tensor, "B V"]:
-        self._slots.assign_rows([a.adapter for a in self._rows])
-        ids = to_device(torch.tensor([a.answer.last for a in self._rows]), self._runtime.device)
-        return decode_step(self._runtime, ids, self._columns, self._slots)
+    def _run_decode_step(self) -> Float[Tensor, "B V"]:
+        self._slots.assign_rows([a.adapter for a in self._active])
+        ids = to_device(
+            torch.tensor([a.sequence.last_token for a in self._active]), self._runtime.device
+        )
+        return decode_step(self._runtime, ids, self._kv_cache, self._slots)
 
-    def _next(self, seats: Sequence[ActiveRequest], logits: Float[Tensor, "B V"]) -> list[bool]:
-        """Give each its next token, and its log-probability at temperature 1; who goes on."""
+    def _append_next_tokens(
+        self, requests: Sequence[ActiveRequest], logits: Float[Tensor, "B V"]
+    ) -> list[bool]:
+        """Append the next token to each request, with its log-probability at temperature 1.
+
+        Returns for each whether it continues. An error fails its own request only.
+        """
+        # 1. Reduce the logits of all rows on the device, and copy the results in few transfers.
         logits = logits.float()
         highest, likeliest = logits.max(-1)
         highest, norms = torch.stack([highest, logits.logsumexp(-1)]).tolist()
         likeliest = likeliest.tolist()
-        # Only rows that asked for alternatives pay for them.
-        tops = {
-            i: _likeliest(logits[i], one.answer.top) for i, one in enumerate(seats) if one.answer.top
+
+        # 2. Select alternatives only for rows that requested them: it costs a sort of the row.
+        alternatives_by_row = {
+            i: _select_top_tokens(logits[i], request.sequence.top_count)
+            for i, request in enumerate(requests)
+            if request.sequence.top_count
         }
-        going = []
-        for i, one in enumerate(seats):
+
+        # 3. Choose and append each row's token.
+        continues = []
+        for i, request in enumerate(requests):
             try:
                 if not math.isfinite(norms[i]):
                     raise BackendError(
                         "The model's output is not finite for this prompt.",
-                        hint="Look at the adapter's training, or use dtype float32.",
+                        hint="Check the adapter's training report, or use dtype float32.",
                     )
                 token, logit = likeliest[i], highest[i]
-                if not one.answer.greedy:
-                    token = one.answer.sample(logits[i])
+                if not request.sequence.greedy:
+                    token = request.sequence.sample(logits[i])
                     logit = float(logits[i, token])
-                others = [(other, value - norms[i]) for other, value in tops.get(i, ())]
-                going.append(one.push(token, logit - norms[i], others))
-            except Exception as error:  # whatever it is, it is this row's alone
-                one.fail(error)
-                going.append(False)
-        return going
+                alternatives = [
+                    (other, value - norms[i]) for other, value in alternatives_by_row.get(i, ())
+                ]
+                continues.append(request.append(token, logit - norms[i], alternatives))
+            except Exception as error:  # the other rows continue
+                request.fail(error)
+                continues.append(False)
+        return continues
 
-    def _leave(self, seat: ActiveRequest) -> None:
-        row = self._rows.index(seat)
-        self._columns.remove_row(row)
-        self._rows[row] = self._rows[-1]
-        self._rows.pop()
+    def _remove(self, request: ActiveRequest) -> None:
+        row = self._active.index(request)
+        self._kv_cache.remove_row(row)
+        self._active[row] = self._active[-1]
+        self._active.pop()
 
-    def _fail_rows(self, error: BaseException) -> None:
-        for seat in self._rows:
-            seat.fail(error)
-        self._rows, self._columns = [], KVCache()
+    def _fail_active(self, error: BaseException) -> None:
+        for request in self._active:
+            request.fail(error)
+        self._active, self._kv_cache = [], KVCache()
 
 
-def _likeliest(logits: Float[Tensor, "V"], count: int) -> list[tuple[int, float]]:
-    """The `count` likeliest tokens with their logits, the likeliest first."""
+def _select_top_tokens(logits: Float[Tensor, "V"], count: int) -> list[tuple[int, float]]:
+    """Returns the `count` most likely tokens with their logits, the most likely first."""
     values, tokens = logits.topk(min(count, len(logits)))
     return list(zip(tokens.tolist(), values.tolist(), strict=True))

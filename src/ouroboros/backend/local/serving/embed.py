@@ -1,9 +1,10 @@
-"""Texts as vectors, from the base's own input embeddings: no forward pass, on any base.
+"""Text embeddings from the base's input embeddings: no forward pass, on any base.
 
-A text is the mean of its tokens' embeddings. Vocabularies list frequent tokens first, so a token counts
-by the logarithm of its place: rare words say more of a text. The mean is whitened (Su et al.,
-arXiv 2103.15316) by how ordinary texts vary, softened because they are few: directions in which any two
-texts differ say little. Measured in docs/routing.md.
+A text is the weighted mean of its tokens' embeddings. Vocabularies list frequent tokens first, so each
+token is weighted by the logarithm of its index: rare words characterise a text best. The mean is
+whitened (Su et al., arXiv 2103.15316) with the covariance of background texts, since directions in which
+all texts differ carry little information. The covariance is smoothed, as background texts are few.
+Measured in docs/routing.md.
 """
 
 import json
@@ -20,14 +21,14 @@ from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.starter import examples_path
 
 SOFTENING = 0.3
-"""Of the mean variance, added to each direction's before it is divided away."""
+"""Share of the mean variance that is added to the variance of each direction."""
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """x - mean, with each of K directions divided by its spread and all others by `floor`.
+    """Whitens x - mean: divides each of K directions by its spread, and all others by `floor`.
 
-    mean [D], directions [K, D] orthonormal, spread [K].
+    mean [D], directions [K, D] orthonormal, spread [K] standard deviations.
     """
 
     mean: Float[Tensor, "D"]
@@ -36,7 +37,7 @@ class Whitening:
     floor: float
 
     @classmethod
-    def of(cls, texts: Float[Tensor, "N D"]) -> "Whitening":
+    def fit(cls, texts: Float[Tensor, "N D"]) -> "Whitening":
         mean = texts.mean(0)
         _, values, directions = torch.linalg.svd(texts - mean, full_matrices=False)
         variance = values.square() / max(len(texts) - 1, 1)
@@ -44,7 +45,7 @@ class Whitening:
         return cls(mean, directions, (variance + soft).sqrt(), soft**0.5)
 
     def __call__(self, texts: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        """Unit vectors."""
+        """Returns the whitened vectors [N, D], of length 1."""
         centred = texts - self.mean
         along = centred @ self.directions.T
         return normalize(
@@ -52,31 +53,31 @@ class Whitening:
         )
 
 
-class Embedding:
-    """The base's way of seeing texts."""
+class BaseTextEmbedder:
+    """Embeds texts with the base's input embeddings, as vectors of length 1."""
 
     def __init__(self, runtime: BaseRuntime) -> None:
         self._tokenizer = runtime.tokenizer.hf_tokenizer
         table: Any = runtime.model.get_input_embeddings()  # type: ignore[operator]
         self._table: Tensor = table.weight
-        self._whitening = Whitening.of(self._pooled(_ordinary_texts()))
+        self._whitening = Whitening.fit(self._pool_texts(_read_background_texts()))
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
-        return self._whitening(self._pooled(texts))
+        return self._whitening(self._pool_texts(texts))
 
     @torch.no_grad()
-    def _pooled(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
-        return torch.stack([self._mean(text) for text in texts])
+    def _pool_texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        return torch.stack([self._pool_text(text) for text in texts])
 
-    def _mean(self, text: str) -> Float[Tensor, "D"]:
+    def _pool_text(self, text: str) -> Float[Tensor, "D"]:
         ids = torch.tensor(self._tokenizer.encode(text, add_special_tokens=False), dtype=torch.long)
         weights = (ids + 2.0).log()
         rows = self._table[ids.to(self._table.device)].float().cpu()
         return weights @ rows / weights.sum().clamp(min=1.0)
 
 
-def _ordinary_texts() -> list[str]:
-    """The inputs of the bundled example tasks: some 300 short messages, commands and reviews."""
+def _read_background_texts() -> list[str]:
+    """Returns the inputs of the bundled example tasks: some 300 short messages, commands and reviews."""
     files = sorted(examples_path().glob("*/train.jsonl"))
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [json.loads(line)["prompt"] for line in lines]

@@ -1,4 +1,4 @@
-"""What an adapter makes of given outputs: their likelihood, whether it would say them, its drift."""
+"""Scores of given outputs under adapters: log-probabilities, greedy match, and drift from the base."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,97 +20,106 @@ from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.weights import LoraWeights, LowRank
 
-KEPT = 64
-"""Sequences of which what the base says is kept."""
+MAX_CACHED_SEQUENCES = 64
+"""Sequences whose base logits are cached, at most."""
 
 
 @dataclass(frozen=True)
 class ScoreItem:
-    """A sequence, the adapter to run it under (None: the base), and whether its drift is asked."""
+    """A sequence, the adapter to run it under (None: the base), and whether to measure its drift."""
 
     sequence: TokenizedPair
     adapter: BankedAdapter | None
     drift: bool = False
 
 
-def score_outputs(runtime: BaseRuntime, asked: Sequence[ScoreItem]) -> Steps[Any, list[Score]]:
-    """One score for each; one step per forward pass.
+def score_outputs(runtime: BaseRuntime, items: Sequence[ScoreItem]) -> Steps[Any, list[Score]]:
+    """Score each item; yields after each forward pass.
 
-    Greedy decoding says exactly the output if, and only if, each of its tokens is the likeliest after
-    the ones before it: no token need be generated to know.
+    Greedy decoding gives exactly the output if and only if each of its tokens is the most likely one
+    after those before it, so nothing has to be generated.
     """
-    found: list[Score] = []
-    base = yield from _read_base(runtime, list(dict.fromkeys(a.sequence for a in asked if a.drift)))
-    tokens = count_pass_tokens(runtime, [a.sequence for a in asked], [a.adapter for a in asked])
+    scores: list[Score] = []
+    base_logits = yield from _compute_base_logits(
+        runtime, list(dict.fromkeys(item.sequence for item in items if item.drift))
+    )
+    tokens = count_pass_tokens(
+        runtime, [item.sequence for item in items], [item.adapter for item in items]
+    )
     for run in split_by_tokens(tokens, runtime.token_budget):
-        found += _score(runtime, [asked[i] for i in run], base)
+        scores += _score_pass(runtime, [items[i] for i in run], base_logits)
         yield None
-    return found
+    return scores
 
 
 def measure_strength(runtime: BaseRuntime, weights: LoraWeights) -> float:
-    """Frobenius norm of all updates over that of the layers they are added to."""
+    """Returns the Frobenius norm of all LoRA updates relative to that of the layers they change."""
     base = sum(map(runtime.squared_norm, weights))
-    return math.sqrt(sum(map(_energy, weights.values())) / max(base, 1e-12))
+    return math.sqrt(sum(map(_squared_norm, weights.values())) / max(base, 1e-12))
 
 
-def _read_base(
+def _compute_base_logits(
     runtime: BaseRuntime, sequences: Sequence[TokenizedPair]
 ) -> Steps[Any, Mapping[TokenizedPair, Float[Tensor, "T V"]]]:
-    """What the base says of each; it is kept, since a gate asks the same ones again and again."""
-    known = {s: runtime.base_logits_cache[s] for s in sequences if s in runtime.base_logits_cache}
-    unread = [s for s in sequences if s not in known]
-    for run in split_by_tokens(list(map(len, unread)), runtime.token_budget):
-        chosen = [unread[i] for i in run]
+    """Compute the base's logits of each output; cached, since gates score the same probes repeatedly."""
+    base_logits = {s: runtime.base_logits_cache[s] for s in sequences if s in runtime.base_logits_cache}
+    uncached = [s for s in sequences if s not in base_logits]
+    for run in split_by_tokens(list(map(len, uncached)), runtime.token_budget):
+        chosen = [uncached[i] for i in run]
         with torch.no_grad():
             logits, _ = compute_output_logits(runtime, chosen, [None] * len(chosen))
         tables = logits.split([len(s.output) for s in chosen])
-        known |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
+        base_logits |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
-    if len(runtime.base_logits_cache) + len(unread) > KEPT:
+    if len(runtime.base_logits_cache) + len(uncached) > MAX_CACHED_SEQUENCES:
         runtime.base_logits_cache.clear()
-    runtime.base_logits_cache.update({s: known[s] for s in unread[:KEPT]})
-    return known
+    runtime.base_logits_cache.update({s: base_logits[s] for s in uncached[:MAX_CACHED_SEQUENCES]})
+    return base_logits
 
 
 @torch.no_grad()
-def _score(
-    runtime: BaseRuntime, asked: Sequence[ScoreItem], base: Mapping[TokenizedPair, Float[Tensor, "T V"]]
+def _score_pass(
+    runtime: BaseRuntime,
+    items: Sequence[ScoreItem],
+    base_logits: Mapping[TokenizedPair, Float[Tensor, "T V"]],
 ) -> list[Score]:
     logits, batch = compute_output_logits(
-        runtime, [a.sequence for a in asked], [a.adapter for a in asked]
+        runtime, [item.sequence for item in items], [item.adapter for item in items]
     )
     table = logits.float().log_softmax(-1)
-    own = iter(table.gather(1, batch.targets[:, None])[:, 0].tolist())
+    target_logprobs = iter(table.gather(1, batch.targets[:, None])[:, 0].tolist())
     likeliest = iter(table.argmax(-1).tolist())
-    parts = zip(asked, table.split([len(a.sequence.output) for a in asked]), strict=True)
-    drifts = [_drift(part, base[a.sequence]) for a, part in parts if a.drift]
+    parts = zip(items, table.split([len(a.sequence.output) for a in items]), strict=True)
+    drifts = [_compute_drift(part, base_logits[a.sequence]) for a, part in parts if a.drift]
     drift = iter(torch.stack(drifts).tolist() if drifts else [])
     return [
         Score(
-            logprobs=tuple(islice(own, len(a.sequence.output))),
-            is_greedy=_said(
+            logprobs=tuple(islice(target_logprobs, len(a.sequence.output))),
+            is_greedy=_is_greedy_output(
                 list(islice(likeliest, len(a.sequence.output))), a, runtime.tokenizer.end_ids
             ),
             drift=next(drift) if a.drift else 0.0,
         )
-        for a in asked
+        for a in items
     ]
 
 
-def _said(likeliest: Sequence[int], asked: ScoreItem, ends: frozenset[int]) -> bool:
-    """Whether the likeliest tokens are the output's; whatever ends an answer will do as its end."""
-    output = asked.sequence.output
+def _is_greedy_output(likeliest: Sequence[int], item: ScoreItem, ends: frozenset[int]) -> bool:
+    """Whether the most likely tokens are the output's; any end token counts as its last one."""
+    output = item.sequence.output
     return likeliest[:-1] == list(output[:-1]) and likeliest[-1] in ends | {output[-1]}
 
 
-def _drift(table: Float[Tensor, "T V"], base: Float[Tensor, "T V"]) -> Float[Tensor, ""]:
-    """KL(base || adapter) in nats, mean over T positions, of log-probabilities and the base's logits."""
+def _compute_drift(table: Float[Tensor, "T V"], base: Float[Tensor, "T V"]) -> Float[Tensor, ""]:
+    """Compute KL(base || adapter) in nats, mean over T positions.
+
+    `table` has log-probabilities of the adapter, `base` the logits of the base.
+    """
     known = base.float().log_softmax(-1)
     return kl_div(table, known, log_target=True, reduction="sum") / len(table)
 
 
-def _energy(low: LowRank) -> float:
-    """|BA|^2, from two small matrices: trace((B^T B)(A A^T))."""
+def _squared_norm(low: LowRank) -> float:
+    """Compute |scale B A|^2 from two R x R matrices, as trace((B^T B)(A A^T))."""
     inner = (low.b.T @ low.b) * (low.a @ low.a.T)
     return low.scale**2 * max(float(inner.double().sum()), 0.0)

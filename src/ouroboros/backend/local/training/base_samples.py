@@ -1,11 +1,11 @@
-"""Passages that the base itself writes: where a training keeps an adapter with it.
+"""Base samples: passages that the base generates, on which a training keeps an adapter close to it.
 
-What an adapter does to text that nobody taught it shows in any text, so the base's own serves: it is the
-base's distribution by definition, and needs no data (LLM-QAT, arXiv 2305.17888, distils so). A passage
-tells at each of its tokens what the base would have said.
+The effect of an adapter on text outside its task shows on any text, so samples of the base itself serve:
+they have the base's distribution by definition and need no data (as in LLM-QAT, arXiv 2305.17888). Each
+passage has the base's next-token distribution at each of its tokens.
 
-On a base of half a billion parameters they take half a minute to write, so they are kept on disk: the
-next program trains with the same ones.
+Generation takes half a minute on a base of half a billion parameters, so passages are stored on disk
+and the next process trains with the same ones.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from ouroboros.backend.local.model.tokenizer import ChatTokenizer, TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.serving.continuous_batch import decode_step
 from ouroboros.backend.local.serving.prefill import prefill_prompts
-from ouroboros.backend.local.training.distillation import KEPT, Teacher, teacher_topk
+from ouroboros.backend.local.training.distillation import TOP_K, Teacher, teacher_topk
 from ouroboros.backend.local.training.rows import TokenizedRow
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Distillation
@@ -37,144 +37,148 @@ from ouroboros.lora.transfer import to_device
 
 PASSAGES, TOKENS = 64, 64
 
-ASKED = 16
-"""Tokens of a beginning that is asked about."""
+PROMPT_TOKENS = 16
+"""Tokens at the start of a passage that become the prompt of a second passage."""
 
 WEIGHT = 30.0
-"""What a passage counts for beside a row to learn: docs/decisions/0009-the-gate.md has it."""
+"""Weight of a passage relative to a row to learn; measured in docs/decisions/0009-the-gate.md."""
 
 
-EDITION = 1
-"""Of the way they are written: others are not read."""
+FORMAT_VERSION = 1
+"""Version of the stored format; files of other versions have other names and are not read."""
 
-Told = tuple[TokenizedPair, Teacher]
-"""A passage, and what the base says at each of its tokens."""
+TaughtSample = tuple[TokenizedPair, Teacher]
+"""A passage, and the base's distribution at each of its output tokens."""
 
 
 class BaseSamples:
-    """A base's passages: written when they are first asked for, and the same ones ever after.
+    """The passages of a base, generated on first use and the same from then on.
 
-    They are kept in `folder`, where one is given. What cannot be read there is written again.
+    With a `folder` they are stored there. A file that is missing or damaged is generated again.
     """
 
     def __init__(self, runtime: BaseRuntime, folder: Path | None = None) -> None:
         self._runtime = runtime
-        self._file = folder / f"{_name(runtime)}.safetensors" if folder else None
-        self._items: tuple[TokenizedRow, ...] = ()
+        self._file = folder / f"{_cache_key(runtime)}.safetensors" if folder else None
+        self._rows: tuple[TokenizedRow, ...] = ()
 
     def load_or_generate(self) -> Steps[Any, tuple[TokenizedRow, ...]]:
-        """Passages to train along, with the base as their teacher. A function of the base alone."""
-        if not self._items:
-            told = _load(self._file) if self._file else None
-            if told is None:
-                told = yield from self._write()
+        """Returns passages as rows with the base as their teacher. They depend on the base alone."""
+        if not self._rows:
+            samples = _load(self._file) if self._file else None
+            if samples is None:
+                samples = yield from self._generate()
             row = Row("", "", Distillation("base"), WEIGHT)
-            self._items = tuple(
-                TokenizedRow(row, (s,), (0.0,), t.to(self._runtime.device)) for s, t in told
+            self._rows = tuple(
+                TokenizedRow(row, (s,), (0.0,), t.to(self._runtime.device)) for s, t in samples
             )
-        return self._items
+        return self._rows
 
-    def _write(self) -> Steps[Any, list[Told]]:
+    def _generate(self) -> Steps[Any, list[TaughtSample]]:
         sequences = yield from generate_samples(self._runtime)
         count = len(sequences)
         teachers = yield from teacher_topk(self._runtime, sequences, [None] * count, [False] * count)
-        told = list(zip(sequences, teachers, strict=True))
+        samples = list(zip(sequences, teachers, strict=True))
         if self._file:
-            _save(self._file, told)
-        return told
+            _save(self._file, samples)
+        return samples
 
 
 def generate_samples(runtime: BaseRuntime) -> Steps[Any, list[TokenizedPair]]:
-    """Half are plain text that begins anywhere; half are answers to the beginnings of those.
+    """Generate passages: half are plain text, half are answers to the beginnings of those texts.
 
-    So both what a model may read and what it may be asked is among them. One forward pass a step.
+    So they cover both texts and conversations. Yields after each forward pass.
     """
-    tokenizer, chance = runtime.tokenizer, torch.Generator().manual_seed(0)
-    text = yield from _sampled(runtime, _starts(tokenizer, chance), chance)
-    begun = [(*t.prompt, *t.output)[:ASKED] for t in text]
-    texts = [tokenizer.anchor_conversation(tokenizer.decode(ids)) for ids in begun]
-    asked = [tokenizer.encode_prompt(text) or ids for text, ids in zip(texts, begun, strict=True)]
-    return [*text, *(yield from _sampled(runtime, asked, chance))]
+    tokenizer, generator = runtime.tokenizer, torch.Generator().manual_seed(0)
+    text = yield from _sample_continuations(runtime, _draw_starts(tokenizer, generator), generator)
+    beginnings = [(*t.prompt, *t.output)[:PROMPT_TOKENS] for t in text]
+    texts = [tokenizer.anchor_conversation(tokenizer.decode(ids)) for ids in beginnings]
+    prompts = [tokenizer.encode_prompt(text) or ids for text, ids in zip(texts, beginnings, strict=True)]
+    return [*text, *(yield from _sample_continuations(runtime, prompts, generator))]
 
 
-def _starts(tokenizer: ChatTokenizer, chance: torch.Generator) -> list[tuple[int, ...]]:
-    """Any one token of plain text, behind the one that opens a text, if there is one."""
-    begin = tokenizer.hf_tokenizer.bos_token_id
+def _draw_starts(tokenizer: ChatTokenizer, generator: torch.Generator) -> list[tuple[int, ...]]:
+    """Draw one random token as the start of each plain text, after the BOS token if there is one."""
+    bos_id = tokenizer.hf_tokenizer.bos_token_id
     special = set(tokenizer.hf_tokenizer.all_special_ids)
     plain = [i for i in range(len(tokenizer.hf_tokenizer)) if i not in special]
-    drawn = torch.randint(len(plain), (PASSAGES // 2,), generator=chance).tolist()
-    return [(*([begin] if isinstance(begin, int) else []), plain[i]) for i in drawn]
+    token_indices = torch.randint(len(plain), (PASSAGES // 2,), generator=generator).tolist()
+    return [(*([bos_id] if isinstance(bos_id, int) else []), plain[i]) for i in token_indices]
 
 
-def _sampled(
-    runtime: BaseRuntime, starts: Sequence[tuple[int, ...]], chance: torch.Generator
+def _sample_continuations(
+    runtime: BaseRuntime, starts: Sequence[tuple[int, ...]], generator: torch.Generator
 ) -> Steps[Any, list[TokenizedPair]]:
-    """Go on from each start at temperature 1, to the same length.
+    """Sample a continuation of each start at temperature 1, all of the same length.
 
-    An end token does not end a passage: the further turn or text after it is what the base says, too.
+    An end token does not end a passage: the turn or text that follows is the base's distribution too.
     """
-    room = min(TOKENS, *(runtime.tokenizer.remaining_context(start) for start in starts))
-    columns, slots = KVCache(), Slots(runtime.device)
-    said: list[Int[Tensor, "B"]] = []
-    for _ in range(room):
+    length = min(TOKENS, *(runtime.tokenizer.remaining_context(start) for start in starts))
+    kv_cache, slots = KVCache(), Slots(runtime.device)
+    tokens: list[Int[Tensor, "B"]] = []
+    for _ in range(length):
         with torch.no_grad():
-            if said:
+            if tokens:
                 slots.assign_rows([None] * len(starts))
-                logits = decode_step(runtime, to_device(said[-1], runtime.device), columns, slots)
+                logits = decode_step(runtime, to_device(tokens[-1], runtime.device), kv_cache, slots)
             else:
                 logits, rows = prefill_prompts(runtime, starts, [None] * len(starts))
                 for row in rows:
-                    columns.add_row(row)
-            said.append(_drawn(logits.float().softmax(-1).cpu(), chance))
+                    kv_cache.add_row(row)
+            tokens.append(_sample_tokens(logits.float().softmax(-1).cpu(), generator))
         yield None
-    outputs = torch.stack(said, dim=1).tolist()
+    outputs = torch.stack(tokens, dim=1).tolist()
     return [TokenizedPair(s, tuple(output)) for s, output in zip(starts, outputs, strict=True)]
 
 
-def _drawn(probs: Float[Tensor, "B V"], chance: torch.Generator) -> Int[Tensor, "B"]:
-    """A token for each row: the first up to which there is as much probability as is drawn."""
+def _sample_tokens(probs: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, "B"]:
+    """Sample one token per row by inverting the cumulative distribution at a uniform random number."""
     sums = probs.cumsum(-1)
-    drawn = torch.rand(len(probs), 1, generator=chance) * sums[:, -1:]
-    return torch.searchsorted(sums, drawn)[:, 0].clamp(max=probs.shape[1] - 1)
+    thresholds = torch.rand(len(probs), 1, generator=generator) * sums[:, -1:]
+    return torch.searchsorted(sums, thresholds)[:, 0].clamp(max=probs.shape[1] - 1)
 
 
-def _name(runtime: BaseRuntime) -> str:
-    """Of what passages depend on: the base, what it computes in and on, and how they are written."""
-    on = (runtime.dtype, describe_machine(), runtime.device.type)
-    written = (*on, EDITION, PASSAGES, TOKENS, ASKED, KEPT)
+def _cache_key(runtime: BaseRuntime) -> str:
+    """Hash what passages depend on: the base, its dtype, machine and device, and the settings here."""
+    machine = (runtime.dtype, describe_machine(), runtime.device.type)
+    settings = (*machine, FORMAT_VERSION, PASSAGES, TOKENS, PROMPT_TOKENS, TOP_K)
     # Frozen: with another text, the passages that are stored already would be generated again.
-    text = f"({', '.join([runtime.base.fingerprint.to_text(), *map(repr, written)])})"
+    text = f"({', '.join([runtime.base.fingerprint.to_text(), *map(repr, settings)])})"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _save(file: Path, told: Sequence[Told]) -> None:
-    """Whole or not at all; a disk that is full or not to be written to is done without."""
+def _save(file: Path, samples: Sequence[TaughtSample]) -> None:
+    """Write the file atomically. A full or read-only disk is not an error: the file is only a cache."""
     with suppress(OSError, SafetensorError):
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f"{file.name}.{os.getpid()}")
-        save_file({name: part.contiguous() for name, part in _tensors(told).items()}, draft)
+        save_file({name: part.contiguous() for name, part in _to_tensors(samples).items()}, draft)
         draft.replace(file)
 
 
-def _tensors(told: Sequence[Told]) -> dict[str, Tensor]:
-    """Passages end to end. `tokens` has of each how many its prompt and its output have."""
-    sequences, teachers = [s for s, _ in told], [t for _, t in told]
+def _to_tensors(samples: Sequence[TaughtSample]) -> dict[str, Tensor]:
+    """Concatenate passages. `tokens` has the prompt length and the output length of each."""
+    sequences, teachers = [s for s, _ in samples], [t for _, t in samples]
     return {
         "tokens": torch.tensor([(len(s.prompt), len(s.output)) for s in sequences]),
         "text": torch.tensor([i for s in sequences for i in (*s.prompt, *s.output)]),
-        **{n: torch.cat([getattr(t, n) for t in teachers]).cpu() for n in ("ids", "logprobs", "rest")},
+        "ids": torch.cat([t.ids for t in teachers]).cpu(),
+        "logprobs": torch.cat([t.logprobs for t in teachers]).cpu(),
+        "rest": torch.cat([t.other_logprob for t in teachers]).cpu(),
     }
 
 
-def _load(file: Path) -> list[Told] | None:
-    """What was saved there; None where there is nothing of use."""
+def _load(file: Path) -> list[TaughtSample] | None:
+    """Load stored passages; None if the file is missing or damaged."""
     with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
-        parts, found = load_file(file), []
+        parts, samples = load_file(file), []
         tokens = parts["tokens"].tolist()
         texts = parts["text"].split([p + o for p, o in tokens])
-        said = (parts[name].split([o for _, o in tokens]) for name in ("ids", "logprobs", "rest"))
-        for (prompt, _), text, *teacher in zip(tokens, texts, *said, strict=True):
+        teacher_parts = (
+            parts[name].split([o for _, o in tokens]) for name in ("ids", "logprobs", "rest")
+        )
+        for (prompt, _), text, *teacher in zip(tokens, texts, *teacher_parts, strict=True):
             ids = tuple(text.tolist())
-            found.append((TokenizedPair(ids[:prompt], ids[prompt:]), Teacher(*teacher)))
-        return found
+            samples.append((TokenizedPair(ids[:prompt], ids[prompt:]), Teacher(*teacher)))
+        return samples
     return None

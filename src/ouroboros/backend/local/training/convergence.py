@@ -1,4 +1,4 @@
-"""When a row counts as learned, and what to say when it was not."""
+"""When a row counts as learned, and the advice if it does not."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from ouroboros.backend.local.training.rows import StepStats, TokenizedRow
 from ouroboros.domain.data import Row
 
-MOVED = math.log(2)
-"""How far, times the row's weight, a judged answer's log-probability has to move: to half or double."""
+TARGET_SHIFT = math.log(2)
+"""Nats that a judged answer's log-probability moves, times the row's weight: half or double."""
 
-CERTAIN = 0.9
-"""A praised answer whose tokens all have this probability needs no more praise."""
+PRAISE_CERTAINTY = 0.9
+"""A praised answer is learned once all its tokens have this probability."""
 
 
 SCORE_TOLERANCE = 0.004
-"""How close, in nats, a scored answer comes to its target; a tenth of the way where that is less."""
+"""Distance in nats from its target at which a scored answer counts as learned, at most."""
 
 
 def is_scored(row: Row) -> bool:
@@ -22,56 +22,62 @@ def is_scored(row: Row) -> bool:
     return row.loss.uses_reference and not row.loss.uses_pair
 
 
-def score_target(item: TokenizedRow) -> float:
-    """The log-probability that a scored answer, which has its reference, is to have.
+def compute_target(row: TokenizedRow) -> float:
+    """Compute the target log-probability, in nats, of a scored answer that has its reference.
 
-    Praise raises tokens to `CERTAIN` at most: what has a probability of 0.8 cannot double.
+    Praise raises tokens to `PRAISE_CERTAINTY` at most: a probability of 0.8 cannot double.
     """
-    (reference,), change = item.reference[:1], MOVED * item.row.weight
-    if item.row.output is None:
-        return reference - change
-    certain = len(item.sequences[0].output) * math.log(CERTAIN)
-    return min(reference + change, max(reference, certain))
+    (reference,), shift = row.reference[:1], TARGET_SHIFT * row.source.weight
+    if row.source.output is None:
+        return reference - shift
+    praise_limit = len(row.sequences[0].output) * math.log(PRAISE_CERTAINTY)
+    return min(reference + shift, max(reference, praise_limit))
 
 
-def score_tolerance(item: TokenizedRow) -> float:
-    """How close to its target a scored answer has to come."""
-    return min(SCORE_TOLERANCE, 0.1 * MOVED * item.row.weight)
+def compute_tolerance(row: TokenizedRow) -> float:
+    """Compute the tolerance, in nats: a tenth of the way to the target, at most `SCORE_TOLERANCE`."""
+    return min(SCORE_TOLERANCE, 0.1 * TARGET_SHIFT * row.source.weight)
 
 
-def gaps(items: Sequence[TokenizedRow], found: StepStats, likely: float) -> list[float]:
-    """How far, in nats, each of a step's first items is from being learned: 0 once it is.
+def measure_gaps(rows: Sequence[TokenizedRow], stats: StepStats, min_probability: float) -> list[float]:
+    """Measure how far each row is from being learned, in nats; 0 if it is learned.
 
-    `likely` is the probability that each token of a wanted answer has to have.
+    `stats` may have more rows; the first ones count. Each token of a wanted answer needs at least
+    `min_probability`.
     """
-    judged = zip(items, found.totals, found.least, strict=False)
-    return [max(_gap(item, totals, least, likely), 0.0) for item, totals, least in judged]
+    judged = zip(rows, stats.totals, stats.min_logprobs, strict=False)
+    return [
+        max(_measure_gap(row, row_totals, min_logprob, min_probability), 0.0)
+        for row, row_totals, min_logprob in judged
+    ]
 
 
-def advice(waiting: int, steps: int) -> str:
-    """What to tell of rows that are still waited for after so many steps."""
-    if not waiting:
+def advise_unlearned(unlearned: int, steps: int) -> str:
+    """Returns the advice if rows are still unlearned after this many steps, else an empty text."""
+    if not unlearned:
         return ""
-    return f"{waiting} rows were not fully learned within {steps} steps; give that feedback again."
+    return f"{unlearned} rows were not fully learned within {steps} steps; give that feedback again."
 
 
-def _gap(item: TokenizedRow, totals: Sequence[float], least: float, likely: float) -> float:
-    """A wanted answer is to be said, a better one to gain on the worse, a judged one to move."""
-    row, enough = item.row, MOVED * item.row.weight
-    if is_scored(row):
-        distance = abs(score_target(item) - totals[0])
-        return distance if distance > score_tolerance(item) else 0.0
-    moved = [now - before for now, before in zip(totals, item.reference, strict=True)]
-    unsaid = _logit(math.log(likely)) - _logit(least)
-    if row.loss.uses_pair:
-        return max(unsaid, enough - (moved[0] - moved[1]))
-    if not row.loss.accepts_rejected_only:
-        return unsaid
-    if row.output is None:
-        return enough + moved[0]
-    return min(enough - moved[0], _logit(math.log(CERTAIN)) - _logit(least))
+def _measure_gap(
+    row: TokenizedRow, totals: Sequence[float], min_logprob: float, min_probability: float
+) -> float:
+    """Measure one row: an answer becomes likely, a pair moves apart, a judged answer moves."""
+    source, target_shift = row.source, TARGET_SHIFT * row.source.weight
+    if is_scored(source):
+        distance = abs(compute_target(row) - totals[0])
+        return distance if distance > compute_tolerance(row) else 0.0
+    shifts = [now - before for now, before in zip(totals, row.reference, strict=True)]
+    odds_gap = _log_odds(math.log(min_probability)) - _log_odds(min_logprob)
+    if source.loss.uses_pair:
+        return max(odds_gap, target_shift - (shifts[0] - shifts[1]))
+    if not source.loss.accepts_rejected_only:
+        return odds_gap
+    if source.output is None:
+        return target_shift + shifts[0]
+    return min(target_shift - shifts[0], _log_odds(math.log(PRAISE_CERTAINTY)) - _log_odds(min_logprob))
 
 
-def _logit(logprob: float) -> float:
-    """Log-odds: along a step they change evenly, where a probability levels off."""
+def _log_odds(logprob: float) -> float:
+    """Compute the log-odds, which change evenly along a step where a probability would saturate."""
     return logprob - math.log(max(-math.expm1(logprob), 1e-12))

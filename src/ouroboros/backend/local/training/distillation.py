@@ -1,4 +1,4 @@
-"""What a teacher would say at each place of an output: its likeliest tokens, the rest as one."""
+"""Distributions of a teacher over the next token: its most likely tokens, and all others as one."""
 
 import math
 from collections.abc import Sequence
@@ -18,92 +18,111 @@ from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.lora.bank import BankedAdapter
 
-KEPT = 64
-"""Tokens kept at each place; all others together are one more."""
+TOP_K = 64
+"""Most likely tokens stored at each position; all others count as one more token."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The K likeliest tokens at T places, and their log-probabilities; `rest` is that of all others.
+    """The next-token distribution of a teacher at T positions.
 
-    `but` are tokens, one at each place, that are not among them, as if they could not be said.
+    ids [T, K], logprobs [T, K]  the K most likely tokens, and their log-probabilities in nats.
+    other_logprob [T]            log-probability of all other tokens together.
+    excluded [T]                 a token at each position that has probability 0 in the distribution.
     """
 
     ids: Int[Tensor, "T K"]
     logprobs: Float[Tensor, "T K"]
-    rest: Float[Tensor, "T"]
-    but: Int[Tensor, "T"] | None = None
+    other_logprob: Float[Tensor, "T"]
+    excluded: Int[Tensor, "T"] | None = None
 
     def to(self, device: torch.device) -> "Teacher":
-        but = None if self.but is None else self.but.to(device)
-        return Teacher(self.ids.to(device), self.logprobs.to(device), self.rest.to(device), but)
+        excluded = None if self.excluded is None else self.excluded.to(device)
+        return Teacher(
+            self.ids.to(device), self.logprobs.to(device), self.other_logprob.to(device), excluded
+        )
 
 
 def teacher_topk(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
-    besides: Sequence[bool],
+    exclude_targets: Sequence[bool],
 ) -> Steps[Any, list[Teacher]]:
-    """Ask the teachers; sequence i has adapters[i] (None: the base), and besides[i] tells whether it is
-    asked for what it would say besides the output's own tokens."""
-    found: list[Teacher] = []
+    """Compute the teacher of each sequence's output; yields after each forward pass.
+
+    The teacher of sequence i is adapters[i] (None: the base). With exclude_targets[i] its distributions
+    leave out the output's own tokens.
+    """
+    teachers: list[Teacher] = []
     for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logits, batch = compute_output_logits(runtime, chosen, [adapters[i] for i in run])
         parts = logits.float().split([len(s.output) for s in chosen])
-        own = batch.targets.split([len(s.output) for s in chosen])
-        for i, part, output in zip(run, parts, own, strict=True):
-            found.append(_teacher(part, output if besides[i] else None))
+        targets = batch.targets.split([len(s.output) for s in chosen])
+        for i, part, output_ids in zip(run, parts, targets, strict=True):
+            teachers.append(_build_teacher(part, output_ids if exclude_targets[i] else None))
         yield None
-    return found
+    return teachers
 
 
-def logprobs_and_kl(
+def compute_logprobs_and_kl(
     logits: Float[Tensor, "L V"],
     targets: Int[Tensor, "L"],
     lengths: Sequence[int],
     teachers: Sequence[Teacher | None],
 ) -> tuple[Float[Tensor, "L"], Float[Tensor, "L"]]:
-    """The log-probability of each target, and how far what is said there is from what a teacher says.
+    """Compute the log-probability of each target, and KL(teacher || model) at its position, in nats.
 
-    The rows belong to outputs of these lengths, one after the other, each with its teacher. How far is
-    KL(teacher || model), the tokens not kept counted as one; 0 where there is no teacher.
+    The rows of `logits` belong to consecutive outputs of the given lengths, each with its teacher. In
+    the KL, all tokens beyond the teacher's K count as one token. Without a teacher it is 0.
     """
     if not any(teachers):
-        said = gather_logprobs(logits, targets)
-        return said, torch.zeros_like(said)
-    asked = targets[:, None].repeat(1, 1 + max(t.ids.shape[1] for t in teachers if t))
-    but = torch.full_like(targets, -1)
+        logprobs = gather_logprobs(logits, targets)
+        return logprobs, torch.zeros_like(logprobs)
+    # 1. Look up the target and the K teacher tokens of every position at once: `logits` is large.
+    ids = targets[:, None].repeat(1, 1 + max(t.ids.shape[1] for t in teachers if t))
+    excluded = torch.full_like(targets, -1)
     for teacher, start, length in zip(teachers, accumulate(lengths, initial=0), lengths, strict=False):
         if teacher:
-            asked[start : start + length, 1:] = teacher.ids
-        if teacher and teacher.but is not None:
-            but[start : start + length] = teacher.but
-    besides = any(t is not None and t.but is not None for t in teachers)
-    picked, norm, without = gather_logits_lse(logits, asked, but if besides else None)
-    ours = (picked[:, 1:] - without[:, None]).split(list(lengths))
-    away = [_teacher_kl(o, t) if t else o.new_zeros(len(o)) for o, t in zip(ours, teachers, strict=True)]
-    return picked[:, 0] - norm, torch.cat(away)
+            ids[start : start + length, 1:] = teacher.ids
+        if teacher and teacher.excluded is not None:
+            excluded[start : start + length] = teacher.excluded
+    has_excluded = any(t is not None and t.excluded is not None for t in teachers)
+    picked, norm, norm_without_excluded = gather_logits_lse(
+        logits, ids, excluded if has_excluded else None
+    )
+
+    # 2. Normalise the student over the same tokens as the teacher, without the excluded ones.
+    student_logprobs = (picked[:, 1:] - norm_without_excluded[:, None]).split(list(lengths))
+    teacher_kl = [
+        _compute_teacher_kl(output, teacher) if teacher else output.new_zeros(len(output))
+        for output, teacher in zip(student_logprobs, teachers, strict=True)
+    ]
+    return picked[:, 0] - norm, torch.cat(teacher_kl)
 
 
-def _teacher_kl(ours: Float[Tensor, "T K"], teacher: Teacher) -> Float[Tensor, "T"]:
-    """From log-probabilities of the teacher's tokens."""
-    kept = (teacher.logprobs.exp() * (teacher.logprobs - ours)).sum(-1)
-    return kept + teacher.rest.exp() * (teacher.rest - _rest(ours))
+def _compute_teacher_kl(student_logprobs: Float[Tensor, "T K"], teacher: Teacher) -> Float[Tensor, "T"]:
+    """Compute KL(teacher || student) from the student's log-probabilities of the teacher's tokens."""
+    top_kl = (teacher.logprobs.exp() * (teacher.logprobs - student_logprobs)).sum(-1)
+    return top_kl + teacher.other_logprob.exp() * (
+        teacher.other_logprob - _compute_other_logprob(student_logprobs)
+    )
 
 
-def _teacher(logits: Float[Tensor, "T V"], but: Int[Tensor, "T"] | None) -> Teacher:
-    said = _without(logits, but).log_softmax(-1)
-    logprobs, ids = said.topk(min(KEPT, logits.shape[1] - 1))
-    return Teacher(ids, logprobs, _rest(logprobs), but)
+def _build_teacher(logits: Float[Tensor, "T V"], excluded: Int[Tensor, "T"] | None) -> Teacher:
+    all_logprobs = _exclude_tokens(logits, excluded).log_softmax(-1)
+    logprobs, ids = all_logprobs.topk(min(TOP_K, logits.shape[1] - 1))
+    return Teacher(ids, logprobs, _compute_other_logprob(logprobs), excluded)
 
 
-def _without(logits: Float[Tensor, "T V"], but: Int[Tensor, "T"] | None) -> Float[Tensor, "T V"]:
-    return logits if but is None else logits.scatter(1, but[:, None], -math.inf)
+def _exclude_tokens(
+    logits: Float[Tensor, "T V"], excluded: Int[Tensor, "T"] | None
+) -> Float[Tensor, "T V"]:
+    return logits if excluded is None else logits.scatter(1, excluded[:, None], -math.inf)
 
 
-def _rest(logprobs: Float[Tensor, "T K"]) -> Float[Tensor, "T"]:
-    """Log-probability of everything else; never quite nothing, so that it has a logarithm."""
+def _compute_other_logprob(logprobs: Float[Tensor, "T K"]) -> Float[Tensor, "T"]:
+    """Compute the log-probability of all other tokens, at least log(1e-6) so that it is finite."""
     return torch.log((1 - logprobs.exp().sum(-1)).clamp(min=1e-6))

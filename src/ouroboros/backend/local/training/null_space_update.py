@@ -1,23 +1,23 @@
-"""The careful update: work a few judged rows into an adapter and leave the rest of it alone.
+"""The null-space update: an adapter learns a few judged rows and keeps its answers to other prompts.
 
-Adam's first steps move every weight by the full rate, whatever its gradient, and with them the answers
-to every other prompt. Here steps follow the gradient (by conjugate directions), so that only what
-matters to the rows moves. The first is short; each later one is as long as what is still to be learned
-seems to need, by what the last one taught. They are taken back when the loss rose, and end as soon as
-all rows are learned.
+Adam's first steps move every weight by the full learning rate, whatever its gradient, and so change the
+answers to all other prompts. These steps follow the gradient (in conjugate directions), so only weights
+that matter to the rows move. The first step is short. The length of each later step follows from how
+much of the remaining gap the last step closed. A step that raised the loss is taken back, and the update
+ends as soon as all rows are learned.
 
-Answers with a score move by a given distance, so they are not among these rows: once all others are
-learned, `score_targets` moves them.
+Scored answers move by a given distance, so they are not among these rows: `score_targets` moves them
+once all other rows are learned.
 
-And a step is kept off the directions in which the inputs of *protected* prompts lie. A layer's update
-changes its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. That is
-gradient projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space
-projection (arXiv 2410.02355), applied to the LoRA factor that sees the input. So A moves and B rests.
-Only where B is not of full rank yet, and A alone could move little or nothing, B moves too; where it is
-zero, behind an A that is shielded first.
+Steps also avoid the directions in which the inputs of *protected* prompts lie. A layer's update changes
+its output for an input x by scale * B dA x; if dA is orthogonal to x, nothing changes. This is gradient
+projection memory (arXiv 2103.09762), in the soft, regularised form of AlphaEdit's null-space projection
+(arXiv 2410.02355), applied to the LoRA factor that sees the input. So A moves and B is fixed. Only where
+B does not have full rank yet, so that A alone could change little or nothing, B moves too. Where B is
+zero, A is projected first.
 
-Where an adapter has layers in attention blocks, only these move: the same correction by way of the
-others changes more of what was not meant (docs/decisions/0004-one-correction.md).
+If an adapter has layers in attention blocks, only these move: the same correction through other layers
+changes more answers that it should keep (docs/decisions/0004-one-correction.md).
 """
 
 import math
@@ -33,17 +33,17 @@ from ouroboros.backend.local.forward.packing import collect_layer_inputs
 from ouroboros.backend.local.forward.prefix_reuse import split_by_tokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.convergence import advice, gaps, is_scored
+from ouroboros.backend.local.training.convergence import advise_unlearned, is_scored, measure_gaps
 from ouroboros.backend.local.training.rows import (
     StepStats,
+    add_first_pass_references,
     add_references,
-    add_start,
     add_teachers,
+    copy_start_adapter,
     plan_token_budget,
-    start_copy,
     tokenize_rows,
 )
-from ouroboros.backend.local.training.score_targets import MAX_HELD, as_held, move_to_targets
+from ouroboros.backend.local.training.score_targets import MAX_FIXED, move_to_targets, to_fixed_row
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.backend.local.training.train import require_finite
 from ouroboros.domain.config import UpdateConfig
@@ -52,250 +52,272 @@ from ouroboros.domain.training import TrainingProgress, TrainingReport
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.targets import attention_layers
 
-SHIELD_TOKENS = 640
-"""Protected tokens at most, adapted ones: reading them is the dearest part of an update."""
+MAX_PROTECTED_TOKENS = 640
+"""Adapted tokens of protected prompts, at most: reading them is the most expensive part of an update."""
 
-SMALL = 0.01
-"""A direction of B that is this much shorter than its longest one leads nowhere yet."""
+RANK_TOLERANCE = 0.01
+"""Singular values of B below this share of the largest one do not count towards its rank."""
 
-SHORTER = 0.4
-"""What a step that raised the loss is shortened by."""
+BACKTRACK = 0.4
+"""Factor that shortens a step after one that raised the loss."""
 
-CALM = 1.4
-"""Where steps have raised the loss, later ones grow by less, but by this."""
+CAUTIOUS_GROWTH = 1.4
+"""Growth of the step length, at least, after a step has raised the loss."""
 
-BEYOND = 1.1
-"""A step goes so much further than it seems to need: falling short costs another."""
+OVERSHOOT = 1.1
+"""Factor on the step length that would close the gap: a step that falls short costs another one."""
 
-LEAST = 0.3
-"""Of the last step's length, a step has at least this."""
+MIN_GROWTH = 0.3
+"""Smallest ratio of a step's length to that of the step before."""
 
 
 @dataclass(frozen=True)
 class NullSpaceProjector:
-    """Takes the directions of protected inputs X [N, I] out of a matrix's rows.
+    """Removes the directions of protected inputs X [N, I] from the rows of a matrix.
 
-    It multiplies by ridge (X^T X + ridge)^-1. `inside` is that where there are more inputs than
-    directions; else it is (X X^T + ridge)^-1, the smaller one.
+    It multiplies by ridge (X^T X + ridge)^-1. `inverse` [I, I] is that product if there are more inputs
+    than dimensions; else it is (X X^T + ridge)^-1 [N, N], which is smaller.
     """
 
     x: Float[Tensor, "N I"]
-    inside: Tensor
+    inverse: Tensor
 
     @classmethod
-    def against(cls, x: Float[Tensor, "N I"], ridge: float) -> "NullSpaceProjector":
-        """`ridge` is a share of the inputs' mean energy per direction."""
+    def from_inputs(cls, x: Float[Tensor, "N I"], ridge: float) -> "NullSpaceProjector":
+        """Build the projector; `ridge` is a share of the inputs' mean squared norm per dimension."""
         strength = max(ridge * float(x.square().sum()) / x.shape[1], 1e-6)
-        many = len(x) > x.shape[1]
-        inside = x.T @ x if many else x @ x.T
-        inside.diagonal().add_(strength)
-        inside = torch.cholesky_inverse(torch.linalg.cholesky(inside))
-        return cls(x, strength * inside if many else inside)
+        has_more_inputs = len(x) > x.shape[1]
+        kernel = x.T @ x if has_more_inputs else x @ x.T
+        kernel.diagonal().add_(strength)
+        kernel = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
+        return cls(x, strength * kernel if has_more_inputs else kernel)
 
     def __call__(self, a: Float[Tensor, "R I"]) -> Float[Tensor, "R I"]:
+        """Returns `a` without the protected directions."""
         if len(self.x) > self.x.shape[1]:
-            return a @ self.inside
-        return a - (a @ self.x.T) @ self.inside @ self.x
+            return a @ self.inverse
+        return a - (a @ self.x.T) @ self.inverse @ self.x
 
 
 def update(
-    pool: GradientBatcher,
+    batcher: GradientBatcher,
     adapter: BankedAdapter,
     rows: Sequence[Row],
     protect: Sequence[TrainingExample],
     config: UpdateConfig,
 ) -> Steps[TrainingProgress, TrainingReport]:
-    """Change `adapter` in place until it has learned `rows`; `protect` are prompts to leave as they are.
+    """Change `adapter` in place until it has learned `rows`; it keeps its answers to `protect`.
+
+    Yields its progress before each step.
 
     Raises `TooLong` or `OutOfMemory` before the first step, `TrainingFailed` when the loss or gradient
     is not finite.
     """
-    started = time.perf_counter()
-    runtime = pool.runtime
+    start_time = time.perf_counter()
+    runtime = batcher.runtime
 
-    # 1. What is to be learned, and what each layer has to keep away from.
-    every = tokenize_rows(runtime, rows)
-    passes = plan_token_budget(runtime, adapter, every, [range(len(every))])
-    scored = [item for item in every if is_scored(item.row)]
+    # 1. Tokenize and plan; compute what losses compare with, before the adapter changes. The other rows
+    #    get their references from the first pass, which runs the same adapter.
+    tokenized = tokenize_rows(runtime, rows)
+    memory_plan = plan_token_budget(runtime, adapter, tokenized, [range(len(tokenized))])
+    scored = [row for row in tokenized if is_scored(row.source)]
     if scored:
         scored = yield from add_references(runtime, adapter, scored)
-    items = yield from add_teachers(runtime, adapter, [i for i in every if not is_scored(i.row)])
-    start = start_copy(runtime, adapter, items)
-    moving = attention_layers(runtime.base) & set(adapter.paths) or frozenset(adapter.paths)
-    shields = _projectors(runtime, adapter, protect, config.ridge, moving)
-    length = config.step * _length(adapter)
-    young = _rank_deficient(adapter, shields, moving, config.ridge)
+    stepped = yield from add_teachers(
+        runtime, adapter, [row for row in tokenized if not is_scored(row.source)]
+    )
+    start = copy_start_adapter(runtime, adapter, stepped)
 
-    # 2. Steps along the shielded gradient of all but scored answers, each as long as the gap seems to
-    #    need; shorter, and from the same point again, when the loss rose.
+    # 2. Choose the layers that move, and build their projectors from the protected inputs.
+    layers = attention_layers(runtime.base) & set(adapter.paths) or frozenset(adapter.paths)
+    projectors = _build_projectors(runtime, adapter, protect, config.ridge, layers)
+    step_length = config.step * _measure_a_norm(adapter)
+    b_projectors = _protect_rank_deficient(adapter, projectors, layers, config.ridge)
+    factors = {path: "ab" if path in b_projectors else "a" for path in layers}
+
     master = adapter.master
     point, direction = master.clone(), torch.zeros_like(master)
-    gradient, before = torch.zeros_like(master), torch.zeros_like(master)
+    gradient, last_gradient = torch.zeros_like(master), torch.zeros_like(master)
     losses: list[float] = []
-    left: list[float] = [math.inf]
-    tries, norm, growth = 0, 0.0, config.growth
-    most = growth
-    factors = {path: "ab" if path in young else "a" for path in moving}
+    gaps: list[float] = [math.inf]
+    steps, grad_norm, growth = 0, 0.0, config.growth
+    max_growth = growth
 
-    def learned(found: StepStats) -> bool:
-        return not any(gaps(add_start(items, found), found, config.likely))
+    def is_learned(stats: StepStats) -> bool:
+        return not any(measure_gaps(add_first_pass_references(stepped, stats), stats, config.likely))
 
     with adapter.training(factors) as grads:
-        while items:
-            found = yield from pool.gradient(adapter, start, items, grads, gradient, passes, learned)
-            items = add_start(items, found)
-            if losses and not found.loss <= losses[-1]:  # not a number counts as a rise
-                length, most, growth = length * SHORTER, 1.0, max(CALM, math.sqrt(growth))
+        while stepped:
+            # 3. Loss and gradient at the current weights; no gradient if all rows are learned.
+            stats = yield from batcher.add_gradient(
+                adapter, start, stepped, grads, gradient, memory_plan, is_learned
+            )
+            stepped = add_first_pass_references(stepped, stats)
+
+            # 4. If the loss rose (NaN counts as a rise), try a shorter step from the last point. Else
+            #    accept the point, and choose the next direction and its length from the gap.
+            if losses and not stats.loss <= losses[-1]:
+                step_length *= BACKTRACK
+                max_growth, growth = 1.0, max(CAUTIOUS_GROWTH, math.sqrt(growth))
             else:
-                losses.append(found.loss)
-                apart, left = left, gaps(items, found, config.likely)
-                _projector(adapter, gradient, shields, young)
-                norm = float(gradient.norm())
-                require_finite(found.loss, norm, len(losses))
+                losses.append(stats.loss)
+                last_gaps, gaps = gaps, measure_gaps(stepped, stats, config.likely)
+                _project_gradient(adapter, gradient, projectors, b_projectors)
+                grad_norm = float(gradient.norm())
+                require_finite(stats.loss, grad_norm, len(losses))
                 point.copy_(master)
-                direction = _conjugate(gradient, before, direction)
-                before.copy_(gradient)
-                length *= _reach(max(apart), max(left), most) if tries else 1.0
-                most = growth
+                direction = _conjugate_direction(gradient, last_gradient, direction)
+                last_gradient.copy_(gradient)
+                step_length *= _next_step_factor(max(last_gaps), max(gaps), max_growth) if steps else 1.0
+                max_growth = growth
             gradient.zero_()
-            if not any(left) or tries == config.max_steps:
+            if not any(gaps) or steps == config.max_steps:
                 break
-            tries += 1
-            torch.sub(point, direction, alpha=length / max(float(direction.norm()), 1e-12), out=master)
+
+            # 5. Take the step from the last accepted point.
+            steps += 1
+            scale = step_length / max(float(direction.norm()), 1e-12)
+            torch.sub(point, direction, alpha=scale, out=master)
             adapter.publish()
             yield TrainingProgress(
-                step=tries,
+                step=steps,
                 steps=config.max_steps,
                 loss=losses[-1],
-                learning_rate=length,
-                grad_norm=norm,
-                tokens=tries * sum(map(len, items)),
-                seconds=time.perf_counter() - started,
-                note=passes.note,
+                learning_rate=step_length,
+                grad_norm=grad_norm,
+                tokens=steps * sum(map(len, stepped)),
+                seconds=time.perf_counter() - start_time,
+                note=memory_plan.note,
             )
 
-        # 3. The last point at which the loss had not risen.
+        # 6. Return to the last accepted point: the last step may have raised the loss.
         master.copy_(point)
         adapter.publish()
-        waiting, steps = sum(gap > 0 for gap in left) if items else 0, tries
+        unlearned = sum(gap > 0 for gap in gaps) if stepped else 0
 
-        # 4. Scored answers move to their targets; what was learned in step 2 stays.
+        # 7. Move scored answers to their targets. The other rows hold still, as otherwise this would
+        #    undo what the steps taught.
         if scored:
-            fixed_items = yield from add_references(
-                runtime, adapter, [as_held(item) for item in items][:MAX_HELD]
+            fixed_rows = yield from add_references(
+                runtime, adapter, [to_fixed_row(row) for row in stepped][:MAX_FIXED]
             )
-            moved = yield from move_to_targets(
-                pool,
+            score_report = yield from move_to_targets(
+                batcher,
                 adapter,
                 scored,
-                [(item, item.reference[0]) for item in fixed_items],
-                lambda vector: _projector(adapter, vector, shields, young),
+                [(row, row.reference[0]) for row in fixed_rows],
+                lambda gradient: _project_gradient(adapter, gradient, projectors, b_projectors),
                 grads,
-                passes,
+                memory_plan,
                 config.max_steps,
-                started,
+                start_time,
             )
-            losses = losses or [moved.first_distance, moved.final_distance]
-            waiting, steps = waiting + moved.missed, steps + moved.steps
+            losses = losses or [score_report.first_distance, score_report.final_distance]
+            unlearned, steps = unlearned + score_report.missed, steps + score_report.steps
 
     return TrainingReport(
-        rows=len(every),
+        rows=len(tokenized),
         steps=steps,
-        tokens=(steps + 1) * sum(map(len, every)),
+        tokens=(steps + 1) * sum(map(len, tokenized)),
         first_loss=losses[0],
         final_loss=losses[-1],
-        seconds=time.perf_counter() - started,
-        advice=advice(waiting, steps),
+        seconds=time.perf_counter() - start_time,
+        advice=advise_unlearned(unlearned, steps),
     )
 
 
-def _reach(before: float, now: float, most: float) -> float:
-    """How many times longer the next step is to be, by what the last one closed of the gap."""
-    closed = before - now
-    return min(most, max(LEAST, BEYOND * now / closed)) if closed > 0 else most
+def _next_step_factor(last_gap: float, gap: float, max_growth: float) -> float:
+    """Returns the growth of the step length, from the gaps before and after the last step."""
+    closed = last_gap - gap
+    return min(max_growth, max(MIN_GROWTH, OVERSHOOT * gap / closed)) if closed > 0 else max_growth
 
 
-def _conjugate(
-    gradient: Float[Tensor, "P"], before: Float[Tensor, "P"], direction: Float[Tensor, "P"]
+def _conjugate_direction(
+    gradient: Float[Tensor, "P"], last_gradient: Float[Tensor, "P"], direction: Float[Tensor, "P"]
 ) -> Float[Tensor, "P"]:
-    """The next search direction: Polak and Ribiere's, which does not zigzag along narrow valleys.
+    """Returns the next search direction by Polak and Ribiere, which does not zigzag in narrow valleys.
 
-    It starts over from the gradient where it would not lead downhill.
+    It is the gradient itself where the conjugate direction would not lead downhill.
     """
-    turned = float(gradient @ (gradient - before)) / max(float(before @ before), 1e-24)
-    found = gradient + max(turned, 0.0) * direction
-    return found if float(found @ gradient) > 0 else gradient.clone()
+    continuation = float(gradient @ (gradient - last_gradient)) / max(
+        float(last_gradient @ last_gradient), 1e-24
+    )
+    new_direction = gradient + max(continuation, 0.0) * direction
+    return new_direction if float(new_direction @ gradient) > 0 else gradient.clone()
 
 
-def _projectors(
+def _build_projectors(
     runtime: BaseRuntime,
     adapter: BankedAdapter,
     protect: Sequence[TrainingExample],
     ridge: float,
-    moving: Collection[str],
+    layers: Collection[str],
 ) -> dict[str, NullSpaceProjector]:
-    """One shield per layer that moves; layers that see the same input share theirs."""
+    """Build a projector for each of `layers`; layers with the same input share one.
+
+    Protected examples count in order until `MAX_PROTECTED_TOKENS`. Without any, the result is empty.
+    """
     tokenizer = runtime.tokenizer
     prompts = [tokenizer.anchor_conversation(e.input) for e in protect]
     sequences = [tokenizer.encode_pair(p, e.output) for p, e in zip(prompts, protect, strict=True)]
-    acted = [len(s) - adapter.first_adapted_token(len(s.prompt)) for s in sequences]
-    run = next(split_by_tokens(acted, SHIELD_TOKENS), [])
-    if not run:
+    adapted_tokens = [len(s) - adapter.first_adapted_token(len(s.prompt)) for s in sequences]
+    selected = next(split_by_tokens(adapted_tokens, MAX_PROTECTED_TOKENS), [])
+    if not selected:
         return {}
-    made: dict[int, NullSpaceProjector] = {}
-    inputs = collect_layer_inputs(runtime, [sequences[i] for i in run], adapter)
-    for x in (inputs[path] for path in moving):
-        if id(x) not in made:
-            made[id(x)] = NullSpaceProjector.against(x.reshape(-1, x.shape[-1]).float(), ridge)
-    return {path: made[id(inputs[path])] for path in moving}
+    projectors: dict[int, NullSpaceProjector] = {}
+    inputs = collect_layer_inputs(runtime, [sequences[i] for i in selected], adapter)
+    for x in (inputs[path] for path in layers):
+        if id(x) not in projectors:
+            projectors[id(x)] = NullSpaceProjector.from_inputs(x.reshape(-1, x.shape[-1]).float(), ridge)
+    return {path: projectors[id(inputs[path])] for path in layers}
 
 
-def _length(adapter: BankedAdapter) -> float:
-    """The Euclidean length of all A factors together."""
+def _measure_a_norm(adapter: BankedAdapter) -> float:
+    """Returns the Euclidean norm of all A factors together."""
     return math.sqrt(
         sum(float(a.square().sum()) for a, _ in adapter.split_by_layer(adapter.master).values())
     )
 
 
-def _rank_deficient(
+def _protect_rank_deficient(
     adapter: BankedAdapter,
-    shields: Mapping[str, NullSpaceProjector],
-    moving: Collection[str],
+    projectors: Mapping[str, NullSpaceProjector],
+    layers: Collection[str],
     ridge: float,
 ) -> dict[str, NullSpaceProjector | None]:
-    """Layers whose B leads nowhere yet, or not everywhere it could: there B moves as well.
+    """Returns the layers whose B does not have full rank, where B moves too, with projectors for B.
 
-    Where it is zero, A is shielded at its old length, which changes no output. Elsewhere B is kept off
-    what A makes of the protected inputs, A x, as A is off the inputs.
+    If B is not zero, its projector removes the directions of A x for the protected inputs x. If B is
+    zero, it needs none: A is projected here, in place and at its old norm, which changes no output.
     """
-    young: dict[str, NullSpaceProjector | None] = {}
+    b_projectors: dict[str, NullSpaceProjector | None] = {}
     for path, (a, b) in adapter.split_by_layer(adapter.master).items():
-        if path not in moving or _full(b):
+        if path not in layers or _has_full_rank(b):
             continue
-        young[path] = None
-        if path in shields and b.any():
-            young[path] = NullSpaceProjector.against(shields[path].x @ a.T, ridge)
-        elif path in shields:
-            kept = shields[path](a)
-            a.copy_(kept * (a.norm() / kept.norm().clamp(min=1e-12)))
+        b_projectors[path] = None
+        if path in projectors and b.any():
+            b_projectors[path] = NullSpaceProjector.from_inputs(projectors[path].x @ a.T, ridge)
+        elif path in projectors:
+            projected = projectors[path](a)
+            a.copy_(projected * (a.norm() / projected.norm().clamp(min=1e-12)))
     adapter.publish()
-    return young
+    return b_projectors
 
 
-def _full(b: Float[Tensor, "R O"]) -> bool:
-    """Whether B leads everywhere it can: what A puts into any of its R directions comes out apart."""
-    return int(torch.linalg.matrix_rank(b.float(), rtol=SMALL)) == min(b.shape)
+def _has_full_rank(b: Float[Tensor, "R O"]) -> bool:
+    """Whether B has full rank, so that a change of A alone can reach every output it ever could."""
+    return int(torch.linalg.matrix_rank(b.float(), rtol=RANK_TOLERANCE)) == min(b.shape)
 
 
-def _projector(
+def _project_gradient(
     adapter: BankedAdapter,
     gradient: Float[Tensor, "P"],
-    shields: Mapping[str, NullSpaceProjector],
-    young: Mapping[str, NullSpaceProjector | None],
+    projectors: Mapping[str, NullSpaceProjector],
+    b_projectors: Mapping[str, NullSpaceProjector | None],
 ) -> None:
-    """Keep of a gradient what may move: A off the protected inputs, B off what A makes of them."""
+    """Remove the protected directions from a gradient in place, for A and, where it moves, for B."""
     for path, (a, b) in adapter.split_by_layer(gradient).items():
-        if (shield := young.get(path)) is not None:
-            b.copy_(shield(b.T).T)
-        if path in shields:
-            a.copy_(shields[path](a))
+        if (projector := b_projectors.get(path)) is not None:
+            b.copy_(projector(b.T).T)
+        if path in projectors:
+            a.copy_(projectors[path](a))

@@ -1,4 +1,4 @@
-"""What an optimizer step needs: rows as token ids, and what the start adapter makes of them."""
+"""Rows of a training in token ids, with the references and teachers that their losses compare with."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.training.distillation import Teacher, teacher_topk
 from ouroboros.backend.local.training.losses import (
-    kl_estimate,
-    totals,
+    estimate_kl,
+    sum_by_sequence,
 )
 from ouroboros.domain.data import Row
 from ouroboros.domain.losses import Distillation, Loss, Supervised
@@ -30,14 +30,14 @@ from ouroboros.lora.bank import BankedAdapter
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """A row in token ids, one sequence per output, with their log-probabilities at the start; none where
-    the next pass is the start's own.
+    """A row in token ids: one sequence (prompt and output) per output of `source`.
 
-    A row that is to stay as its teacher, or is held by the start, has the teacher's next tokens at each
-    place of its output.
+    reference  log-probability of each output under the adapter before training, in nats; empty if the
+               first pass of the training computes it.
+    teacher    distribution of the teacher at each token of the output, if the loss has a KL term.
     """
 
-    row: Row
+    source: Row
     sequences: tuple[TokenizedPair, ...]
     reference: tuple[float, ...] = ()
     teacher: Teacher | None = None
@@ -48,138 +48,147 @@ class TokenizedRow:
 
 @dataclass(frozen=True)
 class StepStats:
-    """What a step's forward passes found out before the weights moved.
+    """Results of a step's forward passes, computed before the weights change.
 
-    totals  log-probability of every item's outputs; least  of the least likely token of its first one.
+    loss          of the step.
+    totals        log-probability of each row's outputs, in nats.
+    min_logprobs  log-probability of the least likely token in each row's first output.
     """
 
     loss: float
     totals: list[tuple[float, ...]]
-    least: list[float]
+    min_logprobs: list[float]
 
 
 def tokenize_rows(runtime: BaseRuntime, rows: Sequence[Row]) -> list[TokenizedRow]:
-    """Rows as token ids. Raises `TooLong` for one that does not fit, `InvalidExample` for its form."""
-    items = []
+    """Tokenize rows. Raises `TooLong` for a row beyond the context, `InvalidExample` for a bad form."""
+    tokenized = []
     for i, row in enumerate(rows, start=1):
         row.check()
         outputs = (runtime.tokenizer.encode_pair(row.prompt, o, f"Row {i}") for o in row.outputs)
-        items.append(TokenizedRow(row, tuple(outputs)))
-    return items
+        tokenized.append(TokenizedRow(row, tuple(outputs)))
+    return tokenized
 
 
 def plan_token_budget(
     runtime: BaseRuntime,
     adapter: BankedAdapter,
-    items: Sequence[TokenizedRow],
+    rows: Sequence[TokenizedRow],
     steps: Sequence[Sequence[int]],
 ) -> MemoryPlan:
-    """How passes over items are cut so that they fit; `steps` are the items of each step."""
-    tokens = [total_pass_tokens(runtime, i.sequences, adapter) for i in items]
-    rows = [
-        (n, max(map(len, i.sequences)), sum(len(s.output) for s in i.sequences))
-        for n, i in zip(tokens, items, strict=True)
+    """Plan passes over `rows` that fit into memory; `steps` has the row indices of each step.
+
+    Raises `OutOfMemory` if a row does not fit even in a pass of its own.
+    """
+    tokens = [total_pass_tokens(runtime, row.sequences, adapter) for row in rows]
+    sizes = [
+        (count, max(map(len, row.sequences)), sum(len(s.output) for s in row.sequences))
+        for count, row in zip(tokens, rows, strict=True)
     ]
-    step = max(sum(tokens[i] for i in step) for step in steps)
-    found = plan_memory(
+    largest_step = max(sum(tokens[i] for i in step) for step in steps)
+    plan = plan_memory(
         runtime.memory_costs,
-        rows,
+        sizes,
         adapter.master.numel(),
-        step,
+        largest_step,
         runtime.preferred_tokens,
         runtime.free_bytes,
     )
-    return replace(found, first_layer=_start(runtime, adapter, items, steps))
+    return replace(plan, first_layer=_first_cached_layer(runtime, adapter, rows, steps))
 
 
-def _start(
+def _first_cached_layer(
     runtime: BaseRuntime,
     adapter: BankedAdapter,
-    items: Sequence[TokenizedRow],
+    rows: Sequence[TokenizedRow],
     steps: Sequence[Sequence[int]],
 ) -> int:
-    """The first layer that is adapted, where rows come twice and what it is given of all can be kept."""
+    """Returns the first adapted layer if caching its inputs pays, else 0.
+
+    It pays if rows are read at least twice on average and the inputs of all rows fit into the cache.
+    """
     if runtime.decoder is None or sum(map(len, steps)) < 2 * len({i for step in steps for i in step}):
         return 0
-    taken = sum(map(len, items)) * runtime.base.width * runtime.dtype.itemsize
+    hidden_bytes = sum(map(len, rows)) * runtime.base.width * runtime.dtype.itemsize
     return (
         runtime.decoder.first_adapted_layer(adapter.paths)
-        if taken <= runtime.prefix_cache.max_bytes // 2
+        if hidden_bytes <= runtime.prefix_cache.max_bytes // 2
         else 0
     )
 
 
 def add_references(
-    runtime: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
+    runtime: BaseRuntime, adapter: BankedAdapter, rows: Sequence[TokenizedRow]
 ) -> Steps[TrainingProgress, list[TokenizedRow]]:
-    """Items with what is asked once, before the first step: of the start adapter, and of teachers."""
-    asking = [i for i in items if i.row.loss.uses_reference]
-    sequences = [s for item in asking for s in item.sequences]
-    found = yield from compute_output_logprobs(runtime, sequences, [adapter] * len(sequences))
-    sums = iter([float(row.sum()) for row in found])
-    return (yield from add_teachers(runtime, adapter, [_compared(i, sums) for i in items]))
+    """Returns rows with their references, under `adapter` as it is now, and with their teachers."""
+    sequences = [s for row in rows if row.source.loss.uses_reference for s in row.sequences]
+    logprobs = yield from compute_output_logprobs(runtime, sequences, [adapter] * len(sequences))
+    sums = iter([float(output.sum()) for output in logprobs])
+    return (yield from add_teachers(runtime, adapter, [_attach_reference(row, sums) for row in rows]))
 
 
 def add_teachers(
-    runtime: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
+    runtime: BaseRuntime, adapter: BankedAdapter, rows: Sequence[TokenizedRow]
 ) -> Steps[TrainingProgress, list[TokenizedRow]]:
-    """Items that have a teacher, with what it says."""
-    having = [i for i in items if _has_teacher(i.row.loss)]
+    """Returns rows with their teachers, for the losses that have one."""
+    taught_rows = [row for row in rows if _needs_teacher(row.source.loss)]
     teachers = iter(
         (
             yield from teacher_topk(
                 runtime,
-                [i.sequences[0] for i in having],
-                [None if i.row.loss == Distillation("base") else adapter for i in having],
-                [isinstance(i.row.loss, Supervised) for i in having],
+                [row.sequences[0] for row in taught_rows],
+                [None if row.source.loss == Distillation("base") else adapter for row in taught_rows],
+                [isinstance(row.source.loss, Supervised) for row in taught_rows],
             )
         )
     )
-    return [replace(i, teacher=next(teachers)) if _has_teacher(i.row.loss) else i for i in items]
+    return [
+        replace(row, teacher=next(teachers)) if _needs_teacher(row.source.loss) else row for row in rows
+    ]
 
 
-def add_start(items: Sequence[TokenizedRow], found: StepStats) -> list[TokenizedRow]:
-    """Items as `add_references` has them, by what the first pass over the start adapter has found."""
-    pairs = zip(items, found.totals, strict=True)
-    return [i if i.reference else _compared(i, iter(own)) for i, own in pairs]
+def add_first_pass_references(rows: Sequence[TokenizedRow], stats: StepStats) -> list[TokenizedRow]:
+    """Returns rows with the references that the first pass of a training gave, if they have none yet."""
+    pairs = zip(rows, stats.totals, strict=True)
+    return [row if row.reference else _attach_reference(row, iter(totals)) for row, totals in pairs]
 
 
-def _compared(item: TokenizedRow, start: Iterator[float]) -> TokenizedRow:
-    """With its outputs' log-probabilities, the next of the start's, if its loss asks for them."""
-    asks = item.row.loss.uses_reference
-    return replace(item, reference=tuple(next(start) if asks else 0.0 for _ in item.sequences))
+def _attach_reference(row: TokenizedRow, sums: Iterator[float]) -> TokenizedRow:
+    """Returns the row with the next of `sums` as references, or with zeros if its loss uses none."""
+    uses_reference = row.source.loss.uses_reference
+    return replace(row, reference=tuple(next(sums) if uses_reference else 0.0 for _ in row.sequences))
 
 
-def _has_teacher(loss: Loss) -> bool:
+def _needs_teacher(loss: Loss) -> bool:
     return isinstance(loss, Distillation) or (isinstance(loss, Supervised) and loss.non_target_kl > 0)
 
 
-def start_copy(
-    runtime: BaseRuntime, adapter: BankedAdapter, items: Sequence[TokenizedRow]
+def copy_start_adapter(
+    runtime: BaseRuntime, adapter: BankedAdapter, rows: Sequence[TokenizedRow]
 ) -> BankedAdapter | None:
-    """The adapter as it is before training, kept if a loss compares with it at every step."""
-    if not any(item.row.loss.uses_batch_kl for item in items):
+    """Returns a copy of the adapter before training, if a loss compares with it at every step."""
+    if not any(row.source.loss.uses_batch_kl for row in rows):
         return None
     return adapter.copy()
 
 
-def kl_to_start(
-    runtime: BaseRuntime, adapter: BankedAdapter, start: BankedAdapter, items: Sequence[TokenizedRow]
+def estimate_kl_to_start(
+    runtime: BaseRuntime, adapter: BankedAdapter, start: BankedAdapter, rows: Sequence[TokenizedRow]
 ) -> float:
-    """KL to the start, from each row's prompt followed by the output of the row before it."""
-    asking = [i.sequences[0] for i in items if i.row.loss.uses_batch_kl]
+    """Estimate the KL to the start adapter in nats, from each prompt with the previous row's output."""
+    sequences = [row.sequences[0] for row in rows if row.source.loss.uses_batch_kl]
     rotated = [
-        TokenizedPair(here.prompt, before.output)
-        for here, before in zip(asking, [*asking[-1:], *asking[:-1]], strict=True)
-        if len(here.prompt) + len(before.output) <= runtime.base.context
+        TokenizedPair(current.prompt, previous.output)
+        for current, previous in zip(sequences, [*sequences[-1:], *sequences[:-1]], strict=True)
+        if len(current.prompt) + len(previous.output) <= runtime.base.context
     ]
-    if len(asking) < 2 or not rotated:
+    if len(sequences) < 2 or not rotated:
         return 0.0
-    policy = _totals(runtime, adapter, rotated)
-    return kl_estimate(policy, _totals(runtime, start, rotated))
+    policy = _sum_output_logprobs(runtime, adapter, rotated)
+    return estimate_kl(policy, _sum_output_logprobs(runtime, start, rotated))
 
 
-def _totals(
+def _sum_output_logprobs(
     runtime: BaseRuntime, adapter: BankedAdapter, sequences: Sequence[TokenizedPair]
 ) -> Float[Tensor, "Q"]:
     parts = []
@@ -190,5 +199,5 @@ def _totals(
             logprobs, owner = compute_token_logprobs(
                 runtime, [sequences[i] for i in run], [adapter] * len(run)
             )
-            parts.append(totals(logprobs, owner, len(run)))
+            parts.append(sum_by_sequence(logprobs, owner, len(run)))
     return torch.cat(parts)

@@ -1,11 +1,11 @@
 """Scored feedback: move the log-probability of each judged answer by ln 2 times its score.
 
-Every judged answer has a target of its own. A step is the shortest one (Gauss-Newton) that closes all
+Each judged answer has its own target. A step is the shortest one (Gauss-Newton) that closes all
 distances at once: with the gradients G [N, P] of the answers' log-probabilities, their projections PG,
 and the distances r [N], the step is (G PG^T)^-1 r times PG. Log-probabilities bend, so steps repeat
 until all answers are at their targets, and a step that leads further away is halved.
 
-Answers that are to stay as they are take part with a distance of zero.
+Answers that must not change take part with a distance of zero.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ouroboros.backend.local.model.memory_plan import MemoryPlan
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.convergence import score_target, score_tolerance
+from ouroboros.backend.local.training.convergence import compute_target, compute_tolerance
 from ouroboros.backend.local.training.rows import TokenizedRow
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.domain.data import Row
@@ -28,8 +28,8 @@ from ouroboros.domain.losses import APOZero, Supervised
 from ouroboros.domain.training import TrainingProgress
 from ouroboros.lora.bank import BankedAdapter
 
-MAX_HELD = 16
-"""Answers that stay at their log-probability, at most: each costs a pass per step."""
+MAX_FIXED = 16
+"""Answers held at their log-probability, at most: each costs a pass per step."""
 
 MAX_GRADIENT_VALUES = 2**28
 """Gradient values of one group of answers, at most: 1 GiB in float32."""
@@ -41,30 +41,36 @@ MAX_SWEEPS = 4
 """Passes over the groups, where the answers are too many for one."""
 
 MAX_GROWTH = 4.0
-"""A step takes at most this many times the share of its length that the last one did."""
+"""Growth, at most, of the share of its full length that a step takes."""
 
 RESTART = 1 / 8
-"""Share of the shortest step to try first where a step in a narrow valley led nowhere."""
+"""Share of the shortest step to try after a conjugate step that did not come closer."""
 
 _DAMPING = 1e-6
 """Share of the mean diagonal added to G PG^T: equal answers make it singular."""
 
 _MIN_SHORTENING = 1 / 64
-"""A step that leads further away even at this share of its length ends the search."""
+"""The search ends if a step comes no closer even at this share of its length."""
 
 
 @dataclass(frozen=True)
 class ScoreTarget:
-    """One answer as a supervised row, whose gradient is that of its log-probability, and its target."""
+    """One answer as a supervised row, whose gradient is that of its log-probability.
 
-    item: TokenizedRow
+    `target` is a log-probability, `tolerance` a distance from it; both in nats.
+    """
+
+    row: TokenizedRow
     target: float
     tolerance: float
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """The mean distance of judged answers from their targets, in nats, and how many missed them."""
+    """Mean distances of judged answers from their targets before and after, in nats.
+
+    `missed` counts the answers that did not reach theirs.
+    """
 
     first_distance: float
     final_distance: float
@@ -73,27 +79,31 @@ class ScoreReport:
 
 
 def move_to_targets(
-    pool: GradientBatcher,
+    batcher: GradientBatcher,
     adapter: BankedAdapter,
     scored: Sequence[TokenizedRow],
     fixed: Sequence[tuple[TokenizedRow, float]],
     project: Callable[[Float[Tensor, "P"]], None],
     grads: Float[Tensor, "P"],
-    passes: MemoryPlan,
+    memory_plan: MemoryPlan,
     max_steps: int,
-    started: float,
+    start_time: float,
 ) -> Steps[TrainingProgress, ScoreReport]:
     """Move the `scored` answers, which have their references, to their targets.
 
-    `fixed` are answers with the log-probability at which they are to stay; `project` changes a gradient
-    in place to what may move. Ends at the point closest to the targets.
+    `fixed` are answers with the log-probability at which they must stay; `project` removes from a
+    gradient, in place, what must not move. Ends at the point closest to the targets.
 
     Raises `TrainingFailed` when a log-probability or gradient is not finite.
     """
-    targets = [_as_target(item, score_target(item), score_tolerance(item)) for item in scored]
-    fixed_targets = [_as_target(item, total, score_tolerance(item)) for item, total in fixed]
+    # 1. Split the answers into groups whose gradients, and their projections, fit into memory.
+    targets = [_make_target(row, compute_target(row), compute_tolerance(row)) for row in scored]
+    fixed_targets = [_make_target(row, total, compute_tolerance(row)) for row, total in fixed]
     size = max(1, MAX_GRADIENT_VALUES // adapter.master.numel() // 2)
     groups = [targets[i : i + size] for i in range(0, len(targets), size)]
+
+    # 2. Move one group after the other. Each moves the others a little, so all get further sweeps until
+    #    every answer is at its target.
     first = final = 0.0
     steps = missed = 0
     for sweep in range(MAX_SWEEPS if len(groups) > 1 else 1):
@@ -101,7 +111,15 @@ def move_to_targets(
         for group in groups:
             members = [*group, *fixed_targets[: max(size - len(group), 0)]]
             search = _move_group(
-                pool, adapter, members, project, grads, passes, max_steps - steps, steps, started
+                batcher,
+                adapter,
+                members,
+                project,
+                grads,
+                memory_plan,
+                max_steps - steps,
+                steps,
+                start_time,
             )
             before, after, new_steps = yield from search
             steps += new_steps
@@ -116,63 +134,65 @@ def move_to_targets(
 
 
 def _move_group(
-    pool: GradientBatcher,
+    batcher: GradientBatcher,
     adapter: BankedAdapter,
     targets: Sequence[ScoreTarget],
     project: Callable[[Float[Tensor, "P"]], None],
     grads: Float[Tensor, "P"],
-    passes: MemoryPlan,
+    memory_plan: MemoryPlan,
     max_steps: int,
     steps_before: int,
-    started: float,
+    start_time: float,
 ) -> Steps[TrainingProgress, tuple[list[float], list[float], int]]:
     """Move one group of answers; returns the distances before and after, and the number of steps."""
     master = adapter.master
     point, step = master.clone(), torch.zeros_like(master)
     first: list[float] = []
     distances: list[float] = []
-    shortest, descent, turned = torch.zeros_like(master), torch.zeros_like(master), False
-    steps, shortening, norm = 0, 1.0, 0.0
-    tokens = sum(len(each.item) for each in targets)
+    shortest, descent, was_shortened = torch.zeros_like(master), torch.zeros_like(master), False
+    steps, shortening, grad_norm = 0, 1.0, 0.0
+    tokens = sum(len(each.row) for each in targets)
     while True:
-        # 1. Where the answers are now, and which way each moves.
+        # 1. Compute the distance and the gradient of each answer at the current weights.
         gradients = torch.zeros(len(targets), master.numel(), device=master.device)
         totals: list[float] = []
         for each, gradient in zip(targets, gradients, strict=True):
-            stats = yield from pool.gradient(adapter, None, [each.item], grads, gradient, passes)
-            gradient.mul_(-len(each.item.sequences[0].output))  # the loss is the mean over the tokens
+            stats = yield from batcher.add_gradient(
+                adapter, None, [each.row], grads, gradient, memory_plan
+            )
+            gradient.mul_(-len(each.row.sequences[0].output))  # the loss is the mean over the tokens
             totals.append(stats.totals[0][0])
-        now = [each.target - total for each, total in zip(targets, totals, strict=True)]
+        new_distances = [each.target - total for each, total in zip(targets, totals, strict=True)]
         if not first:
-            first = now
-            if not all(map(math.isfinite, now)) or not bool(gradients.isfinite().all()):
+            first = new_distances
+            if not all(map(math.isfinite, new_distances)) or not bool(gradients.isfinite().all()):
                 raise TrainingFailed(
                     "A judged answer's log-probability or its gradient is not finite.",
-                    hint="The adapter is as it was.",
+                    hint="The adapter is unchanged. Check its training report, or use dtype float32.",
                 )
 
-        # 2. Accept the point if it is closer; else try half of the step from the last one.
-        if distances and not _squares(now) < _squares(distances):
+        # 2. Accept the point if it is closer to the targets; else halve the step from the last point.
+        if distances and not _sum_squares(new_distances) < _sum_squares(distances):
             shortening /= 2
-            if turned and shortening < _MIN_SHORTENING:  # start over from the gradient alone
-                step, turned, shortening = shortest, False, RESTART
+            if was_shortened and shortening < _MIN_SHORTENING:  # start over from the gradient alone
+                step, was_shortened, shortening = shortest, False, RESTART
         else:
-            distances = now
+            distances = new_distances
             point.copy_(master)
-            if _all_met(targets, distances):
+            if _all_targets_met(targets, distances):
                 break
             projected = gradients.clone()
             for gradient in projected:
                 project(gradient)
-            turned = shortening < 1
+            was_shortened = shortening < 1
             shortest, step, descent = _conjugate_step(
-                gradients, projected, distances, step if turned else None, descent
+                gradients, projected, distances, step if was_shortened else None, descent
             )
-            norm, shortening = float(gradients.norm()), min(1.0, MAX_GROWTH * shortening)
+            grad_norm, shortening = float(gradients.norm()), min(1.0, MAX_GROWTH * shortening)
         if steps >= max_steps or shortening < _MIN_SHORTENING:
             break
 
-        # 3. Take the step.
+        # 3. Take the step from the last accepted point.
         steps += 1
         torch.add(point, step, alpha=shortening, out=master)
         adapter.publish()
@@ -181,10 +201,10 @@ def _move_group(
             steps=steps_before + max_steps,
             loss=sum(map(abs, distances)) / len(distances),
             learning_rate=shortening * float(step.norm()),
-            grad_norm=norm,
+            grad_norm=grad_norm,
             tokens=(steps_before + steps) * tokens,
-            seconds=time.perf_counter() - started,
-            note=passes.note,
+            seconds=time.perf_counter() - start_time,
+            note=memory_plan.note,
         )
     master.copy_(point)
     adapter.publish()
@@ -198,49 +218,49 @@ def _conjugate_step(
     last_step: Float[Tensor, "P"] | None,
     last_descent: Float[Tensor, "P"],
 ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"], Float[Tensor, "P"]]:
-    """The shortest step that closes all distances, the one to take, and the direction of descent.
+    """Returns the shortest step that closes all distances, the step to take, and the descent direction.
 
-    The step to take is the shortest one at first. After a step that had to be shortened, the valley is
-    narrow: then the last step is continued by Polak and Ribiere's share, and the shortest step is added
-    that closes what this leaves open.
+    At first the step to take is the shortest one. A step that had to be shortened means a narrow valley:
+    then the last step continues with Polak and Ribiere's factor, plus the shortest step that closes the
+    remaining distances.
     """
     kernel = (gradients @ projected.T).double().cpu()
     kernel.diagonal().add_(_DAMPING * float(kernel.diagonal().mean().clamp(min=1e-30)))
-    wanted = torch.tensor(distances, dtype=torch.float64).clamp(-MAX_CHANGE, MAX_CHANGE)
-    shortest = step = _combine(kernel, wanted, projected)
+    changes = torch.tensor(distances, dtype=torch.float64).clamp(-MAX_CHANGE, MAX_CHANGE)
+    shortest = step = _combine_gradients(kernel, changes, projected)
     descent = torch.tensor(distances).to(projected) @ projected
     if last_step is not None:
-        turned = float(descent @ (descent - last_descent)) / max(
+        continuation = float(descent @ (descent - last_descent)) / max(
             float(last_descent @ last_descent), 1e-24
         )
-        step = step + max(turned, 0.0) * last_step
-        step = step + _combine(kernel, wanted - (gradients @ step).double().cpu(), projected)
+        step = step + max(continuation, 0.0) * last_step
+        step = step + _combine_gradients(kernel, changes - (gradients @ step).double().cpu(), projected)
     return shortest, step, descent
 
 
-def _combine(
+def _combine_gradients(
     kernel: Float[Tensor, "N N"], change: Float[Tensor, "N"], projected: Float[Tensor, "N P"]
 ) -> Float[Tensor, "P"]:
-    """The shortest step that changes the log-probabilities by `change`."""
+    """Returns the shortest step that changes the N log-probabilities by `change`, in nats."""
     shares = torch.linalg.lstsq(kernel, change[:, None]).solution[:, 0]
     return shares.to(projected) @ projected
 
 
-def as_held(item: TokenizedRow) -> TokenizedRow:
-    """The wanted output of a row, alone, as a row that is compared with its log-probability now."""
-    row = Row(item.row.prompt, item.row.outputs[0], APOZero())
-    return TokenizedRow(row, item.sequences[:1])
+def to_fixed_row(row: TokenizedRow) -> TokenizedRow:
+    """Returns the wanted output of a row as a row of its own, whose reference is yet to be computed."""
+    fixed = Row(row.source.prompt, row.source.outputs[0], APOZero())
+    return TokenizedRow(fixed, row.sequences[:1])
 
 
-def _as_target(item: TokenizedRow, target: float, tolerance: float) -> ScoreTarget:
-    supervised = Row(item.row.prompt, item.row.outputs[0], Supervised())
-    alone = replace(item, row=supervised, sequences=item.sequences[:1], reference=(0.0,), teacher=None)
-    return ScoreTarget(alone, target, tolerance)
+def _make_target(row: TokenizedRow, target: float, tolerance: float) -> ScoreTarget:
+    supervised = Row(row.source.prompt, row.source.outputs[0], Supervised())
+    single = replace(row, source=supervised, sequences=row.sequences[:1], reference=(0.0,), teacher=None)
+    return ScoreTarget(single, target, tolerance)
 
 
-def _all_met(targets: Sequence[ScoreTarget], distances: Sequence[float]) -> bool:
+def _all_targets_met(targets: Sequence[ScoreTarget], distances: Sequence[float]) -> bool:
     return all(abs(d) <= each.tolerance for each, d in zip(targets, distances, strict=True))
 
 
-def _squares(distances: Sequence[float]) -> float:
+def _sum_squares(distances: Sequence[float]) -> float:
     return sum(d * d for d in distances)

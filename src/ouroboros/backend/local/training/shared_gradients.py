@@ -1,8 +1,9 @@
-"""Shared gradients: trainings ask for the gradients of their steps, and one pass serves them all.
+"""Shared gradients: one forward and backward pass serves the optimizer steps of all running trainings.
 
-A trainer asks the `GradientBatcher` for a gradient. A pass over the base takes rows of every training
-that waits, as many as the token budget holds, each under its own adapter. Adapters that learn together
-share the passes, whatever their data, rank, loss or pace, and none waits for another job to end.
+A training requests the gradient of its step from the `GradientBatcher`. Each pass over the base takes
+rows from every waiting request, as many as the token budget allows, and runs each row under its own
+adapter. Adapters that train at the same time share passes, whatever their data, rank, loss or pace, and
+no training waits for another one to end.
 """
 
 from collections import deque
@@ -20,212 +21,257 @@ from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.memory_plan import MemoryPlan
 from ouroboros.backend.local.runtime.memory import oom_as_error
 from ouroboros.backend.local.runtime.worker import Steps
-from ouroboros.backend.local.training.distillation import logprobs_and_kl
-from ouroboros.backend.local.training.losses import SequenceBatch, coefficients, step_loss, totals
-from ouroboros.backend.local.training.rows import StepStats, TokenizedRow, kl_to_start
+from ouroboros.backend.local.training.distillation import compute_logprobs_and_kl
+from ouroboros.backend.local.training.losses import (
+    StepBatch,
+    compute_coefficients,
+    compute_step_loss,
+    sum_by_sequence,
+)
+from ouroboros.backend.local.training.rows import StepStats, TokenizedRow, estimate_kl_to_start
 from ouroboros.domain.errors import OutOfMemory
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.transfer import to_device
 
-WATCHED_TOKENS = 256
-"""Tokens per pass while someone reads an answer being written: so short is the wait for a pass."""
+SERVING_PASS_TOKENS = 256
+"""Tokens per pass while answers are generated. Generation waits for the pass, so the pass is short."""
 
-_SMALLER = "Shorten the longest rows, close other programs, or take a smaller model."
+_MEMORY_HINT = "Shorten the longest rows, close other programs, or take a smaller model."
 
 
 class GradientBatcher:
-    """Gradients that are being asked for, to be found together.
+    """Collects gradient requests and computes them together.
 
-    `watched` tells whether answers are being written meanwhile.
+    `is_serving` returns whether answers are being generated; passes are shorter then.
     """
 
-    def __init__(self, runtime: BaseRuntime, watched: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, runtime: BaseRuntime, is_serving: Callable[[], bool] = lambda: False) -> None:
         self.runtime = runtime
-        self._watched = watched
-        self._asked: list[GradientRequest] = []
+        self._is_serving = is_serving
+        self._requests: list[GradientRequest] = []
 
-    def gradient(
+    def add_gradient(
         self,
         adapter: BankedAdapter,
         start: BankedAdapter | None,
-        items: Sequence[TokenizedRow],
+        rows: Sequence[TokenizedRow],
         grads: Float[Tensor, "P"],
-        into: Float[Tensor, "P"],
-        plan: MemoryPlan,
-        enough: Callable[[StepStats], bool] | None = None,
+        total_grad: Float[Tensor, "P"],
+        memory_plan: MemoryPlan,
+        stop_if: Callable[[StepStats], bool] | None = None,
     ) -> Steps[Any, StepStats]:
-        """Add the gradient of one optimizer step's loss to `into`, in float32.
+        """Add the gradient of one optimizer step's loss over `rows` to `total_grad`, in float32.
 
-        `grads` is what the adapter's `training` yields. Each step is at most one forward and backward
-        pass, after everyone else has had the chance to ask. Where all items are read in one pass and
-        what was found is `enough`, no gradient is wanted, and none is added.
+        `grads` is the tensor that the adapter's `training` yields: a backward pass writes there. Each
+        yield comes before at most one forward and backward pass, so that other trainings can add their
+        requests to it. If all rows fit in one pass and `stop_if` is true for its statistics, the step
+        needs no gradient: the backward pass is skipped and `total_grad` stays as it is.
+
+        Raises `OutOfMemory` if the request does not fit into memory even in a pass of its own.
         """
-        shares = coefficients([i.row for i in items], [len(i.sequences[0].output) for i in items])
-        kl = kl_to_start(self.runtime, adapter, start, items) if start is not None else 0.0
-        tokens = [total_pass_tokens(self.runtime, i.sequences, adapter) for i in items]
-        asked = GradientRequest(adapter, items, tokens, shares, kl, grads, into, plan, enough)
-        self._asked.append(asked)
+        coefficients = compute_coefficients(
+            [row.source for row in rows], [len(row.sequences[0].output) for row in rows]
+        )
+        kl = estimate_kl_to_start(self.runtime, adapter, start, rows) if start is not None else 0.0
+        tokens = [total_pass_tokens(self.runtime, row.sequences, adapter) for row in rows]
+        request = GradientRequest(
+            adapter, rows, tokens, coefficients, kl, grads, total_grad, memory_plan, stop_if
+        )
+        self._requests.append(request)
         try:
-            while asked.next < len(items):
+            while request.next_row < len(rows):
                 yield None
-                if asked.next < len(items):  # nobody else's pass has had room for it yet
-                    self._pass(self._choose(asked))
+                if request.next_row < len(rows):  # another request's pass has not completed this one
+                    self._run_pass(self._select_requests(request))
         finally:
-            self._asked.remove(asked)
-        return asked.found
+            self._requests.remove(request)
+        return request.stats
 
-    def _choose(self, first: "GradientRequest") -> "list[tuple[GradientRequest, int]]":
-        """Who takes part in the next pass, each with how many of its rows: taken in turn, a row each.
+    def _select_requests(self, first: "GradientRequest") -> "list[tuple[GradientRequest, int]]":
+        """Select the requests of the next pass, each with its number of rows.
 
-        A row takes the share of the pass that its plan has for it, so that all together fit.
+        Requests take turns, one row a turn. Each row uses the share of the pass that its memory plan
+        gives it, so that all selected rows fit together.
         """
-        taking = {first: 1}
-        watched = self._watched()
-        room = 1.0 + 1e-9 - first.share(first.next, watched)
-        self._asked = self._asked[1:] + self._asked[:1]  # nobody is always first
-        waiting = deque(self._asked)
+        row_counts = {first: 1}
+        serving = self._is_serving()
+        remaining = 1.0 + 1e-9 - first.pass_share(first.next_row, serving)
+        self._requests = self._requests[1:] + self._requests[:1]  # no request is always first
+        waiting = deque(self._requests)
         while waiting:
-            asked = waiting.popleft()
-            at = asked.next + taking.get(asked, 0)
-            if at < len(asked.items) and (share := asked.share(at, watched)) <= room:
-                room -= share
-                taking[asked] = taking.get(asked, 0) + 1
-                waiting.append(asked)
-        return list(taking.items())
+            request = waiting.popleft()
+            index = request.next_row + row_counts.get(request, 0)
+            if index < len(request.rows) and (share := request.pass_share(index, serving)) <= remaining:
+                remaining -= share
+                row_counts[request] = row_counts.get(request, 0) + 1
+                waiting.append(request)
+        return list(row_counts.items())
 
-    def _pass(self, taking: "Sequence[tuple[GradientRequest, int]]") -> None:
-        """One forward and backward pass. Should the memory not hold it, the first one runs alone."""
-        predicted = max(asked.plan.predicted_bytes for asked, _ in taking)
+    def _run_pass(self, selection: "Sequence[tuple[GradientRequest, int]]") -> None:
+        """Run one forward and backward pass; if memory runs out, run the first request alone."""
+        predicted = max(request.memory_plan.predicted_bytes for request, _ in selection)
         try:
-            with oom_as_error(self.runtime.device, predicted, _SMALLER):
-                self._run(taking)
+            with oom_as_error(self.runtime.device, predicted, _MEMORY_HINT):
+                self._forward_backward(selection)
         except OutOfMemory:
-            for asked, _ in taking:
-                asked.grads.zero_()
-            if len(taking) == 1:
+            for request, _ in selection:
+                request.grads.zero_()
+            if len(selection) == 1:
                 raise
-            self._pass(taking[:1])
+            self._run_pass(selection[:1])
 
-    def _run(self, taking: "Sequence[tuple[GradientRequest, int]]") -> None:
-        """The pass itself. Should one adapter's loss not be finite, each runs alone."""
-        chosen = [(asked, asked.items[asked.next : asked.next + n]) for asked, n in taking]
-        sequences = [s for _, items in chosen for item in items for s in item.sequences]
-        adapters = [a.adapter for a, items in chosen for item in items for _ in item.sequences]
-        again = any(asked.plan.recompute for asked, _ in taking)
-        start = min(asked.plan.first_layer for asked, _ in taking)
+    def _forward_backward(self, selection: "Sequence[tuple[GradientRequest, int]]") -> None:
+        """Run one pass over the next rows of each selected request and add its results to them."""
+        # 1. One forward pass over the rows of all requests. It recomputes activations and starts at a
+        #    layer as the most careful of the requests needs.
+        parts = [(request, request.rows[request.next_row :][:count]) for request, count in selection]
+        rows = [row for _, part in parts for row in part]
+        sequences = [sequence for row in rows for sequence in row.sequences]
+        adapters = [request.adapter for request, part in parts for row in part for _ in row.sequences]
         logits, batch = compute_output_logits(
-            self.runtime, sequences, adapters, recompute=again, first_layer=start
+            self.runtime,
+            sequences,
+            adapters,
+            recompute=any(request.memory_plan.recompute for request, _ in selection),
+            first_layer=min(request.memory_plan.first_layer for request, _ in selection),
         )
-        every = [item for _, items in chosen for item in items]
-        logprobs, apart = logprobs_and_kl(
-            logits, batch.targets, list(map(_labels, every)), [item.teacher for item in every]
+        logprobs, teacher_kl = compute_logprobs_and_kl(
+            logits, batch.targets, list(map(_count_labels, rows)), [row.teacher for row in rows]
         )
-        lengths = [sum(map(_labels, items)) for _, items in chosen]
+
+        # 2. One loss per request, from its own span of the labelled tokens.
+        lengths = [sum(map(_count_labels, part)) for _, part in parts]
+        spans = zip(
+            parts,
+            logprobs.split(lengths),
+            batch.sequence_index.split(lengths),
+            teacher_kl.split(lengths),
+            strict=True,
+        )
         losses = [
-            asked.loss_of(items, piece, own - own[0], away)
-            for (asked, items), piece, own, away in zip(
-                chosen,
-                logprobs.split(lengths),
-                batch.sequence_index.split(lengths),
-                apart.split(lengths),
-                strict=True,
+            request.compute_loss(part, span_logprobs, owner - owner[0], span_kl)
+            for (request, part), span_logprobs, owner, span_kl in spans
+        ]
+
+        # 3. Copy losses and log-probabilities to the host in one transfer: each transfer waits for the
+        #    device. A loss that is not finite would spoil the gradients of the other requests, so then
+        #    each request runs alone.
+        values = torch.cat([torch.stack(losses), logprobs]).detach().cpu()
+        loss_values, logprob_values = values[: len(losses)], values[len(losses) :].split(lengths)
+        if len(selection) > 1 and not loss_values.isfinite().all():
+            for single in selection:
+                self._forward_backward([single])
+            return
+
+        # 4. One backward pass over all losses but those whose requests need no gradient.
+        stats = [
+            request.extend_stats(part, span_logprobs, loss)
+            for (request, part), span_logprobs, loss in zip(
+                parts, logprob_values, loss_values.tolist(), strict=True
             )
         ]
-        told = torch.cat([torch.stack(losses), logprobs]).detach().cpu()  # a device is waited for once
-        values, said = told[: len(losses)], told[len(losses) :].split(lengths)
-        if len(taking) > 1 and not values.isfinite().all():
-            for one in taking:
-                self._run([one])
-            return
-        found = [
-            asked.found_with(items, piece, value)
-            for (asked, items), piece, value in zip(chosen, said, values.tolist(), strict=True)
-        ]
-        wanted = [
+        needed = [
             loss
-            for (asked, _), loss, new in zip(chosen, losses, found, strict=True)
-            if not asked.content_with(new)
+            for (request, _), loss, request_stats in zip(parts, losses, stats, strict=True)
+            if not request.is_satisfied_by(request_stats)
         ]
-        if wanted:
-            torch.stack(wanted).sum().backward()
-        for (asked, _), new in zip(chosen, found, strict=True):
-            asked.take(new)
+        if needed:
+            torch.stack(needed).sum().backward()
+        for (request, _), request_stats in zip(parts, stats, strict=True):
+            request.accept_pass(request_stats)
 
 
 @dataclass(eq=False)
 class GradientRequest:
-    """A gradient that someone waits for, and how far it is: items from `next` on are still to run."""
+    """The gradient of one optimizer step, and its progress: rows from `next_row` on have not run yet.
+
+    tokens        tokens of a pass that each row uses.
+    coefficients  weight of each row in the step's loss.
+    kl            estimated KL to the adapter before training, for the losses that use it; in nats.
+    grads [P]     receives the gradient of one pass; zero between passes.
+    total_grad [P]  the sum over passes.
+    stats         of the rows that have run.
+    """
 
     adapter: BankedAdapter
-    items: Sequence[TokenizedRow]
+    rows: Sequence[TokenizedRow]
     tokens: Sequence[int]
-    shares: Sequence[float]
+    coefficients: Sequence[float]
     kl: float
     grads: Float[Tensor, "P"]
-    into: Float[Tensor, "P"]
-    plan: MemoryPlan
-    enough: Callable[[StepStats], bool] | None
-    next: int = 0
-    found: StepStats = field(default_factory=lambda: StepStats(0.0, [], []))
+    total_grad: Float[Tensor, "P"]
+    memory_plan: MemoryPlan
+    stop_if: Callable[[StepStats], bool] | None
+    next_row: int = 0
+    stats: StepStats = field(default_factory=lambda: StepStats(0.0, [], []))
 
-    def share(self, item: int, watched: bool) -> float:
-        """What part of a pass an item takes; `watched` ones are short, what is read before included."""
-        if watched:
-            return len(self.items[item]) / min(self.plan.tokens_per_pass, WATCHED_TOKENS)
-        return self.tokens[item] / self.plan.tokens_per_pass
+    def pass_share(self, index: int, serving: bool) -> float:
+        """The share of a pass that row `index` uses.
 
-    def loss_of(
+        While answers are generated, passes are shorter, and cached tokens count as much as others.
+        """
+        if serving:
+            return len(self.rows[index]) / min(self.memory_plan.tokens_per_pass, SERVING_PASS_TOKENS)
+        return self.tokens[index] / self.memory_plan.tokens_per_pass
+
+    def compute_loss(
         self,
-        items: Sequence[TokenizedRow],
+        rows: Sequence[TokenizedRow],
         logprobs: Float[Tensor, "L"],
         owner: Int[Tensor, "L"],
-        apart: Float[Tensor, "L"],
+        teacher_kl: Float[Tensor, "L"],
     ) -> Float[Tensor, ""]:
-        """The share of the step's loss that the next items make up."""
-        known = [r for item in items for r in item.reference]
-        sequences = sum(len(item.sequences) for item in items)
-        return step_loss(
-            SequenceBatch(
-                rows=[item.row for item in items],
-                coefficients=self.shares[self.next : self.next + len(items)],
+        """Compute the part of the step's loss that belongs to `rows`, the next ones of this request.
+
+        `owner` is the sequence of each of the L output tokens, counted from the first of `rows`.
+        """
+        references = [reference for row in rows for reference in row.reference]
+        sequences = sum(len(row.sequences) for row in rows)
+        return compute_step_loss(
+            StepBatch(
+                rows=[row.source for row in rows],
+                coefficients=self.coefficients[self.next_row : self.next_row + len(rows)],
                 logprobs=logprobs,
                 owner=owner,
-                reference=to_device(torch.tensor(known), logprobs.device)
-                if known
-                else totals(logprobs.detach(), owner, sequences),
+                # Rows without references are in the first pass, whose adapter is the reference itself.
+                reference=to_device(torch.tensor(references), logprobs.device)
+                if references
+                else sum_by_sequence(logprobs.detach(), owner, sequences),
                 kl=self.kl,
-                apart=apart,
+                teacher_kl=teacher_kl,
             )
         )
 
-    def found_with(
-        self, items: Sequence[TokenizedRow], logprobs: Float[Tensor, "L"], loss: float
+    def extend_stats(
+        self, rows: Sequence[TokenizedRow], logprobs: Float[Tensor, "L"], loss: float
     ) -> StepStats:
-        """What has been found once a pass over the next items is counted."""
-        totals, least = _sums(items, logprobs)
-        before = self.found
-        return StepStats(before.loss + loss, before.totals + totals, before.least + least)
+        """Returns the statistics with those of a pass over the next rows added."""
+        totals, min_logprobs = _sum_logprobs(rows, logprobs)
+        return StepStats(
+            self.stats.loss + loss, self.stats.totals + totals, self.stats.min_logprobs + min_logprobs
+        )
 
-    def content_with(self, found: StepStats) -> bool:
-        """Whether what one pass over all items has found is enough, without its gradient."""
-        whole = self.next == 0 and len(found.totals) == len(self.items)
-        return whole and self.enough is not None and self.enough(found)
+    def is_satisfied_by(self, stats: StepStats) -> bool:
+        """Whether one pass over all rows gave statistics that make a gradient unnecessary."""
+        is_single_pass = self.next_row == 0 and len(stats.totals) == len(self.rows)
+        return is_single_pass and self.stop_if is not None and self.stop_if(stats)
 
-    def take(self, found: StepStats) -> None:
-        """Put down what a pass has found, and its gradient."""
-        self.into.add_(self.grads)
+    def accept_pass(self, stats: StepStats) -> None:
+        """Store the statistics after a pass and add the pass's gradient to the total."""
+        self.total_grad.add_(self.grads)
         self.grads.zero_()
-        self.found, self.next = found, len(found.totals)
+        self.stats, self.next_row = stats, len(stats.totals)
 
 
-def _labels(item: TokenizedRow) -> int:
-    return sum(len(s.output) for s in item.sequences)
+def _count_labels(row: TokenizedRow) -> int:
+    return sum(len(sequence.output) for sequence in row.sequences)
 
 
-def _sums(
-    items: Sequence[TokenizedRow], logprobs: Float[Tensor, "L"]
+def _sum_logprobs(
+    rows: Sequence[TokenizedRow], logprobs: Float[Tensor, "L"]
 ) -> tuple[list[tuple[float, ...]], list[float]]:
-    """Of each item the log-probability of its outputs, and of the least likely token of its first."""
-    outputs = iter(logprobs.split([len(s.output) for item in items for s in item.sequences]))
-    of = [[next(outputs) for _ in item.sequences] for item in items]
-    return [tuple(float(o.sum()) for o in own) for own in of], [float(own[0].min()) for own in of]
+    """Returns the log-probability of each row's outputs, and of the least likely token of its first."""
+    outputs = iter(logprobs.split([len(s.output) for row in rows for s in row.sequences]))
+    by_row = [[next(outputs) for _ in row.sequences] for row in rows]
+    totals = [tuple(float(output.sum()) for output in outputs_of_row) for outputs_of_row in by_row]
+    return totals, [float(outputs_of_row[0].min()) for outputs_of_row in by_row]

@@ -1,8 +1,9 @@
 """The training loop.
 
-One optimizer step: `batch_size` rows are packed into as few forward passes as the token budget allows,
-the gradient is gathered over them in float32, clipped, and applied to the whole adapter at once, since
-an adapter is one flat row. The gradient does not depend on how the rows were packed, nor with whose.
+One optimizer step takes `batch_size` rows. They are packed into as few forward passes as the token
+budget allows; their gradient is summed over the passes in float32, clipped, and applied to the whole
+adapter at once, since an adapter is one flat vector. The gradient does not depend on how rows are packed
+or on the other trainings that share a pass.
 """
 
 import math
@@ -16,16 +17,16 @@ import torch
 from ouroboros.backend.base import NO_CHECKPOINTS, Checkpoints
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.training.checkpoint import TrainingState, pack_state, unpack_state
-from ouroboros.backend.local.training.convergence import advice, gaps, is_scored
+from ouroboros.backend.local.training.convergence import advise_unlearned, is_scored, measure_gaps
 from ouroboros.backend.local.training.rows import (
     StepStats,
     TokenizedRow,
     add_references,
+    copy_start_adapter,
     plan_token_budget,
-    start_copy,
     tokenize_rows,
 )
-from ouroboros.backend.local.training.score_targets import MAX_HELD, as_held, move_to_targets
+from ouroboros.backend.local.training.score_targets import MAX_FIXED, move_to_targets, to_fixed_row
 from ouroboros.backend.local.training.shared_gradients import GradientBatcher
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -35,7 +36,7 @@ from ouroboros.lora.bank import BankedAdapter
 
 
 def train(
-    pool: GradientBatcher,
+    batcher: GradientBatcher,
     adapter: BankedAdapter,
     rows: Sequence[Row],
     config: AdapterConfig,
@@ -46,112 +47,127 @@ def train(
 ) -> Steps[TrainingProgress, TrainingReport]:
     """Train `adapter` in place on `rows`; yields its progress after each optimizer step.
 
-    Some of `replay`, rows that it knows, and of `anchors`, which have their teachers, join each step.
-    Passes over the base are shared with whoever else asks the pool for gradients meanwhile. A training
-    that goes on from a checkpoint ends with the same bits as one that was never stopped.
+    Each step also takes some rows of `replay`, which the adapter knows already, and of `anchors`, which
+    have their teachers. Passes over the base are shared with all trainings that use the same batcher. A
+    training that resumes from a checkpoint gives the same bits as one without interruption.
 
-    With `training.until` it ends as soon as all rows are learned and what was replayed beside them is
-    still known, so that the last step is not taken.
+    With `training.until` the training ends as soon as all rows are learned and the replayed rows of the
+    step are still known; that last step is not applied.
 
     Raises `TooLong` or `OutOfMemory` before the first step, `TrainingFailed` when the loss or gradient
     is not finite.
     """
-    started = time.perf_counter()
-    runtime = pool.runtime
+    start_time = time.perf_counter()
+    runtime = batcher.runtime
 
-    # 1. Rows become token ids; all are checked before anything runs.
-    every = [*tokenize_rows(runtime, (*rows, *replay)), *anchors]
+    # 1. Tokenize all rows, so that a row that does not fit is refused before anything runs.
+    tokenized = [*tokenize_rows(runtime, (*rows, *replay)), *anchors]
 
-    # 2. The plan: which rows make up each step, at what rate, and how its passes fit the memory.
-    #    Of a training that ends once all is learned, scored answers are moved to their targets last.
+    # 2. Plan the rows and the learning rate of each step, and the passes that fit into memory.
+    #    If the training ends once all is learned, scored answers move to their targets in phase 6.
     scored = [i for i, row in enumerate(rows) if training.until is not None and is_scored(row)]
     stepped = [i for i in range(len(rows)) if i not in scored]
     new = [[stepped[i] for i in s] for s in shuffle_rows(len(stepped), training, config.max_steps)]
-    known = range(len(rows), len(rows) + len(replay))
-    plain = range(len(rows) + len(replay), len(every))
-    replayed = list(interleave_replay(new, known, training.replay, training.seed + 1))
-    anchored = interleave_replay(new, plain, training.anchors, training.seed + 2)
+    replay_rows = range(len(rows), len(rows) + len(replay))
+    anchor_rows = range(len(rows) + len(replay), len(tokenized))
+    replayed = list(interleave_replay(new, replay_rows, training.replay, training.seed + 1))
+    anchored = interleave_replay(new, anchor_rows, training.anchors, training.seed + 2)
     plan = [[*n, *r, *a] for n, r, a in zip(new, replayed, anchored, strict=True)]
-    peak = config.learning_rate * (training.caution if replay else 1.0)
-    rates = list(schedule(len(plan), training, peak))
-    passes = plan_token_budget(runtime, adapter, every, plan or [range(len(rows))])
+    peak_rate = config.learning_rate * (training.caution if replay else 1.0)
+    rates = list(schedule_rates(len(plan), training, peak_rate))
+    memory_plan = plan_token_budget(runtime, adapter, tokenized, plan or [range(len(rows))])
 
-    # 3. What the start makes of the rows; the optimizer sees one tensor.
-    taught = yield from add_references(runtime, adapter, every[: len(rows) + len(replay)])
-    items = [*taught, *anchors]
-    start = start_copy(runtime, adapter, items)
+    # 3. Compute what losses compare with, before the adapter changes: log-probabilities under the start
+    #    adapter and teachers. Anchors have theirs already.
+    with_references = yield from add_references(runtime, adapter, tokenized[: len(rows) + len(replay)])
+    tokenized = [*with_references, *anchors]
+    start = copy_start_adapter(runtime, adapter, tokenized)
+
+    # 4. Create the optimizer, on one tensor, and restore its state if the training resumes.
     master = adapter.master
     master.grad = torch.zeros_like(master)
     optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)
-
-    # 4. Where a former run had come to, if there was one.
-    done = TrainingState([], 0)
+    state = TrainingState([], 0)
     if checkpoints.resume:
-        done = unpack_state(checkpoints.resume, master, optimizer, plan)
+        state = unpack_state(checkpoints.resume, master, optimizer, plan)
         adapter.publish()
-    saved, found, waiting = started, StepStats(0.0, [], []), 0
+    last_save, stats, unlearned = start_time, StepStats(0.0, [], []), 0
     score_steps, distances = 0, []
 
-    # 5. Steps.
+    # 5. Run the steps: gradient, clipping, end if all is learned, optimizer, checkpoint, progress.
     with adapter.training() as grads:
-        for step in range(len(done.losses) + 1, len(plan) + 1):
-            chosen, rate = plan[step - 1], rates[step - 1]
-            batch = [items[i] for i in chosen]
-            found = yield from pool.gradient(adapter, start, batch, grads, master.grad, passes)
-            norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
-            require_finite(found.loss, norm, step)
+        for step in range(len(state.losses) + 1, len(plan) + 1):
+            batch = [tokenized[i] for i in plan[step - 1]]
+            stats = yield from batcher.add_gradient(
+                adapter, start, batch, grads, master.grad, memory_plan
+            )
+            grad_norm = float(torch.nn.utils.clip_grad_norm_([master], training.max_grad_norm))
+            require_finite(stats.loss, grad_norm, step)
             if training.until is not None:
-                own = len(new[step - 1])
-                left = gaps(batch[: own + len(replayed[step - 1])], found, training.until)
-                waiting = sum(gap > 0 for gap in left[:own])
-                if not any(left):
+                new_count = len(new[step - 1])
+                gaps = measure_gaps(batch[: new_count + len(replayed[step - 1])], stats, training.until)
+                unlearned = sum(gap > 0 for gap in gaps[:new_count])
+                if not any(gaps):
                     break
-            optimizer.param_groups[0]["lr"] = rate
+            optimizer.param_groups[0]["lr"] = rates[step - 1]
             optimizer.step()
             adapter.publish()
             master.grad.zero_()
-            done.losses.append(found.loss)
-            done.tokens += sum(map(len, batch))
-            now, state = time.perf_counter(), None
-            due = checkpoints.seconds is not None and now - saved >= checkpoints.seconds
-            if due or (checkpoints.is_wanted is not None and checkpoints.is_wanted()):
-                saved, state = now, pack_state(master, optimizer, done)
+            state.losses.append(stats.loss)
+            state.tokens += sum(map(len, batch))
+            now, checkpoint = time.perf_counter(), None
+            is_due = checkpoints.seconds is not None and now - last_save >= checkpoints.seconds
+            if is_due or (checkpoints.is_wanted is not None and checkpoints.is_wanted()):
+                last_save, checkpoint = now, pack_state(master, optimizer, state)
             yield TrainingProgress(
-                step, len(plan), found.loss, rate, norm, done.tokens, now - started, state, passes.note
+                step,
+                len(plan),
+                stats.loss,
+                rates[step - 1],
+                grad_norm,
+                state.tokens,
+                now - start_time,
+                checkpoint,
+                memory_plan.note,
             )
 
-        # 6. Scored answers; what was learned in the steps, and what was replayed, stays.
+        # 6. Move scored answers to their targets. Rows of the steps and replayed rows hold still, as
+        #    otherwise this would undo what the steps taught.
         if scored:
-            others = [as_held(items[i]) for i in (*stepped, *known)][:MAX_HELD]
-            fixed_items = yield from add_references(runtime, adapter, others)
-            moved = yield from move_to_targets(
-                pool,
+            fixed_rows = yield from add_references(
+                runtime,
                 adapter,
-                [items[i] for i in scored],
-                [(item, item.reference[0]) for item in fixed_items],
-                lambda vector: None,
-                grads,
-                passes,
-                training.epochs,
-                started,
+                [to_fixed_row(tokenized[i]) for i in (*stepped, *replay_rows)][:MAX_FIXED],
             )
-            waiting, score_steps = waiting + moved.missed, moved.steps
-            distances = [moved.first_distance, moved.final_distance]
+            score_report = yield from move_to_targets(
+                batcher,
+                adapter,
+                [tokenized[i] for i in scored],
+                [(row, row.reference[0]) for row in fixed_rows],
+                lambda gradient: None,
+                grads,
+                memory_plan,
+                training.epochs,
+                start_time,
+            )
+            unlearned, score_steps = unlearned + score_report.missed, score_report.steps
+            distances = [score_report.first_distance, score_report.final_distance]
 
-    steps, seconds = len(done.losses) + score_steps, time.perf_counter() - started
-    first, final = _ends(done.losses or distances or [found.loss])
-    report = TrainingReport(len(rows), steps, done.tokens, first, final, seconds)
-    words = _advise(report) if training.until is None else advice(waiting, steps)
-    return replace(report, advice=words)
+    # 7. Report. A training without steps has only distances, or the loss of the step not applied.
+    steps, seconds = len(state.losses) + score_steps, time.perf_counter() - start_time
+    first_loss, final_loss = _average_ends(state.losses or distances or [stats.loss])
+    report = TrainingReport(len(rows), steps, state.tokens, first_loss, final_loss, seconds)
+    advice = _advise_on_loss(report) if training.until is None else advise_unlearned(unlearned, steps)
+    return replace(report, advice=advice)
 
 
 def shuffle_rows(rows: int, training: TrainingConfig, max_steps: int) -> Iterator[list[int]]:
-    """The rows of each optimizer step: every epoch a fresh order, drawn from the seed."""
-    chance = random.Random(training.seed)
+    """Yields the row indices of each optimizer step; each epoch has a new order, drawn from the seed."""
+    rng = random.Random(training.seed)
     steps = training.count_steps(rows, max_steps)
     for _ in range(training.epochs):
         epoch = list(range(rows))
-        chance.shuffle(epoch)
+        rng.shuffle(epoch)
         for start in range(0, rows, training.batch_size):
             if steps == 0:
                 return
@@ -162,50 +178,53 @@ def shuffle_rows(rows: int, training: TrainingConfig, max_steps: int) -> Iterato
 def interleave_replay(
     plan: Sequence[Sequence[int]], rows: Sequence[int], share: float, seed: int
 ) -> Iterator[list[int]]:
-    """What joins each step of a plan: `share` rows for each of its own, all in turn, shuffled anew."""
-    turns = _shuffled(rows, random.Random(seed))
+    """Yields the indices of `rows` that join each step of a plan: `share` for each row of the step.
+
+    All rows are used once, in random order, before any is used again.
+    """
+    row_cycle = _cycle_shuffled(rows, random.Random(seed))
     due = 0.0
     for step in plan:
         due += share * len(step) if rows else 0.0
-        yield [next(turns) for _ in range(min(int(due), len(rows)))]
+        yield [next(row_cycle) for _ in range(min(int(due), len(rows)))]
         due %= 1.0
 
 
-def _shuffled(rows: Sequence[int], chance: random.Random) -> Iterator[int]:
+def _cycle_shuffled(rows: Sequence[int], rng: random.Random) -> Iterator[int]:
     while True:
-        yield from chance.sample(rows, len(rows))
+        yield from rng.sample(rows, len(rows))
 
 
-def schedule(steps: int, training: TrainingConfig, peak: float) -> Iterator[float]:
-    """The rate of each step: a linear rise over the warm-up, then linear decay to zero after the last.
+def schedule_rates(steps: int, training: TrainingConfig, peak_rate: float) -> Iterator[float]:
+    """Yields the learning rate of each step: linear warm-up, then linear decay to zero after the last.
 
-    An incremental update stays at its peak: its few steps are to count.
+    An incremental update stays at its peak rate, since it has too few steps to waste any.
     """
-    rise = min(math.ceil(training.warmup * steps), steps - 1)
+    warmup_steps = min(math.ceil(training.warmup * steps), steps - 1)
     for step in range(steps):
-        if step < rise:
-            yield peak * (step + 1) / (rise + 1)
+        if step < warmup_steps:
+            yield peak_rate * (step + 1) / (warmup_steps + 1)
         elif training.incremental_update:
-            yield peak
+            yield peak_rate
         else:
-            yield peak * (steps - step) / (steps - rise)
+            yield peak_rate * (steps - step) / (steps - warmup_steps)
 
 
 def require_finite(loss: float, norm: float, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingFailed(
             f"At step {step} the loss was {loss} and the gradient's norm {norm}.",
-            hint="Lower the learning rate, or look for broken rows; the adapter is as it was.",
+            hint="Lower the learning rate, or look for broken rows; the adapter is unchanged.",
         )
 
 
-def _ends(losses: Sequence[float]) -> tuple[float, float]:
-    """The means over the first and over the last tenth of the steps."""
+def _average_ends(losses: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean loss over the first tenth of the steps, and over the last tenth."""
     span = max(1, len(losses) // 10)
     return sum(losses[:span]) / span, sum(losses[-span:]) / span
 
 
-def _advise(report: TrainingReport) -> str:
+def _advise_on_loss(report: TrainingReport) -> str:
     first, final = report.first_loss, report.final_loss
     if report.diverged:
         return (
