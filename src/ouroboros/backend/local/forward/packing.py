@@ -115,7 +115,10 @@ def pack_sequences(
     # 3. Padded rows share positions, so each position is computed once for all rows.
     labels = torch.tensor([len(s.output) for s in sequences])
     sequence_index = torch.arange(len(sequences)).repeat_interleave(labels)
-    unique_positions, columns = torch.tensor(output_positions).unique(return_inverse=True)
+    targets = [token for sequence in sequences for token in sequence.output]
+    unique_positions, columns = torch.tensor(output_positions, dtype=torch.long).unique(
+        return_inverse=True
+    )
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
@@ -123,7 +126,7 @@ def pack_sequences(
         output_positions=unique_positions,
         rows=to_device(torch.zeros_like(sequence_index) if packed else sequence_index, device),
         columns=to_device(columns, device),
-        targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
+        targets=to_device(torch.tensor(targets, dtype=torch.long), device),
         sequence_index=sequence_index,
         spans=spans,
         lengths=lengths,
