@@ -53,6 +53,7 @@ class SyncEngine:
     create_adapter = _blocking(AdapterLearningEngine.create_adapter)
     train_adapter = _blocking(AdapterLearningEngine.train_adapter)
     learn_from_feedback = _blocking(AdapterLearningEngine.learn_from_feedback)
+    check_feedback = _blocking(AdapterLearningEngine.check_feedback)
     record_feedback = _blocking(AdapterLearningEngine.record_feedback)
     look_up_feedback = _blocking(AdapterLearningEngine.look_up_feedback)
     feedback_outcome = _blocking(AdapterLearningEngine.feedback_outcome)

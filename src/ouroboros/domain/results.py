@@ -8,17 +8,27 @@ from ouroboros.domain.records import Version
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Greedy answers to `rows` examples.
+    """How a version answers examples greedily.
 
-    correct       answers that equal the expected output, but for blanks at the ends.
+    An answer is right if greedy decoding gives exactly the tokens of the expected output, and then ends.
+    The gate and the probes compare in the same way.
+
+    right         whether each answer is right, in the order of the examples.
     mean_logprob  mean log-probability per token of the expected outputs, in nats.
-    answers       the generated texts, in the order of the examples.
+    answers       the answers: the expected output where it is right, and otherwise the generated text.
     """
 
-    rows: int
-    correct: int
+    right: tuple[bool, ...]
     mean_logprob: float
     answers: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.right)
+
+    @property
+    def correct(self) -> int:
+        return sum(self.right)
 
     @property
     def accuracy(self) -> float:

@@ -60,8 +60,8 @@ class AdapterLock:
 
     async def _renew(self) -> None:
         """Renew until the lease is released, or lost: then what this holder writes is refused."""
-        held = True
-        while held:
+        is_holder = True
+        while is_holder:
             await asyncio.sleep(DURATION.total_seconds() / 3)
             with suppress(OuroborosError):  # retried
-                held = await in_thread(self._leases.renew, self._adapter)
+                is_holder = await in_thread(self._leases.renew, self._adapter)

@@ -318,11 +318,13 @@ async def evaluate_adapter(
     return {
         "id": str(ref),
         "object": "adapter.evaluation",
+        "metric": "exact",
         "rows": result.rows,
         "correct": result.correct,
         "accuracy": result.accuracy,
         "mean_logprob": result.mean_logprob,
         "answers": list(result.answers),
+        "right": list(result.right),
     }
 
 

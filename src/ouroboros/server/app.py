@@ -14,7 +14,7 @@ from ouroboros.engine import AdapterLearningEngine
 from ouroboros.registry.threads import in_thread
 from ouroboros.server import adapters, feedback, operation
 from ouroboros.server.errors import install_error_handlers
-from ouroboros.server.guard import Guard
+from ouroboros.server.guard import RequestGuard
 from ouroboros.server.jobs import JobRunner
 from ouroboros.server.openai import chat, completions, files, fine_tuning, models
 from ouroboros.server.records import ServiceRecords, time_key
@@ -52,7 +52,7 @@ def create_app(
     app.state.warm = asyncio.Event()
     app.state.runner = runner = JobRunner(service)
     service.on_drain.append(runner.stop)
-    app.add_middleware(Guard, service=service)
+    app.add_middleware(RequestGuard, service=service)
     install_error_handlers(app)
     app.get("/health", tags=["Operation"])(get_health)
     app.get("/ready", tags=["Operation"])(get_readiness)

@@ -1,4 +1,4 @@
-"""`Guard`: what every request passes before its handler.
+"""`RequestGuard`: what every request passes before its handler.
 
 It gets an id, is checked for where it comes from, may send its body only so slowly and so long, and
 leaves one log line.
@@ -25,7 +25,7 @@ _READS = ("GET", "HEAD", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware around the whole app. Log lines never hold a prompt, an answer or a key."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:

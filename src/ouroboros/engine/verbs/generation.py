@@ -1,17 +1,19 @@
 """Answering with an adapter, and judging its answers against those expected."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from ouroboros.backend.base import GenerateRequest, GenerationChunk
+from ouroboros.data.sources import Source
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.data import Continuation, Prompt, TrainingExample, check_prompt
+from ouroboros.domain.data import Continuation, Prompt, check_prompt
 from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER, AdapterId, VersionRef
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import RouteMatch
+from ouroboros.engine.checks import load_examples, read_prompt
 from ouroboros.engine.core import Core, verb
 
 
@@ -62,12 +64,21 @@ class GenerationVerbs(Core):
     async def evaluate_adapter(
         self,
         adapter_id: str | AdapterId | VersionRef | None,
-        examples: Sequence[TrainingExample],
+        examples: Source,
         *,
         cancel: CancellationToken | None = None,
     ) -> Evaluation:
-        """Answer every example's input greedily and compare with its output."""
-        return await self._evaluator.evaluate(adapter_id, examples, cancel)
+        """Compare the greedy answer to every example's input with its output.
+
+        Args:
+            adapter_id: an adapter, or one version ("tickets@2"); None evaluates the base model.
+            examples: as for `train_adapter`.
+
+        Returns:
+            Which answers are right, the answers, and the mean log-probability of the expected outputs.
+            Err if an example is not valid or does not fit into the context, or the adapter is unknown.
+        """
+        return await self._evaluator.evaluate(adapter_id, await load_examples(examples), cancel)
 
     async def _prepare_request(
         self,
@@ -77,6 +88,7 @@ class GenerationVerbs(Core):
     ) -> tuple[GenerateRequest, str | None, RouteMatch | None]:
         """The request for the backend, the version that answers, and how "auto" chose it."""
         config = config or GenerationConfig()
+        prompt = read_prompt(prompt)
         if isinstance(prompt, Continuation):
             prompt.check()
         else:

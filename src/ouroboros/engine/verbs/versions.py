@@ -24,7 +24,7 @@ class VersionVerbs(Core):
 
     @verb
     async def get_versions(self, adapter_id: str | AdapterId) -> list[Version]:
-        """Every version of an adapter, oldest first."""
+        """Return every version of an adapter, oldest first."""
         return await self._registry.list_versions(VersionRef.parse(adapter_id).adapter)
 
     @verb

@@ -131,6 +131,11 @@ class Decoder:
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
 
+    @property
+    def is_stateless(self) -> bool:
+        """Whether passes may run at the same time; some rotary embeddings adjust to each pass."""
+        return getattr(self._rotary, "rope_type", "default") not in ("dynamic", "longrope")
+
     def fits_sliding_window(self, lengths: Sequence[int]) -> bool:
         """Whether no sequence is longer than the model's sliding window, which this decoder lacks."""
         return self._window is None or max(lengths) <= self._window

@@ -7,8 +7,9 @@ Architectures whose attention does not use positions (ALiBi, recurrent state) ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -26,6 +27,7 @@ from ouroboros.backend.local.forward.prefix_reuse import (
     split_by_tokens,
     split_into_spans,
 )
+from ouroboros.backend.local.forward.shards import Shard, run_in_shards
 from ouroboros.backend.local.forward.shared_prefixes import PackedSpan
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
@@ -70,6 +72,13 @@ class PackedBatch:
     spans: Sequence[PackedSpan]
     lengths: list[int]
     route: Route
+
+
+class OutputTokens(NamedTuple):
+    """The output tokens of a pass's sequences: each token, and the sequence it is in (on the CPU)."""
+
+    targets: Int[Tensor, "L"]
+    sequence_index: Int[Tensor, "L"]
 
 
 def pack_sequences(
@@ -140,7 +149,7 @@ def compute_output_logits(
     adapters: Sequence[BankedAdapter | None],
     recompute: bool = False,
     first_layer: int = 0,
-) -> tuple[Float[Tensor, "L V"], PackedBatch]:
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
     """Compute the logits [L, V] at each output token of the sequences, in the model's dtype.
 
     Sequence i runs under adapters[i]. The vocabulary projection runs at the labelled positions only,
@@ -150,11 +159,15 @@ def compute_output_logits(
     """
     decoder = _choose_decoder(runtime, sequences)
     if decoder is None:
-        return _run_model(runtime, sequences, adapters)
+        logits, batch = _run_model(runtime, sequences, adapters)
+        return logits, OutputTokens(batch.targets, batch.sequence_index)
+    shards = _split_into_shards(runtime, decoder, sequences, adapters) if first_layer == 0 else []
+    if len(shards) > 1:
+        return _sharded_logits(runtime, decoder, sequences, adapters, recompute, shards)
     hidden, batch = _run_decoder(
         runtime, decoder, sequences, adapters, recompute=recompute, first_layer=first_layer
     )
-    return decoder.head(hidden), batch
+    return decoder.head(hidden), OutputTokens(batch.targets, batch.sequence_index)
 
 
 def compute_token_logprobs(
@@ -202,6 +215,51 @@ def _choose_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) ->
         if decoder is not None and decoder.fits_sliding_window(list(map(len, sequences)))
         else None
     )
+
+
+def _split_into_shards(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+) -> list[list[int]]:
+    """The sequences of each shard of a pass; one shard where it is not divided.
+
+    Sequences that continue after a cached prefix stay together: what is left of them is short, and the
+    cache belongs to one thread.
+    """
+    behind_prefix = any(select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
+    if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
+        return [list(range(len(sequences)))]
+    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)))
+
+
+def _sharded_logits(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+    recompute: bool,
+    shards: Sequence[Sequence[int]],
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
+    """`compute_output_logits`, each shard on a thread from the embedding to the head and back."""
+    outputs = [len(s.output) for s in sequences]
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(torch.tensor(outputs))
+    targets = torch.tensor([t for s in sequences for t in s.output])
+    label_rows = torch.arange(len(targets)).split(outputs)
+
+    def forward(shard_sequences: Sequence[TokenizedPair], shard_adapters: Sequence[Any]) -> Tensor:
+        hidden, _ = _run_decoder(runtime, decoder, shard_sequences, shard_adapters, recompute=recompute)
+        return decoder.head(hidden)
+
+    parts = []
+    for k, members in enumerate(shards):
+        shard_adapters = [None if (a := adapters[i]) is None else a.shard(k) for i in members]
+        run = partial(forward, [sequences[i] for i in members], shard_adapters)
+        parts.append(Shard(run, torch.cat([label_rows[i] for i in members])))
+    distinct = [a for a in dict.fromkeys(adapters) if a is not None]
+    trained = distinct if torch.is_grad_enabled() else []
+    return run_in_shards(runtime.threads, parts, trained), OutputTokens(targets, sequence_index)
 
 
 def _run_decoder(
