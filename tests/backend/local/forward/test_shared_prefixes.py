@@ -74,14 +74,14 @@ def losses_and_gradients(
     distinct = list(dict.fromkeys(a for batch in adapters for a in batch if a is not None))
     contexts = [adapter.training() for adapter in distinct]
     grads = [context.__enter__() for context in contexts]
-    found = []
+    logprobs_of_batches = []
     for rows, of_rows in zip(batches, adapters, strict=True):
         logits, batch = compute_output_logits(runtime, rows, of_rows, recompute=recompute)
         logprobs = logits.float().log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
         if logprobs.requires_grad:
             logprobs.square().sum().backward()
-        found.append(logprobs.detach())
-    result = [torch.cat(found), *(grad.clone() for grad in grads)]
+        logprobs_of_batches.append(logprobs.detach())
+    result = [torch.cat(logprobs_of_batches), *(grad.clone() for grad in grads)]
     for context in contexts:
         context.__exit__(None, None, None)
     return result
