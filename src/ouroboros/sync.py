@@ -75,6 +75,8 @@ class SyncEngine:
     get_versions = _blocking(AdapterLearningEngine.get_versions)
     get_version = _blocking(AdapterLearningEngine.get_version)
     get_moves = _blocking(AdapterLearningEngine.get_moves)
+    read_journal = _blocking(AdapterLearningEngine.read_journal)
+    list_last_events = _blocking(AdapterLearningEngine.list_last_events)
     get_lineage = _blocking(AdapterLearningEngine.get_lineage)
     get_events = _blocking(AdapterLearningEngine.get_events)
     compare_versions = _blocking(AdapterLearningEngine.compare_versions)
