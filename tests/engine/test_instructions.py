@@ -76,8 +76,7 @@ async def test_a_trained_adapter_is_asked_judged_and_evaluated_under_its_instruc
     assert (await engine.get_instructions("tickets@1")).unwrap() == ""
     assert (await engine.get_instructions("tickets")).unwrap() == "Name the team."
     # 1. Answers to plain text equal those to the whole conversation.
-    for example in EXAMPLES:
-        text = example.input[-1].content
+    for example, (text, _) in zip(EXAMPLES, PAIRS, strict=True):
         answer = (await engine.generate_with_adapter(text, "tickets", SHORT)).unwrap()
         whole = (await engine.generate_with_adapter(example.input, "tickets", SHORT)).unwrap()
         assert answer.text == whole.text == example.output
