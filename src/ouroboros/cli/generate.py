@@ -133,8 +133,8 @@ async def note_other_instructions(
         return
     trained = (await engine.get_instructions(name)).unwrap()
     first = prompt[0]
-    given = first.content if first.role == "system" else ""
-    if trained and given != trained:
+    instructions = first.content if first.role == "system" else ""
+    if trained and instructions != trained:
         out.note(f'(the adapter was trained with other instructions: "{describe.one_line(trained)}")')
 
 
