@@ -40,9 +40,9 @@ def passes(monkeypatch) -> list[tuple[int, int, int]]:
     seen: list[tuple[int, int, int]] = []
     plain = Decoder.final_hidden
 
-    def record_pass(self, ids, positions, lengths, *arguments, **named):
-        seen.append((threading.get_ident(), torch.get_num_threads(), len(lengths)))
-        return plain(self, ids, positions, lengths, *arguments, **named)
+    def record_pass(self, ids, positions, layout, *arguments, **named):
+        seen.append((threading.get_ident(), torch.get_num_threads(), len(layout.lengths)))
+        return plain(self, ids, positions, layout, *arguments, **named)
 
     monkeypatch.setattr(Decoder, "final_hidden", record_pass)
     return seen
