@@ -60,6 +60,7 @@ class SyncEngine:
     learn_pending = _blocking(AdapterLearningEngine.learn_pending)
     generate_with_adapter = _blocking(AdapterLearningEngine.generate_with_adapter)
     stream_with_adapter = _iterating(AdapterLearningEngine.stream_with_adapter)
+    get_instructions = _blocking(AdapterLearningEngine.get_instructions)
     evaluate_adapter = _blocking(AdapterLearningEngine.evaluate_adapter)
     merge_adapters = _blocking(AdapterLearningEngine.merge_adapters)
     import_adapter = _blocking(AdapterLearningEngine.import_adapter)
