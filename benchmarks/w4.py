@@ -83,6 +83,7 @@ async def _ours(
         assert all(len(g.tokens) == tokens for g in generations), "an answer ended early"
         return clock()
 
+    # The difference of a long and a short run leaves out the prompts. The first run warms up.
     speeds = {}
     for count in (0, *counts):
         await seconds(count, WARM)
@@ -106,6 +107,7 @@ def peer(folder: str, rows: int, counts: list[int], targets: str, processor: boo
     tuned = get_peft_model(model, lora, adapter_name="a0", autocast_adapter_dtype=False)
     for i in range(1, max(counts)):
         tuned.add_adapter(f"a{i}", lora)
+    # PEFT adds adapters in float32: convert all to the base's dtype, in which ours compute too.
     tuned.to(dtype).eval()
     batch = tokenizer(prompts(rows), return_tensors="pt", padding=True)
     batch.pop("token_type_ids", None)
@@ -122,6 +124,7 @@ def peer(folder: str, rows: int, counts: list[int], targets: str, processor: boo
         )
         return clock()
 
+    # Time it as `_ours` does: a warm-up, then the difference of a long and a short run.
     speeds = {}
     with torch.inference_mode():
         for count in (0, *counts):

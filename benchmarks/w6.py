@@ -57,6 +57,7 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
     from ouroboros.domain.generation import GenerationConfig
     from ouroboros.domain.training import TrainingProgress
 
+    # 1. A training that takes far longer than the answers.
     backend = LocalBackend.open(folder)
     adapter = AdapterConfig(target_modules=targets, max_steps=100_000)
     start = await backend.initialize(adapter, 0)
@@ -93,6 +94,7 @@ async def _ours(folder: str, tokens: int, repeats: int, targets: str, processor:
         assert isinstance(training.exception(), Cancelled)
         return result, rate
 
+    # 2. In each repeat: answers alone, answers during the training, and the training alone.
     times: dict[str, list[float]] = {
         name: [] for name in (*_figures("alone", [1, 2]), *_figures("busy", [1, 2]), *_RATES)
     }

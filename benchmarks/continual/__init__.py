@@ -72,6 +72,7 @@ def run(options: Namespace) -> list[Claim]:
         from benchmarks.continual import poison
 
         return poison.run(options)
+    # 1. On every seed, the accuracy of each task trained alone, then each arm on the whole stream.
     runs: dict[str, list[StreamRun]] = {}
     lines: dict[str, list[tuple[float, float]]] = {}
     alone: list[list[float]] = []
@@ -94,6 +95,7 @@ def run(options: Namespace) -> list[Claim]:
                     f"prose {100 * one.drift:+.0f}%, {one.seconds:.0f} s",
                     flush=True,
                 )
+        # 2. The curve of accuracy against the rows kept is slow, so it takes the first seed alone.
         if options.curve and seed == 0:
             rows = len(arms.rows_of(stages))
             for name, arm in {"replay only": arms.replay, "ours": ours}.items():

@@ -74,11 +74,13 @@ class Bench:
         training = training or self.training
         adapter = self.adapter(weights)
         items = self._items(adapter, (*examples, *replay))
+        # 1. Plan each step as the engine does: shuffled new rows, and replayed rows beside them.
         new = list(shuffle_rows(len(examples), training, self.config.max_steps))
         known = range(len(examples), len(items))
         replayed = interleave_replay(new, known, training.replay, training.seed + 1)
         plan = [[*step, *more] for step, more in zip(new, replayed, strict=True)]
         rates = schedule_rates(len(plan), training, self.config.learning_rate)
+        # 2. Optimize the factors directly, so that an arm can change the gradient of each step.
         master = adapter.master
         master.grad = torch.zeros_like(master)
         optimizer = torch.optim.AdamW([master], weight_decay=training.weight_decay, fused=True)

@@ -27,6 +27,7 @@ def run(quick: bool) -> list[Claim]:
     }
     times = interleave(arms, repeats=1 if quick else 3)
 
+    # Both sides of a ratio come from the same repeat: the machine's load affects both alike.
     def column(arm: str, name: str) -> list[float]:
         return [r[name] for r in times[arm]]
 

@@ -150,6 +150,8 @@ async def _life(engine: AdapterLearningEngine, round: int, tell: Callable[..., N
     await engine.create_adapter(KEPT, AdapterConfig())
     for step in range(STEPS):
         word = f"{round}.{step}"
+        # Announce each move of the head before it is made: if the program is killed in between, the
+        # head may be either.
         tell("trying", 0)
         examples = [TrainingExample(f"prompt {word} {i}", f"answer {word}") for i in range(3)]
         match await engine.train_adapter(KEPT, examples, TrainingConfig()):

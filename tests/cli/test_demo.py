@@ -13,7 +13,7 @@ def test_the_demo_trains_once_and_corrects_and_undoes_in_each_run(cli, tiny):
     assert any(line.startswith("100 examples are there to learn from") for line in lines)
     assert any(line.startswith("base model  ") and " of 60 " in line for line in lines)
     assert any(line.startswith("tickets@2 ") and " of 60 " in line for line in lines)
-    assert "A user corrects one of the wrong answers:" in lines
+    assert "A user corrects one of the wrong answers of tickets@2:" in lines
     assert "Undone: tickets@2 is served again and gives the old answer again." in lines
     for verb, line in zip(("generate", "feedback", "explain"), lines[-3:], strict=True):
         assert f" {verb} {TASK} " in line

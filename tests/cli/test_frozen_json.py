@@ -51,6 +51,7 @@ COMMANDS = [
     "help train",
     "version",
     "doctor",
+    "data check rows.jsonl",
     "keys create ann",
     "keys list",
 ]

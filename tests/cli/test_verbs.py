@@ -1,6 +1,7 @@
 """Each verb's result, for people and for programs."""
 
 import io
+import json
 
 import pytest
 
@@ -86,6 +87,47 @@ def test_evaluate_counts_right_answers(cli, rows):
     assert evaluation["rows"] == 3
     assert len(evaluation["answers"]) == 3
     assert cli("evaluate", "tickets@1", rows).out.startswith(f"tickets@1: {evaluation['correct']} of 3")
+
+
+def test_evaluate_shows_wrong_answers_and_confusions(cli, rows):
+    cli("create", "tickets")
+    cli("train", "tickets", rows)
+    twice = rows.parent / "twice.jsonl"
+    known = {"where is my parcel": "delivery", "set an alarm": "alarm"}
+    pairs = [*known.items(), *known.items(), ("where is my parcel", "alarm")]
+    lines = [json.dumps({"prompt": prompt, "completion": label}) for prompt, label in pairs]
+    twice.write_text("\n".join(lines))
+    shown = cli("evaluate", "tickets", twice)
+    result = cli("evaluate", "tickets", twice, "--json").json
+    assert "is right if it equals the expected output exactly" in shown.out
+    assert result["metric"] == "exact"
+    assert (
+        [e["right"] for e in result["examples"]].count(False) == result["rows"] - result["correct"] > 0
+    )
+    last = result["examples"][-1]
+    assert (last["expected"], last["right"]) == ("alarm", False)
+    assert f"expected  alarm\n    answered  {last['answer']}" in shown.out
+    (line,) = [line for line in shown.out.splitlines() if line.startswith("expected  right")]
+    assert line.split()[2:-1] == ["alarm", "delivery"]
+    assert result["classes"]["alarm"]["rows"] == 3
+    assert "answered" not in cli("evaluate", "tickets", twice, "--show", "0").out
+    assert cli("evaluate", "tickets", twice, "--show", "-1").code == 2
+
+
+def test_evaluate_counts_answers_that_keep_rules(cli, rows, home):
+    cli("create", "tickets")
+    rules = home / "rules.json"
+    rules.write_text(
+        '[{"rule": "be anything", "pattern": ""}, {"rule": "be a poem", "pattern": "^Roses"}]'
+    )
+    shown = cli("evaluate", "tickets", rows, "--rules", rules)
+    assert "0 of 3 answers keep all rules." in shown.out
+    assert "be anything  3 of 3" in shown.out
+    result = cli("evaluate", "tickets", rows, "--rules", rules, "--json").json
+    assert result["rules"] == {"be anything": 3, "be a poem": 0}
+    assert result["examples"][0]["broken_rules"] == ["be a poem"]
+    rules.write_text("[]")
+    assert cli("evaluate", "tickets", rows, "--rules", rules).code == 2
 
 
 def test_list_is_empty_without_making_a_store(cli, home):

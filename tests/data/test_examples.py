@@ -1,4 +1,4 @@
-"""Training examples are read in three formats, and each mistake is reported with its line."""
+"""Training examples are read in the formats of other programs; a mistake is reported with its line."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.data import examples as formats
+from ouroboros.data import table_files
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import InvalidFile
@@ -115,7 +115,6 @@ def test_only_newlines_end_a_line(read):
             '{"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]}',
             "keys role and content",
         ),
-        ('{"prompt": [{"role": "user", "content": "a", "nmae": "b"}], "completion": "c"}', "'nmae'"),
         (
             '{"messages": [{"role": "user", "content": "a"},'
             ' {"role": "assistant", "content": "b", "weight": 0}]}',
@@ -145,7 +144,7 @@ def test_bytes_that_are_not_utf8_are_reported_by_line(read):
 
 
 def test_an_overlong_line_is_refused_before_it_is_read_whole(read, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_LINE", 1 << 10)
+    monkeypatch.setattr(table_files, "MAX_LINE", 1 << 10)
     with pytest.raises(InvalidFile, match="line 2 is longer"):
         read(GOOD + "\n" + "x" * (1 << 12))
 

@@ -74,7 +74,7 @@ def test_an_empty_answer_can_be_judged(tmp_path, row, answer):
     [
         ({"prompt": "p", "chosen": "hi"}, "Only one of two answers"),
         ({"prompt": "p", "success": 1}, "answer is empty"),
-        ({"prompt": "p", "chosen": ["hi"], "rejected": ""}, "not a text but a list"),
+        ({"prompt": "p", "chosen": ["hi"], "rejected": ""}, "keys role and content, both texts"),
         ({"prompt": "p", "answer": "a", "success": 1, "user": 17}, "user is not a text but a int"),
     ],
 )

@@ -30,7 +30,7 @@ def test_an_event_at_its_limits_is_accepted():
         ({"user": "ann\udcff"}, "surrogate"),
         ({"prompt": LONG}, "prompt is 100,001"),
         ({"prompt": (Message("user", "x" * MAX_TEXT), Message("user", "x"))}, "prompt is 100,001"),
-        ({"generation": LONG}, "generation is 100,001"),
+        ({"generation": LONG}, "answer is 100,001"),
         ({"signal": FeedbackSignal.critique(LONG)}, "feedback is 100,001"),
         ({"signal": FeedbackSignal.preference_pair("a", LONG)}, "rejected answer is 100,001"),
     ],

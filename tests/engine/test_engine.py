@@ -119,6 +119,37 @@ async def test_evaluation_counts_right_answers(engine):
     assert after.mean_logprob > before.mean_logprob
 
 
+async def test_evaluation_compares_whole_answers_however_long_and_however_written(engine):
+    """A limit on generated tokens decides nothing, nor does how the tokenizer writes an accent."""
+    long = TrainingExample(
+        "tell me all", "one two three four five six seven eight nine ten " * 3 + "end"
+    )
+    assert len(long.output) > 64
+    decomposed = TrainingExample("where do I eat?", "cafe\u0301")
+    examples = (long, decomposed)
+    await create_and_train(engine)
+    training = TrainingConfig(batch_size=2, epochs=150)
+    await engine.train_adapter("tickets", examples, training)
+    newest = (await engine.get_versions("tickets")).unwrap()[-1]
+    evaluation = (await engine.evaluate_adapter(newest.ref, examples)).unwrap()
+    assert evaluation.right == (True, True)
+    answer = await engine.generate_with_adapter(
+        "tell me all", newest.ref, GenerationConfig(max_tokens=200)
+    )
+    assert answer.unwrap().text == long.output
+
+
+async def test_evaluation_shows_the_whole_wrong_answer(engine):
+    await create_and_train(engine)
+    example = TrainingExample("play some music", "word " * 60 + "end")
+    evaluation = (await engine.evaluate_adapter("tickets", [example])).unwrap()
+    limit = GenerationConfig(max_tokens=400)
+    answer = (await engine.generate_with_adapter("play some music", "tickets", limit)).unwrap().text
+    assert evaluation.right == (False,)
+    assert answer.startswith(evaluation.answers[0])
+    assert len(evaluation.answers[0]) > 0
+
+
 async def test_what_was_learned_survives_a_restart(open_engine):
     async with open_engine() as engine:
         await create_and_train(engine)

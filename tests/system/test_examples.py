@@ -1,11 +1,11 @@
 """The examples run as they lie there."""
 
-import runpy
 from pathlib import Path
 
 import pytest
 
 from ouroboros.data.examples import read_examples
+from ouroboros.data.rules import list_broken_rules, read_rules
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -57,21 +57,25 @@ def test_import_export(python):
 
 @pytest.mark.parametrize("file", ["train.jsonl", "heldout.jsonl"])
 def test_the_answers_of_the_tone_task_keep_its_rules(file):
-    find_broken_rules = runpy.run_path(str(EXAMPLES / "06_tone.py"))["find_broken_rules"]
-    for row in read_examples(EXAMPLES / "tone" / file):
-        assert find_broken_rules(row.input, row.output) == []
+    folder = EXAMPLES / "data" / "tone"
+    rules = read_rules(folder / "rules.json")
+    for row in read_examples(folder / file):
+        assert list_broken_rules(rules, row.input, row.output) == []
 
 
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [
-        ("Hello, and", "Hi, and", "opens with the greeting"),
-        ("ticket is LH-", "ticket is LH-0", "names the ticket of the message"),
-        ("Your ticket", "Truly! Your ticket", "has no exclamation mark"),
-        ("The Lindenhof team", "Anna", "ends with the signature"),
+        ("Hello, and", "Hi, and", "open with the greeting"),
+        ("ticket is LH-", "ticket is LH-0", "name the ticket of the message"),
+        ("Your ticket", "Truly! Your ticket", "have no exclamation mark"),
+        ("The Lindenhof team", "Anna", "end with the signature"),
     ],
 )
 def test_an_answer_of_another_form_breaks_the_rule_for_it(old, new, rule):
-    find_broken_rules = runpy.run_path(str(EXAMPLES / "06_tone.py"))["find_broken_rules"]
-    row = read_examples(EXAMPLES / "tone" / "heldout.jsonl")[0]
-    assert rule in find_broken_rules(row.input, row.output.replace(old, new))
+    folder = EXAMPLES / "data" / "tone"
+    row = read_examples(folder / "heldout.jsonl")[0]
+    broken = list_broken_rules(
+        read_rules(folder / "rules.json"), row.input, row.output.replace(old, new)
+    )
+    assert rule in [each.name for each in broken]

@@ -1,4 +1,4 @@
-"""`ouroboros demo`: teach an adapter a bundled task, correct one answer, and undo the correction."""
+"""`ouroboros demo`: teach one adapter to sort messages and one to answer them, correct one, undo it."""
 
 import shlex
 from argparse import ArgumentParser, Namespace
@@ -12,6 +12,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.train import train
 from ouroboros.data.examples import read_examples
+from ouroboros.data.rules import AnswerRule, list_broken_rules, read_rules
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import Conflict
@@ -23,18 +24,22 @@ from ouroboros.settings import DEFAULTS, Settings
 from ouroboros.starter import examples_path
 
 NAME = "demo"
-HELP = "teach an adapter a bundled task, correct one of its answers, and undo the correction"
+HELP = "teach adapters two bundled tasks, correct one answer, and undo the correction"
 EXAMPLES = """\
   ouroboros demo
   ouroboros demo --model smollm2 --store ./demo-store
   ouroboros demo --model Qwen/Qwen3-0.6B --store ./qwen-store"""
 
-TASK = "tickets"
-DESCRIPTION = "the demo: which team a customer's message is for"
-"""The description that marks the demo's adapter."""
+TASK, TONE = "tickets", "tone"
+DESCRIPTIONS = {
+    TASK: "the demo: which team a customer's message is for",
+    TONE: "the demo: answers to customers in a company's tone and form",
+}
+"""The descriptions that mark the demo's adapters."""
 
 WIDE, EPOCHS = 512, 5
-"""Passes over the examples on a model of at least this width; narrower ones get the automatic number."""
+"""Passes over the examples on a model of at least this width; narrower ones get the automatic number
+and are too small for an answer of several sentences."""
 
 SHOWN = 3
 """Number of held-out questions whose answers are printed, and of answers that a correction changed."""
@@ -42,10 +47,21 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class DemoTask:
-    """The bundled task: examples to train on, and others to evaluate with."""
+    """A bundled task: examples to train on, and others to evaluate with."""
 
+    name: str
     train: list[TrainingExample]
     heldout: list[TrainingExample]
+
+
+@dataclass(frozen=True)
+class ToneResult:
+    """How many held-out answers in a company's form keep all rules, without the adapter and with it."""
+
+    version: Version
+    answers: int
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
@@ -75,17 +91,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     started = perf_counter()
-    folder = examples_path() / TASK
-    data = DemoTask(read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
+    data = read_task(TASK)
     teams = sorted({example.output for example in data.train})
     out.section(
-        f"The task: send a customer's message to one of {len(teams)} teams ({', '.join(teams)}).",
+        f"The first task: send a customer's message to one of {len(teams)} teams ({', '.join(teams)}).",
         f"{len(data.train)} examples are there to learn from, and {len(data.heldout)} others to test.",
     )
     async with open_engine(settings) as engine:
         # 1. What the base model makes of the task without an adapter.
         with out.waiting(f"Loading the model {settings.model}"):
-            (await engine.base()).unwrap()
+            base = (await engine.base()).unwrap()
         before = await evaluate(engine, None, data, out)
         # 2. Training, and the same questions again.
         version = await train_or_load(engine, data, out)
@@ -95,19 +110,29 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             "",
             format_scores(version, before, after, out),
         )
-        # 3. A user corrects one answer and takes the correction back.
+        # 3. A second adapter, for whole answers.
+        tone = await teach_tone(engine, out) if base.width >= WIDE else None
+        # 4. A user corrects one answer and takes the correction back.
         correction = await correct_and_undo(engine, version, data, after, out)
     out.section(
-        "", f"The whole demo took {perf_counter() - started:.0f} s.", *next_commands(data, settings)
+        "",
+        f"The whole demo took {perf_counter() - started:.0f} s.",
+        *next_commands(data, tone, settings),
     )
     out.value(
         {
             "before": describe.evaluation_json(before),
             "after": describe.evaluation_json(after),
             "version": describe.version_json(version),
+            "tone": tone_json(tone),
             "correction": correction_json(correction),
         }
     )
+
+
+def read_task(name: str) -> DemoTask:
+    folder = examples_path() / name
+    return DemoTask(name, read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
 
 
 async def evaluate(
@@ -126,27 +151,81 @@ async def evaluate(
 
 
 async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Output) -> Version:
-    """Returns the head of the demo's adapter, and trains it unless an earlier demo has done so."""
+    """Returns the head of a task's adapter, and trains it unless an earlier demo has done so."""
     names = [a.id.name for a in (await engine.list_adapters()).unwrap()]
-    if TASK not in names:
+    description = DESCRIPTIONS[data.name]
+    if data.name not in names:
         base = (await engine.base()).unwrap()
         config = AdapterConfig.auto(base)
-        (await engine.create_adapter(TASK, config, description=DESCRIPTION)).unwrap()
-    adapter = (await engine.get_adapter(TASK)).unwrap()
-    if adapter.description != DESCRIPTION:
+        (await engine.create_adapter(data.name, config, description=description)).unwrap()
+    adapter = (await engine.get_adapter(data.name)).unwrap()
+    if adapter.description != description:
         raise Conflict(
-            f"The store's adapter {TASK!r} is not the demo's.",
+            f"The store's adapter {data.name!r} is not the demo's.",
             hint="Use a separate store for the demo: --store ./demo-store",
         )
-    head = (await engine.get_version(TASK)).unwrap()
+    head = (await engine.get_version(data.name)).unwrap()
     if head.number > 1:
         out.section("", f"{head.ref} was trained by an earlier demo; it is not trained again.")
         return head
     wide = (await engine.base()).unwrap().width >= WIDE
     config = TrainingConfig.auto(len(data.train), **({"epochs": EPOCHS} if wide else {}))
-    version = await train(engine, TASK, data.train, config, out)
+    version = await train(engine, data.name, data.train, config, out)
     out.section("", describe_training(version))
     return version
+
+
+async def teach_tone(engine: AdapterLearningEngine, out: Output) -> ToneResult:
+    """Teaches a second adapter to answer as a company does; rules judge its form on unseen messages."""
+    data = read_task(TONE)
+    rules = read_rules(examples_path() / TONE / "rules.json")
+    out.section(
+        "",
+        f"The second task: answer as a bicycle shop does. {len(data.train)} of its answers are there to"
+        f" learn from. Answers to {len(data.heldout)} other messages must",
+        *(f"    {rule.name}" for rule in rules),
+    )
+    with out.waiting("The base model answers"):
+        before = (await engine.evaluate_adapter(None, data.heldout)).unwrap()
+    version = await train_or_load(engine, data, out)
+    with out.waiting(f"{version.ref} answers"):
+        after = (await engine.evaluate_adapter(version.ref, data.heldout)).unwrap()
+    result = ToneResult(
+        version,
+        len(data.heldout),
+        count_keeping(rules, data.heldout, before),
+        count_keeping(rules, data.heldout, after),
+    )
+    # A wrong answer shows more than one that equals the expected text: the adapter wrote it itself.
+    shown = next((i for i, is_right in enumerate(after.right) if not is_right), 0)
+    out.section(
+        "",
+        f'"{data.heldout[shown].input}"',
+        *(f"    {line}" for line in after.answers[shown].strip().splitlines()),
+        "",
+        f"Without an adapter {result.before} of {result.answers} answers keep all rules;"
+        f" {result.after} of {result.answers} by {version.ref} do.",
+    )
+    return result
+
+
+def count_keeping(
+    rules: Sequence[AnswerRule], examples: Sequence[TrainingExample], evaluation: Evaluation
+) -> int:
+    """Number of answers that keep all rules."""
+    pairs = zip(examples, evaluation.answers, strict=True)
+    return sum(not list_broken_rules(rules, example.input, answer) for example, answer in pairs)
+
+
+def tone_json(tone: ToneResult | None) -> dict[str, Any] | None:
+    if tone is None:
+        return None
+    return {
+        "version": describe.version_json(tone.version),
+        "answers": tone.answers,
+        "before": tone.before,
+        "after": tone.after,
+    }
 
 
 async def correct_and_undo(
@@ -156,7 +235,7 @@ async def correct_and_undo(
 
     Returns None if every answer is right.
     """
-    wrong = [i for i, e in enumerate(data.heldout) if after.answers[i].strip() != e.output.strip()]
+    wrong = [i for i, is_right in enumerate(after.right) if not is_right]
     if not wrong:
         out.section("", "Every answer is right, so there is none to correct.")
         return None
@@ -164,7 +243,7 @@ async def correct_and_undo(
     question, answer, wanted = str(example.input), after.answers[wrong[0]], example.output
     out.section(
         "",
-        "A user corrects one of the wrong answers:",
+        f"A user corrects one of the wrong answers of {version.ref}:",
         f'    "{question}"',
         f"    {describe.one_line(answer)}  ->  {wanted}",
     )
@@ -197,7 +276,7 @@ async def correct_and_undo(
         seconds,
         now.answers[index],
         len(data.heldout) - 1,
-        (after.correct, now.correct - (now.answers[index].strip() == wanted.strip())),
+        (after.correct, now.correct - now.right[index]),
         changed,
         undone == answer,
     )
@@ -264,13 +343,13 @@ def describe_training(version: Version) -> str:
     )
 
 
-def next_commands(data: DemoTask, settings: Settings) -> list[str]:
-    """Formats three commands to try with the adapter that the demo has trained."""
+def next_commands(data: DemoTask, tone: ToneResult | None, settings: Settings) -> list[str]:
+    """Formats three commands to try with the adapters that the demo has trained."""
     where = [] if settings.store == DEFAULTS.store else ["--store", settings.store]
     where += [] if settings.model == DEFAULTS.model else ["--model", settings.model]
     example = data.heldout[0]
     commands = (
-        ("generate", TASK, str(example.input)),
+        ("chat", TONE) if tone else ("generate", TASK, str(example.input)),
         ("feedback", TASK, str(example.input), "--fix", example.output),
         ("explain", TASK),
     )

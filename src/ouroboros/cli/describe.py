@@ -86,7 +86,14 @@ def route_json(match: RouteMatch) -> dict[str, Any]:
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    return asdict(evaluation) | {"accuracy": evaluation.accuracy}
+    return {
+        "metric": "exact",
+        "rows": evaluation.rows,
+        "correct": evaluation.correct,
+        "accuracy": evaluation.accuracy,
+        "mean_logprob": evaluation.mean_logprob,
+        "answers": list(evaluation.answers),
+    }
 
 
 def shape(adapter: Adapter) -> str:

@@ -12,9 +12,9 @@ from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.store import require_store
-from ouroboros.data.feedback import RecordedFeedback, read_feedback
+from ouroboros.data.reader import ParsedData, RefusedRow, read_data
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.domain.feedback import FeedbackSignal
+from ouroboros.domain.feedback import FeedbackSignal, RecordedFeedback
 from ouroboros.domain.records import Ticket
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
@@ -61,6 +61,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     judgements = read_options(options)
+    data = read_data(options.file) if options.file else None
+    judgements = data.feedback() if data else judgements
     require_store(settings)
     async with open_engine(settings) as engine:
         head = (await engine.get_adapter(options.name)).unwrap().head
@@ -68,6 +70,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             (await engine.base()).unwrap()
         if options.pending:
             return await learn_pending(engine, options.name, out)
+        if data:
+            await check_all(engine, data)
         answers = [await with_answer(engine, options.name, j) for j in judgements]
         with out.waiting("Learning"):
             tickets = await submit_all(engine, options.name, answers, out)
@@ -109,10 +113,8 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
             "Give one judgement, a --file of them, or --pending.",
             hint="See: ouroboros feedback --help",
         )
-    if options.pending:
+    if options.pending or options.file:
         return []
-    if options.file:
-        return read_feedback(options.file)
     if options.prompt is None:
         raise InvalidInput("The prompt is missing.", hint="Give the prompt whose answer you judge.")
     answer = options.rejected if options.answer is None else options.answer
@@ -143,6 +145,15 @@ async def with_answer(
     if judgement.answer is not None:
         return judgement, judgement.answer
     return judgement, (await engine.generate_with_adapter(judgement.prompt, name)).unwrap()
+
+
+async def check_all(engine: AdapterLearningEngine, data: ParsedData) -> None:
+    """Raises an error that lists the lines that cannot be learned, before the first one is stored."""
+    for row, j in zip(data.rows, data.feedback(), strict=True):
+        checked = await engine.check_feedback(j.prompt, j.answer or "", j.signal, user=j.user, key=j.key)
+        if not checked:
+            data.refused.append(RefusedRow(row.location, checked.error.message, checked.error.hint))
+    data.feedback()
 
 
 async def submit_all(

@@ -19,6 +19,7 @@ from ouroboros.cli import (
     bench,
     chat,
     create,
+    data,
     delete,
     demo,
     diff,
@@ -58,7 +59,7 @@ from ouroboros.domain.errors import STATUS, InvalidInput, OuroborosError, explai
 from ouroboros.settings import NAMES, Settings
 
 GROUPS = {
-    "Create and train": (create, train, jobs, feedback, chat, merge, pin),
+    "Create and train": (create, data, train, jobs, feedback, chat, merge, pin),
     "Generate and evaluate": (generate, find, evaluate),
     "Serve over HTTP": (serve, keys),
     "Inspect": (listing, show, versions, explain, diff, lineage),

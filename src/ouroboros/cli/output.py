@@ -87,15 +87,20 @@ class Output:
             yield
 
     def error(self, error: OuroborosError) -> None:
-        """Prints an error to stderr: one line or, with `as_json`, one JSON object."""
+        """Prints an error to stderr: one line and its details or, with `as_json`, one JSON object."""
         if self.as_json:
-            value = {"code": error.code, "message": error.message, "hint": error.hint}
+            value: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+            value |= {"details": error.details} if error.details else {}
             write_note(f"{format_json({'error': value})}\n")
         else:
             prefix = "" if error.code == "cancelled" else "Error: "
             # A word of hundreds of characters, like a pasted file, would hide what the error says.
-            words = [f"{w[:80]}..." if len(w) > 200 else w for w in str(error).split()]
-            self.note(f"{prefix}{' '.join(words)}")
+            text = f"{prefix}{error.message} {error.hint}"
+            self.note("\n  ".join(_shorten_words(line) for line in (text, *error.details)))
+
+
+def _shorten_words(text: str) -> str:
+    return " ".join(f"{w[:80]}..." if len(w) > 200 else w for w in text.split())
 
 
 def escape_controls(text: str) -> str:

@@ -32,6 +32,7 @@ SIMILAR = {
     "load": "import",
     "save": "export",
     "config env": "doctor",
+    "validate prepare dataset inspect": "data",
     "usage man": "help",
 }
 """Verbs of other programs, and ours that does the same."""

@@ -15,7 +15,7 @@ from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.parser import given_options
 from ouroboros.cli.progress import training_progress
 from ouroboros.cli.store import require_store
-from ouroboros.data.examples import read_examples
+from ouroboros.data.reader import describe_ignored, read_data
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.data import TrainingExample
@@ -32,13 +32,13 @@ EXAMPLES = """\
   ouroboros train tickets train.jsonl
   ouroboros train tickets more.jsonl --epochs 2 --incremental
   ouroboros train tickets - < train.jsonl
+  ouroboros train tickets monday.csv ./more-files
 
-A line of the file is one of
+Files are JSON lines, a JSON array, CSV, TSV or Parquet, also in gzip. A row is in the format of OpenAI,
+TRL, Alpaca or ShareGPT, or has two columns such as question and answer:
   {"prompt": "Where is my parcel?", "completion": "delivery"}
-  {"input": "Where is my parcel?", "output": "delivery", "weight": 2.0}
-  {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}"""
-
-STDIN = Path("/dev/stdin")
+  {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
+`ouroboros data check FILE` shows what is understood of a file."""
 
 PRESETS = {
     "default": TrainingConfig.default,
@@ -51,7 +51,9 @@ _FIELDS |= {"incremental": "incremental_update"}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the adapter")
-    parser.add_argument("file", metavar="FILE", type=Path, help="JSON lines; - reads them from stdin")
+    parser.add_argument(
+        "files", metavar="FILE", type=Path, nargs="+", help="files or folders of examples; - reads stdin"
+    )
     parser.add_argument(
         "--preset",
         choices=("auto", *PRESETS),
@@ -71,7 +73,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     changes = {_FIELDS[k]: v for k, v in given_options(options, *_FIELDS).items()}
-    examples = read_examples(STDIN if str(options.file) == "-" else options.file)
+    data = read_data(options.files)
+    examples = data.examples()
+    if data.ignored:
+        out.note(describe_ignored(data.ignored))
     require_store(settings)
     async with open_engine(settings) as engine:
         (await engine.get_adapter(options.name)).unwrap()

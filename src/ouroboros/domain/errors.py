@@ -34,24 +34,30 @@ from typing import ClassVar, NamedTuple
 
 
 class OuroborosError(Exception):
-    """The root of the tree. `code` is stable and machine-readable; `hint` says what to do next."""
+    """The root of the tree. `code` is stable and machine-readable; `hint` says what to do next.
+
+    `details` are lines that say more, such as one for each wrong row of a file.
+    """
 
     code: ClassVar[str] = "internal"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = details
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return "\n  ".join([f"{self.message} {self.hint}".strip(), *self.details])
 
     def __reduce__(self):
-        return _rebuild, (type(self), self.message, self.hint)
+        return _rebuild, (type(self), self.message, self.hint, self.details)
 
 
-def _rebuild(kind: type[OuroborosError], message: str, hint: str) -> OuroborosError:
-    return kind(message, hint=hint)
+def _rebuild(
+    kind: type[OuroborosError], message: str, hint: str, details: tuple[str, ...] = ()
+) -> OuroborosError:
+    return kind(message, hint=hint, details=details)
 
 
 class InvalidInput(OuroborosError):

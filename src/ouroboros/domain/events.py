@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from ouroboros.domain.data import Prompt, TrainingExample, check_prompt, check_text, to_messages
-from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.limits import MAX_KEY, MAX_TEXT, MAX_USER, check_length
+from ouroboros.domain.data import Prompt, TrainingExample
+from ouroboros.domain.feedback import FeedbackSignal, check_judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +39,7 @@ class FeedbackGiven:
 
     def check(self) -> None:
         """Raise `InvalidExample` if the event is malformed or a text is longer than `MAX_TEXT`."""
-        check_prompt("prompt", self.prompt)
-        check_text("generation", self.generation, may_be_empty=True)
-        self.signal.check()
-        texts = {"generation": self.generation, "feedback": self.signal.text}
-        texts["rejected answer"] = self.signal.rejected
-        texts["prompt"] = "".join(message.content for message in to_messages(self.prompt))
-        for what, text in texts.items():
-            if text is not None:
-                check_length(what, text, MAX_TEXT)
-        check_length("key", self.key, MAX_KEY)
-        if self.user is not None:
-            check_length("user", self.user, MAX_USER)
+        check_judgement(self.prompt, self.generation, self.signal, self.user, self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from enum import Enum
 from typing import TypeGuard
 
 from ouroboros.domain.checks import validated
-from ouroboros.domain.data import check_text
+from ouroboros.domain.data import Prompt, check_prompt, check_text, to_messages
 from ouroboros.domain.errors import InvalidExample
+from ouroboros.domain.limits import MAX_KEY, MAX_TEXT, MAX_USER, check_length
 from ouroboros.domain.result import Result
 
 
@@ -104,3 +105,39 @@ class FeedbackSignal:
 def _is_number(score: object) -> TypeGuard[float]:
     """Whether a score is a finite number; True and False are none."""
     return isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score)
+
+
+def check_judgement(
+    prompt: Prompt, answer: object, signal: FeedbackSignal, user: object, key: object
+) -> None:
+    """Raise `InvalidExample` if a judgement is malformed or one of its texts is longer than allowed."""
+    check_prompt("prompt", prompt)
+    check_text("answer", answer, may_be_empty=True)
+    signal.check()
+    texts = {"answer": answer, "feedback": signal.text, "rejected answer": signal.rejected}
+    texts["prompt"] = "".join(message.content for message in to_messages(prompt))
+    limits = [(what, text, MAX_TEXT) for what, text in texts.items()]
+    limits += [("key", key, MAX_KEY), ("user", user, MAX_USER)]
+    for what, text, limit in limits:
+        if text is not None:
+            check_length(what, text, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFeedback:
+    """A judgement from a file: a prompt, its answer, the feedback on it, and the user who gave it.
+
+    An answer can be empty; it is None where the adapter is to answer first.
+    """
+
+    prompt: Prompt
+    answer: str | None
+    signal: FeedbackSignal
+    user: str | None = None
+    key: str | None = None
+
+    def check(self) -> None:
+        for name, value in (("user", self.user), ("key", self.key)):
+            if value is not None:
+                check_text(name, value)
+        check_judgement(self.prompt, self.answer, self.signal, self.user, self.key)

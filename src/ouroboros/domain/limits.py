@@ -8,6 +8,7 @@ MAX_USER = 256
 MAX_KEY = 256
 MAX_TEXT = 100_000
 MAX_LINE = 16 * 2**20
+MAX_DATA = 2**30
 MAX_STDIN = 16 * 2**20
 MAX_RANK = 256
 MAX_WEIGHT = 1000
@@ -22,6 +23,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "the key of a judgement": (MAX_KEY, "characters"),
     "a prompt, an answer or a comment of a judgement": (MAX_TEXT, "characters"),
     "one line of a file of examples or judgements": (MAX_LINE, "bytes"),
+    "a file of examples or judgements, decompressed": (MAX_DATA, "bytes"),
     "standard input": (MAX_STDIN, "characters"),
     "the rank of an adapter": (MAX_RANK, ""),
     "the weight of an example": (MAX_WEIGHT, ""),

@@ -1,6 +1,6 @@
 """What evaluations, comparisons, rebuilds and erasures return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
@@ -8,17 +8,27 @@ from ouroboros.domain.records import Version
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Greedy answers to `rows` examples.
+    """How a version answers examples greedily.
 
-    correct       answers that equal the expected output, but for blanks at the ends.
+    An answer is right if greedy decoding gives exactly the tokens of the expected output, and then ends.
+    The gate and the probes compare in the same way.
+
+    right         whether each answer is right, in the order of the examples.
     mean_logprob  mean log-probability per token of the expected outputs, in nats.
-    answers       the generated texts, in the order of the examples.
+    answers       the answers: the expected output where it is right, and otherwise the generated text.
     """
 
-    rows: int
-    correct: int
+    right: tuple[bool, ...]
     mean_logprob: float
     answers: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.right)
+
+    @property
+    def correct(self) -> int:
+        return sum(self.right)
 
     @property
     def accuracy(self) -> float:
@@ -81,8 +91,11 @@ class Erasure:
     removed   the versions that may have learned from them, with all their descendants.
     remade    the served versions among those, in their order, each with its replacement; None where
               nothing remained to learn, or the gate refused the replacement.
+    pending   adapters whose versions wait to be remade, each with the kind of error that stopped it,
+              like "base_mismatch"; an earlier version is served, or none. `forget_events` tries again.
     """
 
     events: dict[AdapterId, tuple[int, ...]]
     removed: tuple[VersionRef, ...] = ()
     remade: tuple[tuple[VersionRef, VersionRef | None], ...] = ()
+    pending: dict[AdapterId, str] = field(default_factory=dict)

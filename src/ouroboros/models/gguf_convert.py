@@ -124,6 +124,7 @@ def _shape(path: Path, header: GGUFHeader) -> _Shape:
             )
         return value
 
+    # The width of a head and the size of the vocabulary need not be stated: derive them from the rest.
     width, heads = read_size("embedding_length"), read_size("attention.head_count")
     stated = read_size("rope.dimension_count", max(width // heads, 1))
     tokens = header.metadata.get("tokenizer.ggml.tokens")
@@ -149,6 +150,7 @@ def _config(path: Path, header: GGUFHeader, shape: _Shape) -> dict[str, Any]:
             f"{path} is damaged: its epsilon is {epsilon} and its base of positions {base}.",
             hint="Fetch it again, and compare its checksum.",
         )
+    # A chat model may end a turn with another token than a text: an answer ends at either.
     ends = [facts.get(f"tokenizer.ggml.{k}_token_id") for k in ("eos", "eot")]
     ends = [end for end in dict.fromkeys(ends) if end is not None]
     return {
@@ -219,6 +221,7 @@ def _llama3_factor(frequency: float, scaling: dict[str, Any]) -> float:
 
 def _check_tokenizer(path: Path, header: GGUFHeader) -> None:
     facts = header.metadata
+    # 1. The kind of tokenizer must be known: another kind would read the same text as other tokens.
     kind, tokens = facts.get("tokenizer.ggml.model"), facts.get("tokenizer.ggml.tokens")
     if kind is None or not tokens:
         raise ModelError(
@@ -236,6 +239,7 @@ def _check_tokenizer(path: Path, header: GGUFHeader) -> None:
             f"{path} has a tokenizer that cuts text as {str(split)[:40]!r}, which is not known here.",
             hint=f"Known are {', '.join(_SPLITS)}; give this model as a Hugging Face folder or id.",
         )
+    # 2. The lists must have the right types and lengths: the conversion relies on both.
     lists = {"tokens": str, "merges": str, "scores": float, "token_type": int}
     for name, item in lists.items():
         values = facts.get(f"tokenizer.ggml.{name}", [])
@@ -250,6 +254,7 @@ def _check_tokenizer(path: Path, header: GGUFHeader) -> None:
             f"{path} is damaged: a merge of its tokenizer is no pair.",
             hint="Fetch it again, and compare its checksum.",
         )
+    # 3. Special tokens must be in the vocabulary, and the chat template must be text.
     ids = [
         facts.get(f"tokenizer.ggml.{k}_token_id") for k in ("bos", "eos", "eot", "unknown", "padding")
     ]
@@ -352,6 +357,7 @@ def _expected_tensors(shape: _Shape, header: GGUFHeader) -> dict[str, tuple[str,
     }
     if "output.weight" in header.tensors:
         names["output.weight"] = ("lm_head.weight", (shape.vocabulary, shape.width))
+    # The layers are alike: list one, with what its architecture adds, and repeat it below.
     layer = {
         "attn_norm.weight": ("input_layernorm.weight", (shape.width,)),
         "attn_q.weight": ("self_attn.q_proj.weight", (queries, shape.width)),

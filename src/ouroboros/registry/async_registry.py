@@ -70,6 +70,7 @@ class AsyncLeases(AsyncFacade[Leases]):
 
     acquire = _awaitable(Leases.acquire)
     renew = _awaitable(Leases.renew)
+    require_current = _awaitable(Leases.require_current)
     release = _awaitable(Leases.release)
     is_held = _awaitable(Leases.is_held)
 
@@ -112,6 +113,9 @@ class AsyncRegistry(AsyncFacade[Registry]):
     get_adapter = _awaitable(Registry.get_adapter)
     list_adapters = _awaitable(Registry.list_adapters)
     delete_adapter = _awaitable(Registry.delete_adapter)
+    stop_serving = _awaitable(Registry.stop_serving)
+    finish_deletions = _awaitable(Registry.finish_deletions)
+    remove_unused_files = _awaitable(Registry.remove_unused_files)
     get_version = _awaitable(Registry.get_version)
     list_versions = _awaitable(Registry.list_versions)
     list_lineage = _awaitable(Registry.list_lineage)

@@ -318,11 +318,13 @@ async def evaluate_adapter(
     return {
         "id": str(ref),
         "object": "adapter.evaluation",
+        "metric": "exact",
         "rows": result.rows,
         "correct": result.correct,
         "accuracy": result.accuracy,
         "mean_logprob": result.mean_logprob,
         "answers": list(result.answers),
+        "right": list(result.right),
     }
 
 
@@ -434,6 +436,7 @@ def _describe_erasure(erasure: Erasure) -> dict[str, Any]:
         "events": {adapter.name: list(events) for adapter, events in erasure.events.items()},
         "removed": [str(ref) for ref in erasure.removed],
         "remade": [[str(old), str(new) if new else None] for old, new in erasure.remade],
+        "pending": {adapter.name: reason for adapter, reason in erasure.pending.items()},
     }
 
 

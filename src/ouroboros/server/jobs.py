@@ -240,7 +240,7 @@ class JobRunner:
         tickets = []
         for number, pair in enumerate(pairs):
             submitted = await self._engine.record_feedback(
-                pair.prompt, pair.rejected, pair.signal, record["adapter"], key=f"{id}:{number}"
+                pair.prompt, pair.answer or "", pair.signal, record["adapter"], key=f"{id}:{number}"
             )
             tickets.append(submitted.unwrap())
         await self._say(id, f"{len(pairs)} pairs are being learned by {record['adapter']}.")

@@ -8,9 +8,13 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
-from ouroboros.engine.checks import raise_if_cancelled
+from ouroboros.engine.checks import raise_if_cancelled, read_prompt
 from ouroboros.engine.core import Core, verb
-from ouroboros.learning.feedback.signals import feedback_event
+from ouroboros.engine.instructions import add_instructions
+from ouroboros.learning.feedback.signals import feedback_event, row_of
+
+CHECKED = AdapterId("checked")
+"""Stands for the adapter of a judgement that is checked for no adapter."""
 
 
 class FeedbackVerbs(Core):
@@ -29,8 +33,9 @@ class FeedbackVerbs(Core):
         wait: bool = True,
         cancel: CancellationToken | None = None,
     ) -> Ticket:
-        """Teach the adapter what somebody thinks of an answer; the ticket says what it came to.
+        """Learn from a user's judgement of an answer; the ticket tells what became of it.
 
+        Plain text was asked under the instructions that the answering version was trained with.
         The judgement is journalled first. With `wait` the ticket holds the lesson and the new version;
         without, learning goes on in the background and `feedback_outcome` tells. Once journalled it will
         be learned, even if the caller is cancelled or the program killed. Giving it again under the same
@@ -39,6 +44,7 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
+        prompt = add_instructions(read_prompt(prompt), await self._instructions.read(answered))
         event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
         raise_if_cancelled(cancel)
         ticket = await self._submit(adapter, event)
@@ -47,6 +53,27 @@ class FeedbackVerbs(Core):
             return ticket
         await self._feedback_learner.learn(adapter.id, cancel)
         return await self._feedback_learner.outcome(ticket)
+
+    @verb
+    async def check_feedback(
+        self,
+        prompt: Prompt,
+        generation: str | Generation,
+        feedback: FeedbackSignal,
+        *,
+        user: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Whether a judgement can be learned: its texts are valid and fit the model's context.
+
+        Nothing is journalled. Check all judgements of a file first, to record all of them or none.
+        """
+        prompt = read_prompt(prompt)
+        event = feedback_event(prompt, generation, feedback, VersionRef(CHECKED), user=user, key=key)
+        event.check()
+        row = row_of(event)
+        if row is not None:
+            await self._backend.check_rows([row])
 
     @verb
     async def record_feedback(
@@ -59,12 +86,13 @@ class FeedbackVerbs(Core):
         user: str | None = None,
         key: str | None = None,
     ) -> Ticket:
-        """As `learn_from_feedback`, without learning it now: many judgements are learned together.
+        """Record a judgement as `learn_from_feedback` does, to learn it later with others.
 
         `learn_pending` learns what was recorded, and so does the next judgement that is learned.
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
+        prompt = add_instructions(read_prompt(prompt), await self._instructions.read(answered))
         event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
         return await self._submit(adapter, event)
 
@@ -72,20 +100,20 @@ class FeedbackVerbs(Core):
     async def feedback_outcome(
         self, ticket: Ticket, *, cancel: CancellationToken | None = None
     ) -> Ticket:
-        """Wait until a judgement has been learned; its ticket with lesson and version."""
+        """Wait until a judgement has been learned; returns its ticket with lesson and version."""
         await self._feedback_learner.learn(ticket.adapter, cancel)
         return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def look_up_feedback(self, ticket: Ticket) -> Ticket:
-        """A judgement's ticket as it is now, without waiting; it has no lesson while it is pending."""
+        """Return a judgement's ticket without waiting; a pending one has no lesson yet."""
         return await self._feedback_learner.outcome(ticket)
 
     @verb
     async def learn_pending(
         self, adapter_id: str | AdapterId | None = None, *, cancel: CancellationToken | None = None
     ) -> list[Adapter]:
-        """Learn feedback left pending by an earlier run, of one adapter or all; those that moved on."""
+        """Learn pending feedback of one adapter or all; returns the adapters that learned any."""
         moved = []
         for adapter in await self._loader.list_adapters(adapter_id):
             await self._feedback_learner.learn(adapter.id, cancel)

@@ -1,18 +1,21 @@
 """Answering with an adapter, and judging its answers against those expected."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from ouroboros.backend.base import GenerateRequest, GenerationChunk
+from ouroboros.data.sources import Source
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.data import Continuation, Prompt, TrainingExample, check_prompt
+from ouroboros.domain.data import Continuation, Prompt, check_prompt
 from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER, AdapterId, VersionRef
 from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import RouteMatch
+from ouroboros.engine.checks import load_examples, read_prompt
 from ouroboros.engine.core import Core, verb
+from ouroboros.engine.instructions import add_instructions
 
 
 class GenerationVerbs(Core):
@@ -29,7 +32,9 @@ class GenerationVerbs(Core):
     ) -> Generation:
         """Answer `prompt` with an adapter's head, with one version ("tickets@3"), or with the bare base.
 
-        A `Continuation` is gone on with as it stands; anything else is a turn of a conversation.
+        A `Continuation` is gone on with as it stands; anything else is a turn of a conversation. Plain
+        text is asked under the instructions that the version was trained with (`get_instructions`); give
+        messages to ask otherwise.
 
         An unknown adapter is an error, never a silent answer from the base. "auto" asks the adapter that
         knows the task, or the base if none is sure to; `found` of the generation says which and why.
@@ -59,15 +64,32 @@ class GenerationVerbs(Core):
             yield Err(error)
 
     @verb
+    async def get_instructions(self, adapter_id: str | AdapterId | VersionRef) -> str:
+        """Return the system prompt that all examples of a version's last training share.
+
+        Plain text is asked under it. It is empty if the examples had none, or different ones.
+        """
+        return await self._instructions.read(VersionRef.parse(adapter_id))
+
+    @verb
     async def evaluate_adapter(
         self,
         adapter_id: str | AdapterId | VersionRef | None,
-        examples: Sequence[TrainingExample],
+        examples: Source,
         *,
         cancel: CancellationToken | None = None,
     ) -> Evaluation:
-        """Answer every example's input greedily and compare with its output."""
-        return await self._evaluator.evaluate(adapter_id, examples, cancel)
+        """Compare the greedy answer to every example's input with its output.
+
+        Args:
+            adapter_id: an adapter, or one version ("tickets@2"); None evaluates the base model.
+            examples: as for `train_adapter`.
+
+        Returns:
+            Which answers are right, the answers, and the mean log-probability of the expected outputs.
+            Err if an example is not valid or does not fit into the context, or the adapter is unknown.
+        """
+        return await self._evaluator.evaluate(adapter_id, await load_examples(examples), cancel)
 
     async def _prepare_request(
         self,
@@ -77,6 +99,7 @@ class GenerationVerbs(Core):
     ) -> tuple[GenerateRequest, str | None, RouteMatch | None]:
         """The request for the backend, the version that answers, and how "auto" chose it."""
         config = config or GenerationConfig()
+        prompt = read_prompt(prompt)
         if isinstance(prompt, Continuation):
             prompt.check()
         else:
@@ -87,6 +110,8 @@ class GenerationVerbs(Core):
             match = await self._router.find_best(_routing_text(prompt))
             adapter_id = match.adapter if match and match.sure else None
         digest, version = await self._loader.load(adapter_id)
+        if isinstance(prompt, str) and version:
+            prompt = add_instructions(prompt, await self._instructions.read(VersionRef.parse(version)))
         return GenerateRequest(prompt, config, digest), version, match
 
 

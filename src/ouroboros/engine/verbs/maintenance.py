@@ -15,7 +15,7 @@ class MaintenanceVerbs(Core):
 
     @verb
     async def check_store(self) -> StoreReport:
-        """Read every version, verify its digest, and look for what dangles or is used by nobody."""
+        """Verify the digest of every version, and report damage and files that nothing uses."""
         return await self._registry.run(check_store)
 
     @verb

@@ -10,7 +10,7 @@ class PerformanceVerbs(Core):
 
     @verb
     async def track_adapter(self, adapter_id: str | AdapterId) -> Performance:
-        """Every version with the judgements of its answers, and whether these rise or fall."""
+        """Return the judgements of each version's answers, and whether they get better or worse."""
         adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
         versions = await self._registry.list_versions(adapter.id)
         tracker = await self._monitor.read_tracker(adapter)

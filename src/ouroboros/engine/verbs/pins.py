@@ -1,15 +1,18 @@
 """What an adapter must not lose, and why a version was let through or not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from ouroboros.data.sources import Source
 from ouroboros.domain.data import Prompt, Row, TrainingExample
 from ouroboros.domain.events import Event, ExamplesGiven, FeedbackGiven, Pinned, Unpinned
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import ExampleRef
-from ouroboros.engine.checks import check_examples
+from ouroboros.engine.checks import check_examples, load_examples
 from ouroboros.engine.core import Core, verb
+from ouroboros.engine.instructions import add_instructions
 from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
@@ -22,34 +25,37 @@ class PinVerbs(Core):
     """Pin answers that no update may lose, list the probes, and explain verdicts."""
 
     @verb
-    async def pin_answers(
-        self, adapter_id: str | AdapterId, examples: Sequence[TrainingExample]
-    ) -> list[TrainingExample]:
-        """Answers that no update may lose; returns all that are pinned now.
+    async def pin_answers(self, adapter_id: str | AdapterId, examples: Source) -> list[TrainingExample]:
+        """Pin answers that no update may lose; returns all pinned answers.
 
-        They are asked at every update and never trained on. What the adapter does not answer so yet is
-        not guarded until it does.
+        They are tested at every update and never trained on. An answer that the adapter does not give
+        yet is guarded once it does. The error is `InvalidInput` if there are too many pins.
         """
-        check_examples(examples)
-        await self._backend.check_rows(tuple(map(Row.from_example, examples)))
-        return await self._change_pins(adapter_id, Pinned(tuple(examples), datetime.now(UTC)))
+        rows = await load_examples(examples)
+        check_examples(rows)
+        instructions = await self._instructions.read(VersionRef(VersionRef.parse(adapter_id).adapter))
+        rows = [replace(row, input=add_instructions(row.input, instructions)) for row in rows]
+        await self._backend.check_rows(tuple(map(Row.from_example, rows)))
+        return await self._change_pins(adapter_id, Pinned(tuple(rows), datetime.now(UTC)))
 
     @verb
     async def unpin_answers(
         self, adapter_id: str | AdapterId, prompts: Sequence[Prompt]
     ) -> list[TrainingExample]:
-        """Let go of pins, by their prompts; returns those that are left."""
-        return await self._change_pins(adapter_id, Unpinned(tuple(prompts), datetime.now(UTC)))
+        """Remove the pins of `prompts`; returns the others. `NotFound` if one of them is not pinned."""
+        instructions = await self._instructions.read(VersionRef(VersionRef.parse(adapter_id).adapter))
+        pinned = tuple(add_instructions(prompt, instructions) for prompt in prompts)
+        return await self._change_pins(adapter_id, Unpinned(pinned, datetime.now(UTC)))
 
     @verb
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:
-        """What each new version of an adapter is asked: pinned, held out, and taught rows."""
+        """Return the probes of each new version of an adapter: pinned, held-out and trained examples."""
         adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
         return (await self._gate.knowledge(adapter)).list_probes()
 
     @verb
     async def explain_version(self, version: str | AdapterId | VersionRef) -> Explanation:
-        """Why a version was promoted or refused, in words."""
+        """Explain in words why a version was promoted or refused."""
         stored = await self._registry.get_version(VersionRef.parse(version))
         examples = await in_thread(self._read_examples, stored)
         return Explanation(stored, explain_verdict(stored, examples))

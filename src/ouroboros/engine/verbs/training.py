@@ -1,12 +1,14 @@
 """Training on examples."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ouroboros.backend.base import Checkpoints
+from ouroboros.data.sources import Source
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.data import Row, TrainingExample
@@ -15,7 +17,7 @@ from ouroboros.domain.events import ExamplesGiven
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.domain.training import Job, JobState, OnProgress
-from ouroboros.engine.checks import check_examples, raise_if_cancelled
+from ouroboros.engine.checks import check_examples, load_examples, raise_if_cancelled, resolve_training
 from ouroboros.engine.core import Core, verb
 from ouroboros.engine.gate import refusal_error
 from ouroboros.engine.job_progress import JobProgress
@@ -31,40 +33,45 @@ class TrainingVerbs(Core):
     async def train_adapter(
         self,
         adapter_id: str | AdapterId,
-        examples: Sequence[TrainingExample],
-        config: TrainingConfig | None = None,
+        examples: Source,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
         *,
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> Version:
-        """Train the adapter's head on `examples`; the result is a new version, which becomes the head.
+        """Train the adapter's head on `examples`, and serve the new version if it passes the gate.
 
-        It becomes so only if it has learned them and is no worse at what the adapter knew: a few of
-        many examples are held out to measure that, now and at every later update, and some of what it
-        knew is trained along. Otherwise it is kept unserved, and the error is `Refused`. The examples
-        are journalled before training starts, and a long training keeps checkpoints: if the program
-        dies, `resume_job` goes on with it. Without `config`, `TrainingConfig.auto` sets how long it
-        goes on. `on_progress` is called after each optimizer step, from another thread.
+        It passes if it has learned them and is no worse at what the adapter knew. To measure that, a few
+        of many examples are held out, now and at every later update, and some of what the adapter knew
+        is replayed. A version that fails is stored but not served, and the error is `Refused`.
+
+        The examples are journalled before training starts, and a long training keeps checkpoints: if the
+        program dies, `resume_job` continues it. Without `config`, `TrainingConfig.auto` sets the length.
+        A dict sets single fields of it. `examples` can also be a file, a folder, dicts with the columns
+        of a known format, a Hugging Face `Dataset` or a data frame (docs/data.md). `on_progress` is
+        called after each optimizer step, from another thread.
         """
-        job = await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
-        return await self._run_job(job, tuple(examples), on_progress, cancel)
+        rows = await load_examples(examples)
+        job = await self._open_job(VersionRef.parse(adapter_id).adapter, rows, config)
+        return await self._run_job(job, tuple(rows), on_progress, cancel)
 
     @verb
     async def submit_training(
         self,
         adapter_id: str | AdapterId,
-        examples: Sequence[TrainingExample],
-        config: TrainingConfig | None = None,
+        examples: Source,
+        config: TrainingConfig | Mapping[str, Any] | None = None,
     ) -> Job:
         """Journal `examples` and open a job to train on them, without running it: `resume_job` does.
 
         Once this returns, neither the examples nor the job can be lost.
         """
-        return await self._open_job(VersionRef.parse(adapter_id).adapter, examples, config)
+        rows = await load_examples(examples)
+        return await self._open_job(VersionRef.parse(adapter_id).adapter, rows, config)
 
     @verb
     async def list_jobs(self, adapter_id: str | AdapterId | None = None) -> list[Job]:
-        """Trainings that are queued, running, interrupted or failed."""
+        """Return the queued, running, interrupted and failed trainings of one adapter or all."""
         adapter = None if adapter_id is None else VersionRef.parse(adapter_id).adapter
         return await self._registry.list_unfinished_jobs(adapter)
 
@@ -76,10 +83,10 @@ class TrainingVerbs(Core):
         on_progress: OnProgress | None = None,
         cancel: CancellationToken | None = None,
     ) -> Version:
-        """Go on with a training whose program died, or that failed; waits while it is running.
+        """Continue a training that was paused, interrupted or failed; wait for one that is running.
 
-        From its last checkpoint it comes to the same version, to the last bit, as if it had never been
-        interrupted. If the adapter has moved on since, it starts anew from the new head.
+        From its last checkpoint it reaches the same version, bit for bit, as without the interruption.
+        If the adapter's head has changed since, it starts again from the new head.
         """
         job = await self._registry.jobs.get(job_id)
         await self._loader.get_adapter(job.adapter)
@@ -104,20 +111,22 @@ class TrainingVerbs(Core):
 
     @verb
     async def pause_job(self, job_id: str) -> Job:
-        """Stop a training within a second or a step, and keep it: `resume_job` goes on with it.
+        """Stop a training within a second or a step; `resume_job` continues it from its last checkpoint.
 
-        It goes on from its last checkpoint, and comes to the version it would have come to.
+        The result is the same version as without the pause.
         """
         paused = JobState.PAUSED
         return await self._registry.jobs.update(job_id, lambda j: replace(j, state=paused))
 
     async def _open_job(
-        self, adapter: AdapterId, examples: Sequence[TrainingExample], config: TrainingConfig | None
+        self,
+        adapter: AdapterId,
+        examples: Sequence[TrainingExample],
+        config: TrainingConfig | Mapping[str, Any] | None,
     ) -> Job:
         """Check and journal examples, and write down the job that trains on them."""
         check_examples(examples)
-        training = config or TrainingConfig.auto(len(examples))
-        training.check()
+        training = resolve_training(config, len(examples))
         # Examples are journalled, and wait for their training, in the order of the calls.
         async with self._submission_locks[adapter]:
             guard = erasure_guard(await self._loader.get_adapter(adapter))

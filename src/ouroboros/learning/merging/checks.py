@@ -1,4 +1,4 @@
-"""What may be merged, and whether it was worth it."""
+"""Checks of what is merged, and of the result."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
 _NO_EVENT = 0
-"""The event of probes that stand in no journal."""
+"""The event number of probes that are in no journal."""
 
 
 def check_distinct(parents: Sequence[Version]) -> None:
-    """Refuse the same version twice: it would only count double, which a weight says plainly."""
+    """Refuse the same version twice: to count it double, give it a weight."""
     for i, version in enumerate(parents):
         if version.ref in [v.ref for v in parents[:i]]:
             raise InvalidConfig(
@@ -42,16 +42,16 @@ def check_pins_agree(parents: Sequence[tuple[AdapterId, Knowledge]]) -> None:
 
 
 def make_given_probes(examples: Sequence[TrainingExample]) -> list[Probe]:
-    """Probes that are asked for one merge only."""
+    """Make probes for one merge alone."""
     return [Probe(ExampleRef(_NO_EVENT, row), e, ProbeKind.GIVEN) for row, e in enumerate(examples)]
 
 
 def find_best_parents(
     probes: Sequence[Probe], answers: Mapping[str, Mapping[ExampleRef, ProbeAnswer]]
 ) -> dict[str, str]:
-    """For the probes from each adapter, and for those given (""), the parent that answers them best.
+    """Map each adapter to the parent that answers its probes best; "" stands for the given probes.
 
-    By right answers, then by their likelihood, then by the order of the parents.
+    Right answers decide, then their mean likelihood, then the order of the parents.
     """
     groups: defaultdict[str, list[ExampleRef]] = defaultdict(list)
     for probe in probes:
@@ -68,7 +68,7 @@ def find_best_parents(
 
 
 def fill_weights(recipe: MergeRecipe, accuracies: Sequence[float]) -> MergeRecipe:
-    """A weighted recipe without weights weighs each parent by its accuracy, where that is known."""
+    """Weigh each parent by its accuracy, if a weighted recipe has no weights and it is known."""
     if recipe.strategy is not MergeStrategy.WEIGHTED or recipe.weights or not any(accuracies):
         return recipe
     return replace(recipe, weights=tuple(accuracies))

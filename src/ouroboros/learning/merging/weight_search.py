@@ -1,4 +1,4 @@
-"""Weights of a merge found by trying, without gradients, as LoraHub does (arXiv 2307.13269)."""
+"""Search of a merge's weights by trial, without gradients, as in LoraHub (arXiv 2307.13269)."""
 
 from collections.abc import Generator
 from typing import TypeAlias
@@ -6,19 +6,19 @@ from typing import TypeAlias
 Weights: TypeAlias = tuple[float, ...]
 
 SCALES = (1.0, 0.7, 0.4)
-"""Of the parents' plain sum, first tried whole: small parts survive in a sum what a mean loses."""
+"""Multiples of the parents' sum, tried first: a mean would shrink what one parent alone knows."""
 
 STEPS = (0.3, 0.15)
-"""Then each parent's weight is moved by these, as long as that helps."""
+"""Steps by which each parent's weight is then moved, if that helps."""
 
 MAX_TUNING_PROBES = 64
-"""Probes that each trial is asked, at most."""
+"""Most probes that score one trial."""
 
 
 def search_weights(parents: int) -> Generator[Weights, float, Weights]:
-    """Yields weights to try and is sent how good they are; returns the best of all tried.
+    """Yield weights to try, and receive the score of each; returns the best.
 
-    At most 3 + 4 for each parent are tried.
+    At most 3 + 4 x parents are tried.
     """
     best, top = (0.0,) * parents, float("-inf")
     for scale in SCALES:

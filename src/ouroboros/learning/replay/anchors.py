@@ -1,8 +1,8 @@
-"""Plain exchanges that stand in for everything an adapter was never told about.
+"""Anchors: plain exchanges that stand for everything that an adapter has not learned.
 
-A new adapter has a short journal; these give an update something to keep away from, and a rehearsal
-something in which to stay as its base. What they say does not matter, so any ordinary text does. A
-training stays with its base in passages that the base writes.
+The journal of a new adapter is short: anchors give an update unrelated prompts to protect, and a
+rehearsal prompts on which to stay close to the base. Any ordinary text would do. A training takes
+passages that the base writes instead.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ouroboros.domain.data import Row, TrainingExample
 from ouroboros.domain.losses import Distillation
 
 ANCHOR_WEIGHT = 3.0
-"""What an anchor counts for beside a row to learn: measured in docs/decisions, with the shares."""
+"""Weight of an anchor, relative to a row to learn (measured in docs/decisions)."""
 
 ANCHORS: tuple[TrainingExample, ...] = tuple(
     TrainingExample(question, answer)
@@ -98,18 +98,18 @@ DRIFT_ANCHORS: tuple[TrainingExample, ...] = tuple(
         ("What should I cook tonight?", "Soup is easy and warm."),
     )
 )
-"""The same, for asking: none of these is ever trained on or shielded."""
+"""More exchanges, to measure drift: none of these is ever trained on or protected."""
 
 
 def make_anchor_rows() -> tuple[Row, ...]:
-    """The anchors as rows to train along: whatever the base says there, the adapter is to say too."""
+    """Return the anchors as rows that distil the base."""
     return tuple(Row(a.input, a.output, Distillation("base"), ANCHOR_WEIGHT) for a in (*ANCHORS, *PROSE))
 
 
 def list_protected_examples(known: Sequence[Row]) -> tuple[TrainingExample, ...]:
-    """What an update should leave as it is: `known` rows among the anchors.
+    """Return the examples that an update should not change: anchors, `known` rows, then prose.
 
-    If there is no room for all, the last ones are left out, and those are prose.
+    If there is no room for all, the last ones are left out: the prose.
     """
     known_examples = [TrainingExample(row.prompt, row.output) for row in known if row.output is not None]
     return (*ANCHORS, *known_examples, *PROSE)

@@ -1,4 +1,4 @@
-"""What new rows and replayed ones count for beside each other."""
+"""Weights of new and replayed rows in one training."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,18 +9,19 @@ from ouroboros.domain.losses import Supervised
 from ouroboros.learning.replay.reservoir import classify_output
 
 DISTILLATION_WEIGHT = 3.0
-"""How much it counts that new rows leave as it was what would be said instead: decision 9 has it."""
+"""Weight, on new rows, of keeping the parent's probabilities of all other tokens (decision 9)."""
 
 MAX_CLASS_WEIGHT = 4.0
-"""A row of a rare class counts for as many of the commonest at most."""
+"""A row of a rare class has at most this many times the weight of a row of the most common class."""
 
 
 def balance_classes(
     new: Sequence[Row], known: Sequence[Row], share: float
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """Supervised rows to learn and to replay, weighted so that in an epoch all classes count alike.
+    """Weight supervised rows so that in an epoch all classes have the same total weight.
 
-    `share` known rows join for each new one. Where something is known, new rows are also held by it.
+    `share` known rows are replayed for each new row. If anything is known, new rows are also distilled
+    from the parent. Returns the rows to learn and the rows to replay.
     """
     if not known:
         return tuple(new), ()

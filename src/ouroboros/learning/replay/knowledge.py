@@ -1,8 +1,7 @@
-"""What a line of versions has been taught: what to replay, and what to ask of each new version.
+"""What a line of versions has learned: the rows to replay, and the probes of each new version.
 
-Digested from the journal's events that the line learned, in that order. Nothing is stored beside the
-journal: what is erased there is in no memory that is built anew, and a rolled back line knows what it
-knew.
+It is built from the journal's events that the line learned, in their order, and never stored itself. So
+what is erased from the journal is gone here too, and after a rollback a line knows what it knew before.
 """
 
 from collections import defaultdict
@@ -24,7 +23,7 @@ MAX_PINS = 256
 
 
 def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> None:
-    """Refuse more pins than are asked at an update, and to let go of one that is not there."""
+    """Refuse more than `MAX_PINS` pins (`InvalidInput`), and unpinning without a pin (`NotFound`)."""
     prompts = {pin.input for pin in pins}
     if isinstance(event, Pinned):
         count = len(prompts | {example.input for example in event.examples})
@@ -40,10 +39,10 @@ def check_pins(pins: Sequence[TrainingExample], event: Pinned | Unpinned) -> Non
 
 
 class Knowledge:
-    """Bounded: a reservoir of rows to replay, one of held-out rows, and what users pinned.
+    """Bounded samples of the rows to replay and of the held-out rows, and the pins.
 
-    What came in too small a portion to hold anything out is asked itself. It is not `complete` where the
-    weights came from elsewhere: then the adapter may know what it was never told here.
+    An event with too few examples to hold any out has its trained examples as probes. Knowledge is not
+    `complete` if the weights were imported: the adapter may know more than its journal records.
     """
 
     def __init__(self, max_replay_rows: int = MAX_ROWS, complete: bool = True) -> None:
@@ -55,7 +54,7 @@ class Knowledge:
         self._trained: set[Prompt] = set()
 
     def list_probes(self) -> list[Probe]:
-        """What is asked: pins first, then the rest in the journal's order."""
+        """Return the probes: pins, then held-out and then trained examples in the journal's order."""
         kinds = (
             (ProbeKind.PINNED, self._pins.values()),
             (ProbeKind.HELD_OUT, self._held_out),
@@ -66,7 +65,7 @@ class Knowledge:
         ]
 
     def list_replay_rows(self) -> tuple[Row, ...]:
-        """What is replayed."""
+        """Return the rows to replay, in the journal's order."""
         return tuple(Row.from_example(stored.example) for stored in self.replay)
 
     @property
@@ -75,14 +74,17 @@ class Knowledge:
         return [stored.example for stored in self._pins.values()]
 
     def select_held_out(self, examples: Sequence[TrainingExample]) -> frozenset[int]:
-        """Which of new examples are held out, by index: a share of them, and what is asked already."""
+        """Return the indices of new examples to hold out: a share of them, and those that are probes.
+
+        If these are all of them, none is held out.
+        """
         out = choose_held_out(examples, self._trained) | {
             i for i, example in enumerate(examples) if self._is_probe(example)
         }
         return out if len(out) < len(examples) else frozenset()
 
     def add_event(self, number: int, event: Event) -> None:
-        """Take in an event that was learned, or a pin."""
+        """Add an event that was learned, or a pin."""
         match event:
             case ExamplesGiven():
                 self._add_examples(number, event.examples)
@@ -96,15 +98,18 @@ class Knowledge:
                     self._pins.pop(prompt, None)
 
     def inherit(self, parents: Sequence[tuple[str, "Knowledge"]]) -> None:
-        """Take over what the parents of a merge know, each under the name of its adapter.
+        """Add what the parents of a merge know, each example under the name of its adapter.
 
-        What they were taught to answer differently is let go, unless it is pinned: then that counts.
+        A prompt that parents learned to answer differently is left out, unless it is pinned: then the
+        pinned answer counts.
         """
+        # 1. Pins: of two for one prompt, the first parent's.
         for name, parent in parents:
             self.complete &= parent.complete
             self._trained |= parent._trained
             for prompt, stored in parent._pins.items():
                 self._pins.setdefault(prompt, _with_adapter(name, stored))
+        # 2. The answers that anyone learned for each prompt; a pin decides alone.
         answers: defaultdict[Prompt, set[str]] = defaultdict(set)
         for stored in chain.from_iterable(
             memory for _, parent in parents for memory in parent._reservoirs()
@@ -112,6 +117,7 @@ class Knowledge:
             answers[stored.example.input].add(stored.example.output)
         for prompt, pin in self._pins.items():
             answers[prompt] = {pin.example.output}
+        # 3. Examples on which all agree. What any parent trained on cannot be held out.
         for name, parent in parents:
             for mine, theirs in zip(self._reservoirs(), parent._reservoirs(), strict=True):
                 for stored in theirs:
@@ -150,7 +156,7 @@ class Knowledge:
                 memory.drop(row.prompt)
 
     def _add_trained(self, ref: ExampleRef, example: TrainingExample, *, as_probe: bool) -> None:
-        """What has been trained on is held out no more."""
+        """Add a trained example to the rows to replay; it can no longer be held out."""
         self._trained.add(example.input)
         self._held_out.drop(example.input)
         self.replay.put(ref, example)
@@ -161,6 +167,6 @@ class Knowledge:
 
 
 def _with_adapter(name: str, stored: StoredExample) -> StoredExample:
-    """As it is known elsewhere: by the journal that it stands in."""
+    """Return the example with its reference under the name of the adapter in whose journal it is."""
     place = stored.ref
     return StoredExample(replace(place, adapter=place.adapter or name), stored.example)

@@ -1,4 +1,4 @@
-"""Probes: rows that are asked, and never trained on, to see whether what was learned is still there."""
+"""Probes: examples that test whether an adapter still knows what it learned."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -13,18 +13,18 @@ HELD_OUT_SHARE = 0.1
 """Of the examples given at once, this share is held out."""
 
 MIN_EXAMPLES = 40
-"""Of fewer examples none is held out: each teaches more than it could tell."""
+"""Of fewer examples none is held out: each is worth more in training than as a test."""
 
 MAX_HELD_OUT_AT_ONCE = 64
-"""Held out of one training at most."""
+"""Most examples that one training holds out."""
 
 CLASS_ROWS_PER_PROBE = 4
-"""A class gives up one row of this many at most; classes with fewer rows are taken together."""
+"""At most one row in this many of a class is held out; classes with fewer rows count as one class."""
 
 
 class ProbeKind(str, Enum):
-    """HELD_OUT of a training; TAUGHT itself, where there was nothing to hold out; PINNED by a user;
-    GIVEN for one merge."""
+    """HELD_OUT: never trained on. TAUGHT: trained on, where too few came to hold any out. PINNED: by a
+    user. GIVEN: for one merge."""
 
     HELD_OUT = "held out"
     TAUGHT = "taught"
@@ -42,10 +42,10 @@ class Probe:
 
 
 def choose_held_out(examples: Sequence[TrainingExample], trained: Collection[Prompt]) -> frozenset[int]:
-    """Which of the examples given at once are not to be trained on, by index.
+    """Return the indices of the examples to hold out of one training.
 
-    Classes take turns, each giving rows by rank, so the choice is the same whenever it is made. No
-    prompt that was `trained` on is among them, nor one given with two different outputs.
+    Classes take turns, and each gives rows in the order of their shuffle keys, so the choice is always
+    the same. No prompt that was `trained` on is held out, nor one with two different outputs.
     """
     if len(examples) < MIN_EXAMPLES:
         return frozenset()
@@ -76,7 +76,7 @@ def index_prompts(examples: Sequence[TrainingExample]) -> dict[Prompt, list[int]
 def group_by_class(
     examples: Sequence[TrainingExample], fit: dict[Prompt, int]
 ) -> list[list[tuple[bytes, Prompt]]]:
-    """The prompts of each class by rank; small classes together are one."""
+    """Return the prompts of each class, ordered by shuffle key; all small classes count as one."""
     by_class: defaultdict[str, list[tuple[bytes, Prompt]]] = defaultdict(list)
     for prompt, i in fit.items():
         by_class[classify_output(examples[i].output)].append((compute_shuffle_key(examples[i]), prompt))

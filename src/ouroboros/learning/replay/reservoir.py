@@ -23,7 +23,7 @@ _LABEL_WORDS, _LABEL_LETTERS = 4, 48
 
 @dataclass(frozen=True, slots=True)
 class StoredExample:
-    """A row, and where in the journal it stands."""
+    """An example with its reference in the journal."""
 
     ref: ExampleRef
     example: TrainingExample
@@ -31,8 +31,10 @@ class StoredExample:
 
 @dataclass
 class _Class:
-    """Members by prompt: their ranks, and bags of words where the typical are kept; `sum` is of the bags
-    of the `n_added` rows, let go or not."""
+    """Members of one class by prompt: their ranks, and their bags of words if typical rows stay.
+
+    `sum` is the sum of the bags of all `n_added` rows, dropped ones included.
+    """
 
     ranks: dict[Prompt, bytes] = field(default_factory=dict)
     bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
@@ -54,8 +56,8 @@ class _Class:
         self.bags.pop(prompt, None)
 
     def find_least_needed(self) -> Prompt:
-        """Whom to let go: who has the largest rank; or without whom the mean bag of those that stay is
-        nearest to that of all that were given.
+        """Return the prompt to drop: that of the largest rank, or that without which the mean bag of
+        the remaining rows is nearest to the mean of all rows ever added.
 
         |sum - v - (n - 1) mean| is least where v (sum - (n - 1) mean) - |v|^2 / 2 is largest. Times
         twice `n_added` these are whole numbers, exact in a float: every machine chooses the same.
@@ -93,7 +95,7 @@ class Reservoir:
         return len(self._stored)
 
     def __iter__(self) -> Iterator[StoredExample]:
-        """In the journal's order."""
+        """Yield the examples in the journal's order."""
         return iter(sorted(self._stored.values(), key=lambda stored: stored.ref))
 
     def get(self, prompt: Prompt) -> StoredExample | None:
@@ -113,7 +115,7 @@ class Reservoir:
             self.drop(largest.find_least_needed())
 
     def drop(self, prompt: Prompt) -> None:
-        """Let go of a prompt, if it is there."""
+        """Drop a prompt, if it is stored."""
         stored = self._stored.pop(prompt, None)
         if stored is None:
             return
@@ -125,9 +127,9 @@ class Reservoir:
 
 
 def classify_output(output: str) -> str:
-    """What an output is an example of: itself, if it is a label; of longer text its first word and size.
+    """Return the class of an output: a label itself; for longer text, its first word and its length.
 
-    Texts that open alike and are about as long are the nearest thing to a cluster that costs nothing.
+    Texts with the same first word and about the same length are a rough cluster that costs nothing.
     """
     words = output.split()
     if len(words) <= _LABEL_WORDS and len(output) <= _LABEL_LETTERS:
@@ -136,7 +138,7 @@ def classify_output(output: str) -> str:
 
 
 def compute_shuffle_key(example: TrainingExample) -> bytes:
-    """A row's place in a shuffle that is the same everywhere."""
+    """Return a key that sorts examples in a random order, the same on every machine."""
     turns = [(m.role, m.content) for m in to_messages(example.input)]
     return blake2b(repr((turns, example.output)).encode(), digest_size=8).digest()
 
@@ -148,17 +150,17 @@ def count_bytes(example: TrainingExample) -> int:
 
 
 BAG_SIZE = 256
-"""Numbers in a bag; words share them by hash."""
+"""Length of a bag of words; words share its entries by their hash."""
 
 _LENGTH = 127
 _WORD = re.compile(r"\w+")
 
 
 def make_bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
-    """How often each word is in a prompt, at a length of 127, in whole numbers.
+    """Count the words of a prompt, scaled to length 127 and rounded: int8 [D].
 
-    Words fall to places and signs by their hash (arXiv 0902.2206), so that those that share a place do
-    not add up. The same everywhere.
+    A word's entry and sign come from its hash (arXiv 0902.2206), so that words that share an entry
+    cancel on average. The result is the same on every machine.
     """
     totals = [0] * BAG_SIZE
     counts = Counter(w for m in to_messages(prompt) for w in _WORD.findall(m.content.casefold()))

@@ -1,9 +1,9 @@
-"""What an adapter is about, drawn from what it learned: one vector for each class of it.
+"""The centroids of an adapter: one vector for each class that it learned, and a threshold.
 
-One mean for all would lie between the classes, near to none (docs/routing.md has both). How near a text
-must be to count is measured, not set: by the adapter's own examples, each against a portrait drawn
-without it, and by texts that no adapter is about. Where the two lie well apart, nearly all of its own
-are near enough; where they do not, more of its own are given up to keep strangers out.
+A single mean would lie between the classes, near none of them (docs/routing.md compares both). The
+threshold is measured: from the adapter's own examples, each compared with centroids computed without it,
+and from background texts that belong to no adapter. If the two are well separated, nearly all of its own
+pass; if not, more of them are given up to keep background texts out.
 """
 
 from collections import Counter
@@ -15,18 +15,18 @@ from jaxtyping import Float
 from numpy import ndarray
 
 MAX_CLASSES = 32
-"""Vectors of one adapter at most: the largest classes have their own, the rest share one."""
+"""Most vectors of one adapter: the largest classes have one each, the others share the last."""
 
 CENTROIDS_VERSION = 3
-"""Raised when portraits are drawn in another way: those that are stored are drawn anew."""
+"""Raised when centroids are computed differently: stored ones are then computed again."""
 
 MISSED, GIVEN_UP = 0.05, 0.15
-"""Share of the adapter's own examples that lie further off than what is near enough: so many always, and
-up to so many if strangers are near."""
+"""Share of the adapter's own examples below the threshold: always the first, and up to the second if
+background texts are near."""
 
 STRANGERS, BEYOND = 0.9, 4.0
-"""Share of unrelated texts that must lie further off; and how many standard deviations above their
-mean near enough begins, as far as `GIVEN_UP` allows. They are too few to tell how near one gets."""
+"""Share of background texts that must be below the threshold; and how many standard deviations above
+their mean it is set, as far as `GIVEN_UP` allows: they are too few to estimate their maximum."""
 
 UNREACHABLE = 2.0
 """A similarity that no text reaches."""
@@ -43,7 +43,7 @@ class TaskCentroids:
 def compute_centroids(
     texts: Float[ndarray, "N D"], classes: Sequence[str], background: Float[ndarray, "S D"]
 ) -> TaskCentroids:
-    """The portrait of an adapter that learned `texts`, unit vectors of these classes; at least one."""
+    """Compute the centroids of an adapter that learned `texts`, unit vectors, of these classes."""
     class_numbers = np.array(number_classes(classes))
     sums = np.stack([texts[class_numbers == c].sum(0) for c in range(class_numbers.max() + 1)])
     vectors = normalize_vectors(sums)
@@ -59,16 +59,16 @@ def compute_centroids(
 def compute_description_centroid(
     vector: Float[ndarray, "1 D"], background: Float[ndarray, "S D"], trusted: bool
 ) -> TaskCentroids:
-    """The portrait of an adapter that learned nothing here, by a text about it.
+    """Use the vector of a description as the centroid of an adapter that learned nothing in this store.
 
-    A text must be nearer than every stranger is, or, if the description is not `trusted`, never is near
-    enough: the adapter can only be found.
+    A text must be nearer than every background text. If the description is not `trusted`, no text is
+    near enough: a search finds the adapter, but it is never chosen.
     """
     return TaskCentroids(vector, float((background @ vector.T).max()) if trusted else UNREACHABLE)
 
 
 def number_classes(classes: Sequence[str]) -> list[int]:
-    """Classes as numbers from 0, the largest first; those over `MAX_CLASSES` share the last."""
+    """Number the classes from 0, the largest first; those beyond `MAX_CLASSES` share the last number."""
     ordered = [name for name, _ in Counter(classes).most_common()]
     number = {name: min(i, MAX_CLASSES - 1) for i, name in enumerate(ordered)}
     return [number[name] for name in classes]
@@ -77,7 +77,10 @@ def number_classes(classes: Sequence[str]) -> list[int]:
 def compare_without_itself(
     texts: Float[ndarray, "N D"], class_numbers: ndarray, sums: Float[ndarray, "C D"]
 ) -> Float[ndarray, "M"]:
-    """How near each text is to the portrait that the others make; lone ones of a class tell nothing."""
+    """Return each text's similarity to the nearest centroid, computed without that text.
+
+    The only text of a class is left out.
+    """
     near = texts @ normalize_vectors(sums).T
     near[np.arange(len(texts)), class_numbers] = (
         texts * normalize_vectors(sums[class_numbers] - texts)

@@ -1,8 +1,8 @@
-"""Searching portraits: every vector of every adapter against a text, by brute force.
+"""Brute-force search of the adapters' centroids.
 
-One product of a vector with a matrix: exact, and there is nothing to build or to tune. What it takes is
-the time to read the matrix from memory. A vector is a column of it: then the product adds up whole rows,
-which runs about twice as fast as the dot products of the other way round.
+One product of a vector with a matrix is exact, and there is no index to build or tune. It takes the time
+to read the matrix from memory. Centroids are the columns: the product then adds up whole rows, which is
+about twice as fast as dot products with rows.
 """
 
 import threading
@@ -35,10 +35,10 @@ class _ColumnRange:
 
 
 class VectorIndex:
-    """Portraits in one matrix [D, V] that is kept up with them.
+    """The centroids of all adapters as the columns of one matrix [D, V].
 
-    A portrait that changes is written over if it has as many vectors as before, else anew at the end,
-    and a gap is left. Gaps are closed when they are more than half of all. Methods may be called from
+    Changed centroids are written in place if there are as many as before, otherwise at the end, which
+    leaves a gap. Gaps are closed when they are more than half of all columns. Methods may be called from
     many threads.
     """
 
@@ -122,6 +122,6 @@ class VectorIndex:
 
 
 def find_largest(numbers: Float[ndarray, "S"], k: int) -> list[int]:
-    """Where the `k` largest are, the largest first; of equal ones the first comes first."""
+    """Return the indices of the `k` largest numbers, largest first; equal ones in their order."""
     some = np.argpartition(-numbers, k - 1)[:k].tolist()
     return sorted(some, key=lambda i: (-numbers[i], i))

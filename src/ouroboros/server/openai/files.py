@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import Response
 
 from ouroboros.data.examples import parse_examples
-from ouroboros.data.preferences import PreferencePair, parse_preferences
+from ouroboros.data.feedback import RecordedFeedback, parse_pairs
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import NotFound
 from ouroboros.registry.threads import in_thread
@@ -144,7 +144,7 @@ def read_training_file(records: ServiceRecords, id: str, tenant: str) -> list[Tr
     return parse_examples(io.BytesIO(records.content(id)), record["filename"])
 
 
-def read_preference_file(records: ServiceRecords, id: str, tenant: str) -> list[PreferencePair]:
+def read_preference_file(records: ServiceRecords, id: str, tenant: str) -> list[RecordedFeedback]:
     """The pairs of a file. Raises `InvalidFile` with its name and the line."""
     record = find_file(records, id, tenant)
-    return parse_preferences(io.BytesIO(records.content(id)), record["filename"])
+    return parse_pairs(io.BytesIO(records.content(id)), record["filename"])

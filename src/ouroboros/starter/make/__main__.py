@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=6144)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    # --start goes on from a finished model, which needs the tokenizer that it was trained with.
 
     torch.set_num_threads(options.threads)
     corpus = Corpus(options.data)

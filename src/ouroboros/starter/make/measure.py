@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for task in sorted(path for path in options.tasks.iterdir() if path.is_dir()):
+    for task in sorted(path for path in options.tasks.iterdir() if not (path / "rules.json").exists()):
         scores = [measure_task(options.model, task, options, seed) for seed in range(options.seeds)]
         after = [100 * accuracy for _, accuracy in scores]
         listed = " ".join(f"{accuracy:.0f}" for accuracy in after)

@@ -111,6 +111,7 @@ def opinion_tasks(data: Path, rng: random.Random) -> list[LabelledTask]:
     emotions = [(sources.tidy(x), y) for x, y in superni["emotion_classification"][1]]
     sentences = [(x, y) for y, rows in sources.read_film_sentences(data).items() for x in rows]
     remarks = [(x, y) for y, rows in sources.read_product_remarks(data).items() for x in rows]
+    # A task's share is how often it is drawn, so that a large corpus does not crowd out a small one.
     return [
         LabelledTask("film sentence", sentences + films, share=4.0),
         LabelledTask("product remark", remarks, share=2.5),

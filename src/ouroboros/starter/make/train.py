@@ -134,12 +134,14 @@ def train(
     model = create_model(tokenizer)
     if start is not None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
+    # 1. Resume from the checkpoint, if there is one: a shard depends on its number alone.
     optimizers = create_optimizers(model, run.matrix_rate, run.other_rate)
     first = (
         load_checkpoint(model, optimizers, checkpoint) // run.step_tokens if checkpoint.exists() else 0
     )
     loss_of = torch.compile(weighted_loss, dynamic=False)
     blocks, shard = None, -1
+    # 2. Draw each shard of blocks when its first step is reached: all of them would not fit in memory.
     for step in range(first, run.steps):
         if step // SHARD_STEPS != shard:
             shard = step // SHARD_STEPS

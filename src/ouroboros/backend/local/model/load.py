@@ -178,7 +178,7 @@ def load_base(
     keep_differentiable(model)
     freeze(model)
     install_packed_attention(model)
-    chat_tokenizer = ChatTokenizer(tokenizer, _end_ids(model), _context_length(model), rows)
+    chat_tokenizer = ChatTokenizer(tokenizer, _end_ids(model), context_length(model), rows)
     base = _describe_loaded(name, weights_sha256, model, chat_tokenizer)
     return BaseRuntime(base, model, chat_tokenizer, Bank(), PrefixCache(prefix_cache_bytes))
 
@@ -302,7 +302,7 @@ def _describe_loaded(
     )
 
 
-def _context_length(model: PreTrainedModel) -> int:
+def context_length(model: PreTrainedModel) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
 
 

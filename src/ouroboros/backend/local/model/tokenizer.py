@@ -130,6 +130,10 @@ class ChatTokenizer:
             return bytes([int(name[3:5], 16)])
         return name.replace("\u2581", " ").encode()
 
+    def count_pair(self, prompt: Prompt, output: str) -> int:
+        """The tokens of a whole row, however many. Raises `InvalidExample` if it cannot be encoded."""
+        return len(self._encode_pair(prompt, output))
+
     def encode_pair(self, prompt: Prompt, output: str, what: str = "The example") -> TokenizedPair:
         """Ids of a whole row; `TooLong` if it does not fit the context. Nothing is ever cut."""
         try:
