@@ -17,7 +17,7 @@ from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogpr
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingReport
-from ouroboros.domain.weights import AdapterFiles, ExportForm
+from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, ExportForm
 
 
 @dataclass(frozen=True, slots=True)

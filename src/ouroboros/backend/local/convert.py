@@ -31,7 +31,7 @@ def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, MergedAdapter
 
     Without a rank, the result is cut only as far as the size limit demands.
     """
-    adapters = [unpack(files, base) for files in job.parents]
+    adapters = [unpack(files, base, job.max_parent_bytes) for files in job.parents]
     acts_on = _shared_scope(adapters)
     parents = [adapter.weights for adapter in adapters]
     targets = target_modules_for(base, {path for parent in parents for path in parent})
