@@ -10,6 +10,8 @@ function reads every saved folder with PEFT, in float32, and gives the mean NLL 
 work; in float32 too, for those who want to compare like with like. As it comes, a training takes anchors
 along, passages that keep the adapter near its base, which no peer does: an arm of its own. The first
 one's warm run is also held against what the machine's matrix products reach (`mfu.py`).
+
+`--beside N` measures something else: our job beside N busy programs (`beside.py`).
 """
 
 import tempfile
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.harness import Claim, Spread, Times, fresh, interleave, ratios
+from benchmarks.w2.beside import measure_beside
 from benchmarks.w2.job import SHAPES, TrainerRun, build_model, examples, plain_copy
 from benchmarks.w2.judge import judge
 from benchmarks.w2.ours import ours, start
@@ -44,12 +47,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--model", metavar="FOLDER", help="a model of your own; default: random weights")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="24m", help="of the random weights")
+    parser.add_argument("--beside", type=int, metavar="N", help="our job beside N busy programs instead")
     parser.add_argument("--rate", type=float, default=1e-3, help="the peak learning rate of every arm")
 
 
 def run(options: Namespace) -> list[Claim]:
     with tempfile.TemporaryDirectory() as folder:
         job = _job(options, Path(folder))
+        if options.beside is not None:
+            return measure_beside(job, options.beside, 1 if options.quick else options.repeats)
         results = _rounds(job, 1 if options.quick else options.repeats)
         saved = {name: runs[-1]["folder"] for name, runs in results.items()}
         verdicts = fresh(judge, job=job.plain(), folders=saved)()

@@ -28,7 +28,7 @@ def ours(job: Mapping[str, Any], runs: int, dtype: str, anchors: float) -> dict[
     runtime = load_base(work.model, dtype)
     folder = folder_of(work, f"ours-{dtype}-{anchors}")
     training = TrainingConfig(BATCH, work.epochs, seed=SEED, warmup=0.0, anchors=anchors)
-    times = asyncio.run(_repeat(LocalBackend(runtime), work, training, folder, runs))
+    times = asyncio.run(train_repeatedly(LocalBackend(runtime), work, training, folder, runs))
     result = {"times": times, "folder": str(folder)}
     if runs > 1:
         result["operations"] = operations(runtime, work.rows, work.epochs, RANK, TARGETS)
@@ -47,9 +47,10 @@ def start(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"folder": str(folder)}
 
 
-async def _repeat(
+async def train_repeatedly(
     backend: Backend, job: TrainerRun, training: TrainingConfig, folder: Path, runs: int
 ) -> list[Times]:
+    """Run the job `runs` times, and close the backend; what each run took."""
     runs_done = [await _train(backend, job, training, folder) for _ in range(runs)]
     await backend.close()
     return runs_done

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from ouroboros.learning.replay.probes import Probe, ProbeKind
     from ouroboros.lora.planning import shrink_to_limit
     from ouroboros.registry.backup import BackupContents
-    from ouroboros.registry.erasure import ErasureNote
+    from ouroboros.registry.erasure import ErasureNote, Remake
     from ouroboros.registry.fsck import Damage, StoreReport
     from ouroboros.registry.journal import JournalEntry
     from ouroboros.settings import Settings
@@ -154,6 +154,7 @@ __all__ = [
     "Rebuild",
     "RecordedFeedback",
     "Refused",
+    "Remake",
     "Repair",
     "Result",
     "RouteMatch",
@@ -281,6 +282,7 @@ _MODULES = {
     "shrink_to_limit": "ouroboros.lora.planning",
     "BackupContents": "ouroboros.registry.backup",
     "ErasureNote": "ouroboros.registry.erasure",
+    "Remake": "ouroboros.registry.erasure",
     "Damage": "ouroboros.registry.fsck",
     "StoreReport": "ouroboros.registry.fsck",
     "JournalEntry": "ouroboros.registry.journal",

@@ -10,9 +10,9 @@ import pytest
 from ouroboros.backend.local import LocalBackend
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import TrainingExample
-from ouroboros.domain.errors import Conflict, NotFound
+from ouroboros.domain.errors import NotFound
 from ouroboros.domain.feedback import FeedbackSignal
-from ouroboros.domain.names import VersionRef
+from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.engine import AdapterLearningEngine
 from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.fsck import check_store
@@ -179,7 +179,11 @@ async def test_what_was_served_is_made_again_from_the_last_clean_version(
     assert [str(p) for p in merged.parents] == ["a@6", "b@1"]
     for ref in ("a@6", "ab@2"):
         assert (await engine.rebuild_version(ref)).unwrap().identical
-    assert [m.reason for m in (await engine.get_moves("a")).unwrap()] == ["without what was forgotten"]
+    moves = [(m.before, m.after, m.reason) for m in (await engine.get_moves("a")).unwrap()]
+    assert moves == [
+        (5, 3, "without what was forgotten"),
+        (3, 6, "made again without what was forgotten"),
+    ]
 
 
 async def test_the_same_as_if_it_had_never_been_given(
@@ -208,17 +212,65 @@ async def test_an_interrupted_forgetting_is_gone_on_with(
     engine: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(engine._registry.blocking, "store_unserved", lambda *_, **__: 1 / 0)
+        broken.setattr(engine._registry.blocking.version_rows, "remove", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await engine.forget_events("a", 3)
     registry = open_store(tmp_path / "store")
+    assert registry.get_adapter(AdapterId("a")).head == 3
     assert [n.events for n in check_store(registry).forgetting] == [(3,)]
-    restarted = engine_on(backend, registry)
-    forgotten = (await restarted.forget_events("a")).unwrap()
+    reopened = engine_on(backend, registry)
+    forgotten = (await reopened.forget_events("a")).unwrap()
     assert {str(old) for old, _ in forgotten.remade} == {"a@4", "a@5", "ab@1"}
     assert SECRET.encode() not in bytes_of(tmp_path / "store")
     assert check_store(registry).forgetting == ()
     registry.close()
+
+
+async def test_an_error_while_remaking_leaves_the_last_version_before_and_stops_no_other_forgetting(
+    engine: AdapterLearningEngine, backend: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(engine._registry.blocking, "store_unserved", lambda *_, **__: 1 / 0)
+        forgotten = (await engine.forget_events("a", 3)).unwrap()
+    assert SECRET.encode() not in bytes_of(tmp_path / "store")
+    assert {a.name: reason for a, reason in forgotten.pending.items()} == {
+        "a": "ZeroDivisionError",
+        "ab": "waits",
+    }
+    assert (await engine.get_version("a")).unwrap().number == 3
+    error = (await engine.generate_with_adapter("hello", "ab")).error  # type: ignore[union-attr]
+    assert "serves nothing" in str(error)
+    registry = open_store(tmp_path / "store")
+    report = check_store(registry)
+    assert [(str(r.adapter), r.reason) for r in report.remakes] == [
+        ("a", "ZeroDivisionError"),
+        ("ab", ""),
+    ]
+    assert (report.damages, report.forgetting, report.unused) == ((), (), ())
+    # Another user is forgotten before the versions are made again: they are made without both.
+    reopened = engine_on(backend, registry)
+    forgotten = (await reopened.forget_user("ann")).unwrap()
+    assert [(a.name, n) for a, n in forgotten.events.items()] == [("a", (2,))]
+    remade = {str(old): str(new) if new else None for old, new in forgotten.remade}
+    assert remade == {"a@3": None, "a@4": None, "a@5": "a@6", "ab@1": "ab@2"}
+    assert check_store(registry).remakes == ()
+    head = (await reopened.get_version("a")).unwrap()
+    assert (head.number, head.parent, head.events) == (6, 2, 4)
+    registry.close()
+
+
+async def test_what_was_learned_in_the_meantime_stays_when_the_rest_is_made_again(
+    engine: AdapterLearningEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(engine._rebuilder, "rebuild_and_store", lambda *_: 1 / 0)
+        assert len((await engine.forget_events("a", 3)).unwrap().pending) == 2
+    meanwhile = await correct(engine, "what time is it", "noon", "tom")
+    assert meanwhile.number == 6
+    remade = dict((await engine.forget_events("a")).unwrap().remade)
+    head = (await engine.get_version("a")).unwrap()
+    assert (head.number, head.parent, head.replaces) == (7, 6, 5)
+    assert remade[VersionRef(AdapterId("a"), 5)] == head.ref
 
 
 async def test_what_is_not_there_changes_nothing(engine: AdapterLearningEngine) -> None:
@@ -231,11 +283,15 @@ async def test_what_is_not_there_changes_nothing(engine: AdapterLearningEngine) 
     assert [e.seq for e in journal] == [1, 2, 3, 4]
 
 
-async def test_a_merge_that_cannot_be_made_again_stops_it_before_anything_is_erased(
-    engine: AdapterLearningEngine,
+async def test_a_merge_that_cannot_be_made_again_serves_nothing_and_stops_no_erasure(
+    engine: AdapterLearningEngine, tmp_path: Path
 ) -> None:
     await engine.delete_adapter("b")
-    error = (await engine.forget_events("a", 3)).error  # type: ignore[union-attr]
-    assert isinstance(error, Conflict)
-    assert "delete ab" in error.hint
-    assert len((await engine.get_versions("a")).unwrap()) == 5
+    forgotten = (await engine.forget_events("a", 3)).unwrap()
+    assert {a.name: reason for a, reason in forgotten.pending.items()} == {"ab": "not_found"}
+    assert SECRET.encode() not in bytes_of(tmp_path / "store")
+    assert (await engine.get_version("a")).unwrap().number == 6
+    error = (await engine.get_version("ab")).error  # type: ignore[union-attr]
+    assert isinstance(error, NotFound)
+    await engine.delete_adapter("ab")
+    assert check_store(engine._registry.blocking).remakes == ()

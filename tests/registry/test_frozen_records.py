@@ -20,7 +20,7 @@ from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.routing import AdapterProfile
 from ouroboros.domain.training import Job
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.erasure import ErasureNote
+from ouroboros.registry.erasure import ErasureNote, Remake
 from ouroboros.registry.leases import Lease
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.blobs.memory import MemoryBlobs
@@ -37,6 +37,7 @@ CLASSES = {
     "scores": ProbeScores,
     "sketches": AdapterProfile,
     "forgetting": ErasureNote,
+    "remakes": Remake,
     "moves": HeadMoved,
     "journal examples": ExamplesGiven,
     "journal feedback": FeedbackGiven,
@@ -59,6 +60,7 @@ KEYS = {
     "scores": r"NAME",
     "sketches": r"NAME",
     "forgetting": r"NAME",
+    "remakes": r"NAME",
     "sweeps": r"[0-9a-z]{64}",
     "condemned": r"[0-9a-z]{64}",
 }

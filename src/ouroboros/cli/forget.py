@@ -46,21 +46,26 @@ def erasure_json(erasure: Erasure) -> dict[str, Any]:
         "events": {adapter.name: list(numbers) for adapter, numbers in erasure.events.items()},
         "removed": [str(ref) for ref in erasure.removed],
         "remade": {str(old): str(new) if new else None for old, new in erasure.remade},
+        "pending": {adapter.name: reason for adapter, reason in erasure.pending.items()},
     }
 
 
 def format_erasure(erasure: Erasure) -> list[str]:
-    if not erasure.events:
+    if not (erasure.events or erasure.remade or erasure.pending):
         return ["There was nothing to forget."]
     lines = [
         f"Erased {describe.event_numbers(numbers)} of {a}." for a, numbers in erasure.events.items()
     ]
     lines += [f"Rebuilt {old} as {new}." for old, new in erasure.remade if new]
     lines += [f"Nothing remains of {old}." for old, new in erasure.remade if not new]
-    removed = describe.count(len(erasure.removed), "version")
-    return [
-        *lines,
-        f"Removed {removed} that had learned from it."
-        if erasure.removed
-        else "No version had learned from it.",
+    lines += [
+        f"{adapter} is not rebuilt yet ({reason}), and serves what it had learned before. Try again:"
+        f" ouroboros forget {adapter}"
+        for adapter, reason in erasure.pending.items()
     ]
+    removed = describe.count(len(erasure.removed), "version")
+    if erasure.removed:
+        lines.append(f"Removed {removed} that had learned from it.")
+    elif erasure.events:
+        lines.append("No version had learned from it.")
+    return lines

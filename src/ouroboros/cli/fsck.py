@@ -56,6 +56,7 @@ def report_json(report: StoreReport) -> dict[str, Any]:
         "damages": damages,
         "unused": list(report.unused),
         "forgetting": {n.adapter.name: list(n.events) for n in report.forgetting},
+        "remakes": {r.adapter.name: r.reason for r in report.remakes},
     }
 
 
@@ -70,4 +71,8 @@ def format_interrupted_erasures(report: StoreReport) -> list[str]:
         f"Erasing {describe.event_numbers(n.events)} of {n.adapter} was interrupted;"
         f" resume it: ouroboros forget {n.adapter}"
         for n in report.forgetting
+    ] + [
+        f"{r.adapter} is still to be rebuilt without erased data"
+        f"{f' ({r.reason})' if r.reason else ''}: ouroboros forget {r.adapter}"
+        for r in report.remakes
     ]

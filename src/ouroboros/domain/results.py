@@ -1,6 +1,6 @@
 """What evaluations, comparisons, rebuilds and erasures return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
@@ -91,8 +91,11 @@ class Erasure:
     removed   the versions that may have learned from them, with all their descendants.
     remade    the served versions among those, in their order, each with its replacement; None where
               nothing remained to learn, or the gate refused the replacement.
+    pending   adapters whose versions wait to be remade, each with the kind of error that stopped it,
+              like "base_mismatch"; an earlier version is served, or none. `forget_events` tries again.
     """
 
     events: dict[AdapterId, tuple[int, ...]]
     removed: tuple[VersionRef, ...] = ()
     remade: tuple[tuple[VersionRef, VersionRef | None], ...] = ()
+    pending: dict[AdapterId, str] = field(default_factory=dict)

@@ -69,6 +69,8 @@ class BankedAdapter:
     ) -> None:
         self.invocation_tokens = invocation_tokens
         self.trained_factors: object = None
+        self._training: tuple[Tensor, Mapping[str, str] | None] | None = None
+        self._shards: list[tuple[BankedAdapter, Tensor]] = []
         self._places: dict[str, _LayerSlice] = {}
         size = 0
         for path, low in weights.items():
@@ -92,6 +94,7 @@ class BankedAdapter:
         """Another one of the same weights, to go its own way."""
         other = copy(self)
         other.master = self.master.clone()
+        other._training, other._shards = None, []
         other._cast(self._row.dtype)
         return other
 
@@ -158,18 +161,53 @@ class BankedAdapter:
             self._factors,
             "all" if trainable is None else frozenset(trainable.items()),
         )
-        self._factors = {
-            path: (
-                _gradient_leaf(a, into_a) if trainable is None or "a" in trainable.get(path, "") else a,
-                _gradient_leaf(b, into_b) if trainable is None or "b" in trainable.get(path, "") else b,
-            )
-            for path, (a, b) in plain.items()
-            for into_a, into_b in [self._places[path].factors(grads)]
-        }
+        self._factors = self._gradient_leaves(grads, trainable)
+        self._training = (grads, trainable)
         try:
             yield grads
         finally:
             self._factors, self.trained_factors = plain, None
+            self._training, self._shards = None, []
+
+    @property
+    def trained_factor(self) -> Tensor | None:
+        """A factor that requires a gradient, if one does."""
+        return next((f for pair in self._factors.values() for f in pair if f.requires_grad), None)
+
+    def shard(self, index: int) -> "BankedAdapter":
+        """The same adapter for one of several threads that run a pass in parts.
+
+        It adds to a gradient row of its own, until `gather_gradients`. Shard 0 is the adapter itself.
+        """
+        if index == 0 or self._training is None:
+            return self
+        _, trainable = self._training
+        while len(self._shards) < index:
+            grads, other = torch.zeros_like(self._row), copy(self)
+            other._factors = self._gradient_leaves(grads, trainable)
+            other._training, other._shards = None, []
+            self._shards.append((other, grads))
+        return self._shards[index - 1][0]
+
+    def gather_gradients(self) -> None:
+        """Add the gradients of the shards to the adapter's, in their order, and set them to zero."""
+        if self._training is not None:
+            for _, grads in self._shards:
+                self._training[0].add_(grads)
+                grads.zero_()
+
+    def _gradient_leaves(
+        self, grads: Float[Tensor, "P"], trainable: Mapping[str, str] | None
+    ) -> dict[str, Factors]:
+        """The factors, as autograd leaves whose `.grad` are views of a row, where they are trained."""
+        return {
+            path: (
+                _gradient_leaf(a, into_a) if trainable is None or "a" in trainable.get(path, "") else a,
+                _gradient_leaf(b, into_b) if trainable is None or "b" in trainable.get(path, "") else b,
+            )
+            for path, (a, b) in self._factors.items()
+            for into_a, into_b in [self._places[path].factors(grads)]
+        }
 
 
 def _gradient_leaf(values: Tensor, grad: Tensor) -> Tensor:

@@ -123,7 +123,9 @@ def _copy_blobs(blobs: BlobStore, zipped: zipfile.ZipFile) -> set[str]:
 
 def _require_complete(rows: Iterable[tuple[str, str, Any]], stored: set[str]) -> None:
     digests = {key: value["digest"] for collection, key, value in rows if collection == VERSIONS}
-    heads = [f"{key}@{value['head']:09d}" for c, key, value in rows if c == ADAPTERS and "head" in value]
+    heads = [
+        f"{key}@{value['head']:09d}" for c, key, value in rows if c == ADAPTERS and value.get("head")
+    ]
     folders = {key.split("/")[1] for key in stored if key.startswith("adapters/")}
     if not digests.keys() >= set(heads) or not folders >= set(digests.values()):
         raise Conflict("Something was deleted while the backup was made.", hint="Try again.")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ouroboros.domain.errors import NotFound, StoreError
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Adapter, Version
-from ouroboros.registry.erasure import ErasureNote, read_notes
+from ouroboros.registry.erasure import ErasureNote, Remake, read_notes, read_remakes
 from ouroboros.registry.registry import Registry
 
 GRACE = timedelta(hours=1)
@@ -27,7 +27,8 @@ class StoreReport:
     """The result of `check_store`: how much it read, what is damaged, and unused weights.
 
     Unused weights are harmless: a writer was killed before it wrote its version, or lost a race.
-    `forgetting` holds erasures that were interrupted and should be resumed.
+    `forgetting` holds erasures that were interrupted and should be resumed, and `remakes` what could not
+    be made again yet without the erased data.
     """
 
     adapters: int
@@ -35,6 +36,7 @@ class StoreReport:
     damages: tuple[Damage, ...]
     unused: tuple[str, ...]
     forgetting: tuple[ErasureNote, ...] = ()
+    remakes: tuple[Remake, ...] = ()
 
 
 def check_store(registry: Registry) -> StoreReport:
@@ -52,6 +54,7 @@ def check_store(registry: Registry) -> StoreReport:
             sorted(set(registry.weights.list_digests()) - registry.version_rows.read_digests())
         ),
         forgetting=tuple(read_notes(registry)),
+        remakes=tuple(read_remakes(registry)),
     )
 
 
@@ -82,7 +85,7 @@ def collect_garbage(
 
 def _find_damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Iterator[Damage]:
     numbers = {version.number for version in line}
-    if adapter.head not in numbers:
+    if adapter.head not in numbers and adapter.head != 0:
         yield Damage(VersionRef(adapter.id, adapter.head), "its record is missing", served=True)
     for version in line:
         if version.parent is not None and version.parent not in numbers:

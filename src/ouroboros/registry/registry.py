@@ -47,6 +47,9 @@ from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.metadata.base import Fenced, Guard, Json, MetadataStore, Record
 from ouroboros.stores.vectors.base import VectorStore
 
+FORGETTING, REMAKES = "forgetting", "remakes"
+"""Erasures under way, and what they left to be made again (`registry/erasure.py`)."""
+
 
 class Registry:
     """Adapters and versions in a metadata store, with their weights in a blob store.
@@ -262,6 +265,37 @@ class Registry:
                 self._put_adapter(adapter, tombstone, revision)
                 return self._purge(adapter, tombstone)
 
+    def stop_serving(self, adapter: AdapterId, head: int, safe: int) -> None:
+        """Serve version `safe` instead of `head`, or nothing if it is 0, and fence all writers.
+
+        All of it is one compare-and-set. Raises `Conflict` if `head` is not the head any more.
+        """
+        record, revision = self._find_adapter(adapter)
+        _require_unmoved(record, head, None)
+        moved = replace(record, head=safe, epoch=record.epoch + 1, erasures=record.erasures + 1)
+        self._put_adapter(adapter, encode(moved), revision)
+        event = HeadMoved(head, safe, datetime.now(UTC), reason="without what was forgotten")
+        self._metadata.append(_moves_log(adapter), encode(event))
+
+    def finish_deletions(self) -> None:
+        """Remove what deleted adapters owned, where a crash or a late writer left some of it."""
+        for record in read_records(self._metadata, ADAPTERS):
+            if _is_tombstone(record):
+                adapter = AdapterId(record.key)
+                if self.journal.read(adapter, limit=1) or self.version_rows.read_all(adapter):
+                    ends = {"versions": self.version_rows.last_number(adapter)}
+                    ends |= {"events": self.journal.last_seq(adapter)}
+                    self._purge(adapter, {**record.value, **ends})
+
+    def remove_unused_files(self) -> None:
+        """Remove weights that no version has, and checkpoints that no job has, however new they are.
+
+        A writer that is under way stores its weights once more, and begins a training anew.
+        """
+        used = self.version_rows.read_digests
+        self.weights.sweep(sorted(set(self.weights.list_digests()) - used()), used)
+        self.jobs.remove_unused_checkpoints()
+
     def get_version(self, ref: VersionRef) -> Version:
         """Return a version; without a number, the head."""
         head = self.get_adapter(ref.adapter).head
@@ -332,6 +366,10 @@ class Registry:
             self.jobs.remove(job.id)
         self.profiles.drop(adapter)
         self._metadata.erase(_moves_log(adapter), 1, tombstone["moves"])
+        for collection in (FORGETTING, REMAKES):
+            if record := self._metadata.get(collection, adapter.name):
+                with suppress(Conflict):
+                    self._metadata.delete(collection, adapter.name, expected=record.revision)
         self.weights.sweep(digests, self.version_rows.read_digests)
 
     def _move_head(

@@ -436,6 +436,7 @@ def _describe_erasure(erasure: Erasure) -> dict[str, Any]:
         "events": {adapter.name: list(events) for adapter, events in erasure.events.items()},
         "removed": [str(ref) for ref in erasure.removed],
         "remade": [[str(old), str(new) if new else None] for old, new in erasure.remade],
+        "pending": {adapter.name: reason for adapter, reason in erasure.pending.items()},
     }
 
 

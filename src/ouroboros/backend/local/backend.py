@@ -212,6 +212,7 @@ class LocalBackend:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._worker.close)
+        self._runtime.threads.close()
         self._batch.close()
         self._resident.clear()
         gc.unfreeze()

@@ -1,10 +1,9 @@
 """Making versions again from the journal: to see that they can be, or without what is forgotten."""
 
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import AsyncExitStack
 
 from ouroboros.domain.cancel import CancellationToken
-from ouroboros.domain.errors import Conflict, NotFound
+from ouroboros.domain.errors import Cancelled, NotFound, OuroborosError
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Version
 from ouroboros.domain.results import Erasure, Rebuild
@@ -12,18 +11,18 @@ from ouroboros.engine.checks import raise_if_cancelled
 from ouroboros.engine.core import Core, verb
 from ouroboros.registry.environment import installed_software
 from ouroboros.registry.erasure import (
-    ErasureNote,
-    begin_erasure,
-    collect_ancestor_refs,
-    find_affected_versions,
+    erase_events,
+    fence_submissions,
     find_user_events,
-    finish_erasure,
+    finish_remake,
+    note_failure,
     read_notes,
+    read_remakes,
 )
 from ouroboros.registry.threads import in_thread
 
 Replacements = dict[VersionRef, VersionRef | None]
-"""For a version that stood on what is forgotten: what is in its place; None if nothing can be."""
+"""For a version that stood on what is forgotten: what was made in its place; None for nothing."""
 
 
 class RebuildVerbs(Core):
@@ -60,9 +59,11 @@ class RebuildVerbs(Core):
     ) -> Erasure:
         """Erase events of an adapter's journal, and make again without them what had learned them.
 
-        Every version that they may have had a part in goes, with all that came from it, merges included.
-        What is served of these is first made again, from the last version before them, through the gate.
-        If this is interrupted, calling it once more goes on. Without `events` it only does that.
+        Every version that they may have had a part in goes, with all that came from it, merges included;
+        the last version before them is served at once. Then what was served is made again from there,
+        through the gate. What cannot be made again now, because another base model is needed or an
+        error stops it, stays `pending`, and calling this once more tries again. If this is interrupted,
+        calling it once more goes on. Without `events` it only does that.
         """
         adapter = VersionRef.parse(adapter_id).adapter
         await in_thread(self._check_events, adapter, events)
@@ -70,7 +71,12 @@ class RebuildVerbs(Core):
 
     @verb
     async def forget_user(self, user: str, *, cancel: CancellationToken | None = None) -> Erasure:
-        """Forget whatever a user said, to any adapter."""
+        """Forget whatever a user said, to any adapter.
+
+        What is being submitted at this moment, by anybody, is refused: it may be what is to be
+        forgotten.
+        """
+        await self._registry.run(fence_submissions)
         return await self._forget(await self._registry.run(find_user_events, user), cancel)
 
     def _check_events(self, adapter: AdapterId, events: Collection[int]) -> None:
@@ -88,20 +94,15 @@ class RebuildVerbs(Core):
     async def _forget(
         self, events: Mapping[AdapterId, Collection[int]], cancel: CancellationToken | None
     ) -> Erasure:
-        async with AsyncExitStack() as stack:
-            for adapter in await self._registry.list_adapters():
-                await stack.enter_async_context(self._locks[adapter.id])
-            await self._require_mergeable(events)
-            noted = await self._registry.run(begin_erasure, events)
-            self._drop_cached(note.adapter for note in noted)
-            versions = await self._registry.run(find_affected_versions, noted)
-            remade = await self._replace(versions, cancel) if versions else {}
-            await self._registry.run(finish_erasure, noted, versions)
-            self._drop_cached({v.adapter for v in versions})
+        """Erase, which is final at once, and then make again what was served of the removed versions."""
+        erased = await self._registry.run(erase_events, events)
+        self._drop_cached({note.adapter for note in erased.notes} | {v.adapter for v in erased.versions})
+        remade, pending = await self._remake(cancel)
         return Erasure(
-            events={note.adapter: note.events for note in noted},
-            removed=tuple(v.ref for v in versions),
-            remade=tuple((old, new) for old, new in remade.items()),
+            events={note.adapter: note.events for note in erased.notes},
+            removed=tuple(v.ref for v in erased.versions),
+            remade=tuple(remade.items()),
+            pending=pending,
         )
 
     def _drop_cached(self, adapters: Iterable[AdapterId]) -> None:
@@ -110,44 +111,66 @@ class RebuildVerbs(Core):
             self._feedback_learner.drop_cached(adapter)
             self._monitor.drop_cached(adapter)
 
-    async def _require_mergeable(self, events: Mapping[AdapterId, Collection[int]]) -> None:
-        """Raise, before anything is erased, if a merge that has to be made again cannot be."""
-        notes = [ErasureNote(a, tuple(numbers), 2**62) for a, numbers in events.items()]
-        for version in await self._registry.run(find_affected_versions, notes):
-            for ref in version.merged.versions if version.merged else ():
-                try:
-                    await self._registry.get_version(ref)
-                except NotFound as error:
-                    raise Conflict(
-                        f"{version.ref} was merged from {ref}, which is not there any more.",
-                        hint=f"It cannot be made again; first: ouroboros delete {version.adapter}",
-                    ) from error
+    async def _remake(
+        self, cancel: CancellationToken | None
+    ) -> tuple[Replacements, dict[AdapterId, str]]:
+        """Make again whatever waits for it, adapter by adapter, parents of merges first.
 
-    async def _replace(
-        self, versions: list[Version], cancel: CancellationToken | None
-    ) -> dict[VersionRef, VersionRef | None]:
-        """Make again what is served of `versions`, parents first, and serve that instead."""
-        adapters = {v.adapter: await self._loader.get_adapter(v.adapter) for v in versions}
-        heads = [VersionRef(a.id, a.head) for a in adapters.values()]
-        served = set().union(*(collect_ancestor_refs(versions, head) for head in heads))
-        places: Replacements = {}
+        What fails stays to be made, and stops nothing else.
+        """
         remade: Replacements = {}
-        for version in versions:
-            replacements = [places.get(p, p) for p in version.parents]
-            parents = [p for p in replacements if p is not None]
-            places[version.ref] = None if version.merged else parents[0]
-            if version.ref not in served or len(parents) < len(replacements):
-                continue
+        failed: dict[AdapterId, str] = {}
+        while True:
+            waiting = {r.adapter: r for r in await self._registry.run(read_remakes)}
+            untried = [r for r in waiting.values() if r.adapter not in failed]
+            ready = [r for r in untried if not r.sources & waiting.keys()]
+            if not ready:
+                return remade, {adapter: failed.get(adapter, "waits") for adapter in waiting}
             raise_if_cancelled(cancel)
-            new = await self._rebuilder.rebuild_and_store(
-                adapters[version.adapter], version, parents, cancel
-            )
-            remade[version.ref] = new
-            places[version.ref] = new or places[version.ref]
-        for head in heads:
-            place = places.get(head)
-            if head in places and place is not None:
-                await self._registry.rollback(place, reason="without what was forgotten")
+            remake = ready[0]
+            try:
+                remade |= await self._remake_adapter(remake.adapter, cancel)
+            except Cancelled:
+                raise
+            except Exception as error:  # of whatever kind: it must not stop other erasures
+                reason = error.code if isinstance(error, OuroborosError) else type(error).__name__
+                failed[remake.adapter] = reason
+                await self._registry.run(note_failure, remake, reason)
+
+    async def _remake_adapter(
+        self, adapter_id: AdapterId, cancel: CancellationToken | None
+    ) -> Replacements:
+        """Make again an adapter's versions that wait for it, and serve the last one."""
+        async with self._locks[adapter_id]:
+            adapter = await self._loader.get_adapter(adapter_id)
+            remakes = await self._registry.run(read_remakes)
+            remake = next((r for r in remakes if r.adapter == adapter_id), None)
+            if remake is None:
+                return {}  # another program was faster
+            # 1. What stood on the version that is served meanwhile goes on from the head of today.
+            places: dict[int, int | None] = {}
+            if remake.head is not None and remake.safe:
+                places[remake.safe] = adapter.head
+            # 2. Each version is made on what is in the place of its parents.
+            remade: Replacements = {}
+            for version in remake.versions:
+                raise_if_cancelled(cancel)
+                if any(places.get(p.number or 0, p) is None for p in version.parents):
+                    places[version.number] = None  # nothing is in a parent's place
+                    continue
+                parents = [
+                    VersionRef(p.adapter, places.get(p.number or 0, p.number))
+                    if p.adapter == adapter_id
+                    else p
+                    for p in version.parents
+                ]
+                new = await self._rebuilder.rebuild_and_store(adapter, version, parents, cancel)
+                before = None if version.merged else parents[0].number
+                places[version.number] = new.number if new else before
+                remade[version.ref] = new
+            # 3. The head moves.
+            await self._registry.run(finish_remake, remake, places)
+        self._drop_cached([adapter_id])
         return remade
 
 

@@ -137,4 +137,4 @@ def test_sequences_of_like_length_share_a_group():
     assert len(group_by_length([30, 31, 29, 28], torch.device("cpu"))) == 1
     groups = group_by_length([200, 20, 199, 21], torch.device("cpu"))
     assert [len(g.sequences) for g in groups] == [2, 2]
-    assert sorted(t for g in groups for t in g.layout.tokens.tolist()) == list(range(440))
+    assert sorted(t for g in groups for t in g.queries.tokens.tolist()) == list(range(440))

@@ -11,6 +11,7 @@ from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.cache.prefix_cache import BLOCK_TOKENS, PrefixCache
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.forward import prefix_reuse as reading
+from ouroboros.backend.local.forward import shared_prefixes
 from ouroboros.backend.local.model.load import load_base
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Message, Row
@@ -122,7 +123,8 @@ async def test_a_system_prompt_is_read_once_for_all_requests(backend, runs):
     )
 
 
-async def test_an_ordinary_adapter_reads_its_prompts_itself(backend, runs):
+async def test_an_ordinary_adapter_reads_its_prompts_itself(backend, runs, monkeypatch):
+    monkeypatch.setattr(shared_prefixes, "MIN_SAVED_TOKENS", 1000)  # what rows share would run once
     ordinary = replace(CONFIG, acts_on="all")
     start = await backend.initialize(ordinary, 0)
     await backend.train(job(start, adapter=ordinary))

@@ -44,3 +44,30 @@ def test_what_the_user_set_stays():
 def test_torch_that_is_loaded_already_is_left_alone():
     done = started(first=", torch")
     assert "OMP_WAIT_POLICY = 'ACTIVE'" not in done.stderr
+
+
+PASS = """
+import torch
+from ouroboros.backend.local import LocalBackend
+from ouroboros.backend.local.runtime import threads
+threads.SMALL_LAYER_PRODUCTS = 0.0
+backend = LocalBackend.open({folder!r}, dtype="float32", threads=2)
+runtime = backend._runtime
+runtime.threads.set_for_pass(runtime.base, 4096)
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize(("first", "expected"), [("", "2"), ("import torch", "1")])
+def test_operations_use_one_thread_where_torch_was_imported_first(tiny, first, expected):
+    """Nobody limits how long OpenMP's threads spin then."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    imports = f"{first}\nimport ouroboros.backend.local\n"
+    done = subprocess.run(
+        [sys.executable, "-c", imports + PASS.format(folder=str(tiny))],
+        env=plain,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [expected]

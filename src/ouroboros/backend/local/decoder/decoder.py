@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ouroboros.backend.local.cache.kv_cache import KVCache, KVCacheLayer
-from ouroboros.backend.local.cache.prefix_cache import PrefixKV
 from ouroboros.backend.local.decoder.functional import (
     attention,
     attention_backward,
@@ -24,8 +23,17 @@ from ouroboros.backend.local.decoder.functional import (
     swiglu_backward,
 )
 from ouroboros.backend.local.decoder.layers import AdaptedLinear, LinearSaved, Norm
-from ouroboros.backend.local.decoder.length_groups import LengthGroup, group_by_length, join_groups
-from ouroboros.backend.local.decoder.prefix import PrefixBatch
+from ouroboros.backend.local.decoder.length_groups import (
+    LengthGroup,
+    group_by_length,
+    join_groups,
+    sum_key_groups,
+)
+from ouroboros.backend.local.decoder.prefix import (
+    PrefixBatch,
+    SequenceLayout,
+    build_attention_bias,
+)
 from ouroboros.lora.bank import Router
 from ouroboros.lora.delta import find_trained_factor
 from ouroboros.lora.route import Route, Segment
@@ -43,6 +51,7 @@ class ForwardContext:
     """What all layers of a run share: rotary angles, length groups, and the adapter of each token.
 
     prefixes     the cached prefixes of each group's sequences.
+    biases       what each group adds to its attention scores; None for a causal mask.
     keys_values  each layer appends its keys and values here, where it is given.
     recompute    a layer saves only its inputs, and runs again in the backward pass (arXiv 1604.06174).
     """
@@ -52,6 +61,7 @@ class ForwardContext:
     groups: tuple[LengthGroup, ...]
     route: Route
     prefixes: tuple[PrefixBatch | None, ...]
+    biases: tuple[Tensor | None, ...]
     keys_values: KeysValuesPerLayer | None
     recompute: bool
 
@@ -121,6 +131,11 @@ class Decoder:
         self.head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
         self._window = getattr(model.config, "sliding_window", None)
 
+    @property
+    def is_stateless(self) -> bool:
+        """Whether passes may run at the same time; some rotary embeddings adjust to each pass."""
+        return getattr(self._rotary, "rope_type", "default") not in ("dynamic", "longrope")
+
     def fits_sliding_window(self, lengths: Sequence[int]) -> bool:
         """Whether no sequence is longer than the model's sliding window, which this decoder lacks."""
         return self._window is None or max(lengths) <= self._window
@@ -134,13 +149,12 @@ class Decoder:
         layer: int,
         ids: Int[Tensor, "T"],
         positions: Int[Tensor, "T"],
-        lengths: Sequence[int],
-        prefixes: Sequence[PrefixKV | None] = (),
+        sequences: SequenceLayout,
     ) -> Float[Tensor, "T D"]:
         """The input of a layer by the base alone, for the sequences that `final_hidden` would run."""
         h = self._embed(ids)
         route = Route.from_segments([Segment(None, 0, len(ids))])
-        context = self._build_context(h, positions, lengths, route, prefixes)
+        context = self._build_context(h, positions, sequences, route)
         for each in self._layers[:layer]:
             h = _run_mlp(h, _run_attention(h, None, each, context), None, each, route, False)
         return h
@@ -149,25 +163,24 @@ class Decoder:
         self,
         ids: Int[Tensor, "T"],
         positions: Int[Tensor, "T"],
-        lengths: Sequence[int],
+        sequences: SequenceLayout,
         route: Route,
         output_positions: Int[Tensor, "K"],
         recompute: bool = False,
-        prefixes: Sequence[PrefixKV | None] = (),
         keys_values: KeysValuesPerLayer | None = None,
         cached_hidden: CachedHidden | None = None,
     ) -> Float[Tensor, "K D"]:
-        """The normed hidden states at `output_positions`, for sequences of these lengths end to end.
+        """The normed hidden states at `output_positions` of sequences that lie end to end.
 
-        The positions stay in CPU memory, so that routing them does not wait for the device. Sequence i
-        continues after prefixes[i], where that is given. Each layer appends its keys and values to
-        `keys_values`, where that is given. With `recompute` the backward pass takes less memory and more
-        time, for the same bits. The layers below `cached_hidden` are not run.
+        The positions stay in CPU memory, so that routing them does not wait for the device. Each layer
+        appends its keys and values to `keys_values`, where that is given. With `recompute` the backward
+        pass takes less memory and more time, for the same bits. The layers below `cached_hidden` are not
+        run.
         """
         # 1. Embed the tokens, or start from the cached input of the first adapted layer.
         h = self._embed(ids) if cached_hidden is None else cached_hidden.h
         first_layer = cached_hidden.layer if cached_hidden else 0
-        context = self._build_context(h, positions, lengths, route, prefixes, keys_values, recompute)
+        context = self._build_context(h, positions, sequences, route, keys_values, recompute)
         for layer in self._layers[first_layer:]:
             # 2. Attention needs all tokens. Autograd enters a layer only if one of its factors, or h
             #    from an adapted layer below, requires a gradient.
@@ -196,17 +209,20 @@ class Decoder:
         self,
         h: Float[Tensor, "T D"],
         positions: Int[Tensor, "T"],
-        lengths: Sequence[int],
+        sequences: SequenceLayout,
         route: Route,
-        prefixes: Sequence[PrefixKV | None],
         keys_values: KeysValuesPerLayer | None = None,
         recompute: bool = False,
     ) -> ForwardContext:
-        groups = group_by_length(lengths, h.device)
-        queries_per_key = self._layers[0].queries_per_key
-        batches = tuple(PrefixBatch.of(group, prefixes, queries_per_key) for group in groups)
+        groups = group_by_length(sequences.lengths, h.device, sequences.parents)
+        kv_heads, queries_per_key = self._layers[0].kv_heads, self._layers[0].queries_per_key
+        batches = tuple(PrefixBatch.of(group, sequences.prefixes) for group in groups)
+        biases = tuple(
+            build_attention_bias(group, batch, kv_heads, queries_per_key, h.dtype, h.device)
+            for group, batch in zip(groups, batches, strict=True)
+        )
         cos, sin = self._rotary_angles(h, positions)
-        return ForwardContext(cos, sin, groups, route, batches, keys_values, recompute)
+        return ForwardContext(cos, sin, groups, route, batches, biases, keys_values, recompute)
 
     def _rotary_angles(self, h: Tensor, positions: Int[Tensor, "T"]) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each position's angles [T, 1, C], C half of a head's dimension."""
@@ -252,15 +268,16 @@ class DecoderLayer:
         v = v.view_as(k)
         if context.keys_values is not None:
             context.keys_values.append((k, v))
-        # 2. Attend, one length group at a time, behind the cached prefixes of its sequences.
+        # 2. Attend, one length group at a time, behind the cached prefixes of its sequences and behind
+        #    the sequences that they continue.
         outputs, groups = [], []
-        for group, prefix in zip(context.groups, context.prefixes, strict=True):
-            group_q, group_k, group_v = (group.pad(t, self.kv_heads) for t in (q, k, v))
+        for group, prefix, bias in zip(context.groups, context.prefixes, context.biases, strict=True):
+            group_q = group.pad_queries(q, self.kv_heads)
+            group_k, group_v = group.pad_keys(k, self.kv_heads), group.pad_keys(v, self.kv_heads)
             if prefix is not None:
                 group_k, group_v = prefix.prepend(self._index, group_k, group_v)
-            bias = None if prefix is None else prefix.bias
             output, weights = attention(group_q, group_k, group_v, self._scale, bias)
-            outputs.append(group.unpad(output, self.kv_heads))
+            outputs.append(group.unpad_queries(output, self.kv_heads))
             groups.append(GroupSaved(group_q, group_k, group_v, weights))
         # 3. Back to the order of the packed row.
         mixed = join_groups(outputs, context.groups, len(h))
@@ -273,19 +290,23 @@ class DecoderLayer:
 
         The derivatives of the adapters' factors are added to their gradients.
         """
-        # 3. Each group's derivatives, which reach the run's own keys and values but no prefix.
+        # 3. Each group's derivatives, which reach the run's own keys and values but no cached prefix.
         d = d.view(len(d), -1, self._head_dim)
-        parts = []
+        parts_q, parts_k, parts_v = [], [], []
         for group, prefix, (q, k, v, weights) in zip(
             context.groups, context.prefixes, saved.groups, strict=True
         ):
             group_d = group.pad_zero(d, self.kv_heads)
             prefix_tokens = None if prefix is None else prefix.tokens
-            derivatives = attention_backward(group_d, q, k, v, weights, self._scale, prefix_tokens)
-            parts.append([group.unpad(t, self.kv_heads) for t in derivatives])
-        # 2. Back to the order of the packed row, and through rotation and norm.
-        tokens = len(saved.h)
-        dq, dk, dv = (join_groups(p, context.groups, tokens) for p in zip(*parts, strict=True))
+            dq, dk, dv = attention_backward(group_d, q, k, v, weights, self._scale, prefix_tokens)
+            parts_q.append(group.unpad_queries(dq, self.kv_heads))
+            parts_k.append(group.unpad_keys(dk, self.kv_heads))
+            parts_v.append(group.unpad_keys(dv, self.kv_heads))
+        # 2. Back to the order of the packed row, where a key of several sequences gets the sum of its
+        #    derivatives, and through rotation and norm.
+        dq = join_groups(parts_q, context.groups, len(saved.h))
+        dk = sum_key_groups(parts_k, context.groups, len(saved.h))
+        dv = sum_key_groups(parts_v, context.groups, len(saved.h))
         dq = self._rotate_heads_backward(dq, self._q_norm, saved.q_heads, context)
         dk = self._rotate_heads_backward(dk, self._k_norm, saved.k_heads, context)
         # 1. Through the projections. In the first adapted layer only the factors need a derivative.

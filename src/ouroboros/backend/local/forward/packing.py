@@ -1,14 +1,15 @@
 """One forward pass over many sequences: packed, each under its adapter, to logits of output tokens.
 
 Sequences are concatenated into one row [1, T] with positions that restart at each, so no token is
-padding and the result equals running each alone. Architectures whose attention does not use positions
-(ALiBi, recurrent state) are padded instead.
+padding and the result equals running each alone. Our decoder runs what several of them begin with once.
+Architectures whose attention does not use positions (ALiBi, recurrent state) are padded instead.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -21,9 +22,13 @@ from ouroboros.backend.local.forward.prefix_reuse import (
     count_pass_tokens,
     get_hidden_at_layer,
     get_prefixes,
+    lay_out_spans,
     select_base_prefix,
     split_by_tokens,
+    split_into_spans,
 )
+from ouroboros.backend.local.forward.shards import Shard, run_in_shards
+from ouroboros.backend.local.forward.shared_prefixes import PackedSpan
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -52,7 +57,8 @@ class PackedBatch:
     rows, columns [L]      where the logits of each labelled token are, in [B, K].
     targets [L]            the labelled tokens.
     sequence_index [L]     the sequence of each; on the CPU.
-    lengths                tokens of each sequence that this pass runs.
+    spans                  the tokens that this pass runs; whole sequences unless it shares prefixes.
+    lengths                tokens of each span.
     """
 
     ids: Int[Tensor, "B T"]
@@ -63,8 +69,16 @@ class PackedBatch:
     columns: Int[Tensor, "L"]
     targets: Int[Tensor, "L"]
     sequence_index: Int[Tensor, "L"]
+    spans: Sequence[PackedSpan]
     lengths: list[int]
     route: Route
+
+
+class OutputTokens(NamedTuple):
+    """The output tokens of a pass's sequences: each token, and the sequence it is in (on the CPU)."""
+
+    targets: Int[Tensor, "L"]
+    sequence_index: Int[Tensor, "L"]
 
 
 def pack_sequences(
@@ -73,43 +87,47 @@ def pack_sequences(
     packed: bool,
     device: torch.device,
     inputs: dict[str, Tensor] | None = None,
-    cached_lengths: Sequence[int] = (),
+    spans: Sequence[PackedSpan] = (),
 ) -> PackedBatch:
     """Lay out sequences for a pass; sequence i runs under adapters[i]. `inputs` is as in `Route`.
 
-    The first cached_lengths[i] tokens of sequence i have cached keys and values and are left out.
+    Where `spans` are given, the pass runs these tokens instead of whole sequences.
     """
-    # 1. Where each sequence starts: behind the last one if packed, else in a row of its own.
-    cached_lengths = cached_lengths or [0] * len(sequences)
-    lengths = [len(s) - r for s, r in zip(sequences, cached_lengths, strict=True)]
+    # 1. Where each span starts: behind the last one if packed, else in a row of its own.
+    spans = spans or [PackedSpan(i, 0, len(s)) for i, s in enumerate(sequences)]
+    lengths = list(map(len, spans))
     width = max(lengths)
-    starts = [0] * len(sequences)
+    starts = [0] * len(spans)
     if packed:
         starts = [0, *accumulate(lengths[:-1])]
         width = sum(lengths)
 
-    # 2. Copy ids; the logits of an output token are at the position before it.
-    ids = torch.zeros(1 if packed else len(sequences), width, dtype=torch.long)
+    # 2. Copy ids; the logits of an output token are at the position before it, which is in the last span
+    #    of its sequence. Route each span to its adapter, which may act on the output alone.
+    ids = torch.zeros(1 if packed else len(spans), width, dtype=torch.long)
     positions, mask = torch.zeros_like(ids), torch.zeros_like(ids)
     output_positions: list[int] = []
-    for i, (sequence, start, skip) in enumerate(zip(sequences, starts, cached_lengths, strict=True)):
-        row, span = 0 if packed else i, slice(start, start + lengths[i])
-        ids[row, span] = torch.tensor((sequence.prompt + sequence.output)[skip:])
-        positions[row, span] = torch.arange(skip, len(sequence))
-        mask[row, span] = 1
-        first = start + len(sequence.prompt) - skip - 1
-        output_positions.extend(range(first, first + len(sequence.output)))
+    segments: list[Segment] = []
+    for i, (span, start) in enumerate(zip(spans, starts, strict=True)):
+        sequence, stop = sequences[span.sequence], start + len(span)
+        row, columns = 0 if packed else i, slice(start, stop)
+        ids[row, columns] = torch.tensor((sequence.prompt + sequence.output)[span.start : span.stop])
+        positions[row, columns] = torch.arange(span.start, span.stop)
+        mask[row, columns] = 1
+        prompt_tokens = min(len(sequence.prompt), span.stop) - span.start
+        if span.stop == len(sequence):
+            output_start = start + prompt_tokens - 1
+            output_positions.extend(range(output_start, output_start + len(sequence.output)))
+        first, stop = (start, stop) if packed else (i * width, (i + 1) * width)
+        segments += Segment.split_sequence(adapters[span.sequence], first, prompt_tokens, stop)
 
     # 3. Padded rows share positions, so each position is computed once for all rows.
     labels = torch.tensor([len(s.output) for s in sequences])
     sequence_index = torch.arange(len(sequences)).repeat_interleave(labels)
-    unique_positions, columns = torch.tensor(output_positions).unique(return_inverse=True)
-
-    # 4. Route each span to its adapter, which may act on the output alone.
-    segments = []
-    for i, (a, start, s) in enumerate(zip(adapters, starts, sequences, strict=True)):
-        first, stop = (start, start + lengths[i]) if packed else (i * width, (i + 1) * width)
-        segments += Segment.split_sequence(a, first, len(s.prompt) - cached_lengths[i], stop)
+    targets = [token for sequence in sequences for token in sequence.output]
+    unique_positions, columns = torch.tensor(output_positions, dtype=torch.long).unique(
+        return_inverse=True
+    )
     return PackedBatch(
         ids=to_device(ids, device),
         positions=to_device(positions, device) if packed else None,
@@ -117,8 +135,9 @@ def pack_sequences(
         output_positions=unique_positions,
         rows=to_device(torch.zeros_like(sequence_index) if packed else sequence_index, device),
         columns=to_device(columns, device),
-        targets=to_device(torch.tensor([t for s in sequences for t in s.output]), device),
+        targets=to_device(torch.tensor(targets, dtype=torch.long), device),
         sequence_index=sequence_index,
+        spans=spans,
         lengths=lengths,
         route=Route.from_segments(segments, inputs),
     )
@@ -130,7 +149,7 @@ def compute_output_logits(
     adapters: Sequence[BankedAdapter | None],
     recompute: bool = False,
     first_layer: int = 0,
-) -> tuple[Float[Tensor, "L V"], PackedBatch]:
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
     """Compute the logits [L, V] at each output token of the sequences, in the model's dtype.
 
     Sequence i runs under adapters[i]. The vocabulary projection runs at the labelled positions only,
@@ -140,11 +159,15 @@ def compute_output_logits(
     """
     decoder = _choose_decoder(runtime, sequences)
     if decoder is None:
-        return _run_model(runtime, sequences, adapters)
+        logits, batch = _run_model(runtime, sequences, adapters)
+        return logits, OutputTokens(batch.targets, batch.sequence_index)
+    shards = _split_into_shards(runtime, decoder, sequences, adapters) if first_layer == 0 else []
+    if len(shards) > 1:
+        return _sharded_logits(runtime, decoder, sequences, adapters, recompute, shards)
     hidden, batch = _run_decoder(
         runtime, decoder, sequences, adapters, recompute=recompute, first_layer=first_layer
     )
-    return decoder.head(hidden), batch
+    return decoder.head(hidden), OutputTokens(batch.targets, batch.sequence_index)
 
 
 def compute_token_logprobs(
@@ -160,16 +183,29 @@ def collect_layer_inputs(
 ) -> dict[str, Float[Tensor, "*T I"]]:
     """Collect the inputs [T, I] of each adapted layer, by path, at the tokens that the adapter acts on.
 
-    In our decoder the last layer runs at labelled tokens only; there the inputs are of those.
+    In our decoder the last layer runs at labelled tokens only; there the inputs are of those. A token
+    that n sequences share is one row, times the square root of n: X^T X is that of all sequences.
     """
     inputs: dict[str, Tensor] = {}
     decoder, adapters = _choose_decoder(runtime, sequences), [adapter] * len(sequences)
     with torch.no_grad():
         if decoder is None:
             _run_model(runtime, sequences, adapters, inputs)
-        else:
-            _run_decoder(runtime, decoder, sequences, adapters, inputs)
-    return inputs
+            return inputs
+        _, batch = _run_decoder(runtime, decoder, sequences, adapters, inputs)
+        return _scale_by_uses(inputs, batch)
+
+
+def _scale_by_uses(inputs: dict[str, Tensor], batch: PackedBatch) -> dict[str, Tensor]:
+    """Multiply each token's inputs by the square root of the number of sequences that have it."""
+    if all(span.uses == 1 for span in batch.spans):
+        return inputs
+    uses = torch.tensor([float(span.uses) for span in batch.spans for _ in range(len(span))])
+    adapted = [uses[s.start : s.stop] for s in batch.route.segments if s.adapter is not None]
+    factors = to_device(torch.cat(adapted).sqrt()[:, None], batch.ids.device)
+    # Layers that have the same input keep one tensor. Labelled tokens alone are never shared.
+    scaled = {id(x): x.float() * factors for x in inputs.values() if len(x) == len(factors)}
+    return {path: scaled.get(id(x), x) for path, x in inputs.items()}
 
 
 def _choose_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) -> Decoder | None:
@@ -179,6 +215,51 @@ def _choose_decoder(runtime: BaseRuntime, sequences: Sequence[TokenizedPair]) ->
         if decoder is not None and decoder.fits_sliding_window(list(map(len, sequences)))
         else None
     )
+
+
+def _split_into_shards(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+) -> list[list[int]]:
+    """The sequences of each shard of a pass; one shard where it is not divided.
+
+    Sequences that continue after a cached prefix stay together: what is left of them is short, and the
+    cache belongs to one thread.
+    """
+    behind_prefix = any(select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
+    if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
+        return [list(range(len(sequences)))]
+    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)))
+
+
+def _sharded_logits(
+    runtime: BaseRuntime,
+    decoder: Decoder,
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+    recompute: bool,
+    shards: Sequence[Sequence[int]],
+) -> tuple[Float[Tensor, "L V"], OutputTokens]:
+    """`compute_output_logits`, each shard on a thread from the embedding to the head and back."""
+    outputs = [len(s.output) for s in sequences]
+    sequence_index = torch.arange(len(sequences)).repeat_interleave(torch.tensor(outputs))
+    targets = torch.tensor([t for s in sequences for t in s.output])
+    label_rows = torch.arange(len(targets)).split(outputs)
+
+    def forward(shard_sequences: Sequence[TokenizedPair], shard_adapters: Sequence[Any]) -> Tensor:
+        hidden, _ = _run_decoder(runtime, decoder, shard_sequences, shard_adapters, recompute=recompute)
+        return decoder.head(hidden)
+
+    parts = []
+    for k, members in enumerate(shards):
+        shard_adapters = [None if (a := adapters[i]) is None else a.shard(k) for i in members]
+        run = partial(forward, [sequences[i] for i in members], shard_adapters)
+        parts.append(Shard(run, torch.cat([label_rows[i] for i in members])))
+    distinct = [a for a in dict.fromkeys(adapters) if a is not None]
+    trained = distinct if torch.is_grad_enabled() else []
+    return run_in_shards(runtime.threads, parts, trained), OutputTokens(targets, sequence_index)
 
 
 def _run_decoder(
@@ -193,21 +274,21 @@ def _run_decoder(
     """Run our decoder; returns the hidden states [K, D] that the head needs, and the layout."""
     base_parts = [select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
     prefixes = get_prefixes(runtime, base_parts)
-    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, list(map(len, base_parts)))
+    spans = split_into_spans(sequences, adapters, list(map(len, base_parts)))
+    batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, spans)
     ids, positions = batch.ids[0], batch.positions
     assert positions is not None  # sequences that are packed have them
     cached_hidden = (
-        get_hidden_at_layer(runtime, sequences, prefixes, first_layer) if first_layer else None
+        get_hidden_at_layer(runtime, sequences, prefixes, spans, first_layer) if first_layer else None
     )
     runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
         positions[0],
-        batch.lengths,
+        lay_out_spans(spans, prefixes),
         batch.route,
         batch.output_positions,
         recompute,
-        prefixes,
         cached_hidden=cached_hidden,
     )
     return hidden, batch

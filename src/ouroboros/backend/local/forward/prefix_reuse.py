@@ -6,6 +6,7 @@ computed once, without autograd, and stored in `prefix_cache`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,8 @@ from torch import Tensor
 from ouroboros.backend.local.cache.prefix_cache import PrefixKV
 from ouroboros.backend.local.decoder.decoder import CachedHidden, KeysValuesPerLayer
 from ouroboros.backend.local.decoder.functional import FUSED_ATTENTION_TOKENS
+from ouroboros.backend.local.decoder.prefix import SequenceLayout
+from ouroboros.backend.local.forward.shared_prefixes import PackedSpan, TokenIds, share_prefixes
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
@@ -22,8 +25,6 @@ from ouroboros.lora.transfer import to_device
 
 CACHED_TOKENS_PER_RUN_TOKEN = 8
 """Cached tokens that cost a pass as much as one token that it runs."""
-
-TokenIds = tuple[int, ...]
 
 
 def select_base_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
@@ -35,6 +36,38 @@ def select_base_prefix(sequence: TokenizedPair, adapter: BankedAdapter | None) -
     return (
         () if len(sequence) - first_adapted > FUSED_ATTENTION_TOKENS else sequence.prompt[:first_adapted]
     )
+
+
+def split_into_spans(
+    sequences: Sequence[TokenizedPair],
+    adapters: Sequence[BankedAdapter | None],
+    cached_lengths: Sequence[int],
+) -> list[PackedSpan]:
+    """Returns the spans that a pass over these sequences runs.
+
+    The first cached_lengths[i] tokens of sequence i have cached keys and values and are left out.
+    Sequences of one adapter, or of none, share what they begin with.
+    """
+    tokens = [s.prompt + s.output for s in sequences]
+    shareable = [
+        0 if cached else count_shareable(s, a)
+        for s, a, cached in zip(sequences, adapters, cached_lengths, strict=True)
+    ]
+    return [
+        replace(span, start=cached_lengths[span.sequence]) if span.start == 0 else span
+        for span in share_prefixes(tokens, shareable, adapters)
+    ]
+
+
+def count_shareable(sequence: TokenizedPair, adapter: BankedAdapter | None) -> int:
+    """Count the tokens that a sequence may share with others: its prompt but for the last token.
+
+    That one predicts the output's first token. A sequence that the adapter acts on only in part shares
+    nothing, nor does a very long one: fused attention, which it needs, runs whole sequences.
+    """
+    prompt_tokens = len(sequence.prompt)
+    is_uniform = adapter is None or adapter.first_adapted_token(prompt_tokens) == 0
+    return prompt_tokens - 1 if is_uniform and len(sequence) <= FUSED_ATTENTION_TOKENS else 0
 
 
 def count_pass_tokens(
@@ -79,12 +112,12 @@ def _compute_prefix(runtime: BaseRuntime, ids: TokenIds) -> PrefixKV:
     runtime.decoder.final_hidden(
         to_device(tokens, runtime.device),
         torch.arange(len(ids), device=runtime.device),
-        [len(ids)],
+        SequenceLayout([len(ids)]),
         route,
         tokens[:0],
         keys_values=states,
     )
-    (whole,) = split_keys_values(states, [len(ids)], [None])
+    (whole,) = split_keys_values(states, [PackedSpan(0, 0, len(ids))], [None])
     runtime.prefix_cache.put_prefix(ids, whole)
     return whole
 
@@ -93,13 +126,31 @@ def get_hidden_at_layer(
     runtime: BaseRuntime,
     sequences: Sequence[TokenizedPair],
     prefixes: Sequence[PrefixKV | None],
+    spans: Sequence[PackedSpan],
     layer: int,
 ) -> CachedHidden:
-    """Returns a layer's inputs for these sequences, without their prefixes, cached where possible."""
-    parts = [
+    """Returns a layer's inputs for these spans of the sequences, cached where possible.
+
+    Sequence i continues after the cached prefix prefixes[i].
+    """
+    hidden = [
         _get_sequence_hidden(runtime, s, b, layer) for s, b in zip(sequences, prefixes, strict=True)
     ]
+    cached_lengths = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
+    parts = []
+    for span in spans:
+        skipped = cached_lengths[span.sequence]
+        parts.append(hidden[span.sequence][span.start - skipped : span.stop - skipped])
     return CachedHidden(layer, torch.cat(parts))
+
+
+def lay_out_spans(spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | None]) -> SequenceLayout:
+    """Returns the layout of a pass's spans. Sequence i continues after the cached prefix prefixes[i]."""
+    return SequenceLayout(
+        list(map(len, spans)),
+        [prefixes[span.sequence] for span in spans],
+        [span.parent for span in spans],
+    )
 
 
 @torch.no_grad()
@@ -114,18 +165,26 @@ def _get_sequence_hidden(
         positions = torch.arange(start, len(ids), device=runtime.device)
         runtime.threads.set_for_pass(runtime.base, len(positions))
         tokens = to_device(torch.tensor(ids[start:]), runtime.device)
-        hidden = runtime.decoder.hidden_at_layer(layer, tokens, positions, [len(positions)], [prefix])
+        layout = SequenceLayout([len(positions)], [prefix])
+        hidden = runtime.decoder.hidden_at_layer(layer, tokens, positions, layout)
         runtime.prefix_cache.put_hidden(ids, hidden, start, layer)
     return hidden
 
 
 def split_keys_values(
-    states: KeysValuesPerLayer, lengths: Sequence[int], prefixes: Sequence[PrefixKV | None]
+    states: KeysValuesPerLayer, spans: Sequence[PackedSpan], prefixes: Sequence[PrefixKV | None]
 ) -> list[PrefixKV]:
-    """Split the keys and values of a pass by sequence, each after those of its prefix."""
+    """Split the keys and values of a pass by sequence, each after those of its prefixes."""
     both = torch.stack([torch.stack(layer) for layer in states]).transpose(2, 3)  # [L, 2, H, T, D]
-    parts: list[Tensor] = list(both.split(list(lengths), 3))
-    return [p if b is None else torch.cat([b, p], 3) for p, b in zip(parts, prefixes, strict=True)]
+    chains: list[list[Tensor]] = []
+    for span, part in zip(spans, both.split(list(map(len, spans)), 3), strict=True):
+        prefix = prefixes[span.sequence]
+        before = [] if prefix is None else [prefix]
+        chains.append([*(before if span.parent is None else chains[span.parent]), part])
+    last_chains = {span.sequence: chain for span, chain in zip(spans, chains, strict=True)}
+    return [
+        torch.cat(chain, 3) if len(chain) > 1 else chain[0] for _, chain in sorted(last_chains.items())
+    ]
 
 
 def split_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

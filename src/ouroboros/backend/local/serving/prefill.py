@@ -5,6 +5,7 @@ not support that, they are padded on the left.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -20,9 +21,14 @@ from ouroboros.backend.local.decoder.packed_attention import (
     choose_packed_layout,
     has_packed_attention,
 )
-from ouroboros.backend.local.forward.packing import is_packable
-from ouroboros.backend.local.forward.prefix_reuse import split_keys_values
+from ouroboros.backend.local.forward.packing import is_packable, pack_sequences
+from ouroboros.backend.local.forward.prefix_reuse import (
+    lay_out_spans,
+    split_into_spans,
+    split_keys_values,
+)
 from ouroboros.backend.local.model.load import BaseRuntime
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.route import Route, Segment
 from ouroboros.lora.transfer import to_device
@@ -52,37 +58,40 @@ def _prefill_with_decoder(
 
     Where an adapter acts on answers only, most of a prompt is such a prefix.
     """
-    # 1. Find the base-only part of each prompt, and its longest cached prefix.
-    requests = list(zip(prompts, adapters, strict=True))
+    # 1. Find the base-only part of each prompt, its longest cached prefix, and what prompts share.
+    pairs = [TokenizedPair(tuple(p), ()) for p in prompts]
     base_parts = [
-        tuple(p[: a.first_adapted_token(len(p))]) if a is not None else () for p, a in requests
+        p.prompt[: a.first_adapted_token(len(p))] if a is not None else ()
+        for p, a in zip(pairs, adapters, strict=True)
     ]
     prefixes = [
         get_cached_prefix(runtime, part, len(p)) for part, p in zip(base_parts, prompts, strict=True)
     ]
     cached_lengths = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
-    lengths = [len(p) - r for p, r in zip(prompts, cached_lengths, strict=True)]
-    ends = torch.tensor(lengths).cumsum(0)
-    starts = [end - n for end, n in zip(ends.tolist(), lengths, strict=True)]
-    route = Route.from_segments(
-        segment
-        for (p, a), start, r, n in zip(requests, starts, cached_lengths, lengths, strict=True)
-        for segment in Segment.split_sequence(a, start, len(p) - r, start + n)
-    )
+    spans = split_into_spans(pairs, adapters, cached_lengths)
+
+    # 2. Run the spans in one pass. The last span of each prompt has the token whose logits are needed.
+    batch = pack_sequences(pairs, adapters, True, runtime.device, spans=spans)
+    ends = list(accumulate(batch.lengths))
+    last_tokens = [
+        end - 1
+        for span, end in zip(spans, ends, strict=True)
+        if span.stop == len(prompts[span.sequence])
+    ]
     states: KeysValuesPerLayer = []
-    runtime.threads.set_for_pass(runtime.base, sum(lengths))
-    ids = torch.tensor([t for p, r in zip(prompts, cached_lengths, strict=True) for t in p[r:]])
-    positions = torch.cat([torch.arange(r, r + n) for r, n in zip(cached_lengths, lengths, strict=True)])
+    runtime.threads.set_for_pass(runtime.base, ends[-1])
+    assert batch.positions is not None  # sequences that are packed have them
     hidden = decoder.final_hidden(
-        to_device(ids, runtime.device),
-        to_device(positions, runtime.device),
-        lengths,
-        route,
-        ends - 1,
-        prefixes=prefixes,
+        batch.ids[0],
+        batch.positions[0],
+        lay_out_spans(spans, prefixes),
+        batch.route,
+        torch.tensor(last_tokens),
         keys_values=states,
     )
-    rows = split_keys_values(states, lengths, prefixes)
+
+    # 3. Split keys and values by prompt; those of base-only parts go to the cache.
+    rows = split_keys_values(states, spans, prefixes)
     for part, row in zip(base_parts, rows, strict=True):
         runtime.prefix_cache.put_blocks(part, row[:, :, :, : len(part)])
     return decoder.head(hidden), [[(keys, values) for keys, values in row] for row in rows]
