@@ -62,6 +62,7 @@ class SyncEngine:
     stream_with_adapter = _iterating(AdapterLearningEngine.stream_with_adapter)
     evaluate_adapter = _blocking(AdapterLearningEngine.evaluate_adapter)
     merge_adapters = _blocking(AdapterLearningEngine.merge_adapters)
+    shrink_adapter_files = _blocking(AdapterLearningEngine.shrink_adapter_files)
     import_adapter = _blocking(AdapterLearningEngine.import_adapter)
     export_adapter = _blocking(AdapterLearningEngine.export_adapter)
     find_adapters = _blocking(AdapterLearningEngine.find_adapters)

@@ -17,7 +17,7 @@ from ouroboros.domain.generation import Generation, GenerationConfig, TokenLogpr
 from ouroboros.domain.merging import MergeRecipe
 from ouroboros.domain.routing import Vector
 from ouroboros.domain.training import OnProgress, TrainingReport
-from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, ExportForm
+from ouroboros.domain.weights import AdapterFiles, ExportForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +224,16 @@ class Backend(Protocol):
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         """Merge adapters into one. First refuses a rank whose file would exceed the size limit."""
+        ...
+
+    async def shrink(
+        self, files: AdapterFiles, cancel: CancellationToken | None = None
+    ) -> MergedAdapter:
+        """Cut an adapter over the size limit to the largest rank whose file fits.
+
+        Its `lossless_rank` is the rank before. Raises as `validate` does, but for the size, and
+        `TooLarge` if no rank fits.
+        """
         ...
 
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
