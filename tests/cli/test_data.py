@@ -23,7 +23,7 @@ def test_a_file_is_described_with_counts_lengths_duplicates_and_conflicts(cli, h
     assert (report["rows"], report["examples"], report["judgements"]) == (4, 4, 0)
     assert report["ignored"] == {"id": 4}
     assert report["duplicates"] == [["line 1", "line 3"]]
-    assert report["contradictions"] == [
+    assert report["conflicts"] == [
         {"locations": ["line 1", "line 4"], "prompt": "Hi", "answers": ["Hello", "Go away"]}
     ]
     tokens = report["tokens"]

@@ -10,9 +10,9 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.data.reader import ParsedData, describe_ignored, read_data
 from ouroboros.data.report import (
-    Contradiction,
+    ConflictingRows,
     TokenLengths,
-    find_contradictions,
+    find_conflicts,
     find_duplicates,
     measure_tokens,
 )
@@ -30,7 +30,7 @@ EXAMPLES = """\
 Lengths are counted with the tokenizer of --model. The exit code is 2 if a row cannot be learned."""
 
 _SHOWN = 20
-"""Rows, groups and contradictions that are listed for people; --json has all."""
+"""Rows, groups and conflicts that are listed for people; --json has all."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
     # 1. Read everything, and compare the rows with each other.
     data = read_data(options.files)
-    duplicates, contradictions = find_duplicates(data), find_contradictions(data)
+    duplicates, conflicts = find_duplicates(data), find_conflicts(data)
     # 2. Measure what was understood with the model's tokenizer; its weights are not needed.
     tokens, context = None, 0
     if data.rows:
@@ -55,12 +55,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             tokens = measure_tokens(data, tokenizer.count_pair, context)
     # 3. Report, and fail if a training would.
     out.result(
-        data_json(data, duplicates, contradictions)
+        data_json(data, duplicates, conflicts)
         | {"tokens": tokens and asdict(tokens) | {"model": settings.model, "context": context}},
         *format_counts(data),
         *format_tokens(tokens, settings.model, context),
         *format_duplicates(duplicates),
-        *format_contradictions(contradictions),
+        *format_conflicts(conflicts),
         *([describe_ignored(data.ignored)] if data.ignored else []),
         *format_refused(data),
     )
@@ -82,7 +82,7 @@ def count_rows(data: ParsedData) -> int:
 
 
 def data_json(
-    data: ParsedData, duplicates: Sequence[tuple[str, ...]], contradictions: Sequence[Contradiction]
+    data: ParsedData, duplicates: Sequence[tuple[str, ...]], conflicts: Sequence[ConflictingRows]
 ) -> dict[str, Any]:
     values = [value for row in data.rows for value in row.values]
     examples = sum(isinstance(value, TrainingExample) for value in values)
@@ -96,7 +96,7 @@ def data_json(
         "ignored": dict(data.ignored),
         "refused": [asdict(row) for row in data.refused],
         "duplicates": [list(locations) for locations in duplicates],
-        "contradictions": [asdict(contradiction) for contradiction in contradictions],
+        "conflicts": [asdict(conflict) for conflict in conflicts],
     }
 
 
@@ -135,16 +135,14 @@ def format_duplicates(duplicates: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"{describe.count(extra, 'row')} repeat others: {_list_some(groups, '; ')}."]
 
 
-def format_contradictions(contradictions: Sequence[Contradiction]) -> list[str]:
-    if not contradictions:
+def format_conflicts(conflicts: Sequence[ConflictingRows]) -> list[str]:
+    if not conflicts:
         return []
-    lines = [f"{describe.count(len(contradictions), 'prompt')} with answers that contradict each other:"]
-    for contradiction in contradictions[:_SHOWN]:
-        answers = " | ".join(_shorten(answer) for answer in contradiction.answers[:5])
-        lines.append(
-            f"  {_list_some(contradiction.locations)}: {_shorten(contradiction.prompt)} -> {answers}"
-        )
-    return lines + _count_more(len(contradictions))
+    lines = [f"{describe.count(len(conflicts), 'prompt')} with answers that contradict each other:"]
+    for conflict in conflicts[:_SHOWN]:
+        answers = " | ".join(_shorten(answer) for answer in conflict.answers[:5])
+        lines.append(f"  {_list_some(conflict.locations)}: {_shorten(conflict.prompt)} -> {answers}")
+    return lines + _count_more(len(conflicts))
 
 
 def format_refused(data: ParsedData) -> list[str]:

@@ -1,4 +1,4 @@
-"""Describe what a source of rows holds: counts, duplicates, contradictions, and lengths in tokens."""
+"""Describe what a source of rows holds: counts, duplicates, conflicts, and lengths in tokens."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -16,7 +16,7 @@ CountTokens = Callable[[Prompt, str], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Contradiction:
+class ConflictingRows:
     """Rows that contradict each other: where they are, the end of their prompt, and their answers."""
 
     locations: tuple[str, ...]
@@ -48,7 +48,7 @@ def find_duplicates(data: ParsedData) -> list[tuple[str, ...]]:
     return [tuple(locations) for locations in groups.values() if len(locations) > 1]
 
 
-def find_contradictions(data: ParsedData) -> list[Contradiction]:
+def find_conflicts(data: ParsedData) -> list[ConflictingRows]:
     """Examples with the same prompt and different answers, and answers judged both good and bad."""
     answers: dict[Prompt, dict[str, str]] = defaultdict(dict)
     verdicts: dict[tuple[Prompt, str | None], dict[str, str]] = defaultdict(dict)
@@ -58,13 +58,13 @@ def find_contradictions(data: ParsedData) -> list[Contradiction]:
             continue
         for answer, verdict in _list_verdicts(value):
             verdicts[value.prompt, answer].setdefault(verdict, location)
-    contradictions = [
-        Contradiction(tuple(places.values()), _last_text(prompt), tuple(places))
+    conflicts = [
+        ConflictingRows(tuple(places.values()), _last_text(prompt), tuple(places))
         for prompt, places in answers.items()
         if len(places) > 1
     ]
-    contradictions += [
-        Contradiction(
+    conflicts += [
+        ConflictingRows(
             tuple(places.values()),
             _last_text(prompt),
             tuple(f"{answer!r} is {verdict}" for verdict in places),
@@ -72,7 +72,7 @@ def find_contradictions(data: ParsedData) -> list[Contradiction]:
         for (prompt, answer), places in verdicts.items()
         if len(places) > 1
     ]
-    return contradictions
+    return conflicts
 
 
 def measure_tokens(data: ParsedData, count_tokens: CountTokens, context: int) -> TokenLengths | None:
