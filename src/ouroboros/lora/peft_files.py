@@ -132,7 +132,10 @@ def _explain_size(files: AdapterFiles, base: BaseModel | None) -> TooLarge:
     """Say how large the weights are, and which rank would fit on the layers that they adapt."""
     message = f"The weight file has {len(files.weights):,} bytes; the limit is {MAX_BYTES:,} (10 MiB)."
     known = {shape.path: shape for shape in base.linears} if base is not None else {}
-    paths = _group_by_layer(tensorfile.read_tensor_file(files.weights))
+    try:
+        paths = _group_by_layer(tensorfile.read_tensor_file(files.weights))
+    except InvalidAdapter:  # nothing fits of what is no adapter
+        paths = {}
     shapes = [known[path] for path in paths if path in known]
     rank = largest_rank(base, shapes, Precision.BFLOAT16) if base is not None and shapes else 0
     if not rank:
