@@ -55,8 +55,8 @@ def mutate(text: str, rng: random.Random) -> str:
     )
 
 
-def damage_one(registry: Registry, rng: random.Random) -> tuple[str, str]:
-    """Damage one record or entry of the adapter `MUTATED`; returns where it is, and what was there."""
+def damage_one(registry: Registry, rng: random.Random) -> str:
+    """Damage one record or entry of the adapter `MUTATED`; returns its collection or log."""
     metadata = registry.stores[0]
     assert isinstance(metadata, MemoryMetadata)
     records = [
@@ -65,16 +65,16 @@ def damage_one(registry: Registry, rng: random.Random) -> tuple[str, str]:
         for key in rows
         if key.startswith("mutated")
     ]
-    entries = [(f"log {log}", seq) for log in ("journal/mutated", "moves/mutated") for seq in (1, 2)]
-    place, key = rng.choice([*records, *entries])
-    if place.startswith("log "):
-        log = metadata._logs[place.removeprefix("log ")]
-        before = log[key]
-        log[key] = mutate(before, rng)
-        return place, before
-    before, revision = metadata._records[place][key]
-    metadata._records[place][key] = (mutate(before, rng), revision)
-    return place, before
+    entries = [(log, seq) for log in ("journal/mutated", "moves/mutated") for seq in (1, 2)]
+    chosen = rng.randrange(len(records) + len(entries))
+    if chosen < len(records):
+        collection, key = records[chosen]
+        text, revision = metadata._records[collection][key]
+        metadata._records[collection][key] = (mutate(text, rng), revision)
+        return collection
+    log, seq = entries[chosen - len(records)]
+    metadata._logs[log][seq] = mutate(metadata._logs[log][seq], rng)
+    return log
 
 
 @pytest.mark.parametrize("seed", [*range(200), pytest.param(-1, marks=pytest.mark.slow)])
@@ -83,7 +83,7 @@ def test_a_mutated_record_stops_no_other_adapter(
 ) -> None:
     for number in range(10_000, 20_000) if seed < 0 else (seed,):
         registry = fill(base, make_files)
-        place, _ = damage_one(registry, random.Random(number))
+        place = damage_one(registry, random.Random(number))
         # Everything that walks over all adapters goes on, and so does the other adapter.
         assert SOUND in [adapter.id for adapter in registry.list_adapters()], (number, place)
         report = check_store(registry)
