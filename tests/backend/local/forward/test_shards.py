@@ -165,11 +165,30 @@ async def test_a_training_on_two_threads_learns_what_one_thread_learns(tiny_fold
 
 def test_the_longest_rows_are_divided_evenly(frozen):
     frozen.threads.max_threads = 2
-    assert frozen.threads.split_rows(frozen.base, [50, 10, 40, 20]) == [[0, 1], [2, 3]]
-    assert frozen.threads.split_rows(frozen.base, [7]) == [[0]]
+    assert frozen.threads.split_rows(frozen.base, [50, 10, 40, 20], 120) == [[0, 1], [2, 3]]
+    assert frozen.threads.split_rows(frozen.base, [7], 7) == [[0]]
+
+
+def test_a_shared_beginning_counts_once(frozen, monkeypatch):
+    products = sum(s.inputs * s.outputs for s in frozen.base.linears) / frozen.base.layers
+    monkeypatch.setattr(threads, "SHARD_LAYER_PRODUCTS", 60 * products)
+    frozen.threads.max_threads = 2
+    assert len(frozen.threads.split_rows(frozen.base, [70, 70], 140)) == 2
+    assert len(frozen.threads.split_rows(frozen.base, [70, 70], 80)) == 1
+
+
+async def test_a_short_training_runs_on_one_thread(tiny_folder, passes, monkeypatch):
+    monkeypatch.setattr(threads, "SHARD_LAYER_PRODUCTS", 1e18)
+    monkeypatch.setattr(threads, "SMALL_LAYER_PRODUCTS", 0.0)
+    backend = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=2)
+    config = AdapterConfig(4, 1e-2)
+    start = await backend.initialize(config, 0)
+    await backend.train(TrainJob(start, config, TrainingConfig(3, 1), ROWS, anchors=()))
+    assert {(thread, count) for thread, count, _ in passes} == {(passes[0][0], 1)}
+    await backend.close()
 
 
 def test_short_passes_are_not_divided(frozen, monkeypatch):
     monkeypatch.setattr(threads, "SHARD_LAYER_PRODUCTS", 1e18)
     frozen.threads.max_threads = 2
-    assert frozen.threads.split_rows(frozen.base, [50, 10, 40, 20]) == [[0, 1, 2, 3]]
+    assert frozen.threads.split_rows(frozen.base, [50, 10, 40, 20], 120) == [[0, 1, 2, 3]]

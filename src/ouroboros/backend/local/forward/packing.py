@@ -231,7 +231,8 @@ def _split_into_shards(
     behind_prefix = any(select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
     if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
         return [list(range(len(sequences)))]
-    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)))
+    run_tokens = sum(map(len, split_into_spans(sequences, adapters, [0] * len(sequences))))
+    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)), run_tokens)
 
 
 def _sharded_logits(
@@ -281,7 +282,10 @@ def _run_decoder(
     cached_hidden = (
         get_hidden_at_layer(runtime, sequences, prefixes, spans, first_layer) if first_layer else None
     )
-    runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
+    if len(sequences) > 1:
+        runtime.threads.use_one()
+    else:
+        runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
         positions[0],
