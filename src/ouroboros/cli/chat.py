@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ouroboros.build import open_engine
+from ouroboros.cli import describe
 from ouroboros.cli.output import Output, write_note
 from ouroboros.cli.store import require_store
 from ouroboros.cli.streaming import LONGEST, print_stream
@@ -50,7 +51,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="longest answer, in tokens (default: to its end or the model's context)",
     )
-    parser.add_argument("--system", default="", metavar="TEXT", help="instructions for the conversation")
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="instructions for the conversation, instead of those of the training; empty for none",
+    )
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
@@ -62,8 +67,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         ref = VersionRef.parse(options.name)
         version = (await engine.get_version(ref)).unwrap()
         config = GenerationConfig(max_tokens=options.max_tokens)
-        chat = Chat(engine, ref, config, out, options.system)
+        trained = (await engine.get_instructions(version.ref)).unwrap()
+        system = trained if options.system is None else options.system
+        chat = Chat(engine, ref, config, out, system, trained)
         out.note(f"Chatting with {version.ref}. {_HELP}.")
+        if system:
+            out.note(f"Instructions: {describe.one_line(system)}")
         while (line := await read_line()) is not None:
             if not await chat.handle_line(line.strip()):
                 return
@@ -97,6 +106,8 @@ class Chat:
     config: GenerationConfig
     out: Output
     system: str = ""
+    trained: str = ""
+    """The instructions of the version's training, which plain text would be asked under."""
     turns: list[Message] = field(default_factory=list)
     """What was said before the last question, without the system's turn."""
     question: str = ""
@@ -202,7 +213,7 @@ class Chat:
 
     def _prompt(self, turns: Sequence[Message], question: str) -> Prompt:
         """Returns a question with what was said before it; a bare one stays plain text."""
-        if not turns and not self.system:
+        if not (turns or self.system or self.trained):
             return question
         system = [Message("system", self.system)] if self.system else []
         return (*system, *turns, Message("user", question))

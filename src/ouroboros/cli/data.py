@@ -10,7 +10,7 @@ from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.data.reader import ParsedData, describe_ignored, read_data
 from ouroboros.data.report import (
-    Conflict,
+    ConflictingRows,
     TokenLengths,
     find_conflicts,
     find_duplicates,
@@ -82,7 +82,7 @@ def count_rows(data: ParsedData) -> int:
 
 
 def data_json(
-    data: ParsedData, duplicates: Sequence[tuple[str, ...]], conflicts: Sequence[Conflict]
+    data: ParsedData, duplicates: Sequence[tuple[str, ...]], conflicts: Sequence[ConflictingRows]
 ) -> dict[str, Any]:
     values = [value for row in data.rows for value in row.values]
     examples = sum(isinstance(value, TrainingExample) for value in values)
@@ -135,7 +135,7 @@ def format_duplicates(duplicates: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"{describe.count(extra, 'row')} repeat others: {_list_some(groups, '; ')}."]
 
 
-def format_conflicts(conflicts: Sequence[Conflict]) -> list[str]:
+def format_conflicts(conflicts: Sequence[ConflictingRows]) -> list[str]:
     if not conflicts:
         return []
     lines = [f"{describe.count(len(conflicts), 'prompt')} with answers that contradict each other:"]

@@ -1,6 +1,7 @@
 """`ouroboros serve`."""
 
 import logging
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 
@@ -8,7 +9,7 @@ from ouroboros.build import open_service
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given_options
 from ouroboros.domain.checks import check_int, check_number
-from ouroboros.domain.errors import MissingExtra
+from ouroboros.domain.errors import InvalidInput, MissingExtra
 from ouroboros.settings import Settings
 
 NAME = "serve"
@@ -25,6 +26,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)"
     )
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="which port (8000)")
+    parser.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="path prefix under which a proxy serves it, such as /ouroboros",
+    )
     parser.add_argument(
         "--queue", type=int, metavar="N", help="answers in progress or waiting, at most (256)"
     )
@@ -65,11 +72,28 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
             stores.blobs,
             limits=Limits(**changes),  # type: ignore[arg-type]
             keyless=keyless,
+            root_path=read_root_path(options.root_path),
         )
         access = "this machine only: there is no key" if keyless else "a key is needed"
-        out.result({"url": url, "keyless": keyless}, f"Listening on {url}/v1 ({access}).")
+        out.result(
+            {"url": url, "keyless": keyless},
+            f"Listening on {url}/v1 ({access}).",
+            f"The page: {url}{read_root_path(options.root_path)}/",
+        )
         sys.stdout.flush()
         await serve(app, listening)
+
+
+def read_root_path(text: str) -> str:
+    """The prefix with a slash in front and none behind. Raises `InvalidInput` for what is no path."""
+    path = text.strip("/")
+    if not path:
+        return ""
+    if not all(re.fullmatch(r"[A-Za-z0-9._~-]+", part) for part in path.split("/")):
+        raise InvalidInput(
+            f"{text!r} is not a path prefix.", hint="Give a path such as --root-path /ouroboros."
+        )
+    return f"/{path}"
 
 
 def log_to_stderr() -> None:

@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeVar
 from ouroboros.data.conversations import SHAPES_HINT
 from ouroboros.data.formats import FEEDBACK_HINT, SIGNALS, Value, recognize_format
 from ouroboros.data.sources import Source, SourceRecords, iter_sources
-from ouroboros.data.table_files import Record, open_records
+from ouroboros.data.table_files import RawRow, open_records
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile
 from ouroboros.domain.feedback import FeedbackKind, RecordedFeedback
@@ -152,7 +152,7 @@ def _parse_records(source: SourceRecords, data: ParsedData) -> None:
         _parse_record(record, f"{prefix}{record.location}", data)
 
 
-def _parse_record(record: Record, location: str, data: ParsedData) -> None:
+def _parse_record(record: RawRow, location: str, data: ParsedData) -> None:
     try:
         if isinstance(record.row, InvalidExample):
             raise record.row

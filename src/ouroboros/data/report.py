@@ -16,7 +16,7 @@ CountTokens = Callable[[Prompt, str], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class ConflictingRows:
     """Rows that contradict each other: where they are, the end of their prompt, and their answers."""
 
     locations: tuple[str, ...]
@@ -48,7 +48,7 @@ def find_duplicates(data: ParsedData) -> list[tuple[str, ...]]:
     return [tuple(locations) for locations in groups.values() if len(locations) > 1]
 
 
-def find_conflicts(data: ParsedData) -> list[Conflict]:
+def find_conflicts(data: ParsedData) -> list[ConflictingRows]:
     """Examples with the same prompt and different answers, and answers judged both good and bad."""
     answers: dict[Prompt, dict[str, str]] = defaultdict(dict)
     verdicts: dict[tuple[Prompt, str | None], dict[str, str]] = defaultdict(dict)
@@ -59,12 +59,12 @@ def find_conflicts(data: ParsedData) -> list[Conflict]:
         for answer, verdict in _list_verdicts(value):
             verdicts[value.prompt, answer].setdefault(verdict, location)
     conflicts = [
-        Conflict(tuple(places.values()), _last_text(prompt), tuple(places))
+        ConflictingRows(tuple(places.values()), _last_text(prompt), tuple(places))
         for prompt, places in answers.items()
         if len(places) > 1
     ]
     conflicts += [
-        Conflict(
+        ConflictingRows(
             tuple(places.values()),
             _last_text(prompt),
             tuple(f"{answer!r} is {verdict}" for verdict in places),

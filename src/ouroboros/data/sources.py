@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
-from ouroboros.data.table_files import Record, RecordFile, open_records
+from ouroboros.data.table_files import RawRow, RecordFile, open_records
 from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.errors import InvalidExample, InvalidFile, InvalidInput
 
@@ -66,7 +66,7 @@ class SourceRecords:
 
     name: str
     kind: str
-    records: Iterator[Record]
+    records: Iterator[RawRow]
 
 
 def iter_sources(source: Source) -> Iterator[SourceRecords]:
@@ -90,7 +90,7 @@ def iter_sources(source: Source) -> Iterator[SourceRecords]:
     else:
         kind = type(source).__name__
         rows = enumerate(_iter_rows(source), start=1)
-        yield SourceRecords("", kind, (Record(f"row {n}", _clean_row(row)) for n, row in rows))
+        yield SourceRecords("", kind, (RawRow(f"row {n}", _clean_row(row)) for n, row in rows))
 
 
 def _iter_files(paths: Sequence[Path]) -> Iterator[SourceRecords]:
@@ -138,11 +138,11 @@ def _expand_folder(path: Path) -> list[Path]:
     return files
 
 
-def _clean_records(contents: RecordFile) -> Iterator[Record]:
+def _clean_records(contents: RecordFile) -> Iterator[RawRow]:
     for location, row in contents.records:
         if isinstance(row, Mapping):  # null is how JSON and Parquet write that a column has no value
             row = {column: value for column, value in row.items() if value is not None}
-        yield Record(location, row)
+        yield RawRow(location, row)
 
 
 def _iter_rows(source: Any) -> Iterable[Any]:

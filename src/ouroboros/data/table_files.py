@@ -39,7 +39,7 @@ _FOREIGN = {
 }
 
 
-class Record(NamedTuple):
+class RawRow(NamedTuple):
     """Where a row is in its source, and its columns or what is wrong with it."""
 
     location: str
@@ -51,7 +51,7 @@ class RecordFile:
     """An open file: its kind in words, and its rows, read as they are asked for."""
 
     kind: str
-    records: Iterator[Record]
+    records: Iterator[RawRow]
 
 
 class _BoundedReader(io.RawIOBase):
@@ -102,7 +102,7 @@ def open_records(file: BinaryIO, name: str) -> RecordFile:
 
 def _choose_reader(
     stream: "io.BufferedReader[Any]", head: bytes, name: str
-) -> tuple[str, Iterator[Record]]:
+) -> tuple[str, Iterator[RawRow]]:
     if head[:4] == b"PAR1":
         return "Parquet", _iter_parquet(stream.read(), name)
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
@@ -124,7 +124,7 @@ def _choose_reader(
 # --- JSON ------------------------------------------------------------------------------------------
 
 
-def _iter_lines(stream: io.BufferedReader, name: str) -> Iterator[Record]:
+def _iter_lines(stream: io.BufferedReader, name: str) -> Iterator[RawRow]:
     """The objects of JSON lines, by line; or the rows of one JSON object that spans the whole file."""
     first = True
     for number, line in _number_lines(stream, name):
@@ -136,16 +136,16 @@ def _iter_lines(stream: io.BufferedReader, name: str) -> Iterator[Record]:
                 yield from _iter_document(document)
                 return
             # It is no document: the rest of it is lines, as the first one was.
-            yield Record(f"line {number}", row)
+            yield RawRow(f"line {number}", row)
             tail = stream.readline(MAX_LINE) if rest else b""
             lines = chain(io.BytesIO(rest + tail), iter(lambda: stream.readline(MAX_LINE + 1), b""))
             for later, text in _number_lines(lines, name, number):
-                yield Record(f"line {later}", _parse_object(text))
+                yield RawRow(f"line {later}", _parse_object(text))
             return
         if first and isinstance(row, dict) and _find_list(row) and not _is_row(row):
             yield from _iter_document(row)
         else:
-            yield Record(f"line {number}", row)
+            yield RawRow(f"line {number}", row)
         first = False
 
 
@@ -182,10 +182,10 @@ def _find_list(document: Mapping[str, Any]) -> str | None:
     )
 
 
-def _iter_document(document: Mapping[str, Any]) -> Iterator[Record]:
+def _iter_document(document: Mapping[str, Any]) -> Iterator[RawRow]:
     key = _find_list(document)
     rows = [document] if key is None else document[key]
-    yield from (Record(f"row {number}", row) for number, row in enumerate(rows, start=1))
+    yield from (RawRow(f"row {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def _parse_object(line: bytes) -> dict[str, Any] | InvalidExample:
@@ -210,7 +210,7 @@ def _explain_json(error: Exception, noun: str, hint: str) -> InvalidExample:
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def _iter_array(stream: io.BufferedReader, name: str) -> Iterator[Record]:
+def _iter_array(stream: io.BufferedReader, name: str) -> Iterator[RawRow]:
     """The items of a JSON array, decoded one by one, so that a large file needs little memory."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     decoder, number, step = json.JSONDecoder(), 0, _CHUNK
@@ -238,11 +238,11 @@ def _iter_array(stream: io.BufferedReader, name: str) -> Iterator[Record]:
                 buffer, position, step = lead + buffer[position:] + more, 0, 2 * step
                 continue
             row = _explain_json(error, "item", "Check that the file is a JSON array of objects.")
-            yield Record(f"row {number + 1}", row)
+            yield RawRow(f"row {number + 1}", row)
             return
         number, step = number + 1, _CHUNK
         problem = InvalidExample("The item is not a JSON object.", hint="Give a list of objects.")
-        yield Record(f"row {number}", item if isinstance(item, dict) else problem)
+        yield RawRow(f"row {number}", item if isinstance(item, dict) else problem)
 
 
 def _skip_space(text: str, position: int) -> int:
@@ -278,7 +278,7 @@ def _clean_header(cell: str) -> str:
     return cell.strip().strip('"').strip().lower()
 
 
-def _iter_csv(stream: io.BufferedReader, separator: str, name: str) -> Iterator[Record]:
+def _iter_csv(stream: io.BufferedReader, separator: str, name: str) -> Iterator[RawRow]:
     """The rows of a table, by the line on which each begins. A cell can hold line breaks in quotes."""
     lines = (_decode_line(line, number) for number, line in _iter_raw_lines(stream, name))
     old_limit = csv.field_size_limit(MAX_LINE)
@@ -299,12 +299,12 @@ def _iter_csv(stream: io.BufferedReader, separator: str, name: str) -> Iterator[
             except (csv.Error, InvalidExample) as error:
                 # What follows cannot be told apart from this row.
                 message = error.message if isinstance(error, InvalidExample) else f"Not CSV: {error}."
-                yield Record(
+                yield RawRow(
                     location, InvalidExample(message, hint="Check its quotes and its encoding.")
                 )
                 return
             if any(cell.strip() for cell in cells):
-                yield Record(location, _read_cells(header, cells))
+                yield RawRow(location, _read_cells(header, cells))
     finally:
         csv.field_size_limit(old_limit)
 
@@ -375,7 +375,7 @@ def _import_pyarrow(module: str, name: str) -> Any:
         ) from None
 
 
-def _iter_parquet(data: bytes, name: str) -> Iterator[Record]:
+def _iter_parquet(data: bytes, name: str) -> Iterator[RawRow]:
     pyarrow, parquet = _import_pyarrow("pyarrow", name), _import_pyarrow("pyarrow.parquet", name)
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
@@ -389,7 +389,7 @@ def _iter_parquet(data: bytes, name: str) -> Iterator[Record]:
         raise _explain_arrow(error, name) from None
 
 
-def _iter_arrow(data: bytes, name: str) -> Iterator[Record]:
+def _iter_arrow(data: bytes, name: str) -> Iterator[RawRow]:
     pyarrow, ipc = _import_pyarrow("pyarrow", name), _import_pyarrow("pyarrow.ipc", name)
     try:
         if data[:6] == b"ARROW1":
@@ -402,7 +402,7 @@ def _iter_arrow(data: bytes, name: str) -> Iterator[Record]:
         raise _explain_arrow(error, name) from None
 
 
-def _iter_batches(batches: Iterable[Any], name: str) -> Iterator[Record]:
+def _iter_batches(batches: Iterable[Any], name: str) -> Iterator[RawRow]:
     number = size = 0
     for batch in batches:
         size += batch.nbytes
@@ -410,7 +410,7 @@ def _iter_batches(batches: Iterable[Any], name: str) -> Iterator[Record]:
             raise _too_large(name)
         for row in batch.to_pylist():
             number += 1
-            yield Record(f"row {number}", row)
+            yield RawRow(f"row {number}", row)
 
 
 def _too_large(name: str) -> InvalidFile:

@@ -17,6 +17,7 @@ from ouroboros.domain.result import Err, Ok, Result
 from ouroboros.engine.evaluator import Evaluator
 from ouroboros.engine.feedback_learner import FeedbackLearner
 from ouroboros.engine.gate import PromotionGate
+from ouroboros.engine.instructions import InstructionReader
 from ouroboros.engine.performance_monitor import PerformanceMonitor
 from ouroboros.engine.rebuilder import Rebuilder
 from ouroboros.engine.routing import AdapterRouter, BaseEmbedder
@@ -91,7 +92,8 @@ class Core:
         self._checkpoint_seconds = checkpoint_seconds
         # Collaborators: steps that several verbs share.
         self._loader = VersionLoader(backend, self._registry)
-        self._evaluator = Evaluator(backend, self._loader)
+        self._instructions = InstructionReader(self._registry)
+        self._evaluator = Evaluator(backend, self._loader, self._instructions)
         self._monitor = PerformanceMonitor(self._registry, self._locks, auto_rollback)
         self._gate = PromotionGate(backend, self._registry, gate, replay_rows)
         self._router = AdapterRouter(

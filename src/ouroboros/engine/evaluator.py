@@ -11,6 +11,7 @@ from ouroboros.domain.limits import MAX_NEW_TOKENS
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.results import Evaluation
 from ouroboros.engine.checks import check_examples
+from ouroboros.engine.instructions import InstructionReader, add_instructions
 from ouroboros.engine.version_loader import VersionLoader
 
 EVALUATION_BATCH = 32
@@ -27,9 +28,10 @@ class Evaluator:
     limit on generated tokens never decides whether an answer is right.
     """
 
-    def __init__(self, backend: Backend, loader: VersionLoader) -> None:
+    def __init__(self, backend: Backend, loader: VersionLoader, instructions: InstructionReader) -> None:
         self._backend = backend
         self._loader = loader
+        self._instructions = instructions
 
     async def evaluate(
         self,
@@ -39,20 +41,27 @@ class Evaluator:
     ) -> Evaluation:
         """Compare the greedy answer to every input with the output; None asks the base."""
         check_examples(examples, may_be_empty=True)
-        digest, _ = await self._loader.load(adapter_id)
+        digest, version = await self._loader.load(adapter_id)
+        instructions = await self._instructions.read(VersionRef.parse(version) if version else None)
+        prompts = [add_instructions(e.input, instructions) for e in examples]
         scores: list[Score] = []
         answers: list[str] = []
         for start in range(0, len(examples), EVALUATION_BATCH):
             batch = examples[start : start + EVALUATION_BATCH]
+            batch_prompts = prompts[start : start + EVALUATION_BATCH]
             # 1. The likelihood of the expected outputs, and whether greedy decoding gives them.
             batch_scores = await self._backend.score(
-                [ScoreRequest(e.input, e.output, digest) for e in batch], cancel
+                [
+                    ScoreRequest(prompt, e.output, digest)
+                    for prompt, e in zip(batch_prompts, batch, strict=True)
+                ],
+                cancel,
             )
             scores += batch_scores
             # 2. What the version answers instead.
             requests = [
-                GenerateRequest(e.input, GenerationConfig(max_tokens=_token_limit(score)), digest)
-                for e, score in zip(batch, batch_scores, strict=True)
+                GenerateRequest(prompt, GenerationConfig(max_tokens=_token_limit(score)), digest)
+                for prompt, score in zip(batch_prompts, batch_scores, strict=True)
                 if not score.is_greedy
             ]
             generated = iter(await self._backend.generate(requests, cancel) if requests else [])

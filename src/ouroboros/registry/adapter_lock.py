@@ -5,10 +5,11 @@ from collections import defaultdict
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
-from ouroboros.domain.errors import OuroborosError
+from ouroboros.domain.errors import Cancelled, OuroborosError
 from ouroboros.domain.names import AdapterId
 from ouroboros.registry.leases import DURATION, Leases
 from ouroboros.registry.threads import in_thread
+from ouroboros.stores.metadata.base import Fenced
 
 RETRY_SECONDS = 0.05
 """Seconds between attempts to acquire a lease that another program holds."""
@@ -49,14 +50,29 @@ class AdapterLock:
             raise
         self._renewal = asyncio.create_task(self._renew())
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        """Release the lock. An error under a lost lease is `Fenced`: what it speaks of is gone."""
         try:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
+            fenced = None
+            if isinstance(error, OuroborosError) and not isinstance(error, Cancelled):
+                fenced = await self._find_fence()
             with suppress(OuroborosError):  # the lease will expire
                 await in_thread(self._leases.release, self._adapter)
         finally:
             self._lock.release()
+        if fenced is not None:
+            raise fenced from error
+
+    async def _find_fence(self) -> Fenced | None:
+        try:
+            await in_thread(self._leases.require_current, self._adapter)
+        except Fenced as fenced:
+            return fenced
+        except OuroborosError:
+            return None  # the store fails: the first error says more
+        return None
 
     async def _renew(self) -> None:
         """Renew until the lease is released, or lost: then what this holder writes is refused."""

@@ -70,6 +70,7 @@ class AsyncLeases(AsyncFacade[Leases]):
 
     acquire = _awaitable(Leases.acquire)
     renew = _awaitable(Leases.renew)
+    require_current = _awaitable(Leases.require_current)
     release = _awaitable(Leases.release)
     is_held = _awaitable(Leases.is_held)
 

@@ -20,7 +20,7 @@ from ouroboros.domain.errors import Conflict
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.records import Adapter
 from ouroboros.registry.codec import decode, encode
-from ouroboros.registry.fencing import epoch_guard, raise_epoch
+from ouroboros.registry.fencing import ADAPTERS, epoch_guard, raise_epoch
 from ouroboros.stores.metadata.base import Guard, MetadataStore
 
 LEASES = "leases"
@@ -99,6 +99,13 @@ class Leases:
         epoch = self._epochs.get(adapter.id)
         if epoch not in (None, adapter.epoch):
             raise epoch_guard(adapter.id, adapter.epoch).error()
+
+    def require_current(self, adapter: AdapterId) -> None:
+        """Raise `Fenced` if another took the adapter, or erased data of it, since this holder did."""
+        record = self._metadata.get(ADAPTERS, adapter.name)
+        for guard in self.guards(adapter):
+            if not guard.holds(record.value if record else None):
+                raise guard.error()
 
     def release(self, adapter: AdapterId) -> None:
         """Release the lease if this holder still has it."""

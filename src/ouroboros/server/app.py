@@ -17,6 +17,7 @@ from ouroboros.server.errors import install_error_handlers
 from ouroboros.server.guard import RequestGuard
 from ouroboros.server.jobs import JobRunner
 from ouroboros.server.openai import chat, completions, files, fine_tuning, models
+from ouroboros.server.page import changes, session, shell, views
 from ouroboros.server.records import ServiceRecords, time_key
 from ouroboros.server.service import Limits, Service
 from ouroboros.stores.blobs.base import BlobStore
@@ -32,11 +33,13 @@ def create_app(
     *,
     limits: Limits | None = None,
     keyless: bool = True,
+    root_path: str = "",
 ) -> FastAPI:
     """The server's application. `metadata` and `blobs` are the stores that the engine stands on.
 
     With `keyless`, whoever reaches it may do everything: it then answers only requests that name this
-    machine. Otherwise every request needs a key (see `server.keys`). The caller closes the engine.
+    machine. Otherwise every request needs a key (see `server.keys`). `root_path` is the path prefix
+    under which a proxy serves it. The caller closes the engine.
     """
     service = Service(engine, ServiceRecords(metadata, blobs), limits or Limits(), keyless)
     app = FastAPI(
@@ -51,12 +54,16 @@ def create_app(
     app.state.service = service
     app.state.warm = asyncio.Event()
     app.state.runner = runner = JobRunner(service)
+    app.state.watcher = changes.ChangeWatcher(service, runner)
     service.on_drain.append(runner.stop)
-    app.add_middleware(RequestGuard, service=service)
+    app.add_middleware(RequestGuard, service=service, root_path=root_path)
     install_error_handlers(app)
     app.get("/health", tags=["Operation"])(get_health)
     app.get("/ready", tags=["Operation"])(get_readiness)
     for module in (chat, completions, models, files, fine_tuning, feedback, operation):
+        app.include_router(module.router)
+    # The page's routes for one adapter stand before the one that takes any path.
+    for module in (session, changes, views, shell):
         app.include_router(module.router)
     app.include_router(adapters.router)
     app.include_router(adapters.vllm_router)

@@ -14,6 +14,9 @@ from ouroboros.server.service import Service
 
 T = TypeVar("T")
 
+KEY_COOKIE = "ouroboros_key"
+"""The cookie by which a browser that has signed in sends its key (see `page.session`)."""
+
 
 def get_service(request: Request) -> Service:
     return request.app.state.service
@@ -27,11 +30,21 @@ def _require_scope(scope: str) -> Callable[[Request], Awaitable[Caller]]:
         service = get_service(request)
         if service.keyless:
             return LOCAL
-        caller = await in_thread(find_caller, service.records, request.headers.get("authorization"))
+        caller = await in_thread(find_caller, service.records, _read_authorization(request))
         caller.require(scope)
         return caller
 
     return authenticate
+
+
+def _read_authorization(request: Request) -> str | None:
+    """The header, or else the cookie of a browser, which counts for requests of the page itself only."""
+    header = request.headers.get("authorization")
+    cookie = request.cookies.get(KEY_COOKIE)
+    if header is not None or cookie is None:
+        return header
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    return f"Bearer {cookie}" if site in ("same-origin", "none") else None
 
 
 ReadCaller = Annotated[Caller, Depends(_require_scope("read"))]

@@ -21,6 +21,7 @@ from ouroboros.server.service import Service
 access = logging.getLogger("ouroboros.server.access")
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_FILE_PATHS = ("/v1/files", "/v1/training/preview")
 _READS = ("GET", "HEAD", "OPTIONS")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -28,13 +29,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class RequestGuard:
     """ASGI middleware around the whole app. Log lines never hold a prompt, an answer or a key."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, root_path: str = "") -> None:
         self._app = app
         self._service = service
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if self._root_path:  # whether or not the proxy has stripped the prefix from the path
+            scope = {**scope, "root_path": self._root_path}
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         sent_id = headers.get("x-request-id", "")
         request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else f"req_{secrets.token_hex(12)}"
@@ -53,9 +57,9 @@ class RequestGuard:
 
         try:
             self._check_origin(scope["method"], headers)
-            body = _LimitedBody(
-                receive, self._body_limit(scope["path"]), self._service.limits.body_seconds
-            )
+            path = scope["path"].removeprefix(self._root_path)
+            limits = self._service.limits
+            body = _LimitedBody(receive, self._body_limit(path), limits.body_seconds)
             await self._app(scope, body, send_with_id)
         except RequestError as error:
             if not status:
@@ -74,7 +78,7 @@ class RequestGuard:
 
     def _body_limit(self, path: str) -> int:
         limits = self._service.limits
-        return limits.file_bytes if path == "/v1/files" else limits.body_bytes
+        return limits.file_bytes if path in _FILE_PATHS else limits.body_bytes
 
     def _check_origin(self, method: str, headers: dict[str, str]) -> None:
         """Without keys, only this machine's own programs and pages may call.

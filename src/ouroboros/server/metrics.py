@@ -7,6 +7,7 @@ a label: their number has no bound.
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets of request durations, in seconds."""
@@ -38,6 +39,22 @@ class Metrics:
         with self._lock:
             self._tokens["prompt"] += prompt
             self._tokens["completion"] += completion
+
+    def snapshot(self) -> dict[str, Any]:
+        """The counts as plain values: answered, failed and refused requests, seconds, and tokens."""
+        with self._lock:
+            statuses = Counter[str]()
+            for (_, status), count in self._requests.items():
+                statuses[f"{status // 100}xx"] += count
+            total = sum(self._requests.values())
+            buckets = [(bound, self._buckets[bound]) for bound in BUCKETS]
+            return {
+                "requests": total,
+                "statuses": dict(sorted(statuses.items())),
+                "seconds": self._seconds,
+                "buckets": buckets,
+                "tokens": dict(self._tokens),
+            }
 
     def lines(self, active: int, limit: int) -> Iterator[str]:
         """Every metric with its type, in Prometheus' text format."""

@@ -10,6 +10,7 @@ from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, Ticket
 from ouroboros.engine.checks import raise_if_cancelled, read_prompt
 from ouroboros.engine.core import Core, verb
+from ouroboros.engine.instructions import add_instructions
 from ouroboros.learning.feedback.signals import feedback_event, row_of
 
 CHECKED = AdapterId("checked")
@@ -34,6 +35,7 @@ class FeedbackVerbs(Core):
     ) -> Ticket:
         """Learn from a user's judgement of an answer; the ticket tells what became of it.
 
+        Plain text was asked under the instructions that the answering version was trained with.
         The judgement is journalled first. With `wait` the ticket holds the lesson and the new version;
         without, learning goes on in the background and `feedback_outcome` tells. Once journalled it will
         be learned, even if the caller is cancelled or the program killed. Giving it again under the same
@@ -42,7 +44,8 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
-        event = feedback_event(read_prompt(prompt), generation, feedback, answered, user=user, key=key)
+        prompt = add_instructions(read_prompt(prompt), await self._instructions.read(answered))
+        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
         raise_if_cancelled(cancel)
         ticket = await self._submit(adapter, event)
         if not wait:
@@ -89,7 +92,8 @@ class FeedbackVerbs(Core):
         """
         adapter = await self._loader.get_adapter(VersionRef.parse(adapter_id).adapter)
         answered = await self._find_answering_version(adapter, generation)
-        event = feedback_event(read_prompt(prompt), generation, feedback, answered, user=user, key=key)
+        prompt = add_instructions(read_prompt(prompt), await self._instructions.read(answered))
+        event = feedback_event(prompt, generation, feedback, answered, user=user, key=key)
         return await self._submit(adapter, event)
 
     @verb

@@ -15,6 +15,7 @@ from ouroboros.domain.results import Evaluation
 from ouroboros.domain.routing import RouteMatch
 from ouroboros.engine.checks import load_examples, read_prompt
 from ouroboros.engine.core import Core, verb
+from ouroboros.engine.instructions import add_instructions
 
 
 class GenerationVerbs(Core):
@@ -31,7 +32,9 @@ class GenerationVerbs(Core):
     ) -> Generation:
         """Answer `prompt` with an adapter's head, with one version ("tickets@3"), or with the bare base.
 
-        A `Continuation` is gone on with as it stands; anything else is a turn of a conversation.
+        A `Continuation` is gone on with as it stands; anything else is a turn of a conversation. Plain
+        text is asked under the instructions that the version was trained with (`get_instructions`); give
+        messages to ask otherwise.
 
         An unknown adapter is an error, never a silent answer from the base. "auto" asks the adapter that
         knows the task, or the base if none is sure to; `found` of the generation says which and why.
@@ -59,6 +62,14 @@ class GenerationVerbs(Core):
                 yield Ok(chunk)
         except OuroborosError as error:
             yield Err(error)
+
+    @verb
+    async def get_instructions(self, adapter_id: str | AdapterId | VersionRef) -> str:
+        """Return the system prompt that all examples of a version's last training share.
+
+        Plain text is asked under it. It is empty if the examples had none, or different ones.
+        """
+        return await self._instructions.read(VersionRef.parse(adapter_id))
 
     @verb
     async def evaluate_adapter(
@@ -99,6 +110,8 @@ class GenerationVerbs(Core):
             match = await self._router.find_best(_routing_text(prompt))
             adapter_id = match.adapter if match and match.sure else None
         digest, version = await self._loader.load(adapter_id)
+        if isinstance(prompt, str) and version:
+            prompt = add_instructions(prompt, await self._instructions.read(VersionRef.parse(version)))
         return GenerateRequest(prompt, config, digest), version, match
 
 

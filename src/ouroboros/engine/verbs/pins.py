@@ -1,6 +1,7 @@
 """What an adapter must not lose, and why a version was let through or not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ouroboros.data.sources import Source
@@ -11,6 +12,7 @@ from ouroboros.domain.records import Explanation, Version
 from ouroboros.domain.verdict import ExampleRef
 from ouroboros.engine.checks import check_examples, load_examples
 from ouroboros.engine.core import Core, verb
+from ouroboros.engine.instructions import add_instructions
 from ouroboros.learning.feedback.signals import row_of
 from ouroboros.learning.gate.report import explain_verdict
 from ouroboros.learning.replay.knowledge import check_pins
@@ -31,6 +33,8 @@ class PinVerbs(Core):
         """
         rows = await load_examples(examples)
         check_examples(rows)
+        instructions = await self._instructions.read(VersionRef(VersionRef.parse(adapter_id).adapter))
+        rows = [replace(row, input=add_instructions(row.input, instructions)) for row in rows]
         await self._backend.check_rows(tuple(map(Row.from_example, rows)))
         return await self._change_pins(adapter_id, Pinned(tuple(rows), datetime.now(UTC)))
 
@@ -39,7 +43,9 @@ class PinVerbs(Core):
         self, adapter_id: str | AdapterId, prompts: Sequence[Prompt]
     ) -> list[TrainingExample]:
         """Remove the pins of `prompts`; returns the others. `NotFound` if one of them is not pinned."""
-        return await self._change_pins(adapter_id, Unpinned(tuple(prompts), datetime.now(UTC)))
+        instructions = await self._instructions.read(VersionRef(VersionRef.parse(adapter_id).adapter))
+        pinned = tuple(add_instructions(prompt, instructions) for prompt in prompts)
+        return await self._change_pins(adapter_id, Unpinned(pinned, datetime.now(UTC)))
 
     @verb
     async def get_probes(self, adapter_id: str | AdapterId) -> list[Probe]:

@@ -17,6 +17,7 @@ from ouroboros.registry.lineage import (
     read_learned_events,
     sort_by_ancestry,
 )
+from ouroboros.registry.registry import Registry
 
 
 class VersionVerbs(Core):
@@ -72,6 +73,22 @@ class VersionVerbs(Core):
         return await self._registry.run(read_learned_events, stored)
 
     @verb
+    async def read_journal(
+        self, adapter_id: str | AdapterId, *, after: int = 0, limit: int = 1000
+    ) -> list[JournalEntry]:
+        """The next `limit` events of an adapter's journal behind the event `after`, oldest first.
+
+        Erased events are left out. Raises `NotFound` for an adapter that does not exist.
+        """
+        adapter = await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
+        return await self._registry.journal.read(adapter.id, max(after, adapter.born), limit)
+
+    @verb
+    async def list_last_events(self) -> dict[AdapterId, int]:
+        """The number of the last event in every adapter's journal: it grows with each new event."""
+        return await self._registry.run(_list_last_events)
+
+    @verb
     async def compare_versions(
         self,
         before: str | VersionRef,
@@ -104,6 +121,10 @@ class VersionVerbs(Core):
         new_scores = await self._evaluator.evaluate(new.ref, probes, cancel)
         answers = _compare_answers(probes, old_scores, new_scores)
         return replace(comparison, answers=answers, scores=(old_scores, new_scores))
+
+
+def _list_last_events(registry: Registry) -> dict[AdapterId, int]:
+    return {a.id: registry.journal.last_seq(a.id) for a in registry.list_adapters()}
 
 
 def _compare_answers(
