@@ -21,10 +21,10 @@ PUBLIC = """
     Lesson LinearShape MergeRecipe MergeReport MergeSpace MergeStrategy MergedFrom Message
     MissingExtra ModelError NotFound Ok OnProgress Origin OuroborosError OutOfMemory OutputError
     Performance Pinned Probe ProbeKind Prompt Rebuild RecordedFeedback Refused Remake Repair Result
-    RouteMatch Settings StoreError StoreReport SyncEngine Ticket TokenLogprob TooLarge TooLong
-    TrainingConfig TrainingExample TrainingFailed TrainingProgress TrainingReport UnknownTarget Unpinned
-    UpdateConfig UsageCounts Verdict Version VersionRef open_engine open_sync_engine read_examples
-    read_feedback
+    RouteMatch Settings ShrunkFiles StoreError StoreReport SyncEngine Ticket TokenLogprob TooLarge
+    TooLong TrainingConfig TrainingExample TrainingFailed TrainingProgress TrainingReport UnknownTarget
+    Unpinned UpdateConfig UsageCounts Verdict Version VersionRef open_engine open_sync_engine
+    read_examples read_feedback
     shrink_to_limit
 """
 

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from ouroboros.domain.routing import RouteMatch
     from ouroboros.domain.training import Job, JobState, OnProgress, TrainingProgress, TrainingReport
     from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
-    from ouroboros.domain.weights import AdapterFiles, ExportForm
+    from ouroboros.domain.weights import AdapterFiles, ExportForm, ShrunkFiles
     from ouroboros.engine import AdapterLearningEngine
     from ouroboros.learning.replay.probes import Probe, ProbeKind
     from ouroboros.lora.planning import shrink_to_limit
@@ -159,6 +159,7 @@ __all__ = [
     "Result",
     "RouteMatch",
     "Settings",
+    "ShrunkFiles",
     "StoreError",
     "StoreReport",
     "SyncEngine",
@@ -276,6 +277,7 @@ _MODULES = {
     "Verdict": "ouroboros.domain.verdict",
     "AdapterFiles": "ouroboros.domain.weights",
     "ExportForm": "ouroboros.domain.weights",
+    "ShrunkFiles": "ouroboros.domain.weights",
     "AdapterLearningEngine": "ouroboros.engine",
     "Probe": "ouroboros.learning.replay.probes",
     "ProbeKind": "ouroboros.learning.replay.probes",

@@ -63,6 +63,7 @@ class SyncEngine:
     get_instructions = _blocking(AdapterLearningEngine.get_instructions)
     evaluate_adapter = _blocking(AdapterLearningEngine.evaluate_adapter)
     merge_adapters = _blocking(AdapterLearningEngine.merge_adapters)
+    shrink_adapter_files = _blocking(AdapterLearningEngine.shrink_adapter_files)
     import_adapter = _blocking(AdapterLearningEngine.import_adapter)
     export_adapter = _blocking(AdapterLearningEngine.export_adapter)
     find_adapters = _blocking(AdapterLearningEngine.find_adapters)

@@ -14,13 +14,13 @@ from ouroboros.testing.tiny import tiny_model
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of a tiny model of an architecture."""
-    made: dict[tuple, Path] = {}
+    folders: dict[tuple, Path] = {}
 
     def folder(architecture: str = "llama", **changes: Any) -> Path:
         key = (architecture, *sorted(changes.items()))
-        if key not in made:
-            made[key] = tiny_model(tmp_path_factory.mktemp(architecture), architecture, **changes)
-        return made[key]
+        if key not in folders:
+            folders[key] = tiny_model(tmp_path_factory.mktemp(architecture), architecture, **changes)
+        return folders[key]
 
     return folder
 

@@ -1,11 +1,12 @@
 """Our files in PEFT, and PEFT's files here: the same logits, on every architecture we know."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import EvaConfig, LoraConfig, PeftModel, get_peft_model, initialize_lora_eva_weights
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -78,6 +79,13 @@ PATTERNS = {
     "rslora": {"use_rslora": True},
     "ranks": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 5}},
     "one layer": {"layers_to_transform": [1]},
+    "anchored": {"alpha_pattern": {"^q_proj": 80, "^model.layers.1.self_attn.v_proj": 9}},
+    "anchored ranks": {"rank_pattern": {"^v_proj": 1, "^model.layers.0.self_attn.q_proj$": 2}},
+    "expressions": {
+        "rank_pattern": {r"layers\.0\..*": 3, r"layers\.[1-9]\.self_attn\.[qv]_proj": 2},
+        "alpha_pattern": {r"model.layers.\d+.self_attn.(q|k)_proj": 7, ".*": 5},
+    },
+    "the first that fits": {"alpha_pattern": {"q_proj": 3, "layers.1.self_attn.q_proj": 70}},
 }
 
 
@@ -92,6 +100,9 @@ async def test_peft_adapters_come_here_and_go_back(options: dict, tmp_path: Path
         if "lora_" in name:
             nn.init.normal_(weight, std=0.2)
     theirs.save_pretrained(str(tmp_path / "theirs"))
+    # PEFT sorts the keys of its patterns when it saves: what counts is how it reads them.
+    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(bare, str(tmp_path / "theirs")).eval()
 
     runtime = load_base(str(folder), "float32")
     backend = LocalBackend(runtime)
@@ -107,6 +118,37 @@ async def test_peft_adapters_come_here_and_go_back(options: dict, tmp_path: Path
     bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     back = PeftModel.from_pretrained(bare, str(repacked)).eval()
     assert torch.equal(logprobs(back, sequence.prompt, sequence.output), expected)
+
+
+async def test_an_adapter_that_eva_initialised_comes_here_as_peft_reads_it(tmp_path: Path):
+    folder = tiny_model(tmp_path / "base")
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config = LoraConfig(
+        r=2, init_lora_weights="eva", eva_config=EvaConfig(rho=2.0), target_modules=["q_proj", "v_proj"]
+    )
+    theirs = get_peft_model(base, config, low_cpu_mem_usage=True)
+    batches = [{"input_ids": torch.randint(3, 200, (4, 12))} for _ in range(6)]
+    for batch in batches:
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    initialize_lora_eva_weights(theirs, dataloader=batches, show_progress_bar=False)
+    for name, weight in theirs.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight, std=0.2)
+    theirs.eval().save_pretrained(str(tmp_path / "theirs"))
+    document = json.loads((tmp_path / "theirs" / CONFIG_FILE).read_text())
+    assert document["eva_config"]
+    document["base_model_name_or_path"] = None
+    (tmp_path / "theirs" / CONFIG_FILE).write_text(json.dumps(document))
+
+    runtime = load_base(str(folder), "float32")
+    backend = LocalBackend(runtime)
+    digest = await backend.load(read_files(tmp_path / "theirs"))
+    (score,) = await backend.score([ScoreRequest(PROMPT, OUTPUT, digest)])
+    await backend.close()
+    sequence = runtime.tokenizer.encode_pair(PROMPT, OUTPUT)
+    expected = logprobs(theirs, sequence.prompt, sequence.output)
+    torch.testing.assert_close(torch.tensor(score.logprobs), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_survive_the_journey_bit_for_bit(tmp_path: Path):

@@ -226,6 +226,16 @@ class Backend(Protocol):
         """Merge adapters into one. First refuses a rank whose file would exceed the size limit."""
         ...
 
+    async def shrink(
+        self, files: AdapterFiles, cancel: CancellationToken | None = None
+    ) -> MergedAdapter:
+        """Cut an adapter over the size limit to the largest rank whose file fits.
+
+        Its `lossless_rank` is the rank before. Raises as `validate` does, but for the size, and
+        `TooLarge` if no rank fits.
+        """
+        ...
+
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """Interpolate between two versions of one adapter, with the same shape; `share` 1 is `end`."""
         ...

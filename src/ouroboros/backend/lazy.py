@@ -87,6 +87,11 @@ class LazyBackend:
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         return await (await self._open_once()).merge(job, cancel)
 
+    async def shrink(
+        self, files: AdapterFiles, cancel: CancellationToken | None = None
+    ) -> MergedAdapter:
+        return await (await self._open_once()).shrink(files, cancel)
+
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         return await (await self._open_once()).interpolate(start, end, share)
 

@@ -10,6 +10,7 @@ MAX_TEXT = 100_000
 MAX_LINE = 16 * 2**20
 MAX_DATA = 2**30
 MAX_STDIN = 16 * 2**20
+MAX_IMPORT = 512 * 2**20
 MAX_RANK = 256
 MAX_WEIGHT = 1000
 MAX_SEED = 2**63 - 1
@@ -25,6 +26,7 @@ LIMITS: dict[str, tuple[int, str]] = {
     "one line of a file of examples or judgements": (MAX_LINE, "bytes"),
     "a file of examples or judgements, decompressed": (MAX_DATA, "bytes"),
     "standard input": (MAX_STDIN, "characters"),
+    "the weight file of an import that is shrunk": (MAX_IMPORT, "bytes"),
     "the rank of an adapter": (MAX_RANK, ""),
     "the weight of an example": (MAX_WEIGHT, ""),
     "a seed": (MAX_SEED, ""),

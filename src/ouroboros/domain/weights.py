@@ -44,3 +44,16 @@ class AdapterFiles:
         """SHA-256 over both files: what a version is addressed by."""
         inner = hashlib.sha256(self.config).digest() + hashlib.sha256(self.weights).digest()
         return hashlib.sha256(inner).hexdigest()
+
+
+@dataclass(frozen=True)
+class ShrunkFiles:
+    """An adapter cut to a rank whose file fits into the size limit.
+
+    `relative_error` is the norm of what the cut and rounding changed over the norm of the whole update.
+    """
+
+    files: AdapterFiles
+    rank: int
+    original_rank: int
+    relative_error: float

@@ -8,13 +8,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import MAX_RANK
 from ouroboros.domain.errors import InvalidAdapter
 from ouroboros.domain.weights import Precision
+from ouroboros.lora.name_patterns import PatternTable
 from ouroboros.lora.tensorfile import parse_json_object
 
 _PEFT_TYPES = {
@@ -31,7 +32,7 @@ _READ_KEYS = frozenset(
 )
 _IGNORED_KEYS = frozenset(
     "peft_version inference_mode lora_dropout fan_in_fan_out revision megatron_core qalora_group_size "
-    "layers_to_transform layers_pattern exclude_modules runtime_config auto_mapping".split()
+    "layers_to_transform layers_pattern exclude_modules runtime_config auto_mapping eva_config".split()
 )
 """Keys that matter only while PEFT trains or builds its modules; the weight file names the modules."""
 
@@ -42,7 +43,6 @@ _TRANSPOSED = frozenset({"gpt2", "openai-gpt"})
 """Architectures that store the weights of their layers as [in, out]."""
 
 _MODEL_MODULE = re.compile(r"transformers\.models(\.[a-z0-9_]+)+")
-_PATTERN = re.compile(r"\^?[A-Za-z0-9_]+(\\?\.[A-Za-z0-9_]+)*\$?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,20 @@ class PeftLoraConfig:
     alphas: Mapping[str, float]
     quantized: Precision | None = None
     invocation: tuple[int, ...] = ()
+    _rank_table: PatternTable[int] = field(init=False, repr=False, compare=False)
+    _alpha_table: PatternTable[float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rank_table", PatternTable("rank_pattern", self.ranks))
+        object.__setattr__(self, "_alpha_table", PatternTable("alpha_pattern", self.alphas))
 
     def rank_of(self, path: str) -> int:
         """Return the rank at one layer."""
-        return _find_by_path(self.ranks, path, self.rank)
+        return self._rank_table.find(path, self.rank)
 
     def scale_of(self, path: str) -> float:
         """The factor of one layer's product B A."""
-        alpha, rank = _find_by_path(self.alphas, path, self.alpha), self.rank_of(path)
+        alpha, rank = self._alpha_table.find(path, self.alpha), self.rank_of(path)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
@@ -179,6 +185,9 @@ def _parse_flag(key: str, value: object) -> bool:
 
 
 def _parse_base_name(value: object) -> str:
+    """Parse the base's name; empty where the program that saved the adapter knew none."""
+    if value is None:
+        return ""
     if not isinstance(value, str) or len(value) > 4096:
         raise _unsupported_error("base_model_name_or_path", value, "Name the base model.")
     return value
@@ -203,22 +212,11 @@ def _parse_token_ids(value: object) -> tuple[int, ...]:
 
 
 def _parse_patterns(document: Mapping[str, Any], key: str) -> list[tuple[str, object]]:
-    """Parse rank_pattern or alpha_pattern, without the anchors and escapes of PEFT's patterns.
-
-    Only plain module names are accepted; regular expressions from untrusted files are never run.
-    """
+    """Parse rank_pattern or alpha_pattern. `PatternTable` reads its keys."""
     table = document.get(key) or {}
     if not isinstance(table, dict):
         raise _unsupported_error(key, table, "Give a table from module names to numbers.")
-    for pattern in table:
-        if not _PATTERN.fullmatch(pattern):
-            raise _unsupported_error(key, pattern, "Only plain module names are; write them out.")
-    return [(p.strip("^$").replace("\\", ""), value) for p, value in table.items()]
-
-
-def _find_by_path(table: Mapping[str, Any], path: str, default: Any) -> Any:
-    """The value of the first name that is the path or ends it, which is PEFT's rule."""
-    return next((v for name, v in table.items() if path == name or path.endswith(f".{name}")), default)
+    return list(table.items())
 
 
 def _integer_if_whole(value: float) -> int | float:

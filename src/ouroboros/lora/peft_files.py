@@ -15,7 +15,13 @@ from ouroboros.domain.weights import MAX_BYTES, AdapterFiles, Precision
 from ouroboros.lora import peft_config, tensorfile
 from ouroboros.lora.peft_config import PeftLoraConfig
 from ouroboros.lora.quantize import decode, encode
-from ouroboros.lora.size import PREFIX, file_metadata, layer_tensor_specs, storage_precisions
+from ouroboros.lora.size import (
+    PREFIX,
+    file_metadata,
+    largest_rank,
+    layer_tensor_specs,
+    storage_precisions,
+)
 from ouroboros.lora.targets import shortest_names, target_modules_for
 from ouroboros.lora.tensorfile import TensorFile, TensorSpec
 from ouroboros.lora.weights import LoraWeights
@@ -80,19 +86,19 @@ def pack(
     )
 
 
-def unpack(files: AdapterFiles, base: BaseModel | None = None) -> UnpackedAdapter:
+def unpack(
+    files: AdapterFiles, base: BaseModel | None = None, limit: int = MAX_BYTES
+) -> UnpackedAdapter:
     """Validate `files` and read them, as float32.
 
     With a `base`, the adapter must belong to it (else `BaseMismatch`) and fit its layers. Raises
     `InvalidAdapter` for damage, unsupported features and values that are not finite, and `TooLarge` over
-    10 MiB.
+    `limit` bytes, 10 MiB, with the largest rank that fits.
     """
-    if len(files.weights) > MAX_BYTES:
-        raise TooLarge(
-            f"The weight file has {len(files.weights):,} bytes; the limit is {MAX_BYTES:,} (10 MiB).",
-            hint="Export it with a lower rank.",
-        )
+    _check_program(files)
     facts = peft_config.read_peft_config(files.config)
+    if len(files.weights) > limit:
+        raise _explain_size(files, base)
     file = tensorfile.read_tensor_file(files.weights)
     made_for = _read_fingerprint(file.metadata)
     if base is not None and made_for is not None:
@@ -106,6 +112,38 @@ def unpack(files: AdapterFiles, base: BaseModel | None = None) -> UnpackedAdapte
         _check_layers(weights, base)
         _check_invocation(facts, base)
     return UnpackedAdapter(_to_adapter_config(facts, weights, base), facts.base_name, made_for, weights)
+
+
+def _check_program(files: AdapterFiles) -> None:
+    """Refuse the files of programs whose adapters look like PEFT's and are others, by name."""
+    if files.weights[:4] == b"GGUF":
+        raise InvalidAdapter(
+            "The weights are a GGUF file, of llama.cpp or Ollama.",
+            hint="Import the PEFT folder from which it was converted.",
+        )
+    if b'"lora_parameters"' in files.config[: 1 << 20] and b'"peft_type"' not in files.config[: 1 << 20]:
+        raise InvalidAdapter(
+            "The adapter was saved by MLX, whose matrices are transposed and have other names.",
+            hint="Convert it to PEFT's format, or merge it with mlx_lm.fuse and give that as --model.",
+        )
+
+
+def _explain_size(files: AdapterFiles, base: BaseModel | None) -> TooLarge:
+    """Say how large the weights are, and which rank would fit on the layers that they adapt."""
+    message = f"The weight file has {len(files.weights):,} bytes; the limit is {MAX_BYTES:,} (10 MiB)."
+    known = {shape.path: shape for shape in base.linears} if base is not None else {}
+    try:
+        paths = _group_by_layer(tensorfile.read_tensor_file(files.weights))
+    except InvalidAdapter:  # nothing fits of what is no adapter
+        paths = {}
+    shapes = [known[path] for path in paths if path in known]
+    rank = largest_rank(base, shapes, Precision.BFLOAT16) if base is not None and shapes else 0
+    if not rank:
+        return TooLarge(message, hint="Adapt fewer layers of the model.")
+    return TooLarge(
+        f"{message} On its {len(shapes)} layers, rank {rank} fits.",
+        hint=f"Cut it to the rank that fits: ouroboros import --shrink. Or train it at rank {rank}.",
+    )
 
 
 def storage_rounding(files: AdapterFiles) -> torch.dtype | None:
@@ -152,6 +190,11 @@ def _check_layers(weights: LoraWeights, base: BaseModel) -> list[LinearShape]:
         raise InvalidAdapter("The adapter adapts no layer.", hint=_EXPORT_HINT)
     for path, low in weights.items():
         shape, widths = known.get(path), (low.a.shape[1], low.b.shape[0])
+        if shape is None and path.rpartition(".")[2] in _HEADS:
+            raise InvalidAdapter(
+                f"The adapter adapts {path[:99]}, the model's head, which is not adapted here.",
+                hint="Train it without the head in target_modules.",
+            )
         if shape is None:
             raise InvalidAdapter(
                 f"The adapter is for {path[:99]}, which {base.name} does not have.",
@@ -175,6 +218,12 @@ def _check_finite(weights: LoraWeights) -> None:
             if not math.isfinite(factor.sum()) and not factor.isfinite().all():
                 raise InvalidAdapter(f"The weights of {path} hold NaN or infinity.", hint=_RETRAIN_HINT)
 
+
+_HEADS = ("lm_head", "embed_out", "output_layer")
+"""Names of the layer that gives the logits."""
+
+_MAX_PATH = 512
+"""Longest path of a layer, in characters."""
 
 _OTHER_BASE_HINT = "It was made for another model; load that one."
 _RETRAIN_HINT = "Train it again, at a lower rate."
@@ -249,7 +298,7 @@ def _group_by_layer(file: TensorFile) -> dict[str, dict[str, TensorSpec]]:
     layers: dict[str, dict[str, TensorSpec]] = {}
     for name, entry in file.specs.items():
         key = _KEY.fullmatch(name)
-        if key is None:
+        if key is None or len(name) > _MAX_PATH:
             raise InvalidAdapter(
                 f"The weight file holds {name[:200]!r}, not a low-rank factor of a linear layer.",
                 hint=_EXPORT_HINT,

@@ -15,6 +15,9 @@ from ouroboros.domain.errors import InvalidAdapter
 MAX_HEADER = 1 << 20
 """Largest accepted header: 1 MiB."""
 
+MAX_DIMENSIONS = 8
+"""Most dimensions of a tensor. The size of one with thousands would take minutes to compute."""
+
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
 """Bytes per item of the supported dtypes."""
 
@@ -104,8 +107,8 @@ def _read_span(name: str, value: object) -> tuple[TensorSpec, int, int]:
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _damage_error(f"{name} has dtype {dtype!r}; known are {', '.join(ITEM_BYTES)}")
-    if not _is_natural_list(shape) or not shape or 0 in shape:
-        raise _damage_error(f"{name} has shape {shape!r}")
+    if not _is_natural_list(shape) or not 0 < len(shape) <= MAX_DIMENSIONS or 0 in shape:
+        raise _damage_error(f"{name} has shape {str(shape)[:80]}")
     if not _is_natural_list(offsets) or len(offsets) != 2:
         raise _damage_error(f"{name} has data_offsets {offsets!r}")
     return TensorSpec(dtype, tuple(shape)), offsets[0], offsets[1]

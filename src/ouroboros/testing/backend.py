@@ -143,6 +143,14 @@ class FakeBackend:
         rank = job.rank or max(_read_rank(files) for files in job.parents)
         return MergedAdapter(_to_files(rank, answers, 0), AdapterConfig(rank=rank), 0.0, rank)
 
+    async def shrink(
+        self, files: AdapterFiles, cancel: CancellationToken | None = None
+    ) -> MergedAdapter:
+        """Return the files as they are: a table has no rank to cut."""
+        _raise_if_cancelled(cancel)
+        rank = _read_rank(files)
+        return MergedAdapter(files, AdapterConfig(rank=rank), 0.0, rank)
+
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         """Return `end` from a share of one half on, else `start`."""
         return end if share >= 0.5 else start

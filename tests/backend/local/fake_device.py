@@ -71,13 +71,13 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     elif kwargs.get("device") is not None:
         goes = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": _CPU}
-    found = func(*_mapped(args), **_mapped(kwargs))
+    found = func(*_unwrap_all(args), **_unwrap_all(kwargs))
     if goes and not func.is_view:
         _calls.append(name)
     if _waits_for(name, there, given, goes, kwargs):
         _waits.append(name)
     changed = {id(t.value): t for t in there}  # what an operation changes in place it also returns
-    return tree_map(lambda t: _sent(t, changed) if goes and isinstance(t, Tensor) else t, found)
+    return tree_map(lambda t: _wrap_result(t, changed) if goes and isinstance(t, Tensor) else t, found)
 
 
 def _waits_for(
@@ -90,11 +90,11 @@ def _waits_for(
     return bool(there) and (not goes or masked or name in _ASKING)
 
 
-def _mapped(values: Any) -> Any:
+def _unwrap_all(values: Any) -> Any:
     return tree_map(lambda t: t.value if isinstance(t, FakeDeviceTensor) else t, values)
 
 
-def _sent(found: Tensor, changed: dict[int, FakeDeviceTensor]) -> FakeDeviceTensor:
+def _wrap_result(found: Tensor, changed: dict[int, FakeDeviceTensor]) -> FakeDeviceTensor:
     if isinstance(found, FakeDeviceTensor):
         return found
     return changed[id(found)] if id(found) in changed else FakeDeviceTensor(found)

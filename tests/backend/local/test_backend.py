@@ -34,7 +34,7 @@ CONFIG = AdapterConfig(learning_rate=1e-2, target_modules="all-linear")
 SHORT = GenerationConfig(max_tokens=12)
 
 
-async def trained(backend, epochs=40, config=CONFIG):
+async def train_adapter(backend, epochs=40, config=CONFIG):
     start = await backend.initialize(config, seed=0)
     return await backend.train(
         TrainJob(start, config, TrainingConfig(batch_size=3, epochs=epochs), ROWS)
@@ -50,7 +50,7 @@ async def test_a_fresh_adapter_answers_as_the_base(backend):
 
 
 async def test_training_makes_the_rows_the_answers(backend):
-    outcome = await trained(backend)
+    outcome = await train_adapter(backend)
     requests = [GenerateRequest(r.prompt, SHORT, outcome.files.digest) for r in ROWS]
     answers = await backend.generate(requests)
     assert [a.text for a in answers] == [r.output for r in ROWS]
@@ -60,7 +60,7 @@ async def test_training_makes_the_rows_the_answers(backend):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 async def test_what_is_stored_answers_as_what_was_trained(backend, tiny_folder, precision):
     config = replace(CONFIG, precision=precision, rank=3, alpha=5.0)
-    outcome = await trained(backend, 5, config)
+    outcome = await train_adapter(backend, 5, config)
     scores = [
         ScoreRequest(r.prompt, o, outcome.files.digest) for r, o in zip(ROWS, OUTPUTS, strict=True)
     ]
@@ -81,7 +81,7 @@ async def test_weights_that_are_in_memory_are_not_read_again(backend, monkeypatc
     read: list[str] = []
     plain = backend._unpack
     monkeypatch.setattr(backend, "_unpack", lambda f: (read.append(f.digest), plain(f))[1])
-    outcome = await trained(backend, epochs=1)
+    outcome = await train_adapter(backend, epochs=1)
     assert len(read) == 1
     await backend.train(TrainJob(outcome.files, CONFIG, TrainingConfig(3, 1), ROWS))
     await backend.load(outcome.files)
@@ -91,7 +91,7 @@ async def test_weights_that_are_in_memory_are_not_read_again(backend, monkeypatc
 async def test_the_base_is_untouched_bit_for_bit(backend):
     request = [ScoreRequest(r.prompt, o) for r, o in zip(ROWS, OUTPUTS, strict=True)]
     before = await backend.score(request)
-    await trained(backend)
+    await train_adapter(backend)
     assert await backend.score(request) == before
 
 
@@ -213,8 +213,8 @@ async def test_many_more_adapters_than_fit_in_memory_are_all_answered(tiny_folde
     await ask(one_more)
     assert await backend.generate([GenerateRequest("play", SHORT, files[-1].digest)])
     assert await backend.is_loaded(one_more.digest)
-    kept = [await backend.is_loaded(one.digest) for one in files]
-    assert 0 < sum(kept) < 6
+    are_loaded = [await backend.is_loaded(one.digest) for one in files]
+    assert 0 < sum(are_loaded) < 6
     await backend.close()
 
 
@@ -230,7 +230,7 @@ async def test_requests_of_separate_calls_run_in_one_batch(backend):
     assert len(passes) <= max(lengths) + len(ROWS)
 
 
-def held(gate: threading.Event):
+def hold_worker(gate: threading.Event):
     """Work that keeps the worker at its one step until the gate opens."""
     gate.wait()
     yield
@@ -241,13 +241,13 @@ async def test_requests_that_come_at_once_start_the_batch_once(backend, monkeypa
     gate, started = threading.Event(), []
     steps = backend._batch.steps
     monkeypatch.setattr(backend._batch, "steps", lambda: (started.append(1), steps())[1])
-    busy = asyncio.create_task(backend._worker.run(held(gate)))
-    asked = [
+    busy = asyncio.create_task(backend._worker.run(hold_worker(gate)))
+    tasks = [
         asyncio.create_task(backend.generate([GenerateRequest(r.prompt, SHORT, None)])) for r in ROWS
     ]
     await asyncio.sleep(0)
     gate.set()
-    await asyncio.gather(busy, *asked)
+    await asyncio.gather(busy, *tasks)
     assert len(started) == 1
 
 

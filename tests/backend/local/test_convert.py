@@ -57,32 +57,32 @@ def run(steps: Generator[None, None, MergedAdapter]) -> MergedAdapter:
 
 
 async def score(backend: LocalBackend, files: AdapterFiles) -> torch.Tensor:
-    (found,) = await backend.score([ScoreRequest("hello", "there you are", await backend.load(files))])
-    return torch.tensor(found.logprobs)
+    (score,) = await backend.score([ScoreRequest("hello", "there you are", await backend.load(files))])
+    return torch.tensor(score.logprobs)
 
 
 async def test_parents_of_different_shape_merge_into_a_sound_adapter(backend: LocalBackend):
     one = await adapter(backend, 0, target_modules="q_proj,v_proj")
     other = await adapter(backend, 1, rank=5, target_modules="v_proj,up_proj", use_rslora=True)
-    found = await backend.merge(MergeJob((one, other), MergeRecipe()))
-    assert found.config.rank == found.lossless_rank == 8
-    assert found.relative_error < 1e-5
-    assert (await backend.validate(found.files)).target_names == ("q_proj", "up_proj", "v_proj")
+    merged = await backend.merge(MergeJob((one, other), MergeRecipe()))
+    assert merged.config.rank == merged.lossless_rank == 8
+    assert merged.relative_error < 1e-5
+    assert (await backend.validate(merged.files)).target_names == ("q_proj", "up_proj", "v_proj")
 
 
 async def test_an_adapter_merged_with_itself_answers_as_it_does(backend: LocalBackend):
     one = await adapter(backend, 0)
-    found = await backend.merge(MergeJob((one, one), MergeRecipe()))
-    assert found.config.rank == 3
-    torch.testing.assert_close(await score(backend, found.files), await score(backend, one))
+    merged = await backend.merge(MergeJob((one, one), MergeRecipe()))
+    assert merged.config.rank == 3
+    torch.testing.assert_close(await score(backend, merged.files), await score(backend, one))
 
 
 async def test_a_rank_that_is_asked_for_is_kept(backend: LocalBackend):
     parents = (await adapter(backend, 0), await adapter(backend, 1))
-    found = await backend.merge(MergeJob(parents, MergeRecipe(), rank=2))
-    assert found.config.rank == 2
-    assert found.relative_error > 0.1
-    assert found.lossless_rank == 6
+    merged = await backend.merge(MergeJob(parents, MergeRecipe(), rank=2))
+    assert merged.config.rank == 2
+    assert merged.relative_error > 0.1
+    assert merged.lossless_rank == 6
 
 
 def wide_base(base: BaseModel) -> BaseModel:

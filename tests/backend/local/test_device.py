@@ -45,7 +45,7 @@ DRAWN = GenerationConfig(max_tokens=8, temperature=0.7, top_p=0.9, seed=5)
 Opened = Callable[[Path], LocalBackend]
 
 
-def pretended(folder: Path) -> LocalBackend:
+def open_fake_backend(folder: Path) -> LocalBackend:
     with pytest.MonkeyPatch.context() as patch, fake_device.activate():
         patch.setattr(loading, "_resolve_device", lambda _: fake_device.DEVICE)
         frozen = loading.load_base(str(folder), "float32")
@@ -54,7 +54,7 @@ def pretended(folder: Path) -> LocalBackend:
     return backend
 
 
-def opened(device: str, folder: Path) -> LocalBackend:
+def open_backend(device: str, folder: Path) -> LocalBackend:
     return LocalBackend.open(str(folder), dtype="float32", device=device, threads=1)
 
 
@@ -68,9 +68,9 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(
     params=[
-        pytest.param(pretended, id="pretended"),
+        pytest.param(open_fake_backend, id="pretended"),
         pytest.param(
-            partial(opened, "cuda"),
+            partial(open_backend, "cuda"),
             id="cuda",
             marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="No CUDA device is here."),
         ),
@@ -81,40 +81,40 @@ def other(request: pytest.FixtureRequest, fused: None) -> Opened:
     return request.param
 
 
-async def worked(backend: LocalBackend) -> dict[str, Any]:
+async def run_all_work(backend: LocalBackend) -> dict[str, Any]:
     """All kinds of work, one after the other, and what came of each."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     start = await backend.initialize(CONFIG, 0)
     states: list[bytes | None] = []
     job = TrainJob(start, CONFIG, TRAINING, ROWS, checkpoints=Checkpoints(seconds=0.0))
     first = await backend.train(job, lambda progress: states.append(progress.checkpoint))
     resumed = await backend.train(replace(job, checkpoints=Checkpoints(states[1] or b"")))
     assert resumed.files.digest == first.files.digest
-    found["training"] = first.report.final_loss
+    results["training"] = first.report.final_loss
     configs = (CONFIG, ANSWERS, replace(CONFIG, rank=2))
     jobs = [TrainJob(await backend.initialize(c, 1), c, TRAINING, MIXED, ROWS[:1]) for c in configs]
     others = await asyncio.gather(*map(backend.train, jobs))
-    found["trainings at once"] = [o.report.final_loss for o in others]
+    results["trainings at once"] = [o.report.final_loss for o in others]
     protect = tuple(TrainingExample(r.prompt, r.output) for r in ROWS if r.output)
     update = UpdateJob(first.files, CONFIG, (Row("who are you?", "media"),), protect)
     judged = await backend.update(replace(update, update=replace(update.update, max_steps=2)))
-    found["update"] = judged.report.first_loss
+    results["update"] = judged.report.first_loss
     adapters = [None, *[await backend.load(o.files) for o in (first, *others, judged)]]
-    asked = [GenerateRequest(r.prompt, DRAWN, a) for r in ROWS for a in adapters]
-    found["answers"] = [(a.tokens, a.logprobs) for a in await backend.generate(asked)]
+    requests = [GenerateRequest(r.prompt, DRAWN, a) for r in ROWS for a in adapters]
+    results["answers"] = [(a.tokens, a.logprobs) for a in await backend.generate(requests)]
     scores = [ScoreRequest(r.prompt, r.output or "", a, drift=True) for r in ROWS for a in adapters]
-    found["scores"] = [(s.logprobs, s.is_greedy, s.drift) for s in await backend.score(scores)]
-    found["strength"] = await backend.measure_strength(judged.files)
-    found["vectors"] = await backend.embed(["where is it?", "play"])
+    results["scores"] = [(s.logprobs, s.is_greedy, s.drift) for s in await backend.score(scores)]
+    results["strength"] = await backend.measure_strength(judged.files)
+    results["vectors"] = await backend.embed(["where is it?", "play"])
     await backend.close()
-    return found
+    return results
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2", "gpt_bigcode"])
 async def test_all_work_on_another_device_is_the_processor_s(architecture, other, tiny_folder):
     """Packed sequences and padded ones, own passes and the model's."""
     folder = tiny_folder(architecture)
-    theirs, ours = await worked(other(folder)), await worked(opened("cpu", folder))
+    theirs, ours = await run_all_work(other(folder)), await run_all_work(open_backend("cpu", folder))
     for name, expected in ours.items():
         assert _close(theirs[name], expected), name
 
@@ -138,7 +138,7 @@ async def test_a_device_is_waited_for_as_often_whatever_there_is_to_do(tiny_fold
     """A training step: for what it found, and its gradient's length. A token: for each row's likeliest,
     and how likely those are. Prompts that are run together: for whether all are finite."""
     for layers, rows in ((2, ROWS), (4, (*ROWS, *ROWS))):
-        backend = pretended(tiny_folder(num_hidden_layers=layers))
+        backend = open_fake_backend(tiny_folder(num_hidden_layers=layers))
         start = await backend.initialize(CONFIG, 0)
         digest = await backend.load(start)
         for steps in (2, 7):
@@ -147,8 +147,8 @@ async def test_a_device_is_waited_for_as_often_whatever_there_is_to_do(tiny_fold
             assert len(fake_device.take_waits()) == 2 * steps + 1  # and the weights, to be packed
             greedy = GenerationConfig(max_tokens=steps)
             fake_device.take_waits()
-            asked = [GenerateRequest(r.prompt, greedy, digest) for r in rows]
-            turns = max(len(a.tokens) for a in await backend.generate(asked))
+            requests = [GenerateRequest(r.prompt, greedy, digest) for r in rows]
+            turns = max(len(a.tokens) for a in await backend.generate(requests))
             assert len(fake_device.take_waits()) == 2 * turns + 1
         await backend.close()
 
@@ -159,7 +159,7 @@ async def test_adapters_of_one_layout_share_their_calls_however_many_and_long_th
     row = Row("where is it? " * 7, "shipping")
     further = []
     for layers in (2, 4):
-        backend = pretended(tiny_folder(hidden_size=192, num_hidden_layers=layers))
+        backend = open_fake_backend(tiny_folder(hidden_size=192, num_hidden_layers=layers))
         calls = []
         for count in (2, 3, 8):
             starts = [await backend.initialize(CONFIG, seed) for seed in range(count)]

@@ -22,7 +22,7 @@ from ouroboros.backend.base import (
     UpdateJob,
 )
 from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES
-from ouroboros.backend.local.convert import export, interpolate, merge
+from ouroboros.backend.local.convert import export, interpolate, merge, shrink
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
 from ouroboros.backend.local.runtime.memory import keep_freed_memory, return_freed_memory
 from ouroboros.backend.local.runtime.worker import Steps, Worker
@@ -194,6 +194,11 @@ class LocalBackend:
 
     async def merge(self, job: MergeJob, cancel: CancellationToken | None = None) -> MergedAdapter:
         return await self._worker.run(merge(self._runtime.base, job), None, cancel, learning=True)
+
+    async def shrink(
+        self, files: AdapterFiles, cancel: CancellationToken | None = None
+    ) -> MergedAdapter:
+        return await self._worker.run(shrink(self._runtime.base, files), None, cancel, learning=True)
 
     async def interpolate(self, start: AdapterFiles, end: AdapterFiles, share: float) -> AdapterFiles:
         return await self._run_short(lambda: interpolate(self._runtime.base, start, end, share))

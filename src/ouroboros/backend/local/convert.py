@@ -1,6 +1,8 @@
 """Adapters made from adapters without training: merged into one, or written for other programs."""
 
+import math
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,6 +19,7 @@ from ouroboros.domain.weights import (
     Precision,
 )
 from ouroboros.lora.gguf import to_gguf
+from ouroboros.lora.lowrank import core_space, factorise_to_rank
 from ouroboros.lora.merge import MergeOutcome, collect_layers, merge_layers
 from ouroboros.lora.peft_files import UnpackedAdapter, invocation_tokens, pack, unpack
 from ouroboros.lora.size import check_size, largest_rank
@@ -47,6 +50,34 @@ def merge(base: BaseModel, job: MergeJob) -> Generator[None, None, MergedAdapter
             raise
     outcome = yield from _merge_layers(parents, job, rank)
     return _pack_merged(base, outcome, targets, acts_on)
+
+
+def shrink(base: BaseModel, files: AdapterFiles) -> Generator[None, None, MergedAdapter]:
+    """Cut an adapter to the largest rank whose file fits, one layer a step."""
+    adapter = unpack(files, base, _NO_SIZE_LIMIT)
+    targets = target_modules_for(base, set(adapter.weights))
+    shapes = select_layers(base, _merged_config(1, targets, adapter.config.acts_on))
+    rank = largest_rank(base, shapes, Precision.BFLOAT16)
+    if rank == 0:
+        raise TooLarge(
+            f"No rank fits on the {len(shapes)} layers that it adapts.", hint="Adapt fewer layers."
+        )
+    layers = []
+    for path, low in adapter.weights.items():
+        space = core_space([low])
+        layers.append((path, factorise_to_rank(space, space.cores[0], min(rank, low.rank))))
+        yield
+    outcome = collect_layers(layers)
+    shrunk = _pack_merged(base, outcome, targets, adapter.config.acts_on)
+    # What is lost is measured on the files: they may also round the factors to bfloat16.
+    lost = norm = 0.0
+    for path, low in unpack(shrunk.files, base).weights.items():
+        original, stored = core_space([adapter.weights[path], low]).cores
+        lost += float((original - stored).norm()) ** 2
+        norm += float(original.norm()) ** 2
+        yield
+    rank = max(low.rank for low in adapter.weights.values())
+    return replace(shrunk, lossless_rank=rank, relative_error=math.sqrt(lost / norm) if norm else 0.0)
 
 
 def _shared_scope(parents: Sequence[UnpackedAdapter]) -> str:

@@ -6,11 +6,11 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.checks import check_int
 from ouroboros.domain.config import AdapterConfig
 from ouroboros.domain.data import check_text
-from ouroboros.domain.errors import InvalidName
-from ouroboros.domain.limits import MAX_DESCRIPTION, check_length
+from ouroboros.domain.errors import InvalidName, TooLarge
+from ouroboros.domain.limits import MAX_DESCRIPTION, MAX_IMPORT, check_length
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter
-from ouroboros.domain.weights import AdapterFiles, ExportForm
+from ouroboros.domain.weights import AdapterFiles, ExportForm, ShrunkFiles
 from ouroboros.engine.checks import raise_if_cancelled
 from ouroboros.engine.core import Core, verb
 from ouroboros.lora.planning import resolve_config
@@ -65,6 +65,24 @@ class AdapterVerbs(Core):
         base = await self._backend.base()
         config = replace(shape, learning_rate=AdapterConfig.auto(base).learning_rate)
         return await self._registry.create_adapter(adapter_id, config, base, files, "imported")
+
+    @verb
+    async def shrink_adapter_files(
+        self, files: AdapterFiles, *, cancel: CancellationToken | None = None
+    ) -> ShrunkFiles:
+        """Cut an adapter of another program, of up to 512 MiB, to the largest rank that fits.
+
+        Each layer's update is replaced by its best approximation of that rank, by its singular values.
+        Nothing is stored: `import_adapter` takes the files that are returned. Err if they are not a
+        sound adapter for this base, or no rank fits.
+        """
+        if len(files.weights) > MAX_IMPORT:
+            raise TooLarge(
+                f"The weights have {len(files.weights):,} bytes; at most {MAX_IMPORT:,} can be shrunk.",
+                hint="Train it with a lower rank.",
+            )
+        cut = await self._backend.shrink(files, cancel)
+        return ShrunkFiles(cut.files, cut.config.rank, cut.lossless_rank, cut.relative_error)
 
     @verb
     async def export_adapter(

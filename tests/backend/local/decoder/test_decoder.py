@@ -51,14 +51,14 @@ def adapter(frozen: BaseRuntime, seed: int, rank: int, names: tuple[str, ...] = 
     return made
 
 
-def learned(frozen: BaseRuntime, adapters: list[BankedAdapter | None]):
+def compute_logprobs_and_gradients(frozen: BaseRuntime, adapters: list[BankedAdapter | None]):
     """Log-probabilities of a batch, and the gradients of its adapters."""
     rows = sequences(frozen.base.fingerprint.vocabulary)
     distinct = [a for a in dict.fromkeys(adapters) if a]
     with distinct[0].training() as first, distinct[1].training() as second:
-        found, _ = compute_token_logprobs(frozen, rows, adapters)
-        found.square().sum().backward()
-    return found.detach(), first, second
+        logprobs, _ = compute_token_logprobs(frozen, rows, adapters)
+        logprobs.square().sum().backward()
+    return logprobs.detach(), first, second
 
 
 def plain(frozen: BaseRuntime) -> BaseRuntime:
@@ -76,7 +76,11 @@ def test_values_and_gradients_are_the_model_s_own(architecture, changes, long, t
         monkeypatch.setattr(formulas, "FUSED_ATTENTION_TOKENS", 50)
     one, two = adapter(frozen, 1, 4), adapter(frozen, 2, 2, ("v_proj", "down_proj"))
     mixed = [one, None, two, one, two]
-    for ours, theirs in zip(learned(frozen, mixed), learned(plain(frozen), mixed), strict=True):
+    for ours, theirs in zip(
+        compute_logprobs_and_gradients(frozen, mixed),
+        compute_logprobs_and_gradients(plain(frozen), mixed),
+        strict=True,
+    ):
         assert theirs.abs().sum() > 0
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 

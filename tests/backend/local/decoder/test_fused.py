@@ -28,11 +28,11 @@ def passes(monkeypatch) -> dict[str, int]:
     seen = {"training": 0, "reading": 0}
     plain = Decoder.final_hidden
 
-    def counted(self, *arguments, **named):
+    def count_pass(self, *arguments, **named):
         seen["training" if torch.is_grad_enabled() else "reading"] += 1
         return plain(self, *arguments, **named)
 
-    monkeypatch.setattr(Decoder, "final_hidden", counted)
+    monkeypatch.setattr(Decoder, "final_hidden", count_pass)
     return seen
 
 
@@ -69,10 +69,10 @@ async def test_a_correction_that_is_learned_asks_for_no_more_gradients(backend, 
 
 async def test_what_the_base_says_where_drift_is_asked_is_read_once(backend, passes):
     digest = await backend.load(await backend.initialize(CONFIG, 0))
-    asked = [ScoreRequest(p, "shipping", digest, drift=True) for p in PROMPTS]
-    first = await backend.score(asked)
+    requests = [ScoreRequest(p, "shipping", digest, drift=True) for p in PROMPTS]
+    first = await backend.score(requests)
     assert passes["reading"] == 2  # the base's, the adapter's
-    assert await backend.score(asked) == first
+    assert await backend.score(requests) == first
     assert passes["reading"] == 3
 
 
@@ -89,8 +89,8 @@ async def test_trainings_with_references_share_their_passes(backend, passes):
 
 async def test_scores_of_many_adapters_are_one_pass(backend, passes):
     digests = [await backend.load(await backend.initialize(CONFIG, seed)) for seed in range(3)]
-    asked = [ScoreRequest(p, "x", d) for p, d in zip(PROMPTS, [*digests, None], strict=True)]
-    await backend.score(asked)
+    requests = [ScoreRequest(p, "x", d) for p, d in zip(PROMPTS, [*digests, None], strict=True)]
+    await backend.score(requests)
     assert passes == {"training": 0, "reading": 1}
 
 
@@ -101,17 +101,17 @@ async def test_more_adapters_than_places_in_the_batch_are_all_answered(backend):
         await backend.load(await backend.initialize(replace(CONFIG, rank=rank), seed))
         for seed, rank in enumerate(ranks)
     ]
-    asked = [GenerateRequest(f"parcel {d[:4]}", GenerationConfig(max_tokens=6), d) for d in digests]
-    alone = [(await backend.generate([one]))[0].tokens for one in asked]
+    requests = [GenerateRequest(f"parcel {d[:4]}", GenerationConfig(max_tokens=6), d) for d in digests]
+    alone = [(await backend.generate([one]))[0].tokens for one in requests]
     backend._batch._max_rows = 3
     most, forward = [0], backend._batch._run_decode_step
 
-    def counted():
+    def count_rows():
         most[0] = max(most[0], len(backend._batch._active))
         return forward()
 
-    backend._batch._run_decode_step = counted
-    assert [g.tokens for g in await backend.generate(asked)] == alone
+    backend._batch._run_decode_step = count_rows
+    assert [g.tokens for g in await backend.generate(requests)] == alone
     assert most[0] == 3
 
 
@@ -119,11 +119,11 @@ async def test_adapters_that_learn_together_share_their_own_products_too(backend
     together: list[int] = []
     plain = BatchedLoraUpdate.apply
 
-    def counted(self, x, y):
+    def count_calls(self, x, y):
         together.append(len(self.factors))
         return plain(self, x, y)
 
-    monkeypatch.setattr(BatchedLoraUpdate, "apply", counted)
+    monkeypatch.setattr(BatchedLoraUpdate, "apply", count_calls)
     starts = [await backend.initialize(CONFIG, seed) for seed in range(4)]
     rows = [(Row(f"where is parcel {i}?", "it is"),) for i in range(4)]
     jobs = [TrainJob(s, CONFIG, TrainingConfig(1), r) for s, r in zip(starts, rows, strict=True)]

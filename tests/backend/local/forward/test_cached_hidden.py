@@ -42,7 +42,9 @@ def runs(monkeypatch) -> list[int]:
     return seen
 
 
-def opened(tiny_folder, name: str = "llama", prompt_bytes: int = DEFAULT_MAX_BYTES) -> LocalBackend:
+def open_backend(
+    tiny_folder, name: str = "llama", prompt_bytes: int = DEFAULT_MAX_BYTES
+) -> LocalBackend:
     return LocalBackend(
         load_base(str(tiny_folder(name)), "float32", prefix_cache_bytes=prompt_bytes), threads=1
     )
@@ -69,7 +71,7 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.acts_on)
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 async def test_a_training_is_the_same_as_from_the_first_layer_on(tiny_folder, runs, name, config):
-    backend, plain = opened(tiny_folder, name), opened(tiny_folder, name, prompt_bytes=0)
+    backend, plain = open_backend(tiny_folder, name), open_backend(tiny_folder, name, prompt_bytes=0)
     ours = await backend.train(await job(backend, config))
     assert runs
     runs.clear()
@@ -88,14 +90,14 @@ async def test_each_row_is_read_once_for_all_epochs_and_adapters(backend, runs):
 
 
 async def test_what_is_kept_stays_within_its_bytes(tiny_folder, runs):
-    probe = opened(tiny_folder)
-    taken = tokens(probe) * probe._runtime.base.width * 4
+    probe = open_backend(tiny_folder)
+    hidden_bytes = tokens(probe) * probe._runtime.base.width * 4
     await probe.close()
-    backend = opened(tiny_folder, prompt_bytes=2 * taken)
+    backend = open_backend(tiny_folder, prompt_bytes=2 * hidden_bytes)
     await backend.train(await job(backend))
-    assert backend._runtime.prefix_cache.nbytes == taken
+    assert backend._runtime.prefix_cache.nbytes == hidden_bytes
     await backend.close()
-    small = opened(tiny_folder, prompt_bytes=2 * taken - 8)
+    small = open_backend(tiny_folder, prompt_bytes=2 * hidden_bytes - 8)
     runs.clear()
     await small.train(await job(small))
     assert not runs and small._runtime.prefix_cache.nbytes == 0
@@ -107,19 +109,19 @@ async def test_what_others_have_pushed_out_is_read_again_to_the_same_bits(backen
     planned = train.plan_token_budget
     monkeypatch.setattr(train, "plan_token_budget", lambda *a: replace(planned(*a), first_layer=1))
     object.__setattr__(backend._runtime, "prefix_cache", PrefixCache(0))
-    again = await backend.train(await job(backend))
+    repeated = await backend.train(await job(backend))
     assert sum(runs) == tokens(backend) * 4
-    assert again.files.digest == whole.files.digest
+    assert repeated.files.digest == whole.files.digest
 
 
 async def test_a_training_gone_on_with_ends_with_the_same_bits(tiny_folder):
-    backend, states = opened(tiny_folder), list[bytes]()
+    backend, states = open_backend(tiny_folder), list[bytes]()
     whole = await backend.train(
         await job(backend, checkpoints=Checkpoints(seconds=0.0)),
         lambda p: states.append(p.checkpoint or b""),
     )
     await backend.close()
-    other = opened(tiny_folder)
+    other = open_backend(tiny_folder)
     rest = await other.train(await job(other, checkpoints=Checkpoints(resume=states[2])))
     assert rest.files.digest == whole.files.digest
     await other.close()

@@ -21,10 +21,10 @@ def table() -> torch.Tensor:
 def test_log_probabilities_and_their_gradient(table):
     targets = torch.arange(7)
     weights = torch.linspace(-1, 2, 7)
-    found = gather_logprobs(table, targets)
+    logprobs = gather_logprobs(table, targets)
     expected = -cross_entropy(table, targets, reduction="none")
-    torch.testing.assert_close(found, expected)
-    ours, theirs = (torch.autograd.grad((v * weights).sum(), table)[0] for v in (found, expected))
+    torch.testing.assert_close(logprobs, expected)
+    ours, theirs = (torch.autograd.grad((v * weights).sum(), table)[0] for v in (logprobs, expected))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -33,9 +33,9 @@ def test_sums_without_a_token_and_their_gradient(table):
     but = torch.tensor([5, 6, 7, 8, -1, -1, -1])
     ids = torch.tensor([[5, 5, 9]]).expand(7, 3)
     picked, norm, without = gather_logits_lse(table, ids, but)
-    left = table.clone()
-    left[range(4), but[:4]] = -torch.inf
-    expected = table.gather(1, ids), table.logsumexp(1), left.logsumexp(1)
+    masked = table.clone()
+    masked[range(4), but[:4]] = -torch.inf
+    expected = table.gather(1, ids), table.logsumexp(1), masked.logsumexp(1)
     for a, b in zip((picked, norm, without), expected, strict=True):
         torch.testing.assert_close(a, b)
     ours, theirs = (
@@ -54,8 +54,8 @@ def test_nobody_left_out_means_both_sums_are_one(table):
 
 def test_a_table_in_bfloat16_is_read_in_float32(table):
     rough = table.detach().bfloat16().requires_grad_()
-    found = gather_logprobs(rough, torch.arange(7))
-    assert found.dtype == torch.float32
+    logprobs = gather_logprobs(rough, torch.arange(7))
+    assert logprobs.dtype == torch.float32
     expected = -cross_entropy(rough.float(), torch.arange(7), reduction="none")
-    torch.testing.assert_close(found, expected)
-    assert torch.autograd.grad(found.sum(), rough)[0].dtype == torch.bfloat16
+    torch.testing.assert_close(logprobs, expected)
+    assert torch.autograd.grad(logprobs.sum(), rough)[0].dtype == torch.bfloat16

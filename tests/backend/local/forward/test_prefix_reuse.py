@@ -50,7 +50,7 @@ async def backend(request, tiny_folder):
     await backend.close()
 
 
-async def whole(tiny_folder, backend, call):
+async def open_without_cache(tiny_folder, backend, call):
     """The same asked of a backend that reads all of every sequence in one pass."""
     name = backend._runtime.base.architecture
     other = LocalBackend(load_base(str(tiny_folder(name)), "float32"), threads=1)
@@ -69,7 +69,9 @@ async def test_a_training_is_the_same_as_in_whole_passes(backend, tiny_folder):
     # Adam goes by signs: where a gradient is nearly zero, rounding moves a weight by a step. Not here.
     start = await backend.initialize(CONFIG, 3)
     ours = unpack((await backend.train(job(start))).files).weights
-    theirs = unpack((await whole(tiny_folder, backend, lambda b: b.train(job(start)))).files).weights
+    theirs = unpack(
+        (await open_without_cache(tiny_folder, backend, lambda b: b.train(job(start)))).files
+    ).weights
     for path, low in ours.items():
         torch.testing.assert_close(low.a, theirs[path].a, atol=1e-5, rtol=0)
         torch.testing.assert_close(low.b, theirs[path].b, atol=1e-5, rtol=0)
@@ -83,10 +85,10 @@ async def test_scores_and_answers_are_too_whether_read_before_or_not(backend, ti
         scores = [
             ScoreRequest(r.prompt, r.output or "", a, drift=True) for r in ROWS for a in (digest, None)
         ]
-        asked = [GenerateRequest(r.prompt, SHORT, a) for r in ROWS for a in (digest, None)]
-        return await one.score(scores), await one.generate(asked)
+        requests = [GenerateRequest(r.prompt, SHORT, a) for r in ROWS for a in (digest, None)]
+        return await one.score(scores), await one.generate(requests)
 
-    expected = await whole(tiny_folder, backend, ask)
+    expected = await open_without_cache(tiny_folder, backend, ask)
     for store in (PrefixCache(), backend._runtime.prefix_cache, PrefixCache(0)):
         object.__setattr__(backend._runtime, "prompts", store)
         scores, answers = await ask(backend)
@@ -111,11 +113,11 @@ async def test_a_prompt_is_read_once_for_all_epochs_and_adapters(backend, runs):
 
 async def test_a_system_prompt_is_read_once_for_all_requests(backend, runs):
     digests = [await backend.load(await backend.initialize(CONFIG, seed)) for seed in range(3)]
-    asked = [
+    requests = [
         GenerateRequest((Message("system", LONG), Message("user", f"{n}?")), SHORT, digest)
         for n, digest in enumerate(digests)
     ]
-    for request in asked:
+    for request in requests:
         await backend.generate([request])
     first, *others = runs
     assert all(
@@ -136,11 +138,11 @@ async def test_an_ordinary_adapter_reads_its_prompts_itself(backend, runs, monke
 async def test_a_training_gone_on_with_ends_with_the_same_bits(backend):
     start = await backend.initialize(CONFIG, 0)
     states: list[bytes] = []
-    kept = job(start, checkpoints=Checkpoints(seconds=0.0))
-    one = await backend.train(kept, lambda p: states.append(p.checkpoint or b""))
+    checkpointed = job(start, checkpoints=Checkpoints(seconds=0.0))
+    one = await backend.train(checkpointed, lambda p: states.append(p.checkpoint or b""))
     object.__setattr__(backend._runtime, "prompts", PrefixCache())
-    again = await backend.train(job(start, checkpoints=Checkpoints(resume=states[2])))
-    assert again.files == one.files
+    resumed = await backend.train(job(start, checkpoints=Checkpoints(resume=states[2])))
+    assert resumed.files == one.files
 
 
 async def test_fused_trainings_share_what_is_read(backend):
@@ -156,8 +158,8 @@ def beginning(tokens: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(2, 2, 2, tokens, 4, generator=torch.Generator().manual_seed(seed))
 
 
-def same(found: torch.Tensor | None, states: torch.Tensor) -> bool:
-    return found is not None and torch.equal(found, states)
+def same(cached: torch.Tensor | None, states: torch.Tensor) -> bool:
+    return cached is not None and torch.equal(cached, states)
 
 
 class TestPromptStore:
@@ -170,8 +172,8 @@ class TestPromptStore:
     def test_a_common_beginning_is_found_piece_by_piece(self):
         store, states = PrefixCache(), beginning(70)
         store.put_blocks(tuple(range(70)), states)
-        found = store.get_blocks((*range(66), 1, 2, 3))
-        assert same(found, states[:, :, :, : 2 * BLOCK_TOKENS])
+        cached = store.get_blocks((*range(66), 1, 2, 3))
+        assert same(cached, states[:, :, :, : 2 * BLOCK_TOKENS])
         assert store.get_blocks((9, *range(69))) is None
 
     def test_what_is_kept_twice_is_counted_once(self):
@@ -212,8 +214,8 @@ class TestPromptStore:
         store = PrefixCache(beginning(2 * BLOCK_TOKENS).nbytes)
         store.put_blocks(tuple(range(2 * BLOCK_TOKENS)), beginning(2 * BLOCK_TOKENS))
         store.put_blocks(tuple(range(500, 500 + BLOCK_TOKENS)), beginning(BLOCK_TOKENS))
-        found = store.get_blocks(tuple(range(2 * BLOCK_TOKENS)))
-        assert found is not None and found.shape[3] == BLOCK_TOKENS
+        cached = store.get_blocks(tuple(range(2 * BLOCK_TOKENS)))
+        assert cached is not None and cached.shape[3] == BLOCK_TOKENS
 
 
 def test_very_long_answers_are_run_with_their_prompts():

@@ -45,9 +45,9 @@ def test_a_missing_folder(tmp_path):
 @pytest.mark.parametrize("name", ["stater", "nobody/nothing"])
 def test_a_name_that_the_hub_cannot_be_asked_for(name, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match=f"no folder '{name}'") as found:
+    with pytest.raises(ModelError, match=f"no folder '{name}'") as caught:
         load_base(name)
-    assert ('Did you mean "starter"?' in str(found.value)) is (name == "stater")
+    assert ('Did you mean "starter"?' in str(caught.value)) is (name == "stater")
 
 
 def test_a_name_that_is_no_hub_id():

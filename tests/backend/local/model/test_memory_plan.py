@@ -45,11 +45,11 @@ def passes(monkeypatch) -> list[tuple[int, bool]]:
     seen: list[tuple[int, bool]] = []
     plain = pool.compute_output_logits
 
-    def noted(runtime, sequences, adapters, recompute, first_layer):
+    def record_pass(runtime, sequences, adapters, recompute, first_layer):
         seen.append((len(sequences), recompute))
         return plain(runtime, sequences, adapters, recompute=recompute, first_layer=first_layer)
 
-    monkeypatch.setattr(pool, "compute_output_logits", noted)
+    monkeypatch.setattr(pool, "compute_output_logits", record_pass)
     return seen
 
 
@@ -59,11 +59,11 @@ async def job_on(backend: LocalBackend, rows=ROWS, training=TRAINING) -> TrainJo
 
 def test_with_memory_enough_nothing_is_cut(runtime):
     for known in (None, 1 << 50):
-        found = plan_memory(runtime.memory_costs, [(30, 30, 5)], 1000, 600, 512, known)
-        assert (found.tokens_per_pass, found.recompute, found.note) == (512, False, "")
+        plan = plan_memory(runtime.memory_costs, [(30, 30, 5)], 1000, 600, 512, known)
+        assert (plan.tokens_per_pass, plan.recompute, plan.note) == (512, False, "")
         alone = plan_memory(runtime.memory_costs, [(9000, 9000, 5)], 1000, 9000, 512, known)
         assert (alone.tokens_per_pass, alone.recompute) == (512, False)
-        assert alone.predicted_bytes > found.predicted_bytes
+        assert alone.predicted_bytes > plan.predicted_bytes
 
 
 def test_passes_become_shorter_before_layers_are_computed_twice(runtime):
@@ -73,13 +73,13 @@ def test_passes_become_shorter_before_layers_are_computed_twice(runtime):
     seen, free = [], 2 * whole
     while True:
         try:
-            found = plan_memory(runtime.memory_costs, rows, 0, 4096, wanted, free)
+            plan = plan_memory(runtime.memory_costs, rows, 0, 4096, wanted, free)
         except OutOfMemory as error:
             assert "a row of 100 tokens" in error.message
             break
-        assert found.predicted_bytes <= free
-        assert bool(found.note) == (found.tokens_per_pass < wanted or found.recompute)
-        seen.append((found.recompute, found.tokens_per_pass))
+        assert plan.predicted_bytes <= free
+        assert bool(plan.note) == (plan.tokens_per_pass < wanted or plan.recompute)
+        seen.append((plan.recompute, plan.tokens_per_pass))
         free = free * 9 // 10
     assert seen[0] == (False, wanted)
     assert [again for again, _ in seen] == sorted(again for again, _ in seen)
@@ -185,12 +185,12 @@ async def test_a_shared_pass_that_runs_out_goes_on_one_by_one(backend, monkeypat
 
 
 async def test_running_out_in_training_is_one_error_and_the_backend_lives(backend, monkeypatch):
-    def broken(*arguments, **named):
+    def run_out_of_memory(*arguments, **named):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     job = await job_on(backend)
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "compute_output_logits", broken)
+        patch.setattr(pool, "compute_output_logits", run_out_of_memory)
         with pytest.raises(OutOfMemory, match="were predicted") as error:
             await backend.train(job)
     assert error.value.hint
@@ -198,18 +198,18 @@ async def test_running_out_in_training_is_one_error_and_the_backend_lives(backen
 
 
 async def test_answers_wait_for_room_and_all_come(backend, free):
-    asked = [GenerateRequest(f"parcel {i}", GenerationConfig(max_tokens=20)) for i in range(6)]
-    alone = await backend.generate(asked)
+    requests = [GenerateRequest(f"parcel {i}", GenerationConfig(max_tokens=20)) for i in range(6)]
+    alone = await backend.generate(requests)
     most = [0]
     forward = backend._batch._run_decode_step
 
-    def counted():
+    def count_rows():
         most[0] = max(most[0], len(backend._batch._active))
         return forward()
 
-    backend._batch._run_decode_step = counted
+    backend._batch._run_decode_step = count_rows
     free(3 * 128 * backend._runtime.memory_costs.keys_values)
-    assert [g.tokens for g in await backend.generate(asked)] == [g.tokens for g in alone]
+    assert [g.tokens for g in await backend.generate(requests)] == [g.tokens for g in alone]
     assert 1 <= most[0] < 6
 
 

@@ -57,8 +57,8 @@ def test_the_quantisation_is_part_of_the_fingerprint(folder):
 
 
 def test_without_the_library_the_error_says_what_to_install(folder, monkeypatch):
-    there = importlib.util.find_spec
-    monkeypatch.setattr(quantized, "find_spec", lambda n: None if n == "bitsandbytes" else there(n))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(quantized, "find_spec", lambda n: None if n == "bitsandbytes" else find_spec(n))
     with pytest.raises(MissingExtra, match=r"bitsandbytes.*ouroboros-learning\[quantized\]"):
         load_base(folder, quantize="int8")
 
@@ -69,5 +69,5 @@ def test_an_unknown_form(folder):
 
 
 async def _scores(backend: LocalBackend, digest: str | None) -> list[float]:
-    asked = [ScoreRequest(row.prompt, row.output or "", digest) for row in ROWS]
-    return [score.total for score in await backend.score(asked)]
+    requests = [ScoreRequest(row.prompt, row.output or "", digest) for row in ROWS]
+    return [score.total for score in await backend.score(requests)]

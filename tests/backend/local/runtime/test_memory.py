@@ -80,10 +80,10 @@ def test_running_out_is_one_error_with_the_numbers():
 @pytest.mark.skipif(reusable_bytes() == 0, reason="the C library does not tell")
 def test_memory_that_is_freed_and_kept_counts_as_free():
     """In a program of its own: what another test has done to this one's memory does not matter."""
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", KEEPING], capture_output=True, text=True, check=True
     ).stdout.split()
-    before, with_it, after = map(int, told)
+    before, with_it, after = map(int, process)
     assert with_it - before < 50 << 20
     assert after - before > 200 << 20
 

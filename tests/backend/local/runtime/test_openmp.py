@@ -11,7 +11,7 @@ from ouroboros.backend.local.runtime.openmp import SPIN_COUNT, _uses_gnu_openmp
 SHOW = "import os{first}; import ouroboros.backend.local; print(*sorted(os.environ))"
 
 
-def started(first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """A program that loads the backend; OpenMP tells its settings on stderr."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     return subprocess.run(
@@ -25,24 +25,24 @@ def started(first: str = "", **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.skipif(not _uses_gnu_openmp(), reason="torch brings another OpenMP")
 def test_threads_spin_a_little_and_then_sleep():
-    done = started()
+    done = run_python()
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in done.stderr
     assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in done.stderr
 
 
 def test_programs_that_are_started_do_not_have_the_settings():
-    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(started().stdout.split())
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(run_python().stdout.split())
 
 
 @pytest.mark.skipif(not _uses_gnu_openmp(), reason="torch brings another OpenMP")
 def test_what_the_user_set_stays():
-    done = started(OMP_WAIT_POLICY="PASSIVE")
+    done = run_python(OMP_WAIT_POLICY="PASSIVE")
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
     assert "OMP_WAIT_POLICY" in done.stdout.split()
 
 
 def test_torch_that_is_loaded_already_is_left_alone():
-    done = started(first=", torch")
+    done = run_python(first=", torch")
     assert "OMP_WAIT_POLICY = 'ACTIVE'" not in done.stderr
 
 

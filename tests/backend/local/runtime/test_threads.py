@@ -29,11 +29,11 @@ def used(monkeypatch) -> list[int]:
     for name in ("final_hidden", "decode_step"):
         plain = getattr(Decoder, name)
 
-        def counted(self, *arguments, _plain=plain, **named):
+        def count_threads(self, *arguments, _plain=plain, **named):
             seen.append(torch.get_num_threads())
             return _plain(self, *arguments, **named)
 
-        monkeypatch.setattr(Decoder, name, counted)
+        monkeypatch.setattr(Decoder, name, count_threads)
     return seen
 
 

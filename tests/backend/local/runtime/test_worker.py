@@ -49,12 +49,12 @@ async def test_two_pieces_of_work_take_turns(worker):
 
 
 async def test_an_error_reaches_the_caller_and_the_worker_lives_on(worker):
-    def broken():
+    def fail():
         yield
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await worker.run(broken())
+        await worker.run(fail())
     assert await worker.run(counting(1, [])) == "done"
 
 

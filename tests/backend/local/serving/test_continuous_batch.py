@@ -64,7 +64,7 @@ def run(runtime, *asked: ActiveRequest, most_rows: int = 64) -> list[Generation]
     return [a.future.result(0) for a in asked]
 
 
-def mixed(runtime, adapters, **config) -> list[ActiveRequest]:
+def make_requests(runtime, adapters, **config) -> list[ActiveRequest]:
     return [
         request(runtime, p, a, max_tokens=n, **config)
         for p, a, n in zip(PROMPTS, adapters, LENGTHS, strict=True)
@@ -81,24 +81,24 @@ def test_rows_that_join_and_leave_are_answered_as_each_alone(tiny_folder, archit
     runtime = load_base(str(tiny_folder(architecture)), "float32")
     one, two, three = (adapter_on(runtime, seed, rank) for seed, rank in ((1, 2), (2, 4), (3, 1)))
     adapters = (one, None, two, one, three, two)
-    together = mixed(runtime, adapters)
+    together = make_requests(runtime, adapters)
     batch = ContinuousBatch(runtime, max_rows=4)
     batch.submit(together[:3])
     for step, _ in enumerate(batch.steps()):
         if step == 4:  # in the middle of the first three answers
             batch.submit(together[3:])
-    alone = [run(runtime, asked)[0] for asked in mixed(runtime, adapters)]
+    alone = [run(runtime, asked)[0] for asked in make_requests(runtime, adapters)]
     for asked, expected in zip(together, alone, strict=True):
         same(asked.future.result(0), expected)
-    plain = [run(runtime, asked)[0].tokens for asked in mixed(runtime, (None,) * 6)]
+    plain = [run(runtime, asked)[0].tokens for asked in make_requests(runtime, (None,) * 6)]
     assert [a.tokens for a in alone] != plain
 
 
 def test_neighbours_do_not_disturb_a_row_s_randomness(runtime):
     adapters = (adapter_on(runtime, 1), None, adapter_on(runtime, 2), None, None, None)
     config = {"temperature": 1.5, "seed": 7}
-    together = run(runtime, *mixed(runtime, adapters, **config))
-    alone = [run(runtime, asked)[0] for asked in mixed(runtime, adapters, **config)]
+    together = run(runtime, *make_requests(runtime, adapters, **config))
+    alone = [run(runtime, asked)[0] for asked in make_requests(runtime, adapters, **config)]
     for one, other in zip(together, alone, strict=True):
         same(one, other)
 
@@ -118,17 +118,19 @@ def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
     runtime = load_base(str(tiny_folder(architecture, **shape)), "float32")
     one, two = (adapter_on(runtime, seed, rank) for seed, rank in ((1, 2), (2, 4)))
     passes = []
-    monkeypatch.setattr(Decoder, "decode_step", _counted(Decoder.decode_step, passes))
-    own = run(runtime, *mixed(runtime, (one, None, two, one, two, two)))
+    monkeypatch.setattr(Decoder, "decode_step", _count_calls(Decoder.decode_step, passes))
+    decoder_answers = run(runtime, *make_requests(runtime, (one, None, two, one, two, two)))
     assert passes
     monkeypatch.setattr(Decoder, "fits_sliding_window", lambda *_: False)
     for found, expected in zip(
-        own, run(runtime, *mixed(runtime, (one, None, two, one, two, two))), strict=True
+        decoder_answers,
+        run(runtime, *make_requests(runtime, (one, None, two, one, two, two))),
+        strict=True,
     ):
         same(found, expected)
 
 
-def _counted(method, passes):
+def _count_calls(method, passes):
     return lambda *args, **more: (passes.append(1), method(*args, **more))[1]
 
 
@@ -137,28 +139,28 @@ def test_rows_share_their_forward_passes(runtime, monkeypatch):
     adapters = [adapter_on(runtime, seed) for seed in range(6)]
     passes = []
     for name in ("final_hidden", "decode_step"):
-        monkeypatch.setattr(Decoder, name, _counted(getattr(Decoder, name), passes))
+        monkeypatch.setattr(Decoder, name, _count_calls(getattr(Decoder, name), passes))
     hook = runtime.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
-        found = run(
+        answers = run(
             runtime,
             *(request(runtime, p, a, max_tokens=10) for p, a in zip(PROMPTS, adapters, strict=True)),
         )
     finally:
         hook.remove()
-    assert len(passes) == max(len(g.tokens) for g in found)
+    assert len(passes) == max(len(g.tokens) for g in answers)
 
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(runtime):
     token = CancellationToken()
-    told: list[GenerationChunk] = []
+    chunks: list[GenerationChunk] = []
 
     def stop_at_three(piece: GenerationChunk) -> None:
-        told.append(piece)
-        if len(told) == 3:
+        chunks.append(piece)
+        if len(chunks) == 3:
             token.cancel()
 
-    asked = mixed(runtime, (None,) * 6)
+    asked = make_requests(runtime, (None,) * 6)
     asked[1] = request(runtime, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
     waiting = request(runtime, PROMPTS[0], cancel=token)
     batch = ContinuousBatch(runtime, max_rows=6)
@@ -168,8 +170,8 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(runtime):
     for gone in (asked[1], waiting):
         with pytest.raises(Cancelled):
             gone.future.result(0)
-    assert len(told) == 3
-    for one, other in zip(asked, mixed(runtime, (None,) * 6), strict=True):
+    assert len(chunks) == 3
+    for one, other in zip(asked, make_requests(runtime, (None,) * 6), strict=True):
         if one is not asked[1]:
             same(one.future.result(0), run(runtime, other)[0])
 
@@ -182,12 +184,14 @@ def test_a_row_whose_output_is_not_finite_fails_alone(runtime):
         }
     )
     good = adapter_on(runtime, 1)
-    asked = mixed(runtime, (good, broken, None, good, None, broken))
+    asked = make_requests(runtime, (good, broken, None, good, None, broken))
     batch = ContinuousBatch(runtime)
     batch.submit(asked)
     for _ in batch.steps():
         pass
-    for one, other in zip(asked, mixed(runtime, (good, None, None, good, None, None)), strict=True):
+    for one, other in zip(
+        asked, make_requests(runtime, (good, None, None, good, None, None)), strict=True
+    ):
         if one.adapter is broken:
             with pytest.raises(BackendError, match="not finite"):
                 one.future.result(0)

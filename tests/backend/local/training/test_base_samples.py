@@ -45,16 +45,16 @@ def items(runtime) -> tuple[TokenizedRow, ...]:
 
 
 def test_a_base_writes_the_same_passages_whenever_it_is_loaded(tiny_folder, items):
-    again, _ = finish(generate_samples(load_base(str(tiny_folder()), dtype="float32")))
-    assert again == [item.sequences[0] for item in items]
+    repeated, _ = finish(generate_samples(load_base(str(tiny_folder()), dtype="float32")))
+    assert repeated == [item.sequences[0] for item in items]
 
 
 def test_they_are_written_once(runtime):
     passages = BaseSamples(runtime)
     first, steps = finish(passages.load_or_generate())
     assert steps > TOKENS
-    again, steps = finish(passages.load_or_generate())
-    assert again is first
+    repeated, steps = finish(passages.load_or_generate())
+    assert repeated is first
     assert steps == 0
 
 
@@ -64,10 +64,10 @@ def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(ru
     (file,) = (tmp_path / "kept").iterdir()
     if damage is not None:
         file.write_bytes(damage)
-    again, steps = finish(BaseSamples(runtime, tmp_path / "kept").load_or_generate())
+    reloaded, steps = finish(BaseSamples(runtime, tmp_path / "kept").load_or_generate())
     assert (steps == 0) == (damage is None)
-    assert [i.sequences for i in again] == [i.sequences for i in first]
-    for here, there in zip(again, first, strict=True):
+    assert [i.sequences for i in reloaded] == [i.sequences for i in first]
+    for here, there in zip(reloaded, first, strict=True):
         assert torch.equal(here.teacher.ids, there.teacher.ids)
         assert torch.equal(here.teacher.logprobs, there.teacher.logprobs)
         assert torch.equal(here.teacher.other_logprob, there.teacher.other_logprob)
@@ -142,8 +142,8 @@ def drift(runtime, anchors, text: TokenizedPair) -> float:
     training = TrainingConfig(batch_size=8, epochs=30, anchors=0.5)
     config = AdapterConfig(learning_rate=1e-2)
     finish(train(GradientBatcher(runtime), adapter, rows, config, training, anchors=anchors))
-    (found,), _ = finish(score_outputs(runtime, [ScoreItem(text, adapter, True)]))
-    return found.drift
+    (score,), _ = finish(score_outputs(runtime, [ScoreItem(text, adapter, True)]))
+    return score.drift
 
 
 # The first release hashed the `repr` of this class, copied here as it was: its name and fields belong to

@@ -15,7 +15,7 @@ def logits(vocabulary: int, seed: int) -> Tensor:
     return 3 * torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-def apart(student: Tensor, teacher: Teacher) -> Tensor:
+def measure_kl(student: Tensor, teacher: Teacher) -> Tensor:
     return compute_logprobs_and_kl(student, torch.arange(5), [5], [teacher])[1]
 
 
@@ -26,45 +26,45 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 def test_a_small_vocabulary_is_compared_exactly():
     teacher, student = logits(TOP_K + 1, 0), logits(TOP_K + 1, 1)
-    found = apart(student, _build_teacher(teacher, None))
-    torch.testing.assert_close(found, divergence(teacher, student), rtol=1e-4, atol=1e-5)
+    kl = measure_kl(student, _build_teacher(teacher, None))
+    torch.testing.assert_close(kl, divergence(teacher, student), rtol=1e-4, atol=1e-5)
 
 
 def test_who_says_what_the_teacher_says_is_nowhere_apart():
     same = logits(1000, 2)
     torch.testing.assert_close(
-        apart(same, _build_teacher(same, None)), torch.zeros(5), rtol=0, atol=1e-5
+        measure_kl(same, _build_teacher(same, None)), torch.zeros(5), rtol=0, atol=1e-5
     )
 
 
 def test_counting_the_unlikely_as_one_never_says_too_much():
     teacher, student = logits(1000, 3), logits(1000, 4)
-    found = apart(student, _build_teacher(teacher, None))
-    assert (found > 0).all()
-    assert (found <= divergence(teacher, student) + 1e-5).all()
+    kl = measure_kl(student, _build_teacher(teacher, None))
+    assert (kl > 0).all()
+    assert (kl <= divergence(teacher, student) + 1e-5).all()
 
 
 def test_its_gradient_leads_to_the_teacher():
     teacher, student = logits(200, 5), logits(200, 6).requires_grad_()
     optimizer = torch.optim.Adam([student], lr=0.1)
-    kept = _build_teacher(teacher, None)
-    before = float(apart(student.detach(), kept).sum())
+    target = _build_teacher(teacher, None)
+    before = float(measure_kl(student.detach(), target).sum())
     for _ in range(200):
         optimizer.zero_grad()
-        apart(student, kept).sum().backward()
+        measure_kl(student, target).sum().backward()
         optimizer.step()
-    assert float(apart(student.detach(), kept).sum()) < 0.01 * before
+    assert float(measure_kl(student.detach(), target).sum()) < 0.01 * before
     assert (student.argmax(-1) == teacher.argmax(-1)).all()
 
 
 def test_besides_the_outputs_own_tokens_it_does_not_matter_how_likely_these_are():
     teacher = logits(1000, 7)
-    own = torch.arange(5)
-    kept = _build_teacher(teacher, own)
-    learned = teacher.scatter_add(1, own[:, None], torch.full((5, 1), 9.0)).requires_grad_()
-    found = apart(learned, kept)
+    output_ids = torch.arange(5)
+    target = _build_teacher(teacher, output_ids)
+    learned = teacher.scatter_add(1, output_ids[:, None], torch.full((5, 1), 9.0)).requires_grad_()
+    found = measure_kl(learned, target)
     torch.testing.assert_close(found.detach(), torch.zeros(5), rtol=0, atol=1e-4)
     (gradient,) = torch.autograd.grad(found.sum(), learned)
-    assert gradient.gather(1, own[:, None]).abs().max() == 0
+    assert gradient.gather(1, output_ids[:, None]).abs().max() == 0
     assert gradient.isfinite().all()
-    assert (apart(logits(1000, 8), kept) > 0).all()
+    assert (measure_kl(logits(1000, 8), target) > 0).all()

@@ -77,9 +77,9 @@ def test_a_step_may_be_cut_anywhere_between_rows(names: list[str], data: st.Data
     parts = compute_step_loss(replace(front, reference=reference[:sequences])) + compute_step_loss(
         replace(back, reference=reference[sequences:])
     )
-    (found,) = torch.autograd.grad(parts, logprobs)
+    (gradient,) = torch.autograd.grad(parts, logprobs)
     torch.testing.assert_close(parts, whole)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_supervised_rows_are_averaged_over_weighted_tokens() -> None:
@@ -92,9 +92,9 @@ def test_supervised_rows_are_averaged_over_weighted_tokens() -> None:
 def test_losses_in_one_step_share_it_by_rows() -> None:
     mixed = [ROWS["supervised"], ROWS["unwanted"], ROWS["unwanted"], ROWS["kto"]]
     tokens = [3, 4, 5, 6]
-    found = compute_coefficients(mixed, tokens)
-    assert found[0] * tokens[0] == pytest.approx(1 / 4)
-    assert found[1] == found[2] == found[3] == pytest.approx(1 / 4)
+    coefficients = compute_coefficients(mixed, tokens)
+    assert coefficients[0] * tokens[0] == pytest.approx(1 / 4)
+    assert coefficients[1] == coefficients[2] == coefficients[3] == pytest.approx(1 / 4)
 
 
 def test_a_weight_scales_a_judgement_that_is_alone_in_its_step() -> None:

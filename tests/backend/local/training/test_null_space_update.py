@@ -140,9 +140,9 @@ async def test_what_is_learned_already_is_left_as_it_is(backend, start):
     first = await backend.update(UpdateJob(start, CONFIG, (FIX,), update=UpdateConfig(likely=0.5)))
     known = Row(FIX.prompt, "shipping", Supervised())
     job = UpdateJob(first.files, CONFIG, (known,), update=UpdateConfig(likely=0.5))
-    again = await backend.update(job)
+    repeated = await backend.update(job)
     if not first.report.advice:
-        assert (again.report.steps, again.files) == (0, first.files)
+        assert (repeated.report.steps, repeated.files) == (0, first.files)
 
 
 async def test_a_protected_prompt_moves_less(backend, start):
@@ -150,17 +150,17 @@ async def test_a_protected_prompt_moves_less(backend, start):
     known = (Row("play some music", "media"), Row("I was charged twice", "billing"))
     training = TrainingConfig(batch_size=2, epochs=40)
     rate = AdapterConfig(target_modules="all-linear", learning_rate=1e-2)
-    taught = (await backend.train(TrainJob(start, rate, training, known))).files
+    trained = (await backend.train(TrainJob(start, rate, training, known))).files
     protect = tuple(TrainingExample(r.prompt, r.output or "") for r in known)
     drift = {}
     for name, examples in (("open", ()), ("protected", protect)):
-        job = UpdateJob(taught, CONFIG, (FIX,), examples, UpdateConfig(ridge=0.01))
+        job = UpdateJob(trained, CONFIG, (FIX,), examples, UpdateConfig(ridge=0.01))
         files = (await backend.update(job)).files
         drift[name] = sum(
             [
                 abs(
                     await total(backend, files, r.input, r.output)
-                    - await total(backend, taught, r.input, r.output)
+                    - await total(backend, trained, r.input, r.output)
                 )
                 for r in protect
             ]

@@ -101,9 +101,9 @@ async def test_many_more_adapters_than_a_pass_has_room_for_all_finish(backend, p
 
 async def test_an_adapter_that_is_not_a_number_fails_alone(backend):
     sick, *well = await jobs_of(backend)
-    found = unpack(sick.start)
-    weights = {p: LowRank(w.a.fill_(float("nan")), w.b, w.scale) for p, w in found.weights.items()}
-    broken = replace(found, weights=weights)
+    unpacked = unpack(sick.start)
+    weights = {p: LowRank(w.a.fill_(float("nan")), w.b, w.scale) for p, w in unpacked.weights.items()}
+    broken = replace(unpacked, weights=weights)
     sick = TrainJob(sick.start, sick.adapter, sick.training, sick.rows)
     backend._unpack = lambda files: broken if files is sick.start else unpack(files)
     alone = [await backend.train(job) for job in well]

@@ -185,8 +185,8 @@ def test_a_training_until_learned_ends_before_the_first_step_that_is_not_needed(
     assert 0 < report.steps == len(events) < 200
     assert report.advice == ""
     learned = adapter.master.clone()
-    again, report = run(runtime, adapter, rows, config, **how)
-    assert (report.steps, again) == (0, [])
+    resumed, report = run(runtime, adapter, rows, config, **how)
+    assert (report.steps, resumed) == (0, [])
     assert torch.equal(adapter.master, learned)
 
 
