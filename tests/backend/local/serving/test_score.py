@@ -75,7 +75,7 @@ async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
 
 
 async def test_the_cache_of_base_logits_is_bounded_in_bytes(backend, monkeypatch):
-    _, files = await trained(backend, epochs=3)
+    _, files = await train_adapter(backend, epochs=3)
     asked = [ScoreRequest(f"question {i}", "shipping", files.digest, drift=True) for i in range(6)]
     unbounded = await backend.score(asked)
     cache = backend._runtime.base_logits_cache
