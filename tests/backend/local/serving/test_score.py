@@ -76,15 +76,15 @@ async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
 
 async def test_the_cache_of_base_logits_is_bounded_in_bytes(backend, monkeypatch):
     _, files = await train_adapter(backend, epochs=3)
-    asked = [ScoreRequest(f"question {i}", "shipping", files.digest, drift=True) for i in range(6)]
-    unbounded = await backend.score(asked)
+    requests = [ScoreRequest(f"question {i}", "shipping", files.digest, drift=True) for i in range(6)]
+    unbounded = await backend.score(requests)
     cache = backend._runtime.base_logits_cache
     limit = sum(table.nbytes for table in list(cache.values())[:2])
     monkeypatch.setattr(score, "MAX_CACHED_BYTES", limit)
     for _ in range(2):
         cache.clear()
-        again = await backend.score(asked)
-        assert [s.drift for s in again] == pytest.approx([s.drift for s in unbounded], abs=1e-6)
+        scores = await backend.score(requests)
+        assert [s.drift for s in scores] == pytest.approx([s.drift for s in unbounded], abs=1e-6)
         assert 0 < sum(table.nbytes for table in cache.values()) <= limit
 
 
