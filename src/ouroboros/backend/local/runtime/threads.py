@@ -62,13 +62,12 @@ class Threads:
         else:
             self.use_all()
 
-    def split_rows(self, base: BaseModel, tokens: Sequence[int], run_tokens: int) -> list[list[int]]:
-        """Divide the rows of a pass, which have so many tokens, into shards of about equal length.
+    def split_rows(self, base: BaseModel, tokens: Sequence[int]) -> list[list[int]]:
+        """Divide the rows of a pass, which run so many tokens, into shards of about equal length.
 
-        An undivided pass would run `run_tokens`, those of a shared beginning once. As with
-        `set_for_pass`, the shards depend on the pass alone. Each lists its rows in order.
+        As with `set_for_pass`, the shards depend on the pass alone. Each lists its rows in order.
         """
-        affordable = int(_products(base, run_tokens) / SHARD_LAYER_PRODUCTS)
+        affordable = int(_products(base, sum(tokens)) / SHARD_LAYER_PRODUCTS)
         count = max(1, min(self.max_threads, len(tokens), affordable))
         shards: list[list[int]] = [[] for _ in range(count)]
         totals = [0] * count
