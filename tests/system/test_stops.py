@@ -20,6 +20,7 @@ from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.result import Err, Ok
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.learning.gate.policy import GatePolicy
 from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.metadata import connect
@@ -30,6 +31,9 @@ from ouroboros.testing.watched import WatchedBlobs, WatchedMetadata
 ANN = "ann-7391"
 A = AdapterId("a")
 VERBS = ("feedback", "train", "merge")
+
+LENIENT = GatePolicy(tolerance=1.0, erosion=1.0, drift=1e9, strength=1e9)
+"""Nothing is refused, so that everything that was acknowledged must have been learned in the end."""
 
 
 def open_registry(folder: Path, on_point: Callable[[str], None] = lambda _: None) -> Registry:
@@ -79,9 +83,8 @@ def obey(pipe: Connection, folder: Path) -> None:
     """Run verbs as they are ordered, and report what they come to."""
 
     async def run() -> None:
-        engine = AdapterLearningEngine(
-            FakeBackend(), open_registry(folder, lambda _: pipe.send("write"))
-        )
+        registry = open_registry(folder, lambda _: pipe.send("write"))
+        engine = AdapterLearningEngine(FakeBackend(), registry, gate=LENIENT)
         pipe.send("ready")
         while order := await asyncio.to_thread(pipe.recv):
             verb, word = order
@@ -120,7 +123,7 @@ async def test_stopped_anywhere_and_continued_after_forget(
     monkeypatch.setattr(connect, "BUSY_SECONDS", 0.2)
     store = tmp_path / "store"
     store.mkdir(mode=0o700)
-    engine = AdapterLearningEngine(FakeBackend(), open_registry(store))
+    engine = AdapterLearningEngine(FakeBackend(), open_registry(store), gate=LENIENT)
     for name in ("a", "b"):
         (await engine.create_adapter(name)).unwrap()
         (await engine.train_adapter(name, [TrainingExample(name, "before")])).unwrap()
