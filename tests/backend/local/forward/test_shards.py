@@ -10,6 +10,7 @@ from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.forward.packing import compute_output_logits, compute_token_logprobs
+from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime import threads
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -70,6 +71,19 @@ def test_shards_give_what_the_whole_pass_gives(two_threads, passes, recompute):
     divided = logprobs_and_gradients(two_threads, rows, adapters, 2, recompute)
     assert sum(n for _, _, n in passes) == 5
     assert len({thread for thread, _, _ in passes}) == 2
+    for ours, theirs in zip(divided, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_answers_to_one_prompt_share_it_on_one_thread(two_threads, passes):
+    prompts = [tuple(range(20, 60)), tuple(range(60, 100))]
+    rows = [TokenizedPair(prompt, (7, 8 + i)) for i in range(2) for prompt in prompts]
+    first, second = random_adapter(two_threads, 1), random_adapter(two_threads, 2)
+    adapters = [first, second] * 2
+    whole = logprobs_and_gradients(two_threads, rows, adapters, 1)
+    passes.clear()
+    divided = logprobs_and_gradients(two_threads, rows, adapters, 2)
+    assert [n for _, _, n in passes] == [3, 3]  # a prompt and two answers on each thread
     for ours, theirs in zip(divided, whole, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 

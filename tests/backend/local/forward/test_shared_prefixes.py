@@ -3,17 +3,28 @@
 import pytest
 import torch
 
+from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.forward import shared_prefixes
 from ouroboros.backend.local.forward.packing import (
     collect_layer_inputs,
     compute_output_logits,
     compute_token_logprobs,
 )
+from ouroboros.backend.local.forward.pass_tokens import (
+    PassTokens,
+    least_pass_tokens,
+    split_into_passes,
+    total_pass_tokens,
+)
 from ouroboros.backend.local.forward.prefix_reuse import split_into_spans
 from ouroboros.backend.local.forward.shared_prefixes import PackedSpan, share_prefixes
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
+from ouroboros.backend.local.model.memory_plan import MemoryPlan
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.serving.prefill import prefill_prompts
+from ouroboros.backend.local.training import shared_gradients
+from ouroboros.backend.local.training.rows import TokenizedRow
+from ouroboros.domain.data import Row
 from ouroboros.lora.bank import BankedAdapter
 from ouroboros.lora.inject import inject
 from ouroboros.lora.weights import LowRank
@@ -201,3 +212,71 @@ def test_answer_only_adapters_and_very_long_rows_share_nothing(frozen, monkeypat
     limit = "ouroboros.backend.local.forward.prefix_reuse.FUSED_ATTENTION_TOKENS"
     monkeypatch.setattr(limit, 20)
     assert count(plain) == len(ROWS)
+
+
+def test_a_pass_that_saves_little_runs_whole_sequences():
+    rows = [random_ids(20, 1) + random_ids(400, seed) for seed in range(2)]
+    assert share_prefixes(rows, [len(row) - 1 for row in rows], ["a", "a"]) == [
+        PackedSpan(0, 0, 420),
+        PackedSpan(1, 0, 420),
+    ]
+
+
+def test_pass_tokens_are_those_that_a_pass_runs(frozen):
+    adapter = random_adapter(frozen, 1)
+    for rows in (*BATCHES.values(), [ROWS[1], pair(40, 1, 9, before=())]):
+        spans = split_into_spans(rows, [adapter] * len(rows), [0] * len(rows))
+        assert total_pass_tokens(frozen, rows, adapter) == sum(map(len, spans))
+
+
+def test_a_row_adds_least_to_a_pass_with_all_others(frozen):
+    adapter = random_adapter(frozen, 1)
+    least = least_pass_tokens(frozen, PAIRED, adapter)
+    for i, row in enumerate(PAIRED):
+        pass_tokens = PassTokens(frozen)
+        for other in PAIRED[:i] + PAIRED[i + 1 :]:
+            pass_tokens.add(other, adapter)
+        assert least[i] == pass_tokens.add(row, adapter)
+
+
+def test_adapters_and_models_that_share_nothing_count_whole_sequences(frozen, tiny_folder):
+    one, two = random_adapter(frozen, 1), random_adapter(frozen, 2)
+    pass_tokens, row = PassTokens(frozen), ROWS[1]
+    assert [pass_tokens.add(row, a) for a in (one, two, None)] == [len(row)] * 3
+    by_modules = load_base(str(tiny_folder("gpt2")), dtype="float32")
+    assert total_pass_tokens(by_modules, [row, row], None) == 2 * len(row)
+
+
+def test_rows_that_share_a_long_beginning_fit_fewer_passes(frozen, monkeypatch):
+    budget = 2 * len(TEMPLATE) + 20
+    monkeypatch.setattr(BaseRuntime, "token_budget", budget)
+    rows = [pair(4, 2, seed) for seed in range(12)]
+    passes = list(split_into_passes(frozen, rows, [None] * len(rows)))
+    assert [i for run in passes for i in run] == list(range(12))
+    runs = [[rows[i] for i in run] for run in passes]
+    assert all(total_pass_tokens(frozen, run, None) <= budget for run in runs)
+    assert len(passes) < sum(map(len, rows)) / budget
+
+
+@pytest.mark.parametrize("serving", [False, True])
+def test_a_training_s_passes_hold_what_they_run(frozen, serving, monkeypatch):
+    """The prefix counts once: all rows fit one pass that whole rows would fill twice."""
+    sizes: list[int] = []
+    plain = Decoder.final_hidden
+
+    def record_tokens(self, ids, *arguments, **named):
+        sizes.append(len(ids))
+        return plain(self, ids, *arguments, **named)
+
+    monkeypatch.setattr(Decoder, "final_hidden", record_tokens)
+    monkeypatch.setattr(shared_gradients, "SERVING_PASS_TOKENS", 160)
+    rows = [TokenizedRow(Row("prompt", "output"), (pair(8, 2, seed),)) for seed in range(8)]
+    adapter = random_adapter(frozen, 1)
+    batcher = shared_gradients.GradientBatcher(frozen, lambda: serving)
+    with adapter.training() as grads:
+        total = torch.zeros_like(grads)
+        plan = MemoryPlan(160, recompute=False, predicted_bytes=0)
+        list(batcher.add_gradient(adapter, None, rows, grads, total, plan))  # all of its steps
+    assert sizes == [len(TEMPLATE) + 8 * 10]
+    assert sum(len(row) for row in rows) > 160
+    assert total.abs().sum() > 0

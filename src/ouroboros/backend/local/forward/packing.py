@@ -18,13 +18,12 @@ from torch import Tensor
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
+from ouroboros.backend.local.forward.pass_tokens import PassTokens, split_into_passes
 from ouroboros.backend.local.forward.prefix_reuse import (
-    count_pass_tokens,
     get_hidden_at_layer,
     get_prefixes,
     lay_out_spans,
     select_base_prefix,
-    split_by_tokens,
     split_into_spans,
 )
 from ouroboros.backend.local.forward.shards import Shard, run_in_shards
@@ -231,7 +230,17 @@ def _split_into_shards(
     behind_prefix = any(select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
     if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
         return [list(range(len(sequences)))]
-    return runtime.threads.split_rows(runtime.base, list(map(len, sequences)))
+    # Sequences of one prompt (chosen and rejected answers) stay together: they share nearly all of it.
+    units: dict[object, list[int]] = {}
+    tokens: dict[object, int] = {}
+    pass_tokens = PassTokens(runtime)
+    for i, (sequence, adapter) in enumerate(zip(sequences, adapters, strict=True)):
+        key = (adapter, sequence.prompt)
+        units.setdefault(key, []).append(i)
+        tokens[key] = tokens.get(key, 0) + pass_tokens.add(sequence, adapter)
+    shards = runtime.threads.split_rows(runtime.base, list(tokens.values()))
+    members = list(units.values())
+    return [sorted(i for unit in shard for i in members[unit]) for shard in shards]
 
 
 def _sharded_logits(
@@ -328,7 +337,7 @@ def compute_output_logprobs(
     Yields after each forward pass.
     """
     output_logprobs: list[Tensor] = []
-    for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
+    for run in split_into_passes(runtime, sequences, adapters):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logprobs, _ = compute_token_logprobs(runtime, chosen, [adapters[i] for i in run])

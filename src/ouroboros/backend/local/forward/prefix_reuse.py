@@ -50,7 +50,7 @@ def split_into_spans(
     """
     tokens = [s.prompt + s.output for s in sequences]
     shareable = [
-        0 if cached else count_shareable(s, a)
+        0 if cached else len(select_shareable(s, a))
         for s, a, cached in zip(sequences, adapters, cached_lengths, strict=True)
     ]
     return [
@@ -59,37 +59,14 @@ def split_into_spans(
     ]
 
 
-def count_shareable(sequence: TokenizedPair, adapter: BankedAdapter | None) -> int:
-    """Count the tokens that a sequence may share with others: its prompt but for the last token.
+def select_shareable(sequence: TokenizedPair, adapter: BankedAdapter | None) -> TokenIds:
+    """Returns the tokens that a sequence may share with others: its prompt but for the last token.
 
     That one predicts the output's first token. A sequence that the adapter acts on only in part shares
     nothing, nor does a very long one: fused attention, which it needs, runs whole sequences.
     """
-    prompt_tokens = len(sequence.prompt)
-    is_uniform = adapter is None or adapter.first_adapted_token(prompt_tokens) == 0
-    return prompt_tokens - 1 if is_uniform and len(sequence) <= FUSED_ATTENTION_TOKENS else 0
-
-
-def count_pass_tokens(
-    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
-) -> list[int]:
-    """Count the tokens that a pass runs for each sequence; base-only prefixes count little.
-
-    They count the same whether they are cached or not: the sequences that share a pass decide its last
-    bits, which must not depend on the cache.
-    """
-    counts = []
-    for sequence, adapter in zip(sequences, adapters, strict=True):
-        prefix_length = len(select_base_prefix(sequence, adapter)) if runtime.decoder is not None else 0
-        counts.append(len(sequence) - prefix_length + prefix_length // CACHED_TOKENS_PER_RUN_TOKEN)
-    return counts
-
-
-def total_pass_tokens(
-    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapter: BankedAdapter | None
-) -> int:
-    """Count the tokens that a pass runs for all of these sequences together."""
-    return sum(count_pass_tokens(runtime, sequences, [adapter] * len(sequences)))
+    is_uniform = adapter is None or adapter.first_adapted_token(len(sequence.prompt)) == 0
+    return sequence.prompt[:-1] if is_uniform and len(sequence) <= FUSED_ATTENTION_TOKENS else ()
 
 
 def get_prefixes(runtime: BaseRuntime, base_parts: Sequence[TokenIds]) -> list[PrefixKV | None]:

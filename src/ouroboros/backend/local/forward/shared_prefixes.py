@@ -13,6 +13,9 @@ from dataclasses import dataclass
 MIN_SAVED_TOKENS = 16
 """Tokens that a further span must save: its sequences attend to it by wider, masked products."""
 
+MIN_SAVED_SHARE = 1 / 16
+"""The share of its tokens that a pass must save; else it runs whole sequences."""
+
 TokenIds = tuple[int, ...]
 
 
@@ -64,6 +67,11 @@ def share_prefixes(
                 spans.append(PackedSpan(first, start, stop, parent, uses))
             parent, start = index_of[key], stop
         spans.append(PackedSpan(i, start, len(tokens[i]), parent))
+
+    # 3. Whole sequences, if all spans together save little.
+    total = sum(map(len, tokens))
+    if total - sum(map(len, spans)) < MIN_SAVED_SHARE * total:
+        return [PackedSpan(i, 0, len(sequence)) for i, sequence in enumerate(tokens)]
     return spans
 
 
@@ -80,7 +88,7 @@ def _collect_shared(
     branches = [(members, 0)]
     while branches:
         branch, start = branches.pop()
-        stop = _common_length([tokens[i][: beginnings[i]] for i in branch])
+        stop = count_common_tokens([tokens[i][: beginnings[i]] for i in branch])
         if (len(branch) - 1) * (stop - start) >= MIN_SAVED_TOKENS:
             for i in branch:
                 shared[i].append((branch[0], start, stop, len(branch)))
@@ -92,7 +100,7 @@ def _collect_shared(
         branches.extend((b, start) for b in by_next_token.values() if len(b) > 1)
 
 
-def _common_length(tokens: Sequence[TokenIds]) -> int:
+def count_common_tokens(tokens: Sequence[TokenIds]) -> int:
     """How many tokens all of these begin with: as many as the first and last in their order."""
     first, last = min(tokens), max(tokens)
     pairs = enumerate(zip(first, last, strict=False))

@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div
 
 from ouroboros.backend.base import Score
 from ouroboros.backend.local.forward.packing import compute_output_logits
-from ouroboros.backend.local.forward.prefix_reuse import count_pass_tokens, split_by_tokens
+from ouroboros.backend.local.forward.pass_tokens import split_into_passes
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -43,10 +43,8 @@ def score_outputs(runtime: BaseRuntime, items: Sequence[ScoreItem]) -> Steps[Any
     base_logits = yield from _compute_base_logits(
         runtime, list(dict.fromkeys(item.sequence for item in items if item.drift))
     )
-    tokens = count_pass_tokens(
-        runtime, [item.sequence for item in items], [item.adapter for item in items]
-    )
-    for run in split_by_tokens(tokens, runtime.token_budget):
+    sequences, adapters = [item.sequence for item in items], [item.adapter for item in items]
+    for run in split_into_passes(runtime, sequences, adapters):
         scores += _score_pass(runtime, [items[i] for i in run], base_logits)
         yield None
     return scores
@@ -64,7 +62,7 @@ def _compute_base_logits(
     """Compute the base's logits of each output; cached, since gates score the same probes repeatedly."""
     base_logits = {s: runtime.base_logits_cache[s] for s in sequences if s in runtime.base_logits_cache}
     uncached = [s for s in sequences if s not in base_logits]
-    for run in split_by_tokens(list(map(len, uncached)), runtime.token_budget):
+    for run in split_into_passes(runtime, uncached, [None] * len(uncached)):
         chosen = [uncached[i] for i in run]
         with torch.no_grad():
             logits, _ = compute_output_logits(runtime, chosen, [None] * len(chosen))

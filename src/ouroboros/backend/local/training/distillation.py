@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ouroboros.backend.local.forward.logprobs import gather_logits_lse, gather_logprobs
 from ouroboros.backend.local.forward.packing import compute_output_logits
-from ouroboros.backend.local.forward.prefix_reuse import count_pass_tokens, split_by_tokens
+from ouroboros.backend.local.forward.pass_tokens import split_into_passes
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
@@ -56,7 +56,7 @@ def teacher_topk(
     leave out the output's own tokens.
     """
     teachers: list[Teacher] = []
-    for run in split_by_tokens(count_pass_tokens(runtime, sequences, adapters), runtime.token_budget):
+    for run in split_into_passes(runtime, sequences, adapters):
         chosen = [sequences[i] for i in run]
         with torch.no_grad():
             logits, batch = compute_output_logits(runtime, chosen, [adapters[i] for i in run])

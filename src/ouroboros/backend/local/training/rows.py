@@ -1,5 +1,6 @@
 """Rows of a training in token ids, with the references and teachers that their losses compare with."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ouroboros.backend.local.forward.packing import compute_output_logprobs, compute_token_logprobs
-from ouroboros.backend.local.forward.prefix_reuse import (
-    count_pass_tokens,
-    split_by_tokens,
+from ouroboros.backend.local.forward.pass_tokens import (
+    least_pass_tokens,
+    split_into_passes,
     total_pass_tokens,
 )
 from ouroboros.backend.local.model.load import BaseRuntime
@@ -81,11 +82,18 @@ def plan_token_budget(
     Raises `OutOfMemory` if a row does not fit even in a pass of its own.
     """
     tokens = [total_pass_tokens(runtime, row.sequences, adapter) for row in rows]
-    sizes = [
-        (count, max(map(len, row.sequences)), sum(len(s.output) for s in row.sequences))
-        for count, row in zip(tokens, rows, strict=True)
-    ]
-    largest_step = max(sum(tokens[i] for i in step) for step in steps)
+    sequences = [sequence for row in rows for sequence in row.sequences]
+    least_tokens = iter(least_pass_tokens(runtime, sequences, adapter))
+    sizes = []
+    for count, row in zip(tokens, rows, strict=True):
+        # A row that shares tokens with the others of its pass has as many labels on fewer tokens.
+        least = sum(next(least_tokens) for _ in row.sequences)
+        labels = math.ceil(sum(len(s.output) for s in row.sequences) * count / least)
+        sizes.append((count, max(map(len, row.sequences)), labels))
+    largest_step = max(
+        total_pass_tokens(runtime, [s for i in step for s in rows[i].sequences], adapter)
+        for step in steps
+    )
     plan = plan_memory(
         runtime.memory_costs,
         sizes,
@@ -193,9 +201,7 @@ def _sum_output_logprobs(
 ) -> Float[Tensor, "Q"]:
     parts = []
     with torch.no_grad():
-        for run in split_by_tokens(
-            count_pass_tokens(runtime, sequences, [adapter] * len(sequences)), runtime.token_budget
-        ):
+        for run in split_into_passes(runtime, sequences, [adapter] * len(sequences)):
             logprobs, owner = compute_token_logprobs(
                 runtime, [sequences[i] for i in run], [adapter] * len(run)
             )

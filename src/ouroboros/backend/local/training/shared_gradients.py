@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ouroboros.backend.local.forward.packing import compute_output_logits
-from ouroboros.backend.local.forward.prefix_reuse import total_pass_tokens
+from ouroboros.backend.local.forward.pass_tokens import PassTokens
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.memory_plan import MemoryPlan
 from ouroboros.backend.local.runtime.memory import oom_as_error
@@ -73,9 +73,8 @@ class GradientBatcher:
             [row.source for row in rows], [len(row.sequences[0].output) for row in rows]
         )
         kl = estimate_kl_to_start(self.runtime, adapter, start, rows) if start is not None else 0.0
-        tokens = [total_pass_tokens(self.runtime, row.sequences, adapter) for row in rows]
         request = GradientRequest(
-            adapter, rows, tokens, coefficients, kl, grads, total_grad, memory_plan, stop_if
+            adapter, rows, coefficients, kl, grads, total_grad, memory_plan, stop_if
         )
         self._requests.append(request)
         try:
@@ -95,13 +94,17 @@ class GradientBatcher:
         """
         row_counts = {first: 1}
         serving = self._is_serving()
-        remaining = 1.0 + 1e-9 - first.pass_share(first.next_row, serving)
+        pass_tokens = PassTokens(self.runtime, counts_cached=serving)
+        remaining = 1.0 + 1e-9 - first.add_to_pass(first.next_row, pass_tokens, serving)
         self._requests = self._requests[1:] + self._requests[:1]  # no request is always first
         waiting = deque(self._requests)
         while waiting:
             request = waiting.popleft()
             index = request.next_row + row_counts.get(request, 0)
-            if index < len(request.rows) and (share := request.pass_share(index, serving)) <= remaining:
+            if index == len(request.rows):
+                continue
+            share = request.add_to_pass(index, pass_tokens, serving)
+            if share <= remaining:
                 remaining -= share
                 row_counts[request] = row_counts.get(request, 0) + 1
                 waiting.append(request)
@@ -185,7 +188,6 @@ class GradientBatcher:
 class GradientRequest:
     """The gradient of one optimizer step, and its progress: rows from `next_row` on have not run yet.
 
-    tokens        tokens of a pass that each row uses.
     coefficients  weight of each row in the step's loss.
     kl            estimated KL to the adapter before training, for the losses that use it; in nats.
     grads [P]     receives the gradient of one pass; zero between passes.
@@ -195,7 +197,6 @@ class GradientRequest:
 
     adapter: BankedAdapter
     rows: Sequence[TokenizedRow]
-    tokens: Sequence[int]
     coefficients: Sequence[float]
     kl: float
     grads: Float[Tensor, "P"]
@@ -205,14 +206,14 @@ class GradientRequest:
     next_row: int = 0
     stats: StepStats = field(default_factory=lambda: StepStats(0.0, [], []))
 
-    def pass_share(self, index: int, serving: bool) -> float:
-        """The share of a pass that row `index` uses.
+    def add_to_pass(self, index: int, pass_tokens: PassTokens, serving: bool) -> float:
+        """Add row `index` to a pass; returns the share of the pass that it uses.
 
-        While answers are generated, passes are shorter, and cached tokens count as much as others.
+        While answers are generated, passes are shorter.
         """
-        if serving:
-            return len(self.rows[index]) / min(self.memory_plan.tokens_per_pass, SERVING_PASS_TOKENS)
-        return self.tokens[index] / self.memory_plan.tokens_per_pass
+        tokens = sum(pass_tokens.add(sequence, self.adapter) for sequence in self.rows[index].sequences)
+        limit = self.memory_plan.tokens_per_pass
+        return tokens / (min(limit, SERVING_PASS_TOKENS) if serving else limit)
 
     def compute_loss(
         self,
