@@ -31,6 +31,7 @@ class PandasFrame(Protocol):
 
     def to_dict(self, orient: Any) -> Any:
         """Returns the rows, one dictionary each, for `orient="records"`."""
+        ...
 
 
 @runtime_checkable
@@ -39,6 +40,7 @@ class ArrowTable(Protocol):
 
     def to_pylist(self) -> list[Any]:
         """Returns the rows, one dictionary each."""
+        ...
 
 
 @runtime_checkable
@@ -47,6 +49,7 @@ class PolarsFrame(Protocol):
 
     def to_dicts(self) -> list[Any]:
         """Returns the rows, one dictionary each."""
+        ...
 
 
 @runtime_checkable
