@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMPS := .setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check audit bench browser screenshots
 .DEFAULT_GOAL := setup
 
 setup: $(STAMPS)/run  ## install what the program needs
@@ -18,7 +18,7 @@ demo: $(STAMPS)/run  ## train, measure, correct and undo on SmolLM2, or on anoth
 		echo "The demo runs on the bundled starter model instead, which is a toy." >&2; model=starter; fi; \
 	exec $(BIN)/ouroboros demo --model "$$model" --store "./demo-store/$${model##*/}"
 
-test: $(STAMPS)/dev $(STAMPS)/servers  ## the whole test suite
+test: $(STAMPS)/dev $(STAMPS)/servers $(STAMPS)/browser  ## the whole test suite
 	PATH="$$PATH:$(CURDIR)/$(STAMPS)/npm/node_modules/.bin" $(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMPS)/dev  ## style, names, types and the direction of imports
@@ -27,6 +27,11 @@ check: $(STAMPS)/dev  ## style, names, types and the direction of imports
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_language.py
+
+browser: $(STAMPS)/browser  ## install what the page's tests and screenshots need: Chromium and axe-core
+
+screenshots: $(STAMPS)/dev $(STAMPS)/browser  ## pictures of the page on SmolLM2, into .setup/screenshots and docs/images
+	$(BIN)/python docs/make_screenshots.py --model "$(MODEL)"
 
 audit: $(STAMPS)/dev  ## a bill of materials (sbom.json), and known vulnerabilities where data can be had
 	$(BIN)/python .ci/audit.py
@@ -64,4 +69,19 @@ $(STAMPS)/servers: | $(STAMPS)/venv
 			echo "Installing the npm package azurite into $(STAMPS)/npm, for tests"; \
 			npm install --silent --no-audit --no-fund --prefix $(STAMPS)/npm azurite@3 >/dev/null || true; \
 		else echo "No npm: Azure's tests are skipped (apt-get install npm)"; fi; fi
+	@touch $@
+
+# The page's tests drive Debian's Chromium; without it they are skipped, saying so.
+$(STAMPS)/browser: | $(STAMPS)/venv
+	@if ! command -v chromium >/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing the Debian packages chromium and fonts-inter-variable, for tests of the page"; \
+			apt-get update -qq && \
+			apt-get install -y -qq --no-install-recommends chromium fonts-inter-variable >/dev/null || true; \
+		else echo "No Chromium: the page's tests are skipped (apt-get install chromium)"; fi; fi
+	@if ! ls $(STAMPS)/npm/node_modules/axe-core/axe.min.js >/dev/null 2>&1; then \
+		if command -v npm >/dev/null; then \
+			echo "Installing the npm package axe-core into $(STAMPS)/npm, for tests of the page"; \
+			npm install --silent --no-audit --no-fund --prefix $(STAMPS)/npm axe-core@4 >/dev/null || true; \
+		else echo "No npm: the page's accessibility is not tested (apt-get install npm)"; fi; fi
 	@touch $@

@@ -9,6 +9,7 @@ from ouroboros.data.reader import ParsedData, parse_data
 from ouroboros.data.report import find_conflicts, find_duplicates
 from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.feedback import FeedbackKind, RecordedFeedback
+from ouroboros.learning.replay.probes import choose_held_out
 
 SHOWN = 8
 """Rows that are shown, of each kind."""
@@ -38,6 +39,7 @@ def preview_file(content: bytes, name: str) -> dict[str, Any]:
         "formats": dict(data.formats),
         "rows": sum(data.kinds.values()),
         "examples": len(usable),
+        "held_out": len(choose_held_out([v for v in usable if isinstance(v, TrainingExample)], ())),
         "wrong": wrong[:MAX_WRONG],
         "wrong_count": len(wrong),
         "duplicates": sum(len(places) - 1 for places in find_duplicates(data)),

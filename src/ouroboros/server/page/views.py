@@ -209,16 +209,17 @@ async def preview_training(
         config = learner.config
         seconds_per_row = await _measure_speed(service, learner)
     training = TrainingConfig.auto(max(preview["examples"], 1))
-    seconds = (
-        None if seconds_per_row is None else seconds_per_row * preview["examples"] * training.epochs
-    )
+    trained_rows = preview["examples"] - preview["held_out"]
+    seconds = None
+    if seconds_per_row is not None:
+        seconds = seconds_per_row * trained_rows * training.epochs
     values = sum(config.rank * (layer.inputs + layer.outputs) for layer in base.linears)
     return {
         **preview,
         "object": "training.preview",
         "epochs": training.epochs,
         "batch_size": training.batch_size,
-        "steps": training.count_steps(preview["examples"], config.max_steps),
+        "steps": training.count_steps(trained_rows, config.max_steps),
         "bytes": _predict_size(values),
         "seconds": seconds,
     }

@@ -124,7 +124,7 @@ export async function show(view) {
     const tools = [
       version.number > 1 && version.parents.length === 1 ? link(adapterPath(name, "compare", version.parents[0].split("@").at(-1), version.number), [icon("compare"), "Compare with its parent"], "button quiet small-button") : null,
       link(askPath(version.id), [icon("playground"), "Ask it"], "button quiet small-button"),
-      !version.served && view.can("train") ? button([icon("undo"), version.refused ? "Serve it anyway" : "Serve this"], serve(version.number), { kind: "quiet small-button", key: `serve ${version.number}`, name: `Serve version ${version.number}` }) : null,
+      !version.served && view.can("train") ? button([icon("undo"), version.refused ? "Serve it anyway" : "Serve this"], serve(version.number), { kind: "quiet small-button", key: `serve ${version.number}`, name: `${version.refused ? "Serve it anyway" : "Serve this"}: version ${version.number}` }) : null,
     ];
     return h("li", { class: `step${version.served ? " served" : ""}${version.refused ? " refused" : ""}` },
       h("div", { class: "rail" }, h("span", { class: "mark" }, icon(version.refused ? "cross" : mark))),

@@ -2,14 +2,14 @@
 
 import { h, svg, decimal, integer, percent } from "./dom.js";
 
-const WIDTH = 640;
-const HEIGHT = 200;
 const PAD = { left: 44, right: 12, top: 10, bottom: 24 };
 
 /** Losses by step. `runs` are [{label, points: [[step, loss]]}], the newest first; others are drawn faint. */
 export function lossCurve(runs) {
   const points = runs.flatMap((run) => run.points);
   if (points.length < 2) return h("p", { class: "dim small" }, "The curve appears after the first steps.");
+  const WIDTH = matchMedia("(max-width: 800px)").matches ? 420 : 1060;
+  const HEIGHT = 220;
   const last = Math.max(...points.map(([step]) => step));
   const top = Math.max(...points.map(([, loss]) => loss)) * 1.05 || 1;
   const x = (step) => PAD.left + ((WIDTH - PAD.left - PAD.right) * (step - 1)) / Math.max(1, last - 1);

@@ -193,7 +193,8 @@ export async function show(view) {
         button("Unlearn and erase", () => unlearn(ticket, below), { kind: "quiet small-button danger" }),
         shown.number > 1 ? link(adapterPath(adapter, "compare", before, shown.number), [icon("compare"), "Compare both"], "button quiet small-button") : null)));
     const again = await chat({ model: shown.id, messages: turn.messages, temperature: 0, max_tokens: Number(limit.value), store: false }, (text) => { now.textContent = text; }, view.stop.signal);
-    now.textContent = again.text || "(nothing)";
+    if (again.text === answer.text) now.replaceWith(h("span", { class: "dim" }, "The answer to this prompt is still the same."));
+    else now.textContent = again.text || "(nothing)";
   }
 
   function stayed(version) {
