@@ -183,6 +183,17 @@ def test_the_longest_rows_are_divided_evenly(frozen):
     assert frozen.threads.split_rows(frozen.base, [7]) == [[0]]
 
 
+async def test_a_short_training_runs_on_one_thread(tiny_folder, passes, monkeypatch):
+    monkeypatch.setattr(threads, "SHARD_LAYER_PRODUCTS", 1e18)
+    monkeypatch.setattr(threads, "SMALL_LAYER_PRODUCTS", 0.0)
+    backend = LocalBackend.open(str(tiny_folder()), dtype="float32", threads=2)
+    config = AdapterConfig(4, 1e-2)
+    start = await backend.initialize(config, 0)
+    await backend.train(TrainJob(start, config, TrainingConfig(3, 1), ROWS, anchors=()))
+    assert {(thread, count) for thread, count, _ in passes} == {(passes[0][0], 1)}
+    await backend.close()
+
+
 def test_short_passes_are_not_divided(frozen, monkeypatch):
     monkeypatch.setattr(threads, "SHARD_LAYER_PRODUCTS", 1e18)
     frozen.threads.max_threads = 2

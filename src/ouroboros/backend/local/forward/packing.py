@@ -290,7 +290,10 @@ def _run_decoder(
     cached_hidden = (
         get_hidden_at_layer(runtime, sequences, prefixes, spans, first_layer) if first_layer else None
     )
-    runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
+    if len(sequences) > 1:
+        runtime.threads.use_one()
+    else:
+        runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(
         ids,
         positions[0],
