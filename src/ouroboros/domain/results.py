@@ -24,14 +24,17 @@ class Evaluation:
 
     @property
     def rows(self) -> int:
+        """How many rows were evaluated."""
         return len(self.right)
 
     @property
     def correct(self) -> int:
+        """How many answers are right."""
         return sum(self.right)
 
     @property
     def accuracy(self) -> float:
+        """The share of right answers, from 0 to 1."""
         return self.correct / self.rows
 
 
@@ -80,6 +83,7 @@ class Rebuild:
 
     @property
     def identical(self) -> bool:
+        """Whether the rebuilt weights are the stored ones, byte for byte."""
         return self.digest == self.version.digest
 
 

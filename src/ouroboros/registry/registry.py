@@ -237,6 +237,7 @@ class Registry:
         ]
 
     def get_adapter(self, adapter: AdapterId) -> Adapter:
+        """Returns the adapter's record; raises `NotFound`."""
         return self._find_adapter(adapter)[0]
 
     def list_adapters(self, after: str = "", limit: int | None = None) -> list[Adapter]:

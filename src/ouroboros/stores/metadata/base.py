@@ -74,9 +74,11 @@ class Guard:
     value: int
 
     def holds(self, record: Json | None) -> bool:
+        """Whether the guarded record still has the expected number."""
         return (record or {}).get(self.field, 0) == self.value
 
     def error(self) -> "Fenced":
+        """Returns the error for a write that came too late."""
         return Fenced(
             f"{self.collection} {self.key!r}: another writer took over, or data was erased, while this"
             " was under way. Nothing was stored.",
