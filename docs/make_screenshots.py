@@ -96,6 +96,8 @@ def prepare_view(page: Page, name: str) -> None:
         case "adapter":
             page.get_by_role("button", name="Measure every group").click()
             page.get_by_role("rowheader", name="all probes").wait_for()
+        case "events":
+            page.locator(".timeline").wait_for()
         case "compare":
             page.get_by_text("right before").wait_for()
         case "playground":
