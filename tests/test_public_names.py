@@ -103,8 +103,8 @@ def test_an_unknown_name_is_an_attribute_error():
 
 SOURCE = Path(ouroboros.__file__).parent
 
-NOT_YET = ("backend", "cli", "data", "domain", "registry", "server", "stores")
-"""Packages that still have public names without a docstring."""
+VERB_FUNCTIONS = ("add_arguments", "run")
+"""Functions of the modules in `cli` that `cli.parser.Verb` documents once for all verbs."""
 
 
 def public_definitions(
@@ -146,8 +146,8 @@ def test_every_public_name_in_a_file_has_a_docstring():
     undocumented = [
         f"{path.relative_to(SOURCE)}: {name}"
         for path in sorted(SOURCE.rglob("*.py"))
-        if path.relative_to(SOURCE).parts[0] not in NOT_YET
         for name in list_undocumented(path.read_text(), inherited)
+        if not (path.parent.name == "cli" and name in VERB_FUNCTIONS)
     ]
     assert not undocumented
 

@@ -11,7 +11,10 @@ from ouroboros.registry.async_registry import AsyncFacade, AsyncRegistry
 from ouroboros.registry.fsck import check_store
 from ouroboros.registry.registry import Registry
 
-NOT_AWAITED = {"Journal": {"read_all"}, "Leases": {"guards", "require_unfenced"}}
+NOT_AWAITED = {
+    "Journal": {"read_all", "find_damage", "find_damaged_events_of"},
+    "Leases": {"guards", "require_unfenced"},
+}
 """What a thread cannot finish in one call (iterators, which read as they are walked), and what reads no
 store."""
 

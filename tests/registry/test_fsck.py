@@ -141,3 +141,39 @@ def test_a_commit_waits_for_a_sweep_and_a_dead_sweep_is_passed_over(
     assert registry.load_files(made) == files
     assert registry._metadata.get("sweeps", files.digest) is None
     assert registry.get_version(VersionRef(tickets)) == made
+
+
+@pytest.mark.parametrize("takeover", [False, True], ids=["a writer evades it", "another sweep follows"])
+def test_a_sweep_that_was_stopped_deletes_nothing_that_was_stored_since(
+    registry: Registry,
+    tickets: AdapterId,
+    make_files: MakeFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    takeover: bool,
+) -> None:
+    """However late it goes on: it had found the weights unused, and others have stored them again."""
+    files = make_files("orphan")
+    registry.weights.put(files)
+    stored = []
+
+    def stop_after_reading() -> set[str]:
+        used = registry.version_rows.read_digests()
+        mark = registry._metadata.get("sweeps", files.digest)
+        assert mark is not None
+        late = {**mark.value, "at": "2020-01-01T00:00:00+00:00"}
+        registry._metadata.put("sweeps", files.digest, late, expected=mark.revision)
+        if takeover:
+            registry.weights.sweep([files.digest], registry.version_rows.read_digests)
+        stored.append(registry.commit_version(tickets, files, parent=3, cause="trained"))
+        return used
+
+    registry.weights.sweep([files.digest], stop_after_reading)
+    assert registry.load_files(stored[0]) == files
+    report = check_store(registry)
+    assert (report.damages, report.unused) == ((), ())
+    assert registry._metadata.collections().count("sweeps") == 0
+    # The next commit and the next sweep of the same weights know the new place.
+    again = registry.commit_version(tickets, files, parent=stored[0].number, cause="trained")
+    assert registry.load_files(again) == files
+    registry.delete_adapter(tickets)
+    assert [key for key in registry._blobs.list() if files.digest in key] == []

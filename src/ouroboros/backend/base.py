@@ -137,10 +137,12 @@ class Score:
 
     @property
     def total(self) -> float:
+        """The log-probability of the whole answer, in nats."""
         return sum(self.logprobs)
 
     @property
     def mean(self) -> float:
+        """The mean log-probability of a token of the answer, in nats."""
         return self.total / len(self.logprobs)
 
 

@@ -1,23 +1,27 @@
 """`ouroboros bench`."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import quantiles
+from typing import TYPE_CHECKING
 
-from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
+from ouroboros.cli.store import open_engine
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
 from ouroboros.domain.data import Prompt, TrainingExample
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.domain.training import TrainingProgress
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
-from ouroboros.stores.open import MEMORY
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "bench"
 HELP = "measure training, feedback and generation on this machine, one by one and together"
@@ -48,6 +52,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    from ouroboros.stores.open import MEMORY
+
     async with open_engine(replace(settings, store=MEMORY)) as engine:
         with out.waiting(f"Loading {settings.model}"):
             base = (await engine.base()).unwrap()
@@ -104,6 +110,7 @@ async def measure_training(engine: AdapterLearningEngine, names: Sequence[str]) 
 
 
 async def measure_correction(engine: AdapterLearningEngine, name: str) -> float:
+    """Returns how long one correction takes, in milliseconds, after the answer was generated."""
     prompt = _EXAMPLES[0].input
     answer = (await engine.generate_with_adapter(prompt, name, GenerationConfig(max_tokens=8))).unwrap()
     started = time.perf_counter()
@@ -113,6 +120,7 @@ async def measure_correction(engine: AdapterLearningEngine, name: str) -> float:
 
 
 async def measure_generation(engine: AdapterLearningEngine, adapters: Sequence[str | None]) -> float:
+    """Returns how many tokens a second all these adapters generate together."""
     started = time.perf_counter()
     return await generate_all(engine, adapters) / (time.perf_counter() - started)
 
@@ -144,6 +152,7 @@ async def measure_interference(engine: AdapterLearningEngine, names: Sequence[st
 
 
 async def measure_token_gaps(engine: AdapterLearningEngine, names: Sequence[str]) -> float:
+    """Returns the 95th percentile of the pauses between two tokens of a stream, in milliseconds."""
     gaps: list[float] = []
 
     async def read(prompt: Prompt, name: str) -> None:

@@ -1,15 +1,17 @@
 """`ouroboros chat NAME`."""
 
+from __future__ import annotations
+
 import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output, write_note
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.cli.streaming import LONGEST, print_stream
 from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.data import Message, Prompt
@@ -17,8 +19,10 @@ from ouroboros.domain.errors import InvalidInput, OuroborosError
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import VersionRef
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "chat"
 HELP = "chat with an adapter and correct its answers as you go"

@@ -4,10 +4,10 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from typing import Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given_options
+from ouroboros.cli.store import open_engine
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import ANSWER, AdapterConfig
 from ouroboros.lora.planning import shrink_to_limit

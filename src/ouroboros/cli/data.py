@@ -78,12 +78,14 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def count_rows(data: ParsedData) -> int:
+    """Counts the rows that can be learned."""
     return sum(data.kinds.values())
 
 
 def data_json(
     data: ParsedData, duplicates: Sequence[tuple[str, ...]], conflicts: Sequence[ConflictingRows]
 ) -> dict[str, Any]:
+    """Returns what was understood, repeated and refused, as JSON."""
     values = [value for row in data.rows for value in row.values]
     examples = sum(isinstance(value, TrainingExample) for value in values)
     return {
@@ -101,6 +103,7 @@ def data_json(
 
 
 def format_counts(data: ParsedData) -> list[str]:
+    """Formats how many rows, examples and judgements each format gave."""
     kinds = "; ".join(f"{count:,} rows of {kind}" for kind, count in data.kinds.items())
     lines = [f"{data.name}: {kinds or 'no rows'}."]
     values = dict.fromkeys(data.formats, 0)
@@ -116,6 +119,7 @@ def format_counts(data: ParsedData) -> list[str]:
 
 
 def format_tokens(tokens: TokenLengths | None, model: str, context: int) -> list[str]:
+    """Formats the lengths in tokens, and the rows that are too long for the model's context."""
     if tokens is None:
         return []
     lines = [
@@ -128,6 +132,7 @@ def format_tokens(tokens: TokenLengths | None, model: str, context: int) -> list
 
 
 def format_duplicates(duplicates: Sequence[tuple[str, ...]]) -> list[str]:
+    """Formats the groups of rows that repeat each other."""
     if not duplicates:
         return []
     extra = sum(len(locations) - 1 for locations in duplicates)
@@ -136,6 +141,7 @@ def format_duplicates(duplicates: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def format_conflicts(conflicts: Sequence[ConflictingRows]) -> list[str]:
+    """Formats the prompts that have several answers, with their places."""
     if not conflicts:
         return []
     lines = [f"{describe.count(len(conflicts), 'prompt')} with answers that contradict each other:"]
@@ -146,6 +152,7 @@ def format_conflicts(conflicts: Sequence[ConflictingRows]) -> list[str]:
 
 
 def format_refused(data: ParsedData) -> list[str]:
+    """Formats the rows that cannot be learned, each with the reason."""
     if not data.refused:
         return []
     lines = [f"{describe.count(len(data.refused), 'row')} cannot be learned:"]

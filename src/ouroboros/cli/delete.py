@@ -2,9 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.settings import Settings
 
 NAME = "delete"

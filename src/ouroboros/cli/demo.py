@@ -1,15 +1,17 @@
 """`ouroboros demo`: teach one adapter to sort messages and one to answer them, correct one, undo it."""
 
+from __future__ import annotations
+
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output, program_name
+from ouroboros.cli.store import open_engine
 from ouroboros.cli.train import train
 from ouroboros.data.examples import read_examples
 from ouroboros.data.rules import AnswerRule, list_broken_rules, read_rules
@@ -19,9 +21,11 @@ from ouroboros.domain.errors import Conflict
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.domain.records import Version
 from ouroboros.domain.results import ComparedAnswers, Evaluation
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import DEFAULTS, Settings
 from ouroboros.starter import examples_path
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "demo"
 HELP = "teach adapters two bundled tasks, correct one answer, and undo the correction"
@@ -37,9 +41,11 @@ DESCRIPTIONS = {
 }
 """The descriptions that mark the demo's adapters."""
 
-WIDE, EPOCHS = 512, 5
-"""Passes over the examples on a model of at least this width; narrower ones get the automatic number
-and are too small for an answer of several sentences."""
+WIDE = 512
+"""Width of a model from which on it is shown the second task; narrower ones write no whole sentences."""
+
+EPOCHS = {TASK: 5, TONE: 10}
+"""Passes over the examples on a wide model; narrower ones get the automatic number."""
 
 SHOWN = 3
 """Number of held-out questions whose answers are printed, and of answers that a correction changed."""
@@ -131,6 +137,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def read_task(name: str) -> DemoTask:
+    """Reads a bundled task: the examples to learn from and those to test with."""
     folder = examples_path() / name
     return DemoTask(name, read_examples(folder / "train.jsonl"), read_examples(folder / "heldout.jsonl"))
 
@@ -169,7 +176,7 @@ async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Outp
         out.section("", f"{head.ref} was trained by an earlier demo; it is not trained again.")
         return head
     wide = (await engine.base()).unwrap().width >= WIDE
-    config = TrainingConfig.auto(len(data.train), **({"epochs": EPOCHS} if wide else {}))
+    config = TrainingConfig.auto(len(data.train), **({"epochs": EPOCHS[data.name]} if wide else {}))
     version = await train(engine, data.name, data.train, config, out)
     out.section("", describe_training(version))
     return version
@@ -182,7 +189,7 @@ async def teach_tone(engine: AdapterLearningEngine, out: Output) -> ToneResult:
     out.section(
         "",
         f"The second task: answer as a bicycle shop does. {len(data.train)} of its answers are there to"
-        f" learn from. Answers to {len(data.heldout)} other messages must",
+        f" learn from. Answers to {len(data.heldout)} other messages must:",
         *(f"    {rule.name}" for rule in rules),
     )
     with out.waiting("The base model answers"):
@@ -218,6 +225,7 @@ def count_keeping(
 
 
 def tone_json(tone: ToneResult | None) -> dict[str, Any] | None:
+    """Returns the result of the second task as JSON; None if it did not run."""
     if tone is None:
         return None
     return {
@@ -285,6 +293,7 @@ async def correct_and_undo(
 
 
 def correction_json(correction: Correction | None) -> dict[str, Any] | None:
+    """Returns the result of the correction as JSON; None if there was nothing to correct."""
     if correction is None:
         return None
     return asdict(correction) | {"others_right": list(correction.others_right)}
@@ -308,6 +317,7 @@ def format_answers(
 
 
 def format_scores(version: Version, before: Evaluation, after: Evaluation, out: Output) -> str:
+    """Formats the held-out scores of the base and of the adapter as a table."""
     rows = [
         ("base model", describe.percent(before), f"{before.mean_logprob:.2f}"),
         (str(version.ref), describe.percent(after), f"{after.mean_logprob:.2f}"),

@@ -15,6 +15,7 @@ from ouroboros.learning.gate.report import summarize_verdict
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:
+    """Returns an adapter as JSON."""
     return {
         "name": adapter.id.name,
         "head": adapter.head,
@@ -25,6 +26,7 @@ def adapter_json(adapter: Adapter) -> dict[str, Any]:
 
 
 def version_json(version: Version) -> dict[str, Any]:
+    """Returns a version with its training, lessons and verdict as JSON."""
     return {
         "version": str(version.ref),
         "number": version.number,
@@ -49,6 +51,7 @@ def version_json(version: Version) -> dict[str, Any]:
 
 
 def move_json(move: HeadMoved) -> dict[str, Any]:
+    """Returns a move of the head as JSON."""
     return asdict(move) | {"at": move.at.isoformat()}
 
 
@@ -62,6 +65,7 @@ def gate_counts(counts: GateCounts) -> str:
 
 
 def use_json(use: UsageCounts) -> dict[str, Any]:
+    """Returns the judgements of a version's answers as JSON."""
     return {
         "good": use.good,
         "bad": use.bad,
@@ -72,6 +76,7 @@ def use_json(use: UsageCounts) -> dict[str, Any]:
 
 
 def generation_json(generation: Generation) -> dict[str, Any]:
+    """Returns an answer as JSON, with its route if `auto` chose the adapter."""
     return {
         "version": generation.version,
         "text": generation.text,
@@ -82,10 +87,12 @@ def generation_json(generation: Generation) -> dict[str, Any]:
 
 
 def route_json(match: RouteMatch) -> dict[str, Any]:
+    """Returns the adapter that matches a prompt best, and whether the match is sure, as JSON."""
     return asdict(match) | {"adapter": match.adapter.name, "sure": match.sure}
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the scores of an evaluation as JSON."""
     return {
         "metric": "exact",
         "rows": evaluation.rows,
@@ -157,6 +164,7 @@ def count(number: int, what: str) -> str:
 
 
 def one_line(text: str, limit: int = 70) -> str:
+    """Returns the text on one line, cut to `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
@@ -179,4 +187,5 @@ def local_time(moment: datetime) -> str:
 
 
 def percent(evaluation: Evaluation) -> str:
+    """Returns the right answers like "56 of 60 (93%)"."""
     return f"{evaluation.correct} of {evaluation.rows} ({100 * evaluation.accuracy:.0f}%)"

@@ -5,10 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.results import Comparison
 from ouroboros.settings import Settings
@@ -39,6 +38,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """Returns the differences between two versions as JSON."""
     return {
         "before": describe.version_json(comparison.before),
         "after": describe.version_json(comparison.after),
@@ -51,6 +51,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def format_comparison(comparison: Comparison, out: Output) -> list[str]:
+    """Formats two versions beside each other, then the answers that changed."""
     versions = (comparison.before, comparison.after)
     rows = [
         ("made", *(describe.origin(v) for v in versions)),
@@ -71,6 +72,7 @@ def format_comparison(comparison: Comparison, out: Output) -> list[str]:
 
 
 def format_answers(comparison: Comparison) -> list[str]:
+    """Formats the answers that changed, each with what was expected."""
     changed = [a for a in comparison.answers if a.before != a.after]
     if not comparison.answers:
         return []

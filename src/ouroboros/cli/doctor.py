@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ouroboros.build import store_exists
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
+from ouroboros.cli.store import store_exists
 from ouroboros.settings import Settings
 
 NAME = "doctor"
@@ -94,6 +94,7 @@ def find_problems(value: dict[str, Any]) -> Iterator[str]:
 
 
 def installed_version(package: str) -> str | None:
+    """Returns the version of an installed package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

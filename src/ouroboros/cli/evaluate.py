@@ -1,22 +1,25 @@
 """`ouroboros evaluate NAME [FILE]`: how many answers are right, which are wrong, and by rules."""
 
+from __future__ import annotations
+
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.data.rules import AnswerRule, list_broken_rules, read_rules
 from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.results import Evaluation
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "evaluate"
 HELP = "count how many examples of a file an adapter answers right, and show the wrong answers"
@@ -70,6 +73,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 async def read_probes(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+    """Returns the examples of an adapter's probes; raises `InvalidInput` if it has none."""
     probes = (await engine.get_probes(name)).unwrap()
     if not probes:
         raise InvalidInput(
@@ -183,4 +187,5 @@ def count_classes(
 
 
 def last_message(example: TrainingExample) -> str:
+    """Returns the text of the prompt's last message."""
     return to_messages(example.input)[-1].content

@@ -1,23 +1,26 @@
 """`ouroboros feedback NAME`."""
 
+from __future__ import annotations
+
 import asyncio
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output, program_name
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.data.reader import ParsedData, RefusedRow, read_data
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.feedback import FeedbackSignal, RecordedFeedback
 from ouroboros.domain.records import Ticket
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "feedback"
 HELP = "teach an adapter what was right or wrong about its answers"
@@ -94,6 +97,7 @@ def summarize_tickets(tickets: Sequence[Ticket], head: int) -> list[str]:
 
 
 def ticket_json(ticket: Ticket) -> dict[str, Any]:
+    """Returns a ticket as JSON."""
     return {
         "event": ticket.event,
         "lesson": ticket.lesson.words if ticket.lesson else None,
@@ -122,6 +126,7 @@ def read_options(options: Namespace) -> list[RecordedFeedback]:
 
 
 def read_signals(options: Namespace) -> list[FeedbackSignal]:
+    """Returns the signals that the options give."""
     signals = []
     if options.fix is not None:
         signals.append(FeedbackSignal.user_correction(options.fix))
@@ -181,6 +186,7 @@ async def submit_all(
 
 
 async def learn_pending(engine: AdapterLearningEngine, name: str, out: Output) -> None:
+    """Learns the feedback that is in the journal but not learned, and reports the new heads."""
     with out.waiting("Learning"):
         moved = (await engine.learn_pending(name)).unwrap()
     lines = [f"{a.id}@{a.head} has learned everything up to event {a.applied}." for a in moved]
@@ -191,5 +197,6 @@ async def learn_pending(engine: AdapterLearningEngine, name: str, out: Output) -
 
 
 def format_ticket(ticket: Ticket) -> str:
+    """Formats a ticket: the version, and what became of the feedback."""
     words = ticket.lesson.words if ticket.lesson else "pending"
     return f"{ticket.version.ref if ticket.version else ticket.adapter}: {words}"

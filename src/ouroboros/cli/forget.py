@@ -3,10 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.results import Erasure
 from ouroboros.settings import Settings
@@ -42,6 +41,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def erasure_json(erasure: Erasure) -> dict[str, Any]:
+    """Returns what was erased, rebuilt and is pending, as JSON."""
     return {
         "events": {adapter.name: list(numbers) for adapter, numbers in erasure.events.items()},
         "removed": [str(ref) for ref in erasure.removed],
@@ -51,6 +51,7 @@ def erasure_json(erasure: Erasure) -> dict[str, Any]:
 
 
 def format_erasure(erasure: Erasure) -> list[str]:
+    """Formats what was erased and rebuilt, and what has to be tried again."""
     if not (erasure.events or erasure.remade or erasure.pending):
         return ["There was nothing to forget."]
     lines = [

@@ -1,15 +1,18 @@
 """`ouroboros fsck`."""
 
-from argparse import ArgumentParser, Namespace
-from typing import Any
+from __future__ import annotations
 
-from ouroboros.build import open_engine
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.domain.errors import StoreError
-from ouroboros.registry.fsck import StoreReport
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.registry.fsck import StoreReport
 
 NAME = "fsck"
 HELP = "verify every digest in the store and report what is damaged or unused"
@@ -49,6 +52,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def report_json(report: StoreReport) -> dict[str, Any]:
+    """Returns the state of a store as JSON."""
     damages = [{"version": str(d.ref), "what": d.words, "served": d.served} for d in report.damages]
     return {
         "adapters": report.adapters,
@@ -61,12 +65,14 @@ def report_json(report: StoreReport) -> dict[str, Any]:
 
 
 def format_unused_weights(report: StoreReport) -> list[str]:
+    """Formats how many sets of weights belong to no version."""
     if not report.unused:
         return []
     return [f"{len(report.unused)} sets of weights belong to no version; `ouroboros gc` removes them."]
 
 
 def format_interrupted_erasures(report: StoreReport) -> list[str]:
+    """Formats each erasure that was interrupted, with the command that resumes it."""
     return [
         f"Erasing {describe.event_numbers(n.events)} of {n.adapter} was interrupted;"
         f" resume it: ouroboros forget {n.adapter}"

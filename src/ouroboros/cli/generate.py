@@ -1,23 +1,27 @@
 """`ouroboros generate NAME PROMPT`."""
 
+from __future__ import annotations
+
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.find import format_threshold
 from ouroboros.cli.output import Output, read_stdin
 from ouroboros.cli.parser import given_options
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.cli.streaming import LONGEST, print_stream
 from ouroboros.data.conversations import parse_prompt
 from ouroboros.domain.data import Message, Prompt, to_messages
 from ouroboros.domain.errors import InvalidFile, InvalidInput
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import AUTO_ADAPTER
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "generate"
 HELP = "answer a prompt with an adapter that you name, or with the one that matches the prompt"

@@ -3,14 +3,12 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
+from ouroboros.cli.store import open_engine
 from ouroboros.domain.errors import InvalidFile, TooLarge
 from ouroboros.domain.limits import MAX_IMPORT
 from ouroboros.domain.weights import CONFIG_FILE, MAX_BYTES, WEIGHTS_FILE, AdapterFiles
-from ouroboros.lora.peft_config import read_peft_config
-from ouroboros.lora.tensorfile import read_tensor_file
 from ouroboros.settings import Settings
 
 NAME = "import"
@@ -113,6 +111,9 @@ def find_other_base(files: AdapterFiles, base_name: str) -> str:
 
     Files of ouroboros record the base's fingerprint, which was compared already.
     """
+    from ouroboros.lora.peft_config import read_peft_config
+    from ouroboros.lora.tensorfile import read_tensor_file
+
     made_for = read_peft_config(files.config).base_name
     if not made_for or "base.weights" in read_tensor_file(files.weights).metadata:
         return ""

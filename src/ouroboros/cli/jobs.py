@@ -1,19 +1,22 @@
 """`ouroboros jobs`."""
 
-from argparse import ArgumentParser, Namespace
-from typing import Any
+from __future__ import annotations
 
-from ouroboros.build import open_engine
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.progress import training_progress
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.cli.train import pausable, unwrap_paused
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import InvalidInput
 from ouroboros.domain.training import Job
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "jobs"
 HELP = "list unfinished trainings, resume an interrupted one, or cancel one"
@@ -50,6 +53,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 async def resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:
+    """Resumes a training and shows the progress."""
     token = CancellationToken()
     with pausable(token, out), training_progress(out) as on_progress:
         result = await engine.resume_job(job, on_progress=on_progress, cancel=token)
@@ -58,11 +62,13 @@ async def resume(engine: AdapterLearningEngine, job: str, out: Output) -> None:
 
 
 def format_job(job: Job) -> tuple[str, ...]:
+    """Formats a job as a row of the table."""
     step = f"{job.step}/{job.steps}" if job.steps else ""
     return job.id, job.state.value, step, describe.local_time(job.created_at), job.reason
 
 
 def job_json(job: Job) -> dict[str, Any]:
+    """Returns a job as JSON."""
     return {
         "job": job.id,
         "state": job.state.value,

@@ -4,7 +4,6 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 from typing import Any
 
-from ouroboros.build import open_stores
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
@@ -48,6 +47,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         raise MissingExtra(
             f"Keys need {error.name}.", hint='pip install "ouroboros-learning[server]"'
         ) from error
+    from ouroboros.build import open_stores
+
     if (options.name is None) != (options.action == "list"):
         raise InvalidInput("create and revoke need a NAME, list takes none.", hint="See: keys --help")
     if options.days is not None:

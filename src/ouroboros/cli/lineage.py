@@ -1,21 +1,25 @@
 """`ouroboros lineage NAME`."""
 
+from __future__ import annotations
+
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
 from ouroboros.cli.picture import draw_lineage
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.domain.data import to_messages
 from ouroboros.domain.errors import InvalidFile
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Version
-from ouroboros.engine import AdapterLearningEngine
-from ouroboros.registry.journal import JournalEntry
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
+    from ouroboros.registry.journal import JournalEntry
 
 NAME = "lineage"
 HELP = "show where a version comes from: its ancestors and the events they learned"
@@ -52,6 +56,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 async def find_heads(engine: AdapterLearningEngine, versions: list[Version]) -> set[VersionRef]:
+    """Returns the heads of all adapters that these versions belong to."""
     adapters = [(await engine.get_adapter(n)).unwrap() for n in {v.adapter for v in versions}]
     return {VersionRef(a.id, a.head) for a in adapters}
 
@@ -70,6 +75,7 @@ def format_version(version: Version, events: list[JournalEntry], served: bool) -
 
 
 def describe_event(entry: JournalEntry) -> str:
+    """Describes an event of the journal in a few words."""
     event = entry.event
     if not isinstance(event, FeedbackGiven):
         return describe.count(len(event.examples), "example") if event.kind == "examples" else event.kind
@@ -78,6 +84,7 @@ def describe_event(entry: JournalEntry) -> str:
 
 
 def event_json(entry: JournalEntry) -> dict[str, object]:
+    """Returns an event of the journal as JSON."""
     event = entry.event
     value: dict[str, object] = {"event": entry.seq, "kind": event.kind, "at": event.at.isoformat()}
     if not isinstance(event, FeedbackGiven):
@@ -91,6 +98,7 @@ def event_json(entry: JournalEntry) -> dict[str, object]:
 
 
 def write_file(path: Path, text: str) -> None:
+    """Writes a text file; raises `InvalidFile` if that fails."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

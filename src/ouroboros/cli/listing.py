@@ -2,9 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ouroboros.build import open_engine, store_exists
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
+from ouroboros.cli.store import open_engine, store_exists
 from ouroboros.domain.records import Adapter
 from ouroboros.settings import Settings
 
@@ -42,6 +42,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def format_row(adapter: Adapter) -> tuple[str, ...]:
+    """Formats an adapter as a row of the table."""
     return (
         adapter.id.name,
         f"@{adapter.head}",

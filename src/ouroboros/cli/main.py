@@ -12,7 +12,6 @@ from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
-from ouroboros.build import open_engine, store_exists
 from ouroboros.cli import (
     about,
     backup,
@@ -55,6 +54,7 @@ from ouroboros.cli import (
 from ouroboros.cli.interrupts import INTERRUPTS
 from ouroboros.cli.output import Output, open_standard_descriptors, write_note, write_result
 from ouroboros.cli.parser import Parser, build_parser, given_options
+from ouroboros.cli.store import open_engine, store_exists
 from ouroboros.domain.errors import STATUS, InvalidInput, OuroborosError, explain_system_error
 from ouroboros.settings import NAMES, Settings
 
@@ -107,6 +107,7 @@ def explain_exception(error: Exception) -> OuroborosError:
 
 
 def run_verb(arguments: Sequence[str], out: Output) -> None:
+    """Parses the arguments and runs the verb, or prints the help or the version."""
     parser = build_parser(GROUPS)
     parser.check_first(arguments)
     options, extras = parser.parse_known_args(arguments)
@@ -159,11 +160,13 @@ def refuse_bytes(options: Namespace) -> None:
 
 
 def load_settings(options: Namespace) -> Settings:
+    """Loads the settings: from the options, the environment and the settings file, in this order."""
     file = getattr(options, "config", None)
     return Settings.load(given_options(options, *NAMES), file=Path(file) if file else None)
 
 
 def report_error(error: OuroborosError, out: Output, arguments: Sequence[str]) -> int:
+    """Prints an error, with its traceback under --debug, and returns the exit code."""
     if "--debug" in arguments:
         write_note(traceback.format_exc())
     out.error(error)

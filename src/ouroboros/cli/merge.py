@@ -4,10 +4,9 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given_options
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.merging import MergeRecipe, MergeReport, MergeSpace, MergeStrategy
@@ -82,6 +81,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def format_report(report: MergeReport, out: Output) -> list[str]:
+    """Formats a merge: its rank and loss, the probes of each adapter, the verdict."""
     loss = "without loss"
     if report.relative_error >= 1e-5:
         loss = f"with {report.relative_error:.1%} cut off (rank {report.lossless_rank} is exact)"
@@ -95,6 +95,7 @@ def format_report(report: MergeReport, out: Output) -> list[str]:
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
+    """Parses numbers separated by commas; raises `InvalidConfig` for anything else."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 
-from ouroboros.build import open_stores, store_urls
 from ouroboros.cli.output import Output
 from ouroboros.cli.store import require_store
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.registry.migrate import migrate_store
 from ouroboros.settings import Settings
 
 NAME = "migrate"
@@ -29,6 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Namespace, settings: Settings, out: Output) -> None:
+    from ouroboros.build import open_stores, store_urls
+    from ouroboros.registry.migrate import migrate_store
+
     source = settings_for(settings, options.source) if options.source else settings
     target = settings_for(settings, options.target)
     if set(store_urls(source)) & set(store_urls(target)):
@@ -48,6 +49,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def settings_for(settings: Settings, urls: Sequence[str]) -> Settings:
+    """Returns the settings with the store at one folder or at two URLs."""
     if len(urls) == 1:
         return replace(settings, store=urls[0], metadata="", blobs="")
     if len(urls) != 2:

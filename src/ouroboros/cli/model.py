@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ouroboros.build import open_engine, store_exists
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
+from ouroboros.cli.store import open_engine, store_exists
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.errors import InvalidInput, ModelError, NotFound
 from ouroboros.domain.weights import MAX_BYTES

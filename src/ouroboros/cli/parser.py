@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from textwrap import wrap
-from types import ModuleType
-from typing import Never
+from typing import Never, Protocol
 
-from ouroboros.cli.output import write_result
+from ouroboros.cli.output import Output, write_result
 from ouroboros.domain.checks import suggest_nearest
 from ouroboros.domain.errors import InvalidInput
+from ouroboros.settings import Settings
 
 SIMILAR = {
     "ask predict infer run answer": "generate",
@@ -46,10 +46,32 @@ def suggest_verb(word: str, verbs: Sequence[str]) -> str:
     return suggest_nearest(word, verbs)
 
 
+class Verb(Protocol):
+    """What a module has that is a verb of the command line.
+
+    NAME      the word that calls it.
+    HELP      what it does, in one sentence that begins in lower case.
+    EXAMPLES  lines that the verb's help ends with.
+    """
+
+    NAME: str
+    HELP: str
+    EXAMPLES: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the verb's arguments and options to its parser."""
+        ...
+
+    async def run(self, options: argparse.Namespace, settings: Settings, out: Output) -> None:
+        """Runs the verb and prints its result. Raises an `OuroborosError` for any failure."""
+        ...
+
+
 class Parser(argparse.ArgumentParser):
     """Raises `InvalidInput` with one line instead of printing the usage and exiting."""
 
     def error(self, message: str) -> Never:
+        """Raises `InvalidInput` in our words for a message of argparse."""
         choice = re.match(r"argument VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
             verbs = [v.strip("' ") for v in choice[2].split(",")]
@@ -83,8 +105,8 @@ class Parser(argparse.ArgumentParser):
         raise InvalidInput(f"There is no option {extra}.", hint=suggest_nearest(extra, options))
 
 
-def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
-    """Builds the parser from verbs: modules with NAME, HELP, EXAMPLES, `add_arguments` and `run`."""
+def build_parser(groups: Mapping[str, Sequence[Verb]]) -> Parser:
+    """Builds the parser of all verbs."""
     parser = Parser(
         prog="ouroboros",
         description=f"Create, train and serve small adapters on one frozen model.\n{list_verbs(groups)}",
@@ -111,7 +133,7 @@ def build_parser(groups: Mapping[str, Sequence[ModuleType]]) -> Parser:
     return parser
 
 
-def list_verbs(groups: Mapping[str, Sequence[ModuleType]]) -> str:
+def list_verbs(groups: Mapping[str, Sequence[Verb]]) -> str:
     """Formats every verb with its help, group by group."""
     lines = []
     for title, verbs in groups.items():

@@ -56,6 +56,7 @@ def assign_places(versions: Sequence[Version]) -> dict[VersionRef, tuple[int, in
 
 
 def draw_box(version: Version, place: tuple[int, int], head: bool) -> str:
+    """Draws a version as an SVG box; a head is marked."""
     x, y = corner(place)
     how = version.cause if len(version.cause) <= 26 else f"{version.cause[:25]}…"
     events = describe.events(version)
@@ -79,6 +80,7 @@ def draw_arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
 
 
 def corner(place: tuple[int, int]) -> tuple[int, int]:
+    """Returns the x and y of the upper left corner of a box, in pixels."""
     return MARGIN + place[0] * COLUMN, MARGIN + place[1] * ROW
 
 

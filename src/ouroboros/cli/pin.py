@@ -1,17 +1,20 @@
 """`ouroboros pin NAME [FILE | PROMPT ANSWER]`."""
 
+from __future__ import annotations
+
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.data.examples import read_examples
 from ouroboros.domain.data import TrainingExample, to_messages
 from ouroboros.domain.errors import InvalidInput
-from ouroboros.engine import AdapterLearningEngine
-from ouroboros.learning.replay.probes import ProbeKind
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "pin"
 HELP = "pin answers that no update may lose"
@@ -54,6 +57,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def examples_to_pin(options: Namespace) -> list[TrainingExample]:
+    """Returns the examples that the arguments give: a file, or one prompt and its answer."""
     match options.what:
         case []:
             return []
@@ -71,5 +75,8 @@ async def count_wrong(engine: AdapterLearningEngine, name: str, examples: list[T
 
 
 async def read_pins(engine: AdapterLearningEngine, name: str) -> list[TrainingExample]:
+    """Returns the pinned examples of an adapter."""
+    from ouroboros.learning.replay.probes import ProbeKind
+
     probes = (await engine.get_probes(name)).unwrap()
     return [probe.example for probe in probes if probe.kind is ProbeKind.PINNED]

@@ -52,6 +52,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def format_title(model: str, base: BaseModel, rank: int) -> str:
+    """Formats the model, the rank and the size limit."""
     return (
         f"{model}: {base.architecture}, {base.parameters / 1e6:,.1f} million parameters."
         f" Adapters of rank {rank}; the limit is {describe.size(MAX_BYTES)}."
@@ -59,6 +60,7 @@ def format_title(model: str, base: BaseModel, rank: int) -> str:
 
 
 def format_option(plan: SizeOption) -> tuple[str, ...]:
+    """Formats a size option as a row of the table."""
     return (
         f"{plan.layers} ({plan.targets})",
         plan.precision.value,
@@ -69,4 +71,5 @@ def format_option(plan: SizeOption) -> tuple[str, ...]:
 
 
 def option_json(plan: SizeOption) -> dict[str, Any]:
+    """Returns a size option as JSON."""
     return asdict(plan) | {"fits": plan.fits}

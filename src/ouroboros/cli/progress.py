@@ -53,6 +53,7 @@ def print_line(now: TrainingProgress) -> None:
 
 
 def format_figures(now: TrainingProgress) -> str:
+    """Formats the loss, the speed and the remaining time."""
     rate = now.tokens / max(now.seconds, 1e-9)
     return f"loss {now.loss:.3f}  {rate:,.0f} tokens/s  {format_clock(now.seconds_left)} left"
 

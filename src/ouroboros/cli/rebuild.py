@@ -3,9 +3,8 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.domain.results import Rebuild
 from ouroboros.settings import Settings
 
@@ -36,6 +35,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def rebuild_json(rebuilt: Rebuild) -> dict[str, Any]:
+    """Returns the result of a rebuild as JSON."""
     return {
         "version": str(rebuilt.version.ref),
         "identical": rebuilt.identical,
@@ -47,6 +47,7 @@ def rebuild_json(rebuilt: Rebuild) -> dict[str, Any]:
 
 
 def format_rebuild(rebuilt: Rebuild) -> str:
+    """Formats whether the rebuilt version is identical, or by how much it differs."""
     if rebuilt.identical:
         return f"{rebuilt.version.ref}: identical to the last bit ({rebuilt.digest[:12]})."
     why = f"; changed since: {', '.join(rebuilt.differs)}" if rebuilt.differs else ""

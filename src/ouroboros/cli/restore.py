@@ -4,9 +4,9 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
+from ouroboros.cli.store import open_engine
 from ouroboros.settings import Settings
 
 NAME = "restore"

@@ -2,10 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.settings import Settings
 
 NAME = "rollback"

@@ -5,7 +5,6 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 
-from ouroboros.build import open_service
 from ouroboros.cli.output import Output
 from ouroboros.cli.parser import given_options
 from ouroboros.domain.checks import check_int, check_number
@@ -53,6 +52,8 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         raise MissingExtra(
             f"The server needs {error.name}.", hint='pip install "ouroboros-learning[server]"'
         ) from error
+    from ouroboros.build import open_service
+
     changes = given_options(options, "keep_days", "drain_seconds")
     for name, value in changes.items():
         check_number(name, value, 0.0, 1e6)

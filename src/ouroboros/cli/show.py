@@ -2,10 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.domain.records import Version
 from ouroboros.settings import Settings
 
@@ -37,6 +36,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def format_row(version: Version) -> tuple[str, ...]:
+    """Formats a version as a row of the table."""
     return (
         f"@{version.number}",
         f"@{version.parent}" if version.parent else "",

@@ -1,10 +1,16 @@
 """Answers printed as they are generated."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ouroboros.cli.output import Output
 from ouroboros.domain.data import Prompt
 from ouroboros.domain.generation import Generation, GenerationConfig
 from ouroboros.domain.names import VersionRef
-from ouroboros.engine import AdapterLearningEngine
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 LONGEST = 4096
 """Tokens of an answer that has no end mark, at most, if the model's context allows that many."""

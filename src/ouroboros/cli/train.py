@@ -1,20 +1,21 @@
 """`ouroboros train NAME FILE`."""
 
+from __future__ import annotations
+
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.interrupts import INTERRUPTS
 from ouroboros.cli.output import Output, program_name
 from ouroboros.cli.parser import given_options
 from ouroboros.cli.progress import training_progress
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.data.reader import describe_ignored, read_data
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import TrainingConfig
@@ -23,8 +24,10 @@ from ouroboros.domain.errors import Cancelled
 from ouroboros.domain.records import Version
 from ouroboros.domain.result import Result
 from ouroboros.domain.training import JobState
-from ouroboros.engine import AdapterLearningEngine
 from ouroboros.settings import Settings
+
+if TYPE_CHECKING:
+    from ouroboros.engine import AdapterLearningEngine
 
 NAME = "train"
 HELP = "train an adapter on the examples of a file, as a new version"
@@ -46,7 +49,7 @@ PRESETS = {
     "thorough": TrainingConfig.thorough,
 }
 _FIELDS = {"epochs": "epochs", "batch_size": "batch_size", "seed": "seed"}
-_FIELDS |= {"incremental": "incremental_update"}
+_FIELDS |= {"incremental": "incremental_update", "rate": "learning_rate"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -62,6 +65,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the examples")
     parser.add_argument("--batch-size", type=int, metavar="N", help="examples per optimizer step")
+    parser.add_argument(
+        "--rate",
+        "--lr",
+        type=float,
+        metavar="RATE",
+        help="peak learning rate of this training (default: the adapter's)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="seed for the order of the examples")
     parser.add_argument(
         "--incremental",

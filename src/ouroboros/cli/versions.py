@@ -3,10 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from ouroboros.build import open_engine
 from ouroboros.cli import describe
 from ouroboros.cli.output import Output
-from ouroboros.cli.store import require_store
+from ouroboros.cli.store import open_engine, require_store
 from ouroboros.domain.performance import UsageCounts
 from ouroboros.domain.records import HeadMoved, Version
 from ouroboros.settings import Settings
@@ -52,6 +51,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
 
 
 def format_row(version: Version, use: UsageCounts, served: bool) -> tuple[str, ...]:
+    """Formats a version and its judgements as a row of the table."""
     return (
         "*" if served else "-" if version.refused else "",
         f"@{version.number}",
@@ -64,6 +64,7 @@ def format_row(version: Version, use: UsageCounts, served: bool) -> tuple[str, .
 
 
 def format_move(move: HeadMoved) -> str:
+    """Formats a move of the head on one line."""
     replayed = ", feedback since then will be learned again" if move.replayed else ""
     reason = f": {move.reason}" if move.reason else ""
     return f"{describe.local_time(move.at)}  @{move.before} -> @{move.after}{replayed}{reason}"

@@ -52,6 +52,7 @@ class RowFormat:
     parse: Callable[[Columns], Sequence[Value]]
 
     def fits(self, row: Columns) -> bool:
+        """Whether a row has all columns that this format requires."""
         return all(column in row for column in self.required)
 
     def list_ignored(self, row: Columns) -> list[str]:

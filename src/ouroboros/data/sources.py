@@ -29,21 +29,27 @@ class PandasFrame(Protocol):
 
     columns: Any
 
-    def to_dict(self, orient: Any) -> Any: ...
+    def to_dict(self, orient: Any) -> Any:
+        """Returns the rows, one dictionary each, for `orient="records"`."""
+        ...
 
 
 @runtime_checkable
 class ArrowTable(Protocol):
     """A pyarrow `Table` or `RecordBatch`."""
 
-    def to_pylist(self) -> list[Any]: ...
+    def to_pylist(self) -> list[Any]:
+        """Returns the rows, one dictionary each."""
+        ...
 
 
 @runtime_checkable
 class PolarsFrame(Protocol):
     """A polars `DataFrame`."""
 
-    def to_dicts(self) -> list[Any]: ...
+    def to_dicts(self) -> list[Any]:
+        """Returns the rows, one dictionary each."""
+        ...
 
 
 @runtime_checkable

@@ -16,20 +16,24 @@ class CancellationToken:
         self._pause = threading.Event()
 
     def pause(self) -> None:
-        """Ask a training to stop after its next step and to keep a checkpoint: `resume_job` goes on."""
+        """Asks a training to stop after its next step and to keep a checkpoint: `resume_job` goes on."""
         self._pause.set()
 
     @property
     def pausing(self) -> bool:
+        """Whether the work should stop at the next step and keep a checkpoint."""
         return self._pause.is_set()
 
     def cancel(self) -> None:
+        """Stops the work at the next step, without a checkpoint. Any thread may call it."""
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
         return self._event.is_set()
 
     def raise_if_cancelled(self) -> None:
+        """Raises `Cancelled` if `cancel` was called."""
         if self.cancelled:
             raise Cancelled("Stopped as asked; nothing was changed.")

@@ -1,6 +1,6 @@
 """Checks that the values of `domain` share.
 
-Each raises `InvalidConfig` or does nothing; `validated` turns that into a `Result`.
+Each raises `InvalidConfig` or does nothing; `validate` turns that into a `Result`.
 """
 
 import difflib
@@ -13,8 +13,8 @@ from ouroboros.domain.result import Err, Ok, Result
 T = TypeVar("T")
 
 
-def validated(value: T, check: Callable[[], None]) -> Result[T]:
-    """`Ok(value)` if `check` passes, else `Err` with what it raised."""
+def validate(value: T, check: Callable[[], None]) -> Result[T]:
+    """Returns `Ok(value)` if `check` passes, else `Err` with the error that it raised."""
     try:
         check()
     except OuroborosError as error:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ouroboros.domain.base_model import BaseModel
-from ouroboros.domain.checks import check_bool, check_int, check_number, validated
+from ouroboros.domain.checks import check_bool, check_int, check_number, validate
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.limits import MAX_RANK
 from ouroboros.domain.result import Result
@@ -49,14 +49,17 @@ class AdapterConfig:
 
     @classmethod
     def default(cls) -> "AdapterConfig":
+        """Returns rank 8, on the query and value projections."""
         return cls()
 
     @classmethod
     def low_rank(cls) -> "AdapterConfig":
+        """Returns rank 4: the smallest files, for simple tasks."""
         return cls(rank=4)
 
     @classmethod
     def high_rank(cls) -> "AdapterConfig":
+        """Returns rank 16: more capacity, in a larger file."""
         return cls(rank=16)
 
     @classmethod
@@ -82,9 +85,10 @@ class AdapterConfig:
         return tuple(n.strip() for n in names.split(",")) if isinstance(names, str) else names
 
     def validate(self) -> Result["AdapterConfig"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is of the wrong type or out of range."""
         check_int("rank", self.rank, 1, MAX_RANK)
         check_number("learning_rate", self.learning_rate, 1e-8, 1.0)
         check_int("max_steps", self.max_steps, 1, 1_000_000)
@@ -128,6 +132,7 @@ class TrainingConfig:
                         step whose rows are all learned: every token of an example and of a replayed row
                         has this probability, and judged answers have moved far enough. Meant for
                         batches that hold all examples.
+    learning_rate       the peak rate of this training; None is the adapter's own.
     """
 
     batch_size: int = 4
@@ -141,17 +146,21 @@ class TrainingConfig:
     anchors: float = 0.25
     caution: float = 0.5
     until: float | None = None
+    learning_rate: float | None = None
 
     @classmethod
     def default(cls) -> "TrainingConfig":
+        """Returns the defaults of each field."""
         return cls()
 
     @classmethod
     def fast(cls) -> "TrainingConfig":
+        """Returns one epoch of larger batches."""
         return cls(batch_size=8, epochs=1)
 
     @classmethod
     def thorough(cls) -> "TrainingConfig":
+        """Returns three epochs of small batches."""
         return cls(batch_size=4, epochs=3)
 
     @classmethod
@@ -168,9 +177,10 @@ class TrainingConfig:
         return min(math.ceil(rows / self.batch_size) * self.epochs, max_steps)
 
     def validate(self) -> Result["TrainingConfig"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is of the wrong type or out of range."""
         check_int("batch_size", self.batch_size, 1, 4096)
         check_int("epochs", self.epochs, 1, 10_000)
         check_bool("incremental_update", self.incremental_update)
@@ -183,6 +193,8 @@ class TrainingConfig:
         check_number("caution", self.caution, 1e-3, 1.0)
         if self.until is not None:
             check_number("until", self.until, 0.0, 0.999)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, 1e-8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +219,7 @@ class UpdateConfig:
     ridge: float = 0.1
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is of the wrong type or out of range."""
         check_number("step", self.step, 1e-6, 1.0)
         check_number("growth", self.growth, 1.0, 10.0)
         check_int("max_steps", self.max_steps, 1, 10_000)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ouroboros.domain.checks import check_number, validated
+from ouroboros.domain.checks import check_number, validate
 from ouroboros.domain.errors import InvalidConfig, InvalidExample
 from ouroboros.domain.limits import MAX_WEIGHT
 from ouroboros.domain.losses import Loss, Supervised
@@ -103,7 +103,7 @@ class TrainingExample:
     weight: float = 1.0
 
     def validate(self) -> Result["TrainingExample"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self, *, may_be_empty: bool = False) -> None:
         """Refuse an example that cannot be learned. One to compare answers with `may_be_empty`."""
@@ -132,6 +132,7 @@ class Row:
 
     @classmethod
     def from_example(cls, example: TrainingExample) -> "Row":
+        """Returns the row that trains towards the example's output."""
         return cls(example.input, example.output, weight=example.weight)
 
     @property

@@ -61,90 +61,134 @@ def _rebuild(
 
 
 class InvalidInput(OuroborosError):
+    """An argument is wrong. Nothing was changed."""
+
     code = "invalid_input"
 
 
 class InvalidConfig(InvalidInput):
+    """A rank, a rate, a number of steps or another setting is out of range."""
+
     code = "invalid_config"
 
 
 class InvalidExample(InvalidInput):
+    """Nothing can be learned from a training row or a judgement."""
+
     code = "invalid_example"
 
 
 class InvalidName(InvalidInput):
+    """An adapter's name or a reference to a version is malformed."""
+
     code = "invalid_name"
 
 
 class InvalidFile(InvalidInput):
+    """A file that the user gave is malformed, or a line of it."""
+
     code = "invalid_file"
 
 
 class InvalidAdapter(InvalidInput):
+    """The files of an adapter are damaged, unsafe or of an unsupported kind."""
+
     code = "invalid_adapter"
 
 
 class TooLong(InvalidInput):
+    """A row or a prompt does not fit the model's context."""
+
     code = "too_long"
 
 
 class TooLarge(InvalidInput):
+    """The adapter is larger than the size limit."""
+
     code = "too_large"
 
 
 class UnknownTarget(InvalidInput):
+    """`target_modules` match no layer of the model."""
+
     code = "unknown_target"
 
 
 class NotFound(OuroborosError):
+    """There is no such adapter, version or job."""
+
     code = "not_found"
 
 
 class AlreadyExists(OuroborosError):
+    """The name is taken."""
+
     code = "already_exists"
 
 
 class Conflict(OuroborosError):
+    """Another writer changed it first."""
+
     code = "conflict"
 
 
 class BaseMismatch(OuroborosError):
+    """The adapter was trained on another base model."""
+
     code = "base_mismatch"
 
 
 class ModelError(OuroborosError):
+    """The base model cannot be loaded."""
+
     code = "model_error"
 
 
 class StoreError(OuroborosError):
+    """The store is full, unwritable, damaged or newer than this program."""
+
     code = "store_error"
 
 
 class Cancelled(OuroborosError):
+    """The caller cancelled the work. Nothing was changed."""
+
     code = "cancelled"
 
 
 class TrainingFailed(OuroborosError):
+    """The loss or a gradient became infinite or NaN."""
+
     code = "training_failed"
 
 
 class Refused(OuroborosError):
+    """The gate refused a version that is worse at what the adapter knows."""
+
     code = "refused"
 
 
 class BackendError(OuroborosError):
+    """The backend failed."""
+
     code = "backend_error"
 
 
 class OutOfMemory(OuroborosError):
+    """A model, a training or an answer needs more memory than is free."""
+
     code = "out_of_memory"
 
 
 class MissingExtra(OuroborosError):
+    """An optional library is not installed."""
+
     code = "missing_extra"
 
 
 class OutputError(OuroborosError):
+    """The work is done, but its result cannot be written."""
+
     code = "output_error"
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeGuard
 
-from ouroboros.domain.checks import validated
+from ouroboros.domain.checks import validate
 from ouroboros.domain.data import Prompt, check_prompt, check_text, to_messages
 from ouroboros.domain.errors import InvalidExample
 from ouroboros.domain.limits import MAX_KEY, MAX_TEXT, MAX_USER, check_length
@@ -13,6 +13,8 @@ from ouroboros.domain.result import Result
 
 
 class FeedbackKind(str, Enum):
+    """What a user can say about an answer; the values are stored."""
+
     CORRECTION = "correction"
     SUCCESS = "success"
     FAILURE = "failure"
@@ -81,9 +83,10 @@ class FeedbackSignal:
         return replace(signal, score=float(min(max(score, low), high)))
 
     def validate(self) -> Result["FeedbackSignal"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidExample` if the score is out of its kind's range, or a text is missing."""
         if self.kind in _SCORE_RANGES:
             score, (low, high) = self.score, _SCORE_RANGES[self.kind]
             if not _is_number(score) or not low <= score <= high:
@@ -137,6 +140,7 @@ class RecordedFeedback:
     key: str | None = None
 
     def check(self) -> None:
+        """Raises `InvalidExample` if nothing can be learned from it."""
         for name, value in (("user", self.user), ("key", self.key)):
             if value is not None:
                 check_text(name, value)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ouroboros.domain.checks import check_int, check_number, validated
+from ouroboros.domain.checks import check_int, check_number, validate
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.limits import MAX_NEW_TOKENS, MAX_SEED
 from ouroboros.domain.result import Result
@@ -47,9 +47,10 @@ class GenerationConfig:
     top_logprobs: int | None = None
 
     def validate(self) -> Result["GenerationConfig"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is of the wrong type or out of range."""
         check_int("max_tokens", self.max_tokens, 1, MAX_NEW_TOKENS)
         check_number("temperature", self.temperature, 0.0, 2.0)
         check_number("top_p", self.top_p, 1e-6, 1.0)

@@ -12,7 +12,7 @@ Each type declares what the training loop provides for it:
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
-from ouroboros.domain.checks import check_number, validated
+from ouroboros.domain.checks import check_number, validate
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.result import Result
 
@@ -36,9 +36,10 @@ class Supervised:
     accepts_rejected_only: ClassVar[bool] = False
 
     def validate(self) -> Result["Supervised"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is out of range."""
         check_number("hold", self.non_target_kl, 0.0, 100.0)
 
 
@@ -61,9 +62,10 @@ class DPO:
     accepts_rejected_only: ClassVar[bool] = False
 
     def validate(self) -> Result["DPO"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is out of range."""
         check_number("beta", self.beta, 1e-4, 100.0)
         check_number("anchor", self.anchor, 0.0, 100.0)
 
@@ -87,9 +89,10 @@ class KTO:
     accepts_rejected_only: ClassVar[bool] = True
 
     def validate(self) -> Result["KTO"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is out of range."""
         check_number("beta", self.beta, 1e-4, 100.0)
         check_number("desirable", self.desirable, 0.0, 100.0)
         check_number("undesirable", self.undesirable, 0.0, 100.0)
@@ -112,9 +115,10 @@ class APOZero:
     accepts_rejected_only: ClassVar[bool] = True
 
     def validate(self) -> Result["APOZero"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is out of range."""
         check_number("beta", self.beta, 1e-4, 100.0)
 
 
@@ -131,9 +135,10 @@ class Unlikelihood:
     accepts_rejected_only: ClassVar[bool] = True
 
     def validate(self) -> Result["Unlikelihood"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is out of range."""
         check_number("floor", self.floor, 1e-6, 0.99)
 
 
@@ -154,9 +159,10 @@ class Distillation:
     accepts_rejected_only: ClassVar[bool] = False
 
     def validate(self) -> Result["Distillation"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if the teacher is neither the parent nor the base."""
         if self.teacher not in ("parent", "base"):
             raise InvalidConfig(f"teacher is {self.teacher!r}.", hint="Use parent or base.")
 

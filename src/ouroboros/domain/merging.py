@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ouroboros.domain.checks import check_int, check_number, validated
+from ouroboros.domain.checks import check_int, check_number, validate
 from ouroboros.domain.errors import InvalidConfig
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.result import Result
@@ -83,9 +83,10 @@ class MergeRecipe:
     seed: int = 0
 
     def validate(self) -> Result["MergeRecipe"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidConfig` if a field is of the wrong type or out of range."""
         if not isinstance(self.strategy, MergeStrategy) or not isinstance(self.space, MergeSpace):
             raise InvalidConfig(
                 f"{self.strategy!r} is not a MergeStrategy, or {self.space!r} not a MergeSpace.",

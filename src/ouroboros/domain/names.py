@@ -3,7 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 
-from ouroboros.domain.checks import validated
+from ouroboros.domain.checks import validate
 from ouroboros.domain.errors import InvalidName
 from ouroboros.domain.limits import MAX_NAME
 from ouroboros.domain.result import Result
@@ -28,9 +28,10 @@ class AdapterId:
         return self.name
 
     def validate(self) -> Result["AdapterId"]:
-        return validated(self, self.check)
+        return validate(self, self.check)
 
     def check(self) -> None:
+        """Raises `InvalidName` if the name is empty, too long, reserved, or not normal text."""
         name = self.name
         if not isinstance(name, str) or not name.strip():
             raise InvalidName("An adapter's name is empty.", hint='Give a task name, like "tickets".')

@@ -24,6 +24,7 @@ class UsageCounts:
 
     @property
     def judged(self) -> int:
+        """How many answers a user judged."""
         return self.good + self.bad
 
     @property
@@ -82,10 +83,12 @@ class GateCounts:
 
     @property
     def judged(self) -> int:
+        """How many versions the gate judged."""
         return self.passed + self.walked + self.again + self.refused
 
     @classmethod
     def from_verdicts(cls, verdicts: Iterable[Verdict]) -> "GateCounts":
+        """Counts the verdicts by what became of each version."""
         counts = Counter(v.saved_by if v.promoted else "refused" for v in verdicts)
         return cls(counts[None], counts[Repair.WALKED], counts[Repair.AGAIN], counts["refused"])
 

@@ -36,7 +36,9 @@ class ProbeScores:
     learned: tuple[ProbeAnswer, ...] = ()
 
     def answers_by_probe(self) -> dict[ExampleRef, ProbeAnswer]:
+        """Returns this version's answer to each probe, by the probe's place in the journal."""
         return dict(zip(self.places, self.answers, strict=True))
 
     def learned_by_probe(self) -> dict[ExampleRef, ProbeAnswer]:
+        """Returns the first answer to each probe that was ever answered, by its place."""
         return dict(zip(self.since, self.learned, strict=True))

@@ -89,6 +89,7 @@ class Version:
 
     @property
     def ref(self) -> VersionRef:
+        """The version's name, such as tickets@3."""
         return VersionRef(self.adapter, self.number)
 
     @property
@@ -100,6 +101,7 @@ class Version:
 
     @property
     def refused(self) -> bool:
+        """Whether the gate refused it."""
         return self.verdict is not None and not self.verdict.promoted
 
 

@@ -28,15 +28,18 @@ class Ok(Generic[T]):
 
     @property
     def ok(self) -> Literal[True]:
+        """True."""
         return True
 
     def __bool__(self) -> Literal[True]:
         return True
 
     def unwrap(self) -> T:
+        """Returns the value."""
         return self.value
 
     def map(self, function: Callable[[T], U]) -> "Ok[U]":
+        """Returns the result of `function` on the value, as `Ok`."""
         return Ok(function(self.value))
 
 
@@ -48,15 +51,18 @@ class Err:
 
     @property
     def ok(self) -> Literal[False]:
+        """False."""
         return False
 
     def __bool__(self) -> Literal[False]:
         return False
 
     def unwrap(self) -> Never:
+        """Raises the error."""
         raise self.error
 
     def map(self, function: Callable[..., object]) -> "Err":
+        """Returns the same `Err`; `function` is not called."""
         return self
 
 

@@ -24,14 +24,17 @@ class Evaluation:
 
     @property
     def rows(self) -> int:
+        """How many rows were evaluated."""
         return len(self.right)
 
     @property
     def correct(self) -> int:
+        """How many answers are right."""
         return sum(self.right)
 
     @property
     def accuracy(self) -> float:
+        """The share of right answers, from 0 to 1."""
         return self.correct / self.rows
 
 
@@ -70,7 +73,8 @@ class Rebuild:
 
     distance  norm of the difference of the two updates, as a share of the layers' norm; 0 if they are
               `identical`, equal to the last bit.
-    differs   software whose release has changed since the version was made, like "torch 2.6 -> 2.7".
+    differs   what has changed since the version was made: releases of software, like "torch 2.6 -> 2.7",
+              and the date, if the chat template writes it into prompts.
     """
 
     version: Version
@@ -80,6 +84,7 @@ class Rebuild:
 
     @property
     def identical(self) -> bool:
+        """Whether the rebuilt weights are the stored ones, byte for byte."""
         return self.digest == self.version.digest
 
 

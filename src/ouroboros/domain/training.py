@@ -30,6 +30,7 @@ class TrainingProgress:
 
     @property
     def seconds_left(self) -> float:
+        """The seconds that the remaining steps take at the pace so far."""
         return self.seconds / self.step * (self.steps - self.step)
 
 
@@ -94,4 +95,5 @@ class Job:
 
     @property
     def id(self) -> str:
+        """The job's name: the adapter and the number of the event that started it."""
         return f"{self.adapter}#{self.event}"

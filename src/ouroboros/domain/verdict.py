@@ -58,6 +58,7 @@ class Change:
 
     @property
     def mean(self) -> float:
+        """How much the mean changed: after less before."""
         return self.after - self.before
 
     def is_significant_fall(self, tolerance: float) -> bool:
@@ -132,4 +133,5 @@ class Verdict:
 
     @property
     def failed_checks(self) -> tuple[Check, ...]:
+        """The checks that the candidate failed."""
         return tuple(c for c in self.checks if not c.passed)

@@ -22,6 +22,7 @@ from ouroboros.domain.errors import (
     Refused,
     TooLong,
     TrainingFailed,
+    explain_system_error,
 )
 from ouroboros.domain.events import FeedbackGiven
 from ouroboros.domain.names import AdapterId, VersionRef
@@ -62,7 +63,7 @@ LogKey: TypeAlias = tuple[AdapterId, int, int]
 """An adapter, where its journal begins, and how often events were erased from it."""
 
 _EVENT_ERRORS = (InvalidExample, TooLong, TrainingFailed, Refused)
-"""Errors that an event itself can cause: it is skipped. Any other error leaves it pending."""
+"""Errors that an event itself can cause: it is skipped."""
 
 
 class FeedbackLearner:
@@ -170,14 +171,16 @@ class FeedbackLearner:
                 if not await self._learn_batch(adapter_id, size, cancel):
                     return
                 size = min(BATCH, 2 * size)
-            except _EVENT_ERRORS as error:
-                if size == 1:
-                    await self._skip_event(adapter_id, error)
-                size = max(1, size // 2)
             except Fenced:
                 raise
             except Conflict:
                 continue
+            except Exception as error:
+                if not _is_caused_by_events(error):
+                    raise
+                if size == 1:
+                    await self._skip_event(adapter_id, error)
+                size = max(1, size // 2)
 
     async def _learn_in_background(self, adapter_id: AdapterId) -> None:
         try:
@@ -262,13 +265,15 @@ class FeedbackLearner:
         candidate = Candidate(start, outcome, rows, knowledge.list_probes(), small=True)
         return await self._gate.judge(adapter.id, candidate, cancel=cancel)
 
-    async def _skip_event(self, adapter_id: AdapterId, error: OuroborosError) -> None:
+    async def _skip_event(self, adapter_id: AdapterId, error: Exception) -> None:
         """Mark the next event as applied without learning it; its lesson is the error."""
         adapter = await self._registry.get_adapter(adapter_id)
         (entry,) = await self._registry.journal.read(adapter_id, after=adapter.applied, limit=1)
         head = await self._registry.get_version(VersionRef(adapter_id))
         await self._registry.mark_applied(adapter_id, since=adapter.applied, to=entry.seq)
-        self._cache_outcomes(adapter_id, (Lesson(entry.seq, f"not learned: {error}"),), head)
+        words = f"{error}" if isinstance(error, OuroborosError) else f"{type(error).__name__}: {error}"
+        lesson = Lesson(entry.seq, f"not learned: {words}", learned=False)
+        self._cache_outcomes(adapter_id, (lesson,), head)
 
     def _cache_outcomes(self, adapter: AdapterId, lessons: tuple[Lesson, ...], version: Version) -> None:
         for lesson in lessons:
@@ -319,6 +324,17 @@ class FeedbackLearner:
             for entry in entries:
                 log.add_event(entry.seq, entry.event)
         return log
+
+
+def _is_caused_by_events(error: Exception) -> bool:
+    """Whether to blame the events: for errors that events can cause, and for those that nobody foresaw.
+
+    Such an event must not stop the next ones. Errors of the store, the machine or the model, and a
+    cancellation, leave the events pending.
+    """
+    if isinstance(error, OuroborosError):
+        return isinstance(error, _EVENT_ERRORS)
+    return explain_system_error(error) is None
 
 
 def _drop_logs(logs: dict[LogKey, FeedbackLog], adapter: AdapterId) -> None:

@@ -49,6 +49,7 @@ class AsyncJournal(AsyncFacade[Journal]):
     read = _awaitable(Journal.read)
     last_seq = _awaitable(Journal.last_seq)
     erase = _awaitable(Journal.erase)
+    drop = _awaitable(Journal.drop)
 
 
 class AsyncJobStore(AsyncFacade[JobStore]):
@@ -112,6 +113,7 @@ class AsyncRegistry(AsyncFacade[Registry]):
     list_head_moves = _awaitable(Registry.list_head_moves)
     get_adapter = _awaitable(Registry.get_adapter)
     list_adapters = _awaitable(Registry.list_adapters)
+    find_damaged_adapters = _awaitable(Registry.find_damaged_adapters)
     delete_adapter = _awaitable(Registry.delete_adapter)
     stop_serving = _awaitable(Registry.stop_serving)
     finish_deletions = _awaitable(Registry.finish_deletions)

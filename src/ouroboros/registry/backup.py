@@ -126,7 +126,7 @@ def _require_complete(rows: Iterable[tuple[str, str, Any]], stored: set[str]) ->
     heads = [
         f"{key}@{value['head']:09d}" for c, key, value in rows if c == ADAPTERS and value.get("head")
     ]
-    folders = {key.split("/")[1] for key in stored if key.startswith("adapters/")}
+    folders = {key.split("/")[1].partition(".")[0] for key in stored if key.startswith("adapters/")}
     if not digests.keys() >= set(heads) or not folders >= set(digests.values()):
         raise Conflict("Something was deleted while the backup was made.", hint="Try again.")
 

@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> Json:
-    """Encode a frozen dataclass as JSON."""
-    return _adapter(type(value)).dump_python([value], mode="json")[0]
+    """Encode a frozen dataclass as JSON. Raises `ValueError` if a field holds what its type forbids."""
+    return _adapter(type(value)).dump_python([value], mode="json", warnings="error")[0]
 
 
 def decode(kind: type[T], data: Json, what: str) -> T:

@@ -153,6 +153,7 @@ def find_user_events(registry: Registry, user: str) -> dict[AdapterId, list[int]
             for e in registry.journal.read_all(adapter.id)
             if isinstance(e.event, FeedbackGiven) and e.event.user == user
         ]
+        numbers += registry.journal.find_damaged_events_of(adapter.id, user)
         if numbers:
             events[adapter.id] = numbers
     return events

@@ -15,11 +15,15 @@ GRACE = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with one version, in words; `served` if it is its adapter's head."""
+    """What is wrong with one version, in words; `served` if it is its adapter's head.
+
+    With `event`, that event of the adapter's journal cannot be read, or is missing.
+    """
 
     ref: VersionRef
     words: str
     served: bool
+    event: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,17 @@ class StoreReport:
 
 
 def check_store(registry: Registry) -> StoreReport:
-    """Read every version and verify its weights' digest."""
+    """Read every record, version and event, and verify the digests of weights and events."""
     adapters = registry.list_adapters()
     lines = {adapter: registry.list_versions(adapter.id) for adapter in adapters}
     damages = [
         damage for adapter, line in lines.items() for damage in _find_damages(registry, adapter, line)
     ]
+    for adapter in adapters:
+        damages += _find_journal_damages(registry, adapter)
+    for name in registry.find_damaged_adapters():
+        words = "the adapter's record cannot be read; restore it from a backup"
+        damages.append(Damage(VersionRef(name), words, served=True))
     return StoreReport(
         adapters=len(adapters),
         versions=sum(map(len, lines.values())),
@@ -61,11 +70,17 @@ def check_store(registry: Registry) -> StoreReport:
 def repair_heads(registry: Registry, report: StoreReport) -> list[Adapter]:
     """Roll adapters with a damaged head back to their newest sound version; returns those moved.
 
-    A damaged version itself can only be restored from a backup.
+    Damaged events are removed from their journals, and missing ones recorded as erased. A damaged
+    version itself can only be restored from a backup.
     """
     moved = []
+    unreadable = registry.find_damaged_adapters()
     for damage in report.damages:
-        if damage.served and (sound := _newest_sound(registry, damage.ref)) is not None:
+        if damage.event is not None:
+            registry.journal.erase(damage.ref.adapter, damage.event, damage.event)
+        elif damage.ref.adapter in unreadable:
+            continue
+        elif damage.served and (sound := _newest_sound(registry, damage.ref)) is not None:
             moved.append(registry.rollback(sound))
     return moved
 
@@ -85,6 +100,10 @@ def collect_garbage(
 
 def _find_damages(registry: Registry, adapter: Adapter, line: list[Version]) -> Iterator[Damage]:
     numbers = {version.number for version in line}
+    for number in registry.version_rows.find_damaged(adapter.id):
+        ref = VersionRef(adapter.id, number)
+        yield Damage(ref, "its record cannot be read", served=number == adapter.head)
+        numbers.add(number)
     if adapter.head not in numbers and adapter.head != 0:
         yield Damage(VersionRef(adapter.id, adapter.head), "its record is missing", served=True)
     for version in line:
@@ -95,6 +114,11 @@ def _find_damages(registry: Registry, adapter: Adapter, line: list[Version]) -> 
             registry.original_weights.get(version.digest, str(version.ref))
         except StoreError as error:
             yield Damage(version.ref, error.message, served=version.number == adapter.head)
+
+
+def _find_journal_damages(registry: Registry, adapter: Adapter) -> Iterator[Damage]:
+    for damage in registry.journal.find_damage(adapter.id, adapter.born, adapter.applied):
+        yield Damage(VersionRef(adapter.id), damage.words, served=False, event=damage.seq)
 
 
 def _newest_sound(registry: Registry, damaged: VersionRef) -> VersionRef | None:
@@ -112,5 +136,5 @@ def _newest_sound(registry: Registry, damaged: VersionRef) -> VersionRef | None:
 def _ancestors(registry: Registry, ref: VersionRef) -> list[Version]:
     try:
         return registry.list_lineage(ref)
-    except NotFound:
+    except (NotFound, StoreError):
         return []

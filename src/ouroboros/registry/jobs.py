@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
-from ouroboros.domain.errors import Conflict, NotFound
+from ouroboros.domain.errors import Conflict, NotFound, StoreError
 from ouroboros.domain.names import AdapterId
 from ouroboros.domain.training import Job
 from ouroboros.registry.codec import decode, encode
 from ouroboros.registry.leases import Leases
 from ouroboros.registry.paging import read_records
 from ouroboros.stores.blobs.base import BlobStore
-from ouroboros.stores.metadata.base import Fenced, Guard, MetadataStore
+from ouroboros.stores.metadata.base import Fenced, Guard, MetadataStore, Record
 
 JOBS = "jobs"
 _FOLDER = "checkpoints/"
@@ -44,11 +44,9 @@ class JobStore:
         return decode(Job, record.value, f"job {id!r}")
 
     def read_all(self, adapter: AdapterId | None = None) -> list[Job]:
-        """Return the unfinished jobs, of one adapter or of all."""
+        """Return the unfinished jobs, of one adapter or of all. Damaged ones are left out."""
         prefix = f"{adapter}#" if adapter else ""
-        jobs = [
-            decode(Job, r.value, f"job {r.key!r}") for r in read_records(self._metadata, JOBS, prefix)
-        ]
+        jobs = filter(None, map(_read_job, read_records(self._metadata, JOBS, prefix)))
         return [job for job in jobs if adapter in (None, job.adapter)]
 
     def update(self, id: str, change: Callable[[Job], Job]) -> Job:
@@ -118,3 +116,10 @@ class JobStore:
     def _delete_unless_used(self, key: str | None) -> None:
         if key is not None and key not in {job.checkpoint for job in self.read_all()}:
             self._blobs.delete(key)
+
+
+def _read_job(record: Record) -> Job | None:
+    try:
+        return decode(Job, record.value, f"job {record.key!r}")
+    except StoreError:
+        return None

@@ -43,6 +43,7 @@ class Lease:
 
     @property
     def expired(self) -> bool:
+        """Whether another program may take the lease: its time is over, or its holder has died."""
         return self.until <= datetime.now(UTC) or self.holder_died
 
     @property

@@ -24,6 +24,7 @@ class ProfileStore:
         self._vectors = vectors
 
     def read_all(self) -> dict[AdapterId, AdapterProfile]:
+        """Returns every profile by its adapter."""
         return {
             AdapterId(r.key): decode(AdapterProfile, r.value, f"the profile of {r.key}")
             for r in read_records(self._metadata, PROFILES)

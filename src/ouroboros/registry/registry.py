@@ -21,7 +21,7 @@ from typing import Unpack
 
 from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.config import AdapterConfig
-from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound
+from ouroboros.domain.errors import AlreadyExists, Conflict, NotFound, StoreError
 from ouroboros.domain.names import AdapterId, VersionRef
 from ouroboros.domain.records import Adapter, HeadMoved, MergedFrom, Origin, Version
 from ouroboros.domain.training import Job, JobState
@@ -237,6 +237,7 @@ class Registry:
         ]
 
     def get_adapter(self, adapter: AdapterId) -> Adapter:
+        """Returns the adapter's record; raises `NotFound`."""
         return self._find_adapter(adapter)[0]
 
     def list_adapters(self, after: str = "", limit: int | None = None) -> list[Adapter]:
@@ -245,8 +246,14 @@ class Registry:
             self._metadata, ADAPTERS, after=after, page_size=min(limit or PAGE_SIZE, PAGE_SIZE)
         )
         living = (record for record in every if not _is_tombstone(record))
+        return list(islice(filter(None, map(_read_adapter, living)), limit))
+
+    def find_damaged_adapters(self) -> list[AdapterId]:
+        """Return the names whose record cannot be read: they are left out of `list_adapters`."""
         return [
-            decode(Adapter, record.value, f"adapter {record.key!r}") for record in islice(living, limit)
+            AdapterId(record.key)
+            for record in read_records(self._metadata, ADAPTERS)
+            if not _is_tombstone(record) and _read_adapter(record) is None
         ]
 
     def delete_adapter(self, adapter: AdapterId) -> None:
@@ -360,7 +367,7 @@ class Registry:
     def _purge(self, adapter: AdapterId, tombstone: Json) -> None:
         """Remove what a deleted adapter owned, up to the numbers in its tombstone."""
         digests = self.version_rows.purge(adapter, tombstone["versions"])
-        self.journal.erase(adapter, 1, tombstone["events"])
+        self.journal.drop(adapter, tombstone["events"])
         self.scores.drop(adapter)
         for job in self.jobs.read_all(adapter):
             self.jobs.remove(job.id)
@@ -415,6 +422,13 @@ class Registry:
                 hint="List them with: ouroboros list",
             )
         return decode(Adapter, record.value, f"adapter {adapter.name!r}"), record.revision
+
+
+def _read_adapter(record: Record) -> Adapter | None:
+    try:
+        return decode(Adapter, record.value, f"adapter {record.key!r}")
+    except StoreError:
+        return None  # damaged: `fsck` names it
 
 
 def _require_unmoved(adapter: Adapter, parent: int, applied: AppliedFeedback | None) -> None:

@@ -19,6 +19,7 @@ KEY_COOKIE = "ouroboros_key"
 
 
 def get_service(request: Request) -> Service:
+    """Returns the service that this application serves."""
     return request.app.state.service
 
 

@@ -42,6 +42,7 @@ class Collection:
         return value
 
     def find(self, key: str) -> Value | None:
+        """Returns the record under `key`; None if there is none, or no record can have such a key."""
         record = self._metadata.get(self._name, key) if 0 < len(key) <= 512 and "\0" not in key else None
         return record.value if record else None
 

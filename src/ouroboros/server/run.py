@@ -63,6 +63,7 @@ class DrainingServer(uvicorn.Server):
         self._event_loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until the process is told to stop and the requests under way are answered."""
         self._event_loop = asyncio.get_running_loop()
         await super().serve(sockets)
 

@@ -24,7 +24,7 @@ from ouroboros.backend.base import (
 from ouroboros.backend.local.cache.prefix_cache import DEFAULT_MAX_BYTES
 from ouroboros.backend.local.convert import export, interpolate, merge, shrink
 from ouroboros.backend.local.model.load import BaseRuntime, load_base
-from ouroboros.backend.local.runtime.memory import keep_freed_memory
+from ouroboros.backend.local.runtime.memory import keep_freed_memory, return_freed_memory
 from ouroboros.backend.local.runtime.worker import Steps, Worker
 from ouroboros.backend.local.serving.continuous_batch import ActiveRequest, ContinuousBatch
 from ouroboros.backend.local.serving.embed import BaseTextEmbedder
@@ -82,7 +82,9 @@ class LocalBackend:
         self._resident: OrderedDict[str, BankedAdapter] = OrderedDict()
         self._text_embedder: BaseTextEmbedder | None = None
         runtime.threads.max_threads = threads or runtime.threads.max_threads
-        self._worker = Worker("ouroboros-backend", prepare=runtime.threads.use_all)
+        self._worker = Worker(
+            "ouroboros-backend", prepare=runtime.threads.use_all, rest=return_freed_memory
+        )
 
     @classmethod
     def open(

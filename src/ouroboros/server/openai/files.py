@@ -129,6 +129,7 @@ def find_file(records: ServiceRecords, id: str, tenant: str) -> Mapping[str, Any
 
 
 def is_expired(record: Mapping[str, Any]) -> bool:
+    """Whether the file's lifetime is over."""
     return record["expires_at"] is not None and record["expires_at"] <= time.time()
 
 

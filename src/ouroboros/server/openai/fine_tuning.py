@@ -255,6 +255,7 @@ async def resume_job(
 
 
 def get_runner(request: Request) -> JobRunner:
+    """Returns the runner of the fine-tuning jobs."""
     return request.app.state.runner
 
 

@@ -93,6 +93,7 @@ class AnswerParameters(BaseModel):
 
     @property
     def choices(self) -> int:
+        """How many answers to generate."""
         return self.n or 1
 
     @property

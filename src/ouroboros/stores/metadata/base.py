@@ -31,6 +31,19 @@ def dump_json(value: Json) -> str:
     return text
 
 
+UNREADABLE = "unreadable"
+"""The key under which a damaged value is returned: whatever text is stored in its place."""
+
+
+def parse_json(text: str) -> Json:
+    """Parse a stored value. What is no JSON object was damaged: it is returned as `UNREADABLE`."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {UNREADABLE: text}
+    return value if isinstance(value, dict) else {UNREADABLE: text}
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A stored value and its revision. Revisions start at 1 and grow by one with each write."""
@@ -61,9 +74,11 @@ class Guard:
     value: int
 
     def holds(self, record: Json | None) -> bool:
+        """Whether the guarded record still has the expected number."""
         return (record or {}).get(self.field, 0) == self.value
 
     def error(self) -> "Fenced":
+        """Returns the error for a write that came too late."""
         return Fenced(
             f"{self.collection} {self.key!r}: another writer took over, or data was erased, while this"
             " was under way. Nothing was stored.",

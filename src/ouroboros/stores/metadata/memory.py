@@ -1,12 +1,19 @@
 """Metadata in this process's memory, for tests and experiments."""
 
-import json
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
 
 from ouroboros.domain.errors import Conflict
-from ouroboros.stores.metadata.base import Guard, Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.base import (
+    Guard,
+    Json,
+    LogEntry,
+    Record,
+    check_key,
+    dump_json,
+    parse_json,
+)
 
 
 class MemoryMetadata:
@@ -62,7 +69,7 @@ class MemoryMetadata:
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         with self._lock:
             entries = [(seq, text) for seq, text in self._logs[log].items() if seq > after][:limit]
-        return [LogEntry(seq, json.loads(text)) for seq, text in entries]
+        return [LogEntry(seq, parse_json(text)) for seq, text in entries]
 
     def erase(self, log: str, first: int, last: int) -> None:
         with self._lock:
@@ -90,7 +97,7 @@ class MemoryMetadata:
     def _check_guards(self, guards: Sequence[Guard]) -> None:
         for guard in guards:
             text, _ = self._records[guard.collection].get(guard.key, ("{}", 0))
-            if not guard.holds(json.loads(text)):
+            if not guard.holds(parse_json(text)):
                 raise guard.error()
 
     def _check_revision(self, collection: str, key: str, expected: int) -> None:
@@ -104,4 +111,4 @@ class MemoryMetadata:
 
 
 def _to_record(key: str, text: str, revision: int) -> Record:
-    return Record(key, json.loads(text), revision)
+    return Record(key, parse_json(text), revision)

@@ -6,7 +6,6 @@ a writer that finds its own nonce among them succeeded, and one that finds only 
 lost. docs/decisions/0013-qdrant.md has the full argument.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,7 +14,16 @@ from secrets import token_hex
 from typing import Any
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Fenced, Guard, Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.base import (
+    Fenced,
+    Guard,
+    Json,
+    LogEntry,
+    Record,
+    check_key,
+    dump_json,
+    parse_json,
+)
 from ouroboros.stores.qdrant.points import FREED_AT, Payload, Points
 from ouroboros.stores.qdrant.server import QdrantServer
 
@@ -73,7 +81,7 @@ class QdrantMetadata:
                 else:
                     self.put(collection, key, previous.value, expected=expected + 1)
             raise
-        return Record(key, json.loads(text), expected + 1)
+        return Record(key, parse_json(text), expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         if expected < 1:
@@ -123,7 +131,7 @@ class QdrantMetadata:
 
     def read(self, log: str, *, after: int = 0, limit: int = 1000) -> list[LogEntry]:
         payloads = self._points.read_log(_LOGS + log, after, limit)
-        return [LogEntry(p["seq"], json.loads(p["value"])) for p in payloads]
+        return [LogEntry(p["seq"], parse_json(p["value"])) for p in payloads]
 
     def erase(self, log: str, first: int, last: int) -> None:
         group = _LOGS + log
@@ -207,7 +215,7 @@ def _point_id(group: str, key: str) -> str:
 
 
 def _to_record(key: str, payload: Payload) -> Record:
-    return Record(key, json.loads(payload["value"]), payload["revision"])
+    return Record(key, parse_json(payload["value"]), payload["revision"])
 
 
 def _revision_of(payload: Payload | None) -> int:

@@ -1,6 +1,5 @@
 """Metadata in an SQL database through SQLAlchemy: SQLite or PostgreSQL."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +9,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ouroboros.domain.errors import Conflict, StoreError
-from ouroboros.stores.metadata.base import Guard, Json, LogEntry, Record, check_key, dump_json
+from ouroboros.stores.metadata.base import (
+    Guard,
+    Json,
+    LogEntry,
+    Record,
+    check_key,
+    dump_json,
+    parse_json,
+)
 from ouroboros.stores.metadata.connect import BUSY_SECONDS, WRITES, create_sql_engine, scrub_database
 from ouroboros.stores.metadata.schema import ENTRIES, LOGS, RECORDS, create_or_upgrade, is_current
 
@@ -59,7 +66,7 @@ class SqlMetadata:
                 written = connection.execute(change.values(value=text, revision=expected + 1)).rowcount
             if not written:
                 raise _conflict_error(collection, key, expected)
-        return Record(key, json.loads(text), expected + 1)
+        return Record(key, parse_json(text), expected + 1)
 
     def delete(self, collection: str, key: str, *, expected: int) -> None:
         with self._writing() as connection:
@@ -100,7 +107,7 @@ class SqlMetadata:
         query = select(ENTRIES).where(ENTRIES.c.log == log, ENTRIES.c.seq > after)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(ENTRIES.c.seq).limit(limit)).all()
-        return [LogEntry(row.seq, json.loads(row.value)) for row in rows]
+        return [LogEntry(row.seq, parse_json(row.value)) for row in rows]
 
     def erase(self, log: str, first: int, last: int) -> None:
         between = ENTRIES.c.seq.between(first, last)
@@ -187,7 +194,7 @@ def _explain_error(reason: str) -> tuple[str, str]:
 
 
 def _to_record(row: Row) -> Record:
-    return Record(row.key, json.loads(row.value), row.revision)
+    return Record(row.key, parse_json(row.value), row.revision)
 
 
 def _check_guards(connection: Connection, guards: Sequence[Guard]) -> None:
@@ -198,7 +205,7 @@ def _check_guards(connection: Connection, guards: Sequence[Guard]) -> None:
         )
         # FOR SHARE on PostgreSQL; SQLite's writers are alone from the start of their transaction.
         text = connection.execute(query.with_for_update(read=True)).scalar_one_or_none()
-        if not guard.holds(json.loads(text) if text is not None else None):
+        if not guard.holds(parse_json(text) if text is not None else None):
             raise guard.error()
 
 

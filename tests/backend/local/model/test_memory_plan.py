@@ -11,14 +11,18 @@ import torch
 
 from ouroboros.backend.base import GenerateRequest, TrainJob, UpdateJob
 from ouroboros.backend.local import LocalBackend
+from ouroboros.backend.local.model import memory_plan
 from ouroboros.backend.local.model.load import BaseRuntime
 from ouroboros.backend.local.model.memory_plan import SHORT_PASS_TOKENS, plan_memory
+from ouroboros.backend.local.training import rows as rows_module
 from ouroboros.backend.local.training import shared_gradients as pool
+from ouroboros.backend.local.training.rows import plan_token_budget, tokenize_rows
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import OutOfMemory
 from ouroboros.domain.generation import GenerationConfig
 from ouroboros.lora.peft_files import unpack
+from tests.backend.local.forward.test_packing import random_adapter
 
 ROWS = tuple(Row(f"where is parcel {i}? it has not arrived", "shipping") for i in range(8))
 LONG = Row("where is it? " * 12, "shipping")
@@ -82,6 +86,22 @@ def test_passes_become_shorter_before_layers_are_computed_twice(runtime):
     assert {tokens for again, tokens in seen if not again} > {wanted}
     assert min(tokens for again, tokens in seen if not again) >= SHORT_PASS_TOKENS
     assert seen[-1] == (True, 100)
+
+
+def test_passes_on_a_cpu_stay_small_without_a_note(runtime, monkeypatch):
+    rows = tokenize_rows(runtime, [Row("where is my parcel? " * 5, "shipping")] * 40)
+    adapter = random_adapter(runtime, 1)
+    everything = [range(len(rows))]
+    before = plan_token_budget(runtime, adapter, rows, everything)
+    costs, width = runtime.memory_costs, len(rows[0])
+    pass_bytes = 100 * costs.training_token_bytes(width, recompute=False)
+    monkeypatch.setattr(rows_module, "PASS_BYTES", pass_bytes)
+    monkeypatch.setattr(memory_plan, "SHORT_PASS_TOKENS", 90)
+    assert runtime.base.parameters * runtime.dtype.itemsize // 2 < pass_bytes
+    after = plan_token_budget(runtime, adapter, rows, everything)
+    assert after.tokens_per_pass == 100 < before.tokens_per_pass
+    assert (after.recompute, after.note) == (False, "")
+    assert costs.tokens_within(1, width) == 90
 
 
 def test_an_architecture_without_own_passes_is_cut_only(tiny_folder):

@@ -1,10 +1,12 @@
 """The worker: one thread, shared step by step."""
 
 import asyncio
+import queue
 import threading
 
 import pytest
 
+from ouroboros.backend.local.runtime import worker as worker_module
 from ouroboros.backend.local.runtime.worker import Worker
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import BackendError, Cancelled
@@ -118,3 +120,14 @@ async def test_closing_fails_what_is_unfinished(worker):
         await task
     with pytest.raises(BackendError, match="closed"):
         await worker.run(counting(1, []))
+
+
+async def test_the_worker_rests_after_each_spell_of_work(monkeypatch):
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 0.0)
+    rests: queue.SimpleQueue[int] = queue.SimpleQueue()
+    worker, works = Worker("test", rest=lambda: rests.put(threading.get_ident())), 3
+    for _ in range(works):
+        await worker.run(counting(1, []))
+        assert await asyncio.to_thread(rests.get, timeout=60) != threading.get_ident()
+    worker.close()
+    assert rests.qsize() <= works + 1  # it may have rested before the first work came

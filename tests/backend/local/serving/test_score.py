@@ -9,6 +9,7 @@ import torch
 from ouroboros.backend.base import GenerateRequest, ScoreRequest, TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.model.load import load_base
+from ouroboros.backend.local.serving import score
 from ouroboros.backend.local.serving.score import MAX_CACHED_SEQUENCES, measure_strength
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
@@ -71,6 +72,20 @@ async def test_more_drifts_at_once_than_are_kept_are_each_measured(backend):
         [s.drift for s in repeated], abs=1e-4
     )
     assert len(backend._runtime.base_logits_cache) <= MAX_CACHED_SEQUENCES
+
+
+async def test_the_cache_of_base_logits_is_bounded_in_bytes(backend, monkeypatch):
+    _, files = await train_adapter(backend, epochs=3)
+    requests = [ScoreRequest(f"question {i}", "shipping", files.digest, drift=True) for i in range(6)]
+    unbounded = await backend.score(requests)
+    cache = backend._runtime.base_logits_cache
+    limit = sum(table.nbytes for table in list(cache.values())[:2])
+    monkeypatch.setattr(score, "MAX_CACHED_BYTES", limit)
+    for _ in range(2):
+        cache.clear()
+        scores = await backend.score(requests)
+        assert [s.drift for s in scores] == pytest.approx([s.drift for s in unbounded], abs=1e-6)
+        assert 0 < sum(table.nbytes for table in cache.values()) <= limit
 
 
 async def test_drift_bounds_what_any_output_lost(backend):

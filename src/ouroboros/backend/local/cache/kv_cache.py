@@ -46,6 +46,7 @@ class KVCache(Cache):
 
     @property
     def nbytes(self) -> int:
+        """The bytes of all keys and values, unused columns included."""
         return sum(part.nbytes for layer in self.by_layer for part in layer.parts)
 
     def capacity(self, rows: int, longest: int) -> int:
@@ -95,6 +96,7 @@ class KVCache(Cache):
 
     @property
     def by_layer(self) -> "list[KVCacheLayer]":
+        """The cached keys and values of each layer, in the layers' order."""
         return self.layers  # type: ignore[return-value]
 
     @property
@@ -157,12 +159,15 @@ class KVCacheLayer(CacheLayerMixin):
         return self.parts[0][:rows], self.parts[1][:rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Returns how many columns a mask for `query_length` new tokens covers, and its offset."""
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
+        """Returns how many columns are in use."""
         return self._owner.used_columns.stop - self._owner.used_columns.start
 
     def get_max_length(self) -> int:
+        """Returns -1: the cache grows without a limit of its own."""
         return -1
 
 

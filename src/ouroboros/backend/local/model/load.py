@@ -72,10 +72,12 @@ class BaseRuntime:
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the base model's weights."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type that the base model computes in."""
         return self.model.dtype
 
     @cached_property
@@ -299,10 +301,12 @@ def _describe_loaded(
         linears=linear_shapes(model),
         heads=config.num_attention_heads,
         invocation_tokens=tokenizer.invocation_tokens,
+        has_dated_prompts="strftime_now" in str(hf_tokenizer.chat_template or ""),
     )
 
 
 def context_length(model: PreTrainedModel) -> int:
+    """Returns the most tokens the model reads at once; 2^20 if its config does not say."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
 
 

@@ -29,6 +29,11 @@ SHORT_PASS_TOKENS = 256
 """Layers are recomputed in the backward pass before passes become shorter than this."""
 
 
+PASS_BYTES = 384 << 20
+"""A training pass on a CPU takes about as much at most, or half of what the base takes if that is more:
+longer passes are hardly faster there."""
+
+
 @dataclass(frozen=True)
 class MemoryCosts:
     """What work on a base takes of memory, in bytes.
@@ -83,6 +88,10 @@ class MemoryCosts:
         return (
             self.layers * layer + _LIVE_LAYER_FACTORS[0] * self.saved + _LIVE_LAYER_FACTORS[1] * weights
         )
+
+    def tokens_within(self, pass_bytes: int, width: int) -> int:
+        """How many tokens, of sequences of `width`, a training pass of `pass_bytes` has room for."""
+        return max(SHORT_PASS_TOKENS, pass_bytes // self.training_token_bytes(width, recompute=False))
 
     def inference_token_bytes(self) -> int:
         """Bytes per token of a pass without gradients that computes the token's logits."""

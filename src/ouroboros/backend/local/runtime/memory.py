@@ -46,6 +46,13 @@ def keep_freed_memory() -> None:
             libc.mallopt(option, value)
 
 
+def return_freed_memory() -> None:
+    """Give memory that this process has freed back to the system, where the C library is GNU's."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def reusable_bytes() -> int:
     """What this process has freed and keeps; 0 where the C library does not tell."""
     libc = ctypes.CDLL(None)

@@ -1,12 +1,13 @@
 """How many threads a pass runs on, and how they share it.
 
-A training pass is divided by rows: each thread runs its rows through all layers and back, and PyTorch
-uses one thread inside each operation. The threads meet once at the end of either way, so a thread that
-loses its processor to another program delays its own rows only.
+A large pass over several rows is divided by rows: each thread runs its rows through all layers and back,
+and PyTorch uses one thread inside each operation. The threads meet once at the end of either way, so a
+thread that loses its processor to another program delays its own rows only. A smaller pass over several
+rows runs on one thread, since Python's lock passes between threads at each operation.
 
 Threads inside the operations (OpenMP's) meet at the end of each of a pass's thousands of loops. They
-serve passes that cannot be divided, if they wait briefly for each other (`openmp.py`) and the loops are
-long (docs/decisions/0007-training-passes.md, "Threads").
+serve passes over one row and the decoding of answers, if they wait briefly for each other (`openmp.py`)
+and the loops are long (docs/decisions/0007-training-passes.md, "Threads").
 """
 
 import threading
@@ -25,8 +26,9 @@ T = TypeVar("T")
 SMALL_LAYER_PRODUCTS = 150e6
 """Up to so many multiplications in a layer, one thread is the faster."""
 
-SHARD_LAYER_PRODUCTS = 300e6
-"""Multiplications in a layer that are worth a thread of their own."""
+SHARD_LAYER_PRODUCTS = 600e6
+"""Multiplications in a layer that are worth a thread of their own: where operations are short, threads
+wait for Python's lock instead of computing."""
 
 WEIGHT_FETCH_TOKENS = 60
 """Fetching a layer's weights from memory takes as long as multiplying so many tokens by them."""
@@ -43,6 +45,10 @@ class Threads:
         """Let operations use all threads, or one where OpenMP's would spin while they wait."""
         torch.set_num_threads(self.max_threads if openmp.waits_briefly() else 1)
 
+    def use_one(self) -> None:
+        """Let operations use the calling thread only."""
+        torch.set_num_threads(1)
+
     def set_for_pass(self, base: BaseModel, tokens: int) -> None:
         """Set as many as suit an undivided pass over so many tokens, and its way back.
 
@@ -57,7 +63,7 @@ class Threads:
             self.use_all()
 
     def split_rows(self, base: BaseModel, tokens: Sequence[int]) -> list[list[int]]:
-        """Divide the rows of a pass, which have so many tokens, into shards of about equal length.
+        """Divide the rows of a pass, which run so many tokens, into shards of about equal length.
 
         As with `set_for_pass`, the shards depend on the pass alone. Each lists its rows in order.
         """

@@ -33,13 +33,22 @@ class _Work(Generic[E, T]):
     learning: bool = False
 
 
+IDLE_SECONDS = 10.0
+"""Without work for so long, the worker rests."""
+
+
 class Worker:
     """A thread that runs work step by step, in turn, `prepare` before each step. Started by its first
     work, ended by `close`."""
 
-    def __init__(self, name: str, prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        name: str,
+        prepare: Callable[[], None] = lambda: None,
+        rest: Callable[[], None] = lambda: None,
+    ) -> None:
         self._inbox: queue.SimpleQueue[_Work[Any, Any] | None] = queue.SimpleQueue()
-        self._prepare = prepare
+        self._prepare, self._rest = prepare, rest
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run_loop, name=name, daemon=True)
         self._closed = False
@@ -107,12 +116,20 @@ class Worker:
             )
 
     def _receive_work(self, scheduler: FairScheduler[_Work[Any, Any]]) -> bool:
-        """Take in new work, waiting when there is nothing else to do; False once closed."""
+        """Take in new work, waiting when there is nothing else to do; False once closed.
+
+        After `IDLE_SECONDS` without work the worker rests, once.
+        """
+        patience: float | None = IDLE_SECONDS
         while True:
             try:
-                work = self._inbox.get(block=not scheduler)
+                work = self._inbox.get(block=not scheduler, timeout=patience)
             except queue.Empty:
-                return True
+                if scheduler:
+                    return True
+                self._rest()
+                patience = None
+                continue
             if work is None:
                 return False
             scheduler.add(work, work.learning)

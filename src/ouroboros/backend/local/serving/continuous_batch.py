@@ -52,6 +52,7 @@ class ActiveRequest:
 
     @property
     def adapter(self) -> BankedAdapter | None:
+        """The adapter that answers; None for the base."""
         return self.sequence.prompt.adapter
 
     def append(self, token: int, logprob: float, alternatives: Sequence[tuple[int, float]] = ()) -> bool:
@@ -64,6 +65,7 @@ class ActiveRequest:
         return not self.sequence.finish
 
     def fail(self, error: BaseException) -> None:
+        """Ends the request with an error, unless it has ended already."""
         if not self.future.done():
             self.future.set_exception(error)
 

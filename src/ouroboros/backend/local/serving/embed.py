@@ -38,6 +38,7 @@ class Whitening:
 
     @classmethod
     def fit(cls, texts: Float[Tensor, "N D"]) -> "Whitening":
+        """Fits the whitening to embeddings of sample texts; softening keeps noise small."""
         mean = texts.mean(0)
         _, values, directions = torch.linalg.svd(texts - mean, full_matrices=False)
         variance = values.square() / max(len(texts) - 1, 1)

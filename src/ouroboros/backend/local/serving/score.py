@@ -23,6 +23,9 @@ from ouroboros.lora.weights import LoraWeights, LowRank
 MAX_CACHED_SEQUENCES = 64
 """Sequences whose base logits are cached, at most."""
 
+MAX_CACHED_BYTES = 64 << 20
+"""Bytes of base logits that are cached, at most. A token takes a whole vocabulary: 96 KiB on SmolLM2."""
+
 
 @dataclass(frozen=True)
 class ScoreItem:
@@ -69,10 +72,22 @@ def _compute_base_logits(
         tables = logits.split([len(s.output) for s in chosen])
         base_logits |= {s: table.clone() for s, table in zip(chosen, tables, strict=True)}
         yield None
-    if len(runtime.base_logits_cache) + len(uncached) > MAX_CACHED_SEQUENCES:
-        runtime.base_logits_cache.clear()
-    runtime.base_logits_cache.update({s: base_logits[s] for s in uncached[:MAX_CACHED_SEQUENCES]})
+    _cache_base_logits(runtime, {s: base_logits[s] for s in uncached})
     return base_logits
+
+
+def _cache_base_logits(runtime: BaseRuntime, logits: Mapping[TokenizedPair, Tensor]) -> None:
+    """Add to the cache what it has room for; it starts over if it has no room for all of it."""
+    cache = runtime.base_logits_cache
+    total_bytes = sum(table.nbytes for table in (*cache.values(), *logits.values()))
+    if len(cache) + len(logits) > MAX_CACHED_SEQUENCES or total_bytes > MAX_CACHED_BYTES:
+        cache.clear()
+    used_bytes = sum(table.nbytes for table in cache.values())
+    for sequence, table in logits.items():
+        used_bytes += table.nbytes
+        if len(cache) == MAX_CACHED_SEQUENCES or used_bytes > MAX_CACHED_BYTES:
+            return
+        cache[sequence] = table
 
 
 @torch.no_grad()

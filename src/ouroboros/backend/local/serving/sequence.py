@@ -105,6 +105,7 @@ class GeneratedSequence:
         return GenerationChunk(piece, generation, generation.details[self._streamed :])
 
     def to_generation(self) -> Generation:
+        """Returns the finished answer with its tokens, their log-probabilities and why it stopped."""
         return Generation(
             self._text,
             tuple(self._tokens),

@@ -37,6 +37,7 @@ class Teacher:
     excluded: Int[Tensor, "T"] | None = None
 
     def to(self, device: torch.device) -> "Teacher":
+        """Returns the same teacher with its tensors on `device`."""
         excluded = None if self.excluded is None else self.excluded.to(device)
         return Teacher(
             self.ids.to(device), self.logprobs.to(device), self.other_logprob.to(device), excluded

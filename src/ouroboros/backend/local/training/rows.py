@@ -15,7 +15,7 @@ from ouroboros.backend.local.forward.pass_tokens import (
     total_pass_tokens,
 )
 from ouroboros.backend.local.model.load import BaseRuntime
-from ouroboros.backend.local.model.memory_plan import MemoryPlan, plan_memory
+from ouroboros.backend.local.model.memory_plan import PASS_BYTES, MemoryPlan, plan_memory
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime.worker import Steps
 from ouroboros.backend.local.training.distillation import Teacher, teacher_topk
@@ -94,12 +94,17 @@ def plan_token_budget(
         total_pass_tokens(runtime, [s for i in step for s in rows[i].sequences], adapter)
         for step in steps
     )
+    preferred = runtime.preferred_tokens
+    if runtime.device.type == "cpu":
+        pass_bytes = max(PASS_BYTES, runtime.base.parameters * runtime.dtype.itemsize // 2)
+        width = max(longest for _, longest, _ in sizes)
+        preferred = min(preferred, runtime.memory_costs.tokens_within(pass_bytes, width))
     plan = plan_memory(
         runtime.memory_costs,
         sizes,
         adapter.master.numel(),
         largest_step,
-        runtime.preferred_tokens,
+        preferred,
         runtime.free_bytes,
     )
     return replace(plan, first_layer=_first_cached_layer(runtime, adapter, rows, steps))

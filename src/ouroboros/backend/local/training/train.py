@@ -211,6 +211,7 @@ def schedule_rates(steps: int, training: TrainingConfig, peak_rate: float) -> It
 
 
 def require_finite(loss: float, norm: float, step: int) -> None:
+    """Raises `TrainingFailed` if the loss or the gradient's norm is infinite or NaN."""
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingFailed(
             f"At step {step} the loss was {loss} and the gradient's norm {norm}.",
