@@ -90,9 +90,10 @@ def collect_garbage(
 ) -> list[str]:
     """Remove weights that no version has referred to for `grace`; returns their digests.
 
-    Checkpoints that no job refers to go with them.
+    Checkpoints that no job refers to go with them, and the drafts of killed writers.
     """
     registry.jobs.remove_unused_checkpoints()
+    registry.stores[1].remove_drafts()
     return registry.weights.remove_unused(
         registry.version_rows.read_digests, grace, now or datetime.now(UTC)
     )
