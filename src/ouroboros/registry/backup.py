@@ -82,8 +82,8 @@ def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Bac
             raise _invalid_backup(file, "something is missing")
         for name in names:
             blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
-    for name, last, kept in logs:
-        restore_log(metadata, name, last, dict(kept))
+    for name, last, entries in logs:
+        restore_log(metadata, name, last, dict(entries))
     for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):
         metadata.put(collection, key, value, expected=0)
     return contents
@@ -91,22 +91,22 @@ def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Bac
 
 def read_all_records(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
     """Read every record but the transient ones, as collection, key and value; adapters come first."""
-    kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})
-    return [(c, r.key, r.value) for c in kept for r in read_records(metadata, c)]
+    collections = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})
+    return [(c, r.key, r.value) for c in collections for r in read_records(metadata, c)]
 
 
 def read_log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
     """Return a log's name, the last number it has assigned, and its entries with their numbers."""
     last = metadata.last(name)
-    kept = [(e.seq, e.value) for e in read_entries(metadata, name) if e.seq <= last]
-    return name, last, kept
+    entries = [(e.seq, e.value) for e in read_entries(metadata, name) if e.seq <= last]
+    return name, last, entries
 
 
-def restore_log(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
+def restore_log(metadata: MetadataStore, name: str, last: int, entries: dict[int, Any]) -> None:
     """Append entries under their old numbers; erased numbers are filled and erased again."""
     for seq in range(metadata.last(name) + 1, last + 1):
-        metadata.append(name, kept.get(seq, {}))
-        if seq not in kept:
+        metadata.append(name, entries.get(seq, {}))
+        if seq not in entries:
             metadata.erase(name, seq, seq)
 
 
