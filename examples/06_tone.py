@@ -20,10 +20,10 @@ def main() -> None:
     train, heldout = read_examples(FOLDER / "train.jsonl"), read_examples(FOLDER / "heldout.jsonl")
     rules = read_rules(FOLDER / "rules.json")
     with open_sync_engine(store="memory:") as engine:
-        # 1. Five passes over 40 answers.
+        # 1. Ten passes over 40 answers.
         engine.create_adapter("tone").unwrap()
         started = perf_counter()
-        engine.train_adapter("tone", train, TrainingConfig.auto(len(train), epochs=5)).unwrap()
+        engine.train_adapter("tone", train, TrainingConfig.auto(len(train), epochs=10)).unwrap()
         print(f"learned {len(train)} answers in {perf_counter() - started:.0f} s")
         # 2. Messages that the adapter has not seen, judged rule by rule.
         answers = engine.evaluate_adapter("tone", heldout).unwrap().answers

@@ -98,3 +98,22 @@ def test_a_file_of_judgements_is_taken_whole_or_not_at_all(cli, home, length):
     assert ran.code == 2
     assert "judgements.jsonl, line 2: " in ran.error
     assert cli("feedback", "tickets", "--pending", "--json").json == []
+
+
+@pytest.mark.parametrize("option", ["--rate", "--lr"])
+def test_a_training_can_have_a_rate_of_its_own_which_a_rebuild_uses(cli, home, option):
+    write(home / "rows.jsonl", ROWS[:2])
+    cli("create", "tickets")
+    plain = cli("train", "tickets", "rows.jsonl", "--epochs", "1", "--json")
+    cli("create", "other")
+    ran = cli("train", "other", "rows.jsonl", "--epochs", "1", option, "0.02", "--json")
+    assert ran.json["training"]["learning_rate"] == 0.02
+    assert plain.json["training"]["learning_rate"] is None
+    assert ran.json["digest"] != plain.json["digest"]
+    assert cli("rebuild", "other@2", "--json").json[0]["identical"] is True
+
+
+def test_a_rate_out_of_range_is_refused(cli, home):
+    write(home / "rows.jsonl", ROWS[:2])
+    cli("create", "tickets")
+    assert "learning_rate is 7" in cli("train", "tickets", "rows.jsonl", "--lr", "7").error

@@ -84,6 +84,7 @@ def store_interrupted_jobs(home: Path) -> None:
     for event in (1, 2):
         changes = {"event": event, "state": "interrupted", "parent": None, "checkpoint": None}
         training = {**config, "batch_size": 4, "incremental_update": False, "until": None}
+        training["learning_rate"] = None
         store.put("jobs", f"tickets#{event}", {**job, **changes, "training": training}, expected=0)
     store.close()
 

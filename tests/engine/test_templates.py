@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from transformers.utils import chat_template_utils
 
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.model.load import load_base
@@ -13,6 +15,7 @@ from ouroboros.domain.data import Message, TrainingExample
 from ouroboros.domain.errors import InvalidExample, ModelError
 from ouroboros.domain.feedback import FeedbackSignal
 from ouroboros.engine import AdapterLearningEngine
+from ouroboros.engine.verbs import rebuild
 from ouroboros.registry.registry import Registry
 from ouroboros.stores.open import open_blobs, open_metadata
 from ouroboros.testing.tiny import tiny_model
@@ -126,3 +129,36 @@ async def test_an_empty_answer_is_judged_and_learned(open_engine, signal):
     assert outcome.lesson is not None
     for probe in (await engine.get_probes("a")).unwrap():
         (await engine.evaluate_adapter("a", [probe.example])).unwrap()
+
+
+class Tomorrow(datetime):
+    """The clock of the next day."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) + timedelta(days=1)
+
+
+async def test_a_rebuild_on_another_day_names_the_date_that_the_template_writes(tmp_path, monkeypatch):
+    folder = tiny_model(tmp_path / "base")
+    (folder / "chat_template.jinja").write_text("Today is {{ strftime_now('%d %b %Y') }}." + TURNS)
+    registry = Registry(open_metadata("memory:"), open_blobs("memory:"))
+
+    def open_here() -> AdapterLearningEngine:
+        return AdapterLearningEngine(LocalBackend(load_base(str(folder), "float32")), registry)
+
+    engine = open_here()
+    (await engine.create_adapter("tickets", CONFIG)).unwrap()
+    (await engine.train_adapter("tickets", [TrainingExample("hi", "hello")], TRAINING)).unwrap()
+    today = (await engine.rebuild_version("tickets@2")).unwrap()
+    assert (today.identical, today.differs) == (True, ())
+
+    monkeypatch.setattr(chat_template_utils, "datetime", Tomorrow)
+    monkeypatch.setattr(rebuild, "datetime", Tomorrow)
+    next_day = open_here()
+    changed = (await next_day.rebuild_version("tickets@2")).unwrap()
+    await next_day.close()
+    await engine.close()
+    assert not changed.identical
+    (change,) = changed.differs
+    assert re.fullmatch(r"the date in prompts \d{4}-\d\d-\d\d -> \d{4}-\d\d-\d\d", change)

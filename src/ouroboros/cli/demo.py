@@ -41,9 +41,11 @@ DESCRIPTIONS = {
 }
 """The descriptions that mark the demo's adapters."""
 
-WIDE, EPOCHS = 512, 5
-"""Passes over the examples on a model of at least this width; narrower ones get the automatic number
-and are too small for an answer of several sentences."""
+WIDE = 512
+"""Width of a model from which on it is shown the second task; narrower ones write no whole sentences."""
+
+EPOCHS = {TASK: 5, TONE: 10}
+"""Passes over the examples on a wide model; narrower ones get the automatic number."""
 
 SHOWN = 3
 """Number of held-out questions whose answers are printed, and of answers that a correction changed."""
@@ -174,7 +176,7 @@ async def train_or_load(engine: AdapterLearningEngine, data: DemoTask, out: Outp
         out.section("", f"{head.ref} was trained by an earlier demo; it is not trained again.")
         return head
     wide = (await engine.base()).unwrap().width >= WIDE
-    config = TrainingConfig.auto(len(data.train), **({"epochs": EPOCHS} if wide else {}))
+    config = TrainingConfig.auto(len(data.train), **({"epochs": EPOCHS[data.name]} if wide else {}))
     version = await train(engine, data.name, data.train, config, out)
     out.section("", describe_training(version))
     return version
@@ -187,7 +189,7 @@ async def teach_tone(engine: AdapterLearningEngine, out: Output) -> ToneResult:
     out.section(
         "",
         f"The second task: answer as a bicycle shop does. {len(data.train)} of its answers are there to"
-        f" learn from. Answers to {len(data.heldout)} other messages must",
+        f" learn from. Answers to {len(data.heldout)} other messages must:",
         *(f"    {rule.name}" for rule in rules),
     )
     with out.waiting("The base model answers"):

@@ -49,7 +49,7 @@ PRESETS = {
     "thorough": TrainingConfig.thorough,
 }
 _FIELDS = {"epochs": "epochs", "batch_size": "batch_size", "seed": "seed"}
-_FIELDS |= {"incremental": "incremental_update"}
+_FIELDS |= {"incremental": "incremental_update", "rate": "learning_rate"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -65,6 +65,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the examples")
     parser.add_argument("--batch-size", type=int, metavar="N", help="examples per optimizer step")
+    parser.add_argument(
+        "--rate",
+        "--lr",
+        type=float,
+        metavar="RATE",
+        help="peak learning rate of this training (default: the adapter's)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="seed for the order of the examples")
     parser.add_argument(
         "--incremental",

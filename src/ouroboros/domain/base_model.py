@@ -81,6 +81,7 @@ class BaseModel:
     linears            the linear layers that an adapter can target.
     invocation_tokens  the token ids that every prompt ends with, right before the answer; empty where
                        prompts have no common end.
+    has_dated_prompts  the chat template writes today's date into prompts.
     """
 
     name: str
@@ -93,3 +94,4 @@ class BaseModel:
     linears: tuple[LinearShape, ...]
     heads: int = 1
     invocation_tokens: tuple[int, ...] = ()
+    has_dated_prompts: bool = False

@@ -132,6 +132,7 @@ class TrainingConfig:
                         step whose rows are all learned: every token of an example and of a replayed row
                         has this probability, and judged answers have moved far enough. Meant for
                         batches that hold all examples.
+    learning_rate       the peak rate of this training; None is the adapter's own.
     """
 
     batch_size: int = 4
@@ -145,6 +146,7 @@ class TrainingConfig:
     anchors: float = 0.25
     caution: float = 0.5
     until: float | None = None
+    learning_rate: float | None = None
 
     @classmethod
     def default(cls) -> "TrainingConfig":
@@ -191,6 +193,8 @@ class TrainingConfig:
         check_number("caution", self.caution, 1e-3, 1.0)
         if self.until is not None:
             check_number("until", self.until, 0.0, 0.999)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, 1e-8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ class Rebuild:
 
     distance  norm of the difference of the two updates, as a share of the layers' norm; 0 if they are
               `identical`, equal to the last bit.
-    differs   software whose release has changed since the version was made, like "torch 2.6 -> 2.7".
+    differs   what has changed since the version was made: releases of software, like "torch 2.6 -> 2.7",
+              and the date, if the chat template writes it into prompts.
     """
 
     version: Version

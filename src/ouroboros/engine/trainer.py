@@ -50,7 +50,9 @@ class Trainer:
         new_rows = [Row.from_example(e) for i, e in enumerate(examples) if i not in held_out]
         # 2. Train on the rest, together with rows that the adapter knows already.
         rows, replay = balance_classes(new_rows, knowledge.list_replay_rows(), inputs.training.replay)
-        job = TrainJob(inputs.start, adapter.config, inputs.training, rows, replay, anchors=None)
+        config, rate = adapter.config, inputs.training.learning_rate
+        config = config if rate is None else replace(config, learning_rate=rate)
+        job = TrainJob(inputs.start, config, inputs.training, rows, replay, anchors=None)
         first_job = replace(job, checkpoints=checkpoints)
         outcome = await self._backend.train(first_job, on_progress, cancel)
         # 3. Judge the candidate; the gate may repair it or have it trained again.

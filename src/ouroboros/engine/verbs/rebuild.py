@@ -1,7 +1,9 @@
 """Making versions again from the journal: to see that they can be, or without what is forgotten."""
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 
+from ouroboros.domain.base_model import BaseModel
 from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.errors import Cancelled, NotFound, OuroborosError
 from ouroboros.domain.names import AdapterId, VersionRef
@@ -35,7 +37,8 @@ class RebuildVerbs(Core):
         """Make a version again from its parents and the journal, and compare; nothing is stored.
 
         On the machine and with the software that made it, on a CPU, the result is the same to the last
-        bit. Otherwise the difference is measured.
+        bit, unless the chat template writes the date into prompts and the day is another one. Otherwise
+        the difference is measured, and what has changed since is named.
         """
         ref = VersionRef.parse(version)
         adapter = await self._loader.get_adapter(ref.adapter)
@@ -48,7 +51,9 @@ class RebuildVerbs(Core):
             )
         stored_files = await self._registry.load_files(stored)
         distance = await self._loader.measure_distance(stored_files, rebuilt.files, cancel)
-        return Rebuild(stored, rebuilt.files.digest, distance, _changed_software(stored))
+        base = await self._backend.base()
+        changes = (*_changed_software(stored), *_changed_date(stored, base))
+        return Rebuild(stored, rebuilt.files.digest, distance, changes)
 
     @verb
     async def forget_events(
@@ -177,3 +182,11 @@ class RebuildVerbs(Core):
 def _changed_software(version: Version) -> tuple[str, ...]:
     then = dict(version.origin.software) if version.origin else {}
     return tuple(f"{n} {then[n]} -> {now}" for n, now in installed_software() if then.get(n, now) != now)
+
+
+def _changed_date(version: Version, base: BaseModel) -> tuple[str, ...]:
+    """The date that the base's chat template writes into prompts, if it was another one."""
+    then, now = (moment.astimezone().date() for moment in (version.created_at, datetime.now(UTC)))
+    if not base.has_dated_prompts or then == now:
+        return ()
+    return (f"the date in prompts {then} -> {now}",)

@@ -301,6 +301,7 @@ def _describe_loaded(
         linears=linear_shapes(model),
         heads=config.num_attention_heads,
         invocation_tokens=tokenizer.invocation_tokens,
+        has_dated_prompts="strftime_now" in str(hf_tokenizer.chat_template or ""),
     )
 
 
