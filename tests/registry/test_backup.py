@@ -1,5 +1,7 @@
 """One file holds the whole store, and fills another, of any kind."""
 
+import hashlib
+import json
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -138,3 +140,96 @@ def test_a_changed_byte_is_found(filled: Registry, tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match="is damaged"):
         restore_backup(file, metadata, blobs)
     assert list(blobs.list()) == []
+
+
+def test_a_store_with_damaged_weights_is_not_backed_up(filled: Registry, tmp_path: Path) -> None:
+    version = filled.list_versions(TICKETS)[0]
+    key = f"adapters/{version.digest}/adapter_model.safetensors"
+    filled._blobs.delete(key)
+    filled._blobs.put(key, b"other")
+    with pytest.raises(StoreError, match="damaged"):
+        write_backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
+    assert not list(tmp_path.glob("*.backup*"))
+
+
+def rewrite(file: Path, **parts: bytes) -> None:
+    """Replace parts of a backup, with a manifest that fits them."""
+    with zipfile.ZipFile(file) as zipped:
+        contents = {name: zipped.read(name) for name in zipped.namelist()}
+    manifest = json.loads(contents["ouroboros.json"])
+    for name, data in parts.items():
+        contents[f"{name}.jsonl"] = data
+        manifest[f"{name}_digest"] = hashlib.sha256(data).hexdigest()
+        manifest[name] = data.count(b"\n")
+    contents["ouroboros.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, data in contents.items():
+            stored = zipfile.ZIP_STORED if name.startswith("blobs/") else None
+            zipped.writestr(name, data, compress_type=stored)
+
+
+MALFORMED = {
+    "records": [
+        b'["versions", "tickets@000000001"]\n',
+        b'["versions", "tickets@000000001", 7]\n',
+        b'["versions", "", {}]\n',
+        b'["a", "k", {}]\n["a", "k", {}]\n',
+        b"[" * 100_000 + b"\n",
+        b'["a", "k", {"n": ' + b"9" * 5000 + b"}]\n",
+    ],
+    "logs": [
+        b'["journal/tickets", 1000000000000000000, []]\n',
+        b'["journal/tickets", "many", []]\n',
+        b'["journal/tickets", 1, [[2, {}]]]\n',
+        b'["journal/tickets", 2, [[1, {}], [1, {}]]]\n',
+        b'["journal/tickets", 1, [[1, "text"]]]\n',
+        b'["journal/tickets"]\n',
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "text"), [(part, text) for part, texts in MALFORMED.items() for text in texts]
+)
+def test_a_malformed_backup_is_refused_and_leaves_nothing(
+    filled: Registry, tmp_path: Path, part: str, text: bytes
+) -> None:
+    file = tmp_path / "store.backup"
+    write_backup(filled._metadata, filled._blobs, file)
+    rewrite(file, **{part: text})
+    metadata, blobs = MemoryMetadata(), MemoryBlobs()
+    with pytest.raises((InvalidFile, StoreError)):
+        restore_backup(file, metadata, blobs)
+    assert (metadata.collections(), metadata.logs(), list(blobs.list())) == ([], [], [])
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "blobs/checkpoints/large"])
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    file = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr(name, b" " * 50_000_000)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(InvalidFile, match=r"compressed|50,000,000 bytes"):
+        restore_into_memory(file)
+
+
+def test_a_restore_that_was_killed_is_seen_as_incomplete(
+    filled: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "store.backup"
+    write_backup(filled._metadata, filled._blobs, file)
+    metadata, blobs = MemoryMetadata(), MemoryBlobs()
+    with monkeypatch.context() as killed:
+        killed.setattr(blobs, "put", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            restore_backup(file, metadata, blobs)
+    with pytest.raises(StoreError, match="interrupted"):
+        check_store(Registry(metadata, blobs))
+    with pytest.raises(AlreadyExists, match="not empty"):
+        restore_backup(file, metadata, blobs)
+    whole = MemoryMetadata(), MemoryBlobs()
+    restore_backup(file, *whole)
+    assert check_store(Registry(*whole)).damages == ()

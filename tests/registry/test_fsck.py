@@ -174,7 +174,7 @@ def test_a_sweep_that_was_stopped_deletes_nothing_that_was_stored_since(
     assert (report.damages, report.unused) == ((), ())
     assert registry._metadata.collections().count("sweeps") == 0
     # The next commit and the next sweep of the same weights know the new place.
-    again = registry.commit_version(tickets, files, parent=stored[0].number, cause="trained")
-    assert registry.load_files(again) == files
+    version = registry.commit_version(tickets, files, parent=stored[0].number, cause="trained")
+    assert registry.load_files(version) == files
     registry.delete_adapter(tickets)
     assert [key for key in registry._blobs.list() if files.digest in key] == []

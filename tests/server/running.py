@@ -68,7 +68,7 @@ def run_server(
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert server.ready.wait(60)
+        assert server.ready.wait(300)
         yield server
     finally:
         server.uvicorn.should_exit = True

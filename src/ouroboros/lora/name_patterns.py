@@ -26,7 +26,7 @@ MAX_REPEATS = 100
 
 MAX_STEPS = 2_000_000
 """Characters that the expressions of a table may read together, counting other work in the same unit:
-about half a second."""
+a tenth of a second. Ten expressions on all layers of a 70B model take a third of that."""
 
 _NAME = re.compile(r"(\^?)((?:\w|\\[._-])+(?:\.(?:\w|\\[._-])+)*)\$?", re.ASCII)
 """A module's name, in which a point stands for itself, and not for any character as in an expression."""

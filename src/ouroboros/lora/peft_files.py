@@ -95,6 +95,26 @@ def unpack(
     `InvalidAdapter` for damage, unsupported features and values that are not finite, and `TooLarge` over
     `limit` bytes, 10 MiB, with the largest rank that fits.
     """
+    facts, file, made_for = _read_structure(files, base, limit)
+    weights = {}
+    for path, parts in sorted(_group_by_layer(file).items()):
+        tensors = {part: _read_tensor(file, _tensor_name(path, part)) for part in parts}
+        weights[path] = decode(tensors, facts.scale_of(path))
+    if base is not None:
+        _check_layers(weights, base)
+        _check_invocation(facts, base)
+    return UnpackedAdapter(_to_adapter_config(facts, weights, base), facts.base_name, made_for, weights)
+
+
+def check_structure(files: AdapterFiles, base: BaseModel) -> None:
+    """Raise as `unpack` does for all that can be seen without a tensor. Hostile files fail here."""
+    _read_structure(files, base, MAX_BYTES)
+
+
+def _read_structure(
+    files: AdapterFiles, base: BaseModel | None, limit: int
+) -> tuple[PeftLoraConfig, TensorFile, Fingerprint | None]:
+    """Read the config and the weight file's header, and check that they belong together."""
     _check_program(files)
     facts = peft_config.read_peft_config(files.config)
     if len(files.weights) > limit:
@@ -103,15 +123,9 @@ def unpack(
     made_for = _read_fingerprint(file.metadata)
     if base is not None and made_for is not None:
         base.fingerprint.require_equal(made_for, "This adapter")
-    weights = {}
     for path, parts in sorted(_group_by_layer(file).items()):
         _check_layer_tensors(path, parts, facts)
-        tensors = {part: _read_tensor(file, _tensor_name(path, part)) for part in parts}
-        weights[path] = decode(tensors, facts.scale_of(path))
-    if base is not None:
-        _check_layers(weights, base)
-        _check_invocation(facts, base)
-    return UnpackedAdapter(_to_adapter_config(facts, weights, base), facts.base_name, made_for, weights)
+    return facts, file, made_for
 
 
 def _check_program(files: AdapterFiles) -> None:

@@ -12,10 +12,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound
+from ouroboros.domain.errors import AlreadyExists, Conflict, InvalidFile, NotFound, StoreError
+from ouroboros.domain.weights import CONFIG_FILE, WEIGHTS_FILE, AdapterFiles
 from ouroboros.registry.fencing import ADAPTERS
 from ouroboros.registry.leases import LEASES
 from ouroboros.registry.paging import read_entries, read_records
@@ -23,9 +25,21 @@ from ouroboros.registry.version_rows import VERSIONS
 from ouroboros.registry.weight_store import CONDEMNED, SWEEPS
 from ouroboros.stores.blobs.base import BlobStore
 from ouroboros.stores.faults import store_error
-from ouroboros.stores.metadata.base import MetadataStore
+from ouroboros.stores.metadata.base import MetadataStore, check_key
 
 FORMAT = 1
+MAX_BLOB = 2**30
+"""Bytes of one blob, at most: a checkpoint of the largest adapter is far smaller."""
+
+MAX_RATIO = 200
+"""How many times larger than its compressed text a backup's metadata may be."""
+
+MAX_ERASED = 1_000_000
+"""Erased entries of one log, at most: each is written and erased again."""
+
+RESTORING = "restoring"
+"""The record of a restore that is under way."""
+
 _MANIFEST, _RECORDS, _LOGS, _BLOBS = "ouroboros.json", "records.jsonl", "logs.jsonl", "blobs/"
 
 
@@ -52,8 +66,9 @@ def write_backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Backu
     with _write_atomically(file) as partial, zipfile.ZipFile(partial, "w") as zipped:
         rows = read_all_records(metadata)
         logs = [read_log(metadata, name) for name in metadata.logs()]
-        stored = _copy_blobs(blobs, zipped)
+        stored, damaged = _copy_blobs(blobs, zipped)
         _require_complete(rows, stored)
+        _require_intact(rows, damaged)
         contents = BackupContents(
             blobs=len(stored),
             records=len(rows),
@@ -66,12 +81,17 @@ def write_backup(metadata: MetadataStore, blobs: BlobStore, file: Path) -> Backu
 
 
 def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> BackupContents:
-    """Fill an empty store from a backup: blobs, logs, records, and the heads last."""
+    """Fill an empty store from a backup: blobs, logs, records, and the heads last.
+
+    Everything is read and checked before anything is written. If the program is killed meanwhile, the
+    store is marked as incomplete, and `fsck` says so.
+    """
     if metadata.collections() or metadata.logs() or next(iter(blobs.list()), None) is not None:
         raise AlreadyExists(
             "The store to restore into is not empty.", hint="Restore into a new --store."
         )
     with _open_backup(file) as zipped:
+        _check_sizes(file, zipped)
         if (damaged := zipped.testzip()) is not None:
             raise _invalid_backup(file, f"{damaged} is damaged")
         contents = _read_manifest(zipped)
@@ -80,18 +100,31 @@ def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Bac
         names = sorted(name for name in zipped.namelist() if name.startswith(_BLOBS))
         if (len(names), len(rows), len(logs)) != (contents.blobs, contents.records, contents.logs):
             raise _invalid_backup(file, "something is missing")
+        _check_rows(file, rows, logs)
+        mark = {"since": datetime.now(UTC).isoformat()}
+        metadata.put(RESTORING, RESTORING, mark, expected=0)
         for name in names:
             blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
     for name, last, entries in logs:
         restore_log(metadata, name, last, dict(entries))
     for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):
         metadata.put(collection, key, value, expected=0)
+    metadata.delete(RESTORING, RESTORING, expected=1)
     return contents
+
+
+def require_restored(metadata: MetadataStore) -> None:
+    """Raise `StoreError` if a restore into this store was not completed."""
+    if metadata.get(RESTORING, RESTORING) is not None:
+        raise StoreError(
+            "A restore into this store was interrupted: something is missing.",
+            hint="Delete the store, and restore the backup again.",
+        )
 
 
 def read_all_records(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
     """Read every record but the transient ones, as collection, key and value; adapters come first."""
-    collections = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES})
+    collections = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES, RESTORING})
     return [(c, r.key, r.value) for c in collections for r in read_records(metadata, c)]
 
 
@@ -110,15 +143,68 @@ def restore_log(metadata: MetadataStore, name: str, last: int, entries: dict[int
             metadata.erase(name, seq, seq)
 
 
-def _copy_blobs(blobs: BlobStore, zipped: zipfile.ZipFile) -> set[str]:
-    stored = set()
+def _check_sizes(file: Path, zipped: zipfile.ZipFile) -> None:
+    """Refuse a file that would fill the memory: what a backup holds is not compressed without bound."""
+    for entry in zipped.infolist():
+        is_blob = entry.filename.startswith(_BLOBS)
+        if is_blob and entry.file_size != entry.compress_size:
+            raise _invalid_backup(file, f"{entry.filename} is compressed, as no backup is")
+        limit = MAX_BLOB if is_blob else max(MAX_RATIO * entry.compress_size, 2**20)
+        if entry.file_size > limit:
+            raise _invalid_backup(file, f"{entry.filename} would have {entry.file_size:,} bytes")
+
+
+def _check_rows(file: Path, rows: list[Any], logs: list[Any]) -> None:
+    """Check the form of all records and logs, so that a malformed file leaves nothing half-filled."""
+    for collection, key, value in rows:
+        check_key(collection)
+        check_key(key)
+        if not isinstance(value, dict):
+            raise _invalid_backup(file, f"the record {key!r} is no object")
+    places = {(collection, key) for collection, key, _ in rows}
+    if len(places) != len(rows):
+        raise _invalid_backup(file, "two records have one key")
+    for name, last, entries in logs:
+        check_key(name)
+        numbers = [seq for seq, _ in entries]
+        if not all(type(seq) is int and 0 < seq <= last for seq in numbers):
+            raise _invalid_backup(file, f"the numbers of the log {name!r} are wrong")
+        if not all(isinstance(value, dict) for _, value in entries) or len({*numbers}) != len(numbers):
+            raise _invalid_backup(file, f"the entries of the log {name!r} are wrong")
+        if type(last) is not int or last - len(numbers) > MAX_ERASED:
+            raise _invalid_backup(file, f"the log {name!r} claims {last} entries")
+
+
+def _copy_blobs(blobs: BlobStore, zipped: zipfile.ZipFile) -> tuple[set[str], set[str]]:
+    """Copy all blobs; returns their keys, and the digests of versions whose files are damaged."""
+    stored, damaged = set(), set()
+    configs: dict[str, bytes] = {}
     for key in blobs.list():
         try:
-            zipped.writestr(_BLOBS + key, blobs.get(key))
+            data = blobs.get(key)
         except NotFound:
             continue  # removed since it was listed; `_require_complete` checks whether it matters
+        zipped.writestr(_BLOBS + key, data)
         stored.add(key)
-    return stored
+        # The config of a version is listed before its weights; both are its digest.
+        folder, _, name = key.rpartition("/")
+        if name == CONFIG_FILE:
+            configs[folder] = data
+        elif name == WEIGHTS_FILE:
+            digest = folder.rpartition("/")[2].partition(".")[0]
+            if AdapterFiles(configs.pop(folder, b""), data).digest != digest:
+                damaged.add(digest)
+    return stored, damaged
+
+
+def _require_intact(rows: Iterable[tuple[str, str, Any]], damaged: set[str]) -> None:
+    """Raise `StoreError` if weights of a version are damaged: a backup would look complete."""
+    for collection, key, value in rows:
+        if collection == VERSIONS and value.get("digest") in damaged:
+            raise StoreError(
+                f"The stored weights of {key} are damaged: a backup could not replace them.",
+                hint="See what else is damaged: ouroboros fsck",
+            )
 
 
 def _require_complete(rows: Iterable[tuple[str, str, Any]], stored: set[str]) -> None:
@@ -159,7 +245,7 @@ def _open_backup(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(file) as zipped:
             yield zipped
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RecursionError, EOFError) as error:
         raise _invalid_backup(file, str(error)) from error
     except OSError as error:
         raise InvalidFile(

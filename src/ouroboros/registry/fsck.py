@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ouroboros.domain.errors import NotFound, StoreError
 from ouroboros.domain.names import VersionRef
 from ouroboros.domain.records import Adapter, Version
+from ouroboros.registry.backup import require_restored
 from ouroboros.registry.erasure import ErasureNote, Remake, read_notes, read_remakes
 from ouroboros.registry.registry import Registry
 
@@ -45,6 +46,7 @@ class StoreReport:
 
 def check_store(registry: Registry) -> StoreReport:
     """Read every record, version and event, and verify the digests of weights and events."""
+    require_restored(registry.stores[0])
     adapters = registry.list_adapters()
     lines = {adapter: registry.list_versions(adapter.id) for adapter in adapters}
     damages = [
@@ -90,9 +92,10 @@ def collect_garbage(
 ) -> list[str]:
     """Remove weights that no version has referred to for `grace`; returns their digests.
 
-    Checkpoints that no job refers to go with them.
+    Checkpoints that no job refers to go with them, and the drafts of killed writers.
     """
     registry.jobs.remove_unused_checkpoints()
+    registry.stores[1].remove_drafts()
     return registry.weights.remove_unused(
         registry.version_rows.read_digests, grace, now or datetime.now(UTC)
     )

@@ -295,13 +295,14 @@ class Registry:
                     self._purge(adapter, {**record.value, **ends})
 
     def remove_unused_files(self) -> None:
-        """Remove weights that no version has, and checkpoints that no job has, however new they are.
+        """Remove weights that no version has, checkpoints that no job has, and drafts of killed writers.
 
-        A writer that is under way stores its weights once more, and begins a training anew.
+        However new they are: a writer that is under way stores its weights once more.
         """
         used = self.version_rows.read_digests
         self.weights.sweep(sorted(set(self.weights.list_digests()) - used()), used)
         self.jobs.remove_unused_checkpoints()
+        self._blobs.remove_drafts()
 
     def get_version(self, ref: VersionRef) -> Version:
         """Return a version; without a number, the head."""

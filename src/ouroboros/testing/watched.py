@@ -96,6 +96,12 @@ class WatchedBlobs:
         self._store.delete(key)
         self._on_point(f"after remove {_file_kind(key)}")
 
+    def remove_drafts(self) -> int:
+        self._on_point("before remove drafts")
+        removed = self._store.remove_drafts()
+        self._on_point("after remove drafts")
+        return removed
+
     def close(self) -> None:
         self._store.close()
 

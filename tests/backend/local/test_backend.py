@@ -1,6 +1,7 @@
 """The local backend as the engine sees it."""
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 
@@ -234,6 +235,20 @@ def hold_worker(gate: threading.Event):
     """Work that keeps the worker at its one step until the gate opens."""
     gate.wait()
     yield
+
+
+async def test_a_hostile_import_is_refused_while_the_worker_is_busy(backend):
+    """Else an answer would wait for as long as it takes to see what is wrong with the files."""
+    gate = threading.Event()
+    busy = asyncio.create_task(backend._worker.run(hold_worker(gate)))
+    patterns = {f"(.*a{n})*(.*b)*x": 4 for n in range(1_000)}
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    hostile = json.dumps(config | {"rank_pattern": patterns}).encode()
+    with pytest.raises(InvalidAdapter, match="take too long to match"):
+        await asyncio.wait_for(backend.validate(AdapterFiles(hostile, b"")), 60)
+    assert not busy.done()
+    gate.set()
+    await busy
 
 
 async def test_requests_that_come_at_once_start_the_batch_once(backend, monkeypatch):

@@ -216,3 +216,22 @@ def test_wrong_rows_are_shown_before_anything_is_trained(server, open_page, tmp_
     page.locator("input[type=file]").set_input_files(file)
     expect(page.get_by_role("cell", name="line 2")).to_be_visible()
     expect(page.get_by_role("button", name="Start training")).to_be_disabled()
+
+
+PAINT = """() => new Promise((resolve) => new PerformanceObserver((list) =>
+    resolve(list.getEntries().at(-1).startTime)
+).observe({type: "largest-contentful-paint", buffered: true}))"""
+
+TRANSFERRED = """() => performance.getEntriesByType("resource")
+    .concat(performance.getEntriesByType("navigation"))
+    .reduce((sum, entry) => sum + entry.transferSize, 0)"""
+
+
+def test_the_first_view_loads_little(server, open_page):
+    """Prints what docs/page.md states: the milliseconds depend on the machine and are not tested."""
+    page = open_page(f"{server.url}/adapters")
+    wait_for_view(page)
+    expect(page.get_by_role("link", name="tickets", exact=True)).to_be_visible()
+    size, milliseconds = page.evaluate(TRANSFERRED), page.evaluate(PAINT)
+    print(f"first view: {size / 1000:.0f} kB, largest paint after {milliseconds:.0f} ms")
+    assert 10_000 < size < 150_000

@@ -1,6 +1,7 @@
 """Files pass the blob store suite; links are not followed, and leftovers of killed writers are
 harmless."""
 
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -75,3 +76,30 @@ def test_symbolic_links_are_not_followed(folder: Path, tmp_path: Path, link: str
             store.delete("inside/file")
     assert list(store.list()) == []
     assert (outside / "file").read_bytes() == b"private"
+
+
+def test_the_drafts_of_killed_writers_are_removed_and_those_of_living_ones_kept(folder: Path) -> None:
+    """However new they are; a writer that is stopped still holds the lock of its draft."""
+    blobs = FileBlobs(folder)
+    drafts = folder / ".tmp"
+    (drafts / "killed").write_bytes(b"half")
+    with (drafts / "stopped").open("wb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        assert blobs.remove_drafts() == 1
+        assert [file.name for file in drafts.iterdir()] == ["stopped"]
+    assert blobs.remove_drafts() == 1
+    assert blobs.put("a/b", b"1")
+    assert list(drafts.iterdir()) == []
+
+
+def test_a_draft_is_locked_while_it_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = FileBlobs(folder)
+    removed, link = [], os.link
+
+    def link_late(*args, **named):
+        removed.append(FileBlobs(folder).remove_drafts())
+        link(*args, **named)
+
+    monkeypatch.setattr(os, "link", link_late)
+    assert blobs.put("a/b", b"1")
+    assert (removed, blobs.get("a/b")) == ([0], b"1")

@@ -209,6 +209,8 @@ class LocalBackend:
         )
 
     async def validate(self, files: AdapterFiles) -> AdapterConfig:
+        # A hostile file can cost a second. The worker, which answers, only gets sound ones.
+        await asyncio.to_thread(peft_files.check_structure, files, self._runtime.base)
         return await self._run_short(lambda: self._unpack(files).config)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:

@@ -51,6 +51,9 @@ _HTML = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="{assets}/icon.svg">
 <link rel="stylesheet" href="{assets}/style.css">
+<link rel="modulepreload" href="{assets}/api.js">
+<link rel="modulepreload" href="{assets}/dom.js">
+<link rel="modulepreload" href="{assets}/parts.js">
 <script type="module" src="{assets}/app.js"></script>
 </head>
 <body>

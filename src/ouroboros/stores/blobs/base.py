@@ -40,6 +40,10 @@ class BlobStore(Protocol):
         """Delete the blob if it exists."""
         ...
 
+    def remove_drafts(self) -> int:
+        """Remove what killed writers left of blobs that they did not complete; returns how many."""
+        ...
+
     def close(self) -> None:
         """Release connections."""
         ...

@@ -73,6 +73,9 @@ class CachedBlobs:
                 raise store_error(f"remove the copy of {key}", self._root, error) from None
             self._blobs.delete(key)
 
+    def remove_drafts(self) -> int:
+        return self._blobs.remove_drafts()
+
     def close(self) -> None:
         self._blobs.close()
 

@@ -1,6 +1,7 @@
 """Blobs as plain files: durable, put-if-absent, readable by other programs."""
 
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -76,6 +77,17 @@ class FileBlobs:
                     os.rmdir(folders[-1], dir_fd=chain[-2])
             _sync_folders(chain)
 
+    def remove_drafts(self) -> int:
+        """Remove the temporary files of writers that are dead: a living one holds a lock on its file."""
+        removed = 0
+        with self._convert_errors("remove drafts"), ExitStack() as stack:
+            drafts = self._open_folders(stack, [_DRAFTS_NAME], create=True)[-1]
+            for name in [entry.name for entry in os.scandir(drafts)]:
+                with suppress(OSError):  # it is being written, or another program was faster
+                    _remove_unlocked(name, drafts)
+                    removed += 1
+        return removed
+
     def close(self) -> None:
         """Nothing to release."""
 
@@ -92,7 +104,7 @@ class FileBlobs:
         with ExitStack() as stack:
             drafts = self._open_folders(stack, [_DRAFTS_NAME], create=True)[-1]
             try:
-                _write_synced(draft, drafts, data)
+                stack.callback(os.close, _write_synced(draft, drafts, data))
                 os.link(draft, name, src_dir_fd=drafts, dst_dir_fd=folder)
             except FileExistsError:
                 return False
@@ -146,13 +158,28 @@ def _is_file(name: str, folder: int) -> bool:
     return True
 
 
-def _write_synced(name: str, folder: int, data: bytes) -> None:
+def _write_synced(name: str, folder: int, data: bytes) -> int:
+    """Write a new file; returns its descriptor, which holds a lock that shows that its writer lives."""
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
+        with suppress(OSError):  # without locks on this file system, a removed draft is written again
+            fcntl.flock(file, fcntl.LOCK_EX)
         remaining = memoryview(data)
         while remaining:
             remaining = remaining[os.write(file, remaining) :]
         os.fsync(file)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _remove_unlocked(name: str, folder: int) -> None:
+    """Remove a file unless somebody holds a lock on it; raises `OSError` then."""
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=folder)
     finally:
         os.close(file)
 

@@ -36,5 +36,9 @@ class MemoryBlobs:
         with self._lock:
             self._blobs.pop(key, None)
 
+    def remove_drafts(self) -> int:
+        """Nothing is written in parts."""
+        return 0
+
     def close(self) -> None:
         """Nothing to release."""

@@ -93,6 +93,10 @@ class ObjectBlobs:
             except FileNotFoundError:
                 return
 
+    def remove_drafts(self) -> int:
+        """An incomplete upload is invisible, and the service's lifecycle rules remove it."""
+        return 0
+
     def close(self) -> None:
         """Connections close by themselves."""
 

@@ -9,7 +9,11 @@ import torch
 from ouroboros.backend.base import TrainJob
 from ouroboros.backend.local import LocalBackend
 from ouroboros.backend.local.decoder.decoder import Decoder
-from ouroboros.backend.local.forward.packing import compute_output_logits, compute_token_logprobs
+from ouroboros.backend.local.forward.packing import (
+    collect_layer_inputs,
+    compute_output_logits,
+    compute_token_logprobs,
+)
 from ouroboros.backend.local.model.tokenizer import TokenizedPair
 from ouroboros.backend.local.runtime import threads
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
@@ -122,6 +126,38 @@ def test_sequences_are_scored_in_shards_without_gradients(two_threads, passes):
     torch.testing.assert_close(divided, whole, atol=1e-5, rtol=1e-4)
     assert torch.equal(owner, whole_owner)
     assert not divided.requires_grad
+
+
+def test_shards_continue_after_cached_prefixes(two_threads, passes):
+    """The prompts are the base's; a shard runs what the adapter acts on."""
+    rows = sequences(two_threads.base.fingerprint.vocabulary, [(30, 3), (25, 6), (40, 4)])
+    first, second = random_adapter(two_threads, 1), random_adapter(two_threads, 2)
+    first.invocation_tokens = second.invocation_tokens = 4
+    adapters = [first, second, first]
+    whole = logprobs_and_gradients(two_threads, rows, adapters, 1)
+    passes.clear()
+    divided = logprobs_and_gradients(two_threads, rows, adapters, 2)
+    assert sorted(n for _, _, n in passes) == [1, 2]
+    assert len({thread for thread, _, _ in passes}) == 2
+    for ours, theirs in zip(divided, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_inputs_of_layers_are_collected_in_shards(two_threads, passes):
+    rows = sequences(two_threads.base.fingerprint.vocabulary)
+    adapter = random_adapter(two_threads, 1)
+    divided = collect_layer_inputs(two_threads, rows, adapter)
+    assert len({thread for thread, _, _ in passes}) == 2
+    two_threads.threads.max_threads = 1
+    whole = collect_layer_inputs(two_threads, rows, adapter)
+    assert divided.keys() == whole.keys()
+    for path, x in whole.items():
+        torch.testing.assert_close(divided[path].T @ divided[path], x.T @ x, atol=1e-4, rtol=1e-4)
+    shared = [
+        {id(x) for path, x in inputs.items() if "layers.0.self_attn" in path and "o_proj" not in path}
+        for inputs in (divided, whole)
+    ]
+    assert [len(ids) for ids in shared] == [1, 1]
 
 
 @pytest.mark.parametrize("failing", ["forward", "backward"])

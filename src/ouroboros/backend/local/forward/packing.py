@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ouroboros.backend.local.cache.prefix_cache import PrefixKV
 from ouroboros.backend.local.decoder.decoder import Decoder
 from ouroboros.backend.local.decoder.packed_attention import choose_packed_layout, has_packed_attention
 from ouroboros.backend.local.forward.logprobs import gather_logprobs
@@ -187,12 +188,38 @@ def collect_layer_inputs(
     """
     inputs: dict[str, Tensor] = {}
     decoder, adapters = _choose_decoder(runtime, sequences), [adapter] * len(sequences)
-    with torch.no_grad():
-        if decoder is None:
+    if decoder is None:
+        with torch.no_grad():
             _run_model(runtime, sequences, adapters, inputs)
-            return inputs
-        _, batch = _run_decoder(runtime, decoder, sequences, adapters, inputs)
-        return _scale_by_uses(inputs, batch)
+        return inputs
+    prefixes = _get_prefixes(runtime, sequences, adapters)
+
+    def collect(members: Sequence[int]) -> dict[str, Tensor]:
+        shard_inputs: dict[str, Tensor] = {}
+        with torch.no_grad():  # a setting of each thread
+            _, batch = _run_decoder(
+                runtime,
+                decoder,
+                [sequences[i] for i in members],
+                [adapters[i] for i in members],
+                shard_inputs,
+                prefixes=[prefixes[i] for i in members],
+            )
+            return _scale_by_uses(shard_inputs, batch)
+
+    shards = _split_into_shards(runtime, decoder, sequences, adapters)
+    if len(shards) == 1:
+        return collect(shards[0])
+    return _join_inputs(runtime.threads.run_shards([partial(collect, shard) for shard in shards]))
+
+
+def _join_inputs(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The inputs of all shards, one after the other. Layers that have the same input keep one tensor."""
+    joined: dict[int, Tensor] = {}
+    for path, first in parts[0].items():
+        if id(first) not in joined:
+            joined[id(first)] = torch.cat([part[path] for part in parts])
+    return {path: joined[id(first)] for path, first in parts[0].items()}
 
 
 def _scale_by_uses(inputs: dict[str, Tensor], batch: PackedBatch) -> dict[str, Tensor]:
@@ -222,13 +249,8 @@ def _split_into_shards(
     sequences: Sequence[TokenizedPair],
     adapters: Sequence[BankedAdapter | None],
 ) -> list[list[int]]:
-    """The sequences of each shard of a pass; one shard where it is not divided.
-
-    Sequences that continue after a cached prefix stay together: what is left of them is short, and the
-    cache belongs to one thread.
-    """
-    behind_prefix = any(select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True))
-    if runtime.device.type != "cpu" or behind_prefix or not decoder.is_stateless:
+    """The sequences of each shard of a pass; one shard where it is not divided."""
+    if runtime.device.type != "cpu" or not decoder.is_stateless:
         return [list(range(len(sequences)))]
     # Sequences of one prompt (chosen and rejected answers) stay together: they share nearly all of it.
     units: dict[object, list[int]] = {}
@@ -256,19 +278,36 @@ def _sharded_logits(
     sequence_index = torch.arange(len(sequences)).repeat_interleave(torch.tensor(outputs))
     targets = torch.tensor([t for s in sequences for t in s.output])
     label_rows = torch.arange(len(targets)).split(outputs)
+    prefixes = _get_prefixes(runtime, sequences, adapters)
 
-    def forward(shard_sequences: Sequence[TokenizedPair], shard_adapters: Sequence[Any]) -> Tensor:
-        hidden, _ = _run_decoder(runtime, decoder, shard_sequences, shard_adapters, recompute=recompute)
+    def forward(members: Sequence[int], shard_adapters: Sequence[BankedAdapter | None]) -> Tensor:
+        hidden, _ = _run_decoder(
+            runtime,
+            decoder,
+            [sequences[i] for i in members],
+            shard_adapters,
+            recompute=recompute,
+            prefixes=[prefixes[i] for i in members],
+        )
         return decoder.head(hidden)
 
     parts = []
     for k, members in enumerate(shards):
         shard_adapters = [None if (a := adapters[i]) is None else a.shard(k) for i in members]
-        run = partial(forward, [sequences[i] for i in members], shard_adapters)
+        run = partial(forward, members, shard_adapters)
         parts.append(Shard(run, torch.cat([label_rows[i] for i in members])))
     distinct = [a for a in dict.fromkeys(adapters) if a is not None]
     trained = distinct if torch.is_grad_enabled() else []
     return run_in_shards(runtime.threads, parts, trained), OutputTokens(targets, sequence_index)
+
+
+def _get_prefixes(
+    runtime: BaseRuntime, sequences: Sequence[TokenizedPair], adapters: Sequence[BankedAdapter | None]
+) -> list[PrefixKV | None]:
+    """What the base alone reads of each sequence, computed or from the cache."""
+    return get_prefixes(
+        runtime, [select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
+    )
 
 
 def _run_decoder(
@@ -279,10 +318,14 @@ def _run_decoder(
     inputs: dict[str, Tensor] | None = None,
     recompute: bool = False,
     first_layer: int = 0,
+    prefixes: Sequence[PrefixKV | None] | None = None,
 ) -> tuple[Float[Tensor, "K D"], PackedBatch]:
-    """Run our decoder; returns the hidden states [K, D] that the head needs, and the layout."""
+    """Run our decoder; returns the hidden states [K, D] that the head needs, and the layout.
+
+    `prefixes` are those of the sequences where the caller has them: a shard does not touch the cache.
+    """
+    prefixes = _get_prefixes(runtime, sequences, adapters) if prefixes is None else prefixes
     base_parts = [select_base_prefix(s, a) for s, a in zip(sequences, adapters, strict=True)]
-    prefixes = get_prefixes(runtime, base_parts)
     spans = split_into_spans(sequences, adapters, list(map(len, base_parts)))
     batch = pack_sequences(sequences, adapters, True, runtime.device, inputs, spans)
     ids, positions = batch.ids[0], batch.positions
@@ -290,8 +333,8 @@ def _run_decoder(
     cached_hidden = (
         get_hidden_at_layer(runtime, sequences, prefixes, spans, first_layer) if first_layer else None
     )
-    if len(sequences) > 1:
-        runtime.threads.use_one()
+    if len(sequences) > 1 and first_layer == 0:
+        runtime.threads.use_one()  # a longer pass would have been divided
     else:
         runtime.threads.set_for_pass(runtime.base, sum(batch.lengths))
     hidden = decoder.final_hidden(

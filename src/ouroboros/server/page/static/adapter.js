@@ -3,7 +3,7 @@
 import { get, part, post, remove } from "./api.js";
 import { bytes, count, decimal, duration, h, icon, mount, percent, when } from "./dom.js";
 import { groupMap, heatMap } from "./chart.js";
-import { adapterPath, ask, askPath, badge, button, empty, facts, failure, field, head, interval, lastTurn, link, note, panel, toast } from "./parts.js";
+import { adapterPath, ask, askPath, badge, button, empty, facts, failure, field, head, interval, lastTurn, link, note, panel, skeleton, toast } from "./parts.js";
 
 const KINDS = {
   created: ["plus", "Created"], trained: ["train", "Trained"], corrected: ["pen", "Corrected"], merged: ["merge", "Merged"], imported: ["file", "Imported"],
@@ -103,9 +103,9 @@ export async function show(view) {
     const map = heatMap(versions, openVersion);
     const area = h("div", { class: "body" }, measured ?? map);
     const steps = [
-      ...versions.map((version) => ({ at: version.created_at, version })),
-      ...moves.map((move) => ({ at: move.at, move })),
-    ].sort((a, b) => b.at - a.at || (b.version?.number ?? 1e9) - (a.version?.number ?? 1e9));
+      ...versions.map((version, i) => ({ at: version.created_at, order: i, version })),
+      ...moves.map((move, i) => ({ at: move.at, order: versions.length + i, move })),
+    ].sort((a, b) => b.at - a.at || b.order - a.order);
     mount(content,
       map ? panel("What each version answers right", view.can("generate") ? button("Measure every group", () => measure(area), { kind: "small-button", key: "measure", title: "Ask the newest versions all probes, and show each group of answers" }) : null, area) : note("", "No version was tested yet", "Train this adapter or correct an answer: each new version is asked what the adapter knew before, and refused if it forgot too much."),
       panel("Timeline", h("span", { class: "dim small" }, "newest first"), h("ol", { class: "timeline" }, steps.map((step) => (step.move ? drawMove(step.move) : drawVersion(step.version))))));
@@ -188,6 +188,7 @@ export async function show(view) {
       view.can("admin") ? panel("Delete", null, h("div", { class: "body row" }, h("p", { class: "dim grow" }, "Removes the adapter, its versions and all it was taught."), button("Delete adapter", erase, { kind: "danger" }))) : null);
   }
 
+  mount(content, skeleton());
   await load();
   view.onChange = (changed) => (changed.has("*") || changed.has(`adapter:${name}`) ? load() : null);
 }

@@ -161,18 +161,21 @@ function drawSignIn(trouble) {
 }
 
 async function start() {
+  // The view's module is fetched while the session is.
+  const [module] = resolve(location.pathname.slice(root.length));
+  if (module) import(module).catch(() => {});
   try {
     session = await get("v1/session");
   } catch (error) {
-    if (error.status === 401) return drawSignIn();
+    if (error.status === 401) { drawSignIn(); return; }
     mount(document.body, h("main", { class: "page" }, h("h1", { class: "visually-hidden" }, "Ouroboros"), failure(error, start)));
-    return undefined;
+    return;
   }
   drawFrame();
   stopFollowing?.();
   stopFollowing = follow(announce, setConnected);
-  get("v1/overview?limit=1").then(({ base }) => { baseName.textContent = `on ${base.name}`; baseName.title = base.name; }, () => {});
-  return show({ focus: false });
+  await show({ focus: false });
+  get("v1/models").then(({ data }) => { baseName.textContent = `on ${data[0].id}`; baseName.title = data[0].id; }, () => {});
 }
 
 document.addEventListener("click", (event) => {
