@@ -155,7 +155,8 @@ def main() -> None:
         finally:
             program.terminate()
     for name in IN_DOCUMENTATION:
-        save_image(name)
+        if not options.views or name.split("-")[0] in options.views:
+            save_image(name)
     print(f"The pictures are in {PICTURES}.")
 
 

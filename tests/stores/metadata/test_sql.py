@@ -1,6 +1,7 @@
 """SQLite passes the suite; other files and newer stores are refused and left unchanged."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,14 @@ def test_scrubbing_during_a_read_raises_store_error(url: str, monkeypatch: pytes
             store.scrub()
     store.scrub()
     store.close()
+
+
+def test_the_database_of_another_program_is_refused_and_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE records (id INTEGER)")
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        open_metadata(f"sqlite:///{file}")
+    assert file.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["theirs.db"]

@@ -3,14 +3,15 @@
 import errno
 import importlib.util
 import os
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine import Engine
 
-from ouroboros.domain.errors import MissingExtra
+from ouroboros.domain.errors import MissingExtra, StoreError
 from ouroboros.stores.faults import retry
 from ouroboros.stores.folders import make_folder
 
@@ -67,6 +68,7 @@ def _create_sqlite_engine(url: URL) -> Engine:
     Writers queue at the start of a transaction.
     """
     if url.database:
+        _require_own_file(Path(url.database).absolute())
         make_folder(Path(url.database).absolute().parent)
         with suppress(OSError):  # SQLite reports what is wrong with the place
             # Users' texts are in it: a new file, and the log that SQLite puts beside it, are private.
@@ -87,6 +89,22 @@ def _create_sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _require_own_file(file: Path) -> None:
+    """Refuse another program's database: even opening it for writing would change its mode."""
+    if not file.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error:
+        return  # damaged or locked: opening it for writing says so
+    if names and "ouroboros_schema" not in names:
+        raise StoreError(
+            f"{file} is a database of another program. It was not changed.",
+            hint="Use another --store, or another path in the URL.",
+        )
 
 
 def scrub_database(engine: Engine) -> None:
