@@ -134,7 +134,8 @@ async def test_stopped_anywhere_and_continued_after_forget(
         for number in range(stops):
             word = f"xyzzy{number}q"
             await give(engine, f"{word} first", ANN)
-            await give(engine, f"bob's word {number}", "bob")
+            # Another user in each round: an adapter learns 60 judgements of one user per hour.
+            await give(engine, f"bob's word {number}", f"bob {number}")
             stopped, other = rng.sample(programs, 2)
             stopped_count += await stop_and_forget(engine, stopped, other, rng, word, store)
             for name in [a.id.name for a in (await engine.list_adapters()).unwrap()]:
