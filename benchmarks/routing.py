@@ -1,7 +1,7 @@
-"""Finding the right adapter among 10, 100 and 10,000, by what each learned, for each embedding.
+"""Finding the right adapter among 10, 100 and 10,000 by the examples of each, for each embedding.
 
-With --qdrant, Qdrant searches the same portraits as well: the server at QDRANT_URL or, without one, its
-embedded engine behind a stand-in of ours, whose times say little about a server's.
+With --qdrant, Qdrant searches the same centroids too: the server at QDRANT_URL or, without one, its
+embedded engine behind a stand-in of ours, whose times do not predict those of a server.
 """
 
 import csv

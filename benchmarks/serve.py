@@ -1,4 +1,4 @@
-"""What HTTP costs: streams over many adapters, through `ouroboros serve` and in process, in turns."""
+"""Cost of HTTP: streams over many adapters, through `ouroboros serve` and in process, alternating."""
 
 import asyncio
 import json

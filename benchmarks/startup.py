@@ -1,4 +1,4 @@
-"""Starting up: `import ouroboros` and `ouroboros --help`, beside an empty Python and the peers."""
+"""Start-up time of `import ouroboros` and `ouroboros --help`, compared with bare Python and peers."""
 
 import subprocess
 import sys

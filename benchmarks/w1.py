@@ -1,4 +1,4 @@
-"""W1: one correction, from call to a saved, servable version, beside PEFT with `transformers.Trainer`.
+"""W1: one correction, from call to a saved, servable version, compared with PEFT and `Trainer`.
 
 All arms start from an adapter that has learned a bundled task. Then unseen prompts of it are corrected,
 one after the other, each to another label than the adapter gives at that moment.
@@ -7,7 +7,7 @@ Ours is `learn_from_feedback` on a warm engine with SQLite and files: journal, u
 head. A peer is a warm PEFT model and a fresh `Trainer` that takes as many optimizer steps on one row
 as ours took for it, and saves the adapter. It runs at its defaults, and tuned: the base in bfloat16
 where the processor has products of that, and no logging, progress or checkpoint. It does nothing to keep
-other answers; one more peer does, as is usual, by learned rows beside the new one in each step.
+other answers; one more peer replays learned rows with the new one in each step, as is usual.
 
 "Answer-only" is ours with an adapter that acts from the answer on, which is another function: a row of
 its own. Cold is the first correction of a process, with the model loaded.

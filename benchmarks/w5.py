@@ -1,7 +1,7 @@
-"""W5: requests for 1,000 registered adapters, popular as Zipf has it, beside requests for one.
+"""W5: requests for 1,000 registered adapters, Zipf-distributed, compared with requests for one.
 
-The adapters lie in a store on disk, a sixteenth of them fits the memory kept for adapters. Sixty-four
-askers ask one request after the other, as clients of a server do; both arms in one process, in turns.
+The adapters are in a store on disk, and a sixteenth of them fits the memory for adapters. Each of 64
+clients sends one request after the other; both arms run in one process, alternating.
 """
 
 import asyncio

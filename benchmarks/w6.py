@@ -1,7 +1,7 @@
-"""W6: the time between tokens of eight answers being written, alone and while an adapter is trained.
+"""W6: the time between tokens of eight streams, alone and while an adapter is trained.
 
-The 95th percentile over all tokens of all answers but the first of each, rounds in turn; and what the
-training gets done meanwhile, beside a training alone.
+The 95th percentile over all tokens but the first of each answer, in alternating rounds; and the speed of
+the training meanwhile, compared with a training alone.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
-"""Adapters that act on answers only beside ordinary ones: what they learn, and what they save.
+"""Answer-only adapters compared with ordinary ones: what they learn, and the time they save.
 
 Quality: an adapter of each kind is trained on each of the bundled tasks, from the same seed, with the
 automatic settings, and judged on the held-out rows. `continual --answer-only` and
 `feedback --only effects --answer-only` are the same for streams of tasks and for single judgements.
 
-Speed: a training on long prompts, and many adapters that answer after one long system prompt; by
-ordinary adapters, by answer-only ones, and by these with nothing kept of what the base has read.
+Speed: a training on long prompts, and many adapters that answer after one long system prompt: with
+ordinary adapters, with answer-only ones, and with answer-only ones without the cache of prompts.
 """
 
 import asyncio

@@ -1,12 +1,12 @@
-"""A stream of tasks for one adapter: what is kept of the first when the last has been learned.
+"""A stream of tasks for one adapter: how much of the earlier tasks it keeps after the last one.
 
     python -m benchmarks continual --stream FOLDER --prose FOLDER [--plots FOLDER]
 
-FOLDER holds BANKING77 (train.csv, test.csv: text, category), HWU64 (train and test, each with seq.in and
-label) or SuperNI's tasks (a folder each, of which test.json is read); or --stream names a JSONL file of
-{"task": ..., "input": ..., "output": ...}. Intents are cut into stages and renamed to codes that tell a
-model nothing; at test time nothing says which task a row is of. --prose is a folder of plain text files,
-to see how far the adapter has moved its base elsewhere.
+FOLDER holds BANKING77 (train.csv, test.csv: text, category), HWU64 (train and test, each with seq.in
+and label) or SuperNI's tasks (a folder each, of which test.json is read); or --stream names a JSONL
+file of {"task": ..., "input": ..., "output": ...}. Intents are divided into stages and renamed to codes
+without a meaning; at test time nothing says to which task a row belongs. --prose is a folder of plain
+text files, to measure how far the adapter moves its base on unrelated text.
 
 Arms: one stage after the other (sequential), EWC, O-LoRA, SLAO, replay alone, ours (the engine: replay,
 probes and gate), and joint training on all rows as the upper bound; each takes the same optimizer steps

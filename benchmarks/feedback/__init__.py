@@ -1,11 +1,12 @@
-"""One judgement: does it take, and does the rest stay? (How long until the new version serves: `w1`.)
+"""One judgement: is it learned, and do other answers stay? (`w1` measures the time that it takes.)
 
 Effects are measured on the starter model: an adapter is trained on each of the bundled tasks, and every
-judgement is given to a fresh copy of it, through the engine, with the task's examples in its journal.
-A correction names another label than the adapter's answer (the right one if the answer was wrong). Its
-paraphrases are the prompt greeted, thanked, in small letters, and asked politely. What has to stay are
-the answers to all other held-out prompts of the task, and to prompts of other tasks. Of the former,
-those answered like the judged prompt, or as the correction has it, are akin to it and told apart.
+judgement is given to a fresh copy of it, through the engine, with the task's examples in its journal. A
+correction names another label than the adapter's answer (the right one if the answer was wrong). Its
+paraphrases are the prompt with a greeting, with thanks, in lower case, and after "Could you help me?".
+The answers to all other held-out prompts of the task, and to prompts of other tasks, must stay. Prompts
+of the task that are answered like the judged prompt, or with the corrected label, are reported
+separately.
 
 With `--stream FOLDER` (the HWU64 intents of github.com/jianguoz/Few-Shot-Intent-Detection: train and
 test, each with seq.in and label) a simulated user teaches an adapter in four ways, and the curves are

@@ -1,13 +1,13 @@
 """Cost growth: time and memory against adapters, examples, context and rank, with measured exponents.
 
 Each series runs in a process of its own on a model of random weights: the width of the 24M shape, two
-layers (all ten with `--whole`), a context of 8,192. Time is that of the work alone, after a piece of it
-that warms up; memory is the peak of what is resident meanwhile, over what was before. An exponent is the
-slope of a straight line through the logarithms: 1 is linear growth, 0 none. Fixed costs make it smaller,
-so that of the upper half of the points stands beside it.
+layers (all ten with `--whole`), a context of 8,192. Time is that of the work alone, after a
+warm-up; memory is the peak of resident memory less that before the work. An exponent is the slope of a
+straight line through the logarithms: 1 is linear growth, 0 none. Fixed costs make it smaller, so the
+exponent of the upper half of the points is shown too.
 
-    adapters learning     1 to 64 adapters, one update each on a row of their own, asked for at once
-    adapters answering    1 to 64 adapters, an answer of 16 tokens each, asked for at once
+    adapters learning     1 to 64 adapters, one update each on a row of their own, requested at once
+    adapters answering    1 to 64 adapters, an answer of 16 tokens each, requested at once
     adapters registered   10 to 10,000 adapters in one store of SQLite and files: making them
     examples learned      10 to 10,000 examples of some 25 tokens, one epoch in batches of 16
     context               one update on a row of 128 to 4,096 tokens

@@ -25,7 +25,7 @@ def benchmarks() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when every claim holds or in a hurry, 1 when one fails, 2 for a name that does not exist."""
+    """Returns 0 if every claim holds or with --quick, 1 if one fails, 2 for an unknown benchmark."""
     known = benchmarks()
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, known))
@@ -61,7 +61,7 @@ def _measure(name: str, module: ModuleType, options: Namespace) -> int:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(record, indent=1) + "\n")
     if options.quick:
-        print(f"{name} runs; measured in a hurry, its figures mean nothing")
+        print(f"{name} runs. The figures of a quick run are too noisy to use.")
         return 0
     print(summary(name, claims))
     return 0 if all(claim.holds for claim in claims) else 1

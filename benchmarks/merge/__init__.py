@@ -1,4 +1,4 @@
-"""Merging adapters: speed and error beside PEFT's, and what merged tasks keep of their accuracy."""
+"""Merging adapters: speed and error compared with PEFT's, and the accuracy that merged tasks keep."""
 
 from argparse import ArgumentParser, Namespace
 

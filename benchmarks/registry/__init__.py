@@ -1,4 +1,4 @@
-"""The registry: nothing lost in kills and races, and its verbs quick in a large store."""
+"""The registry: whether kills and races lose anything, and the latency of its verbs in a large store."""
 
 import tempfile
 from argparse import ArgumentParser, Namespace

@@ -1,4 +1,4 @@
-"""W2: 100 examples, 3 epochs, rank 8 on q and v: our training job beside transformers.Trainer and TRL.
+"""W2: 100 examples, 3 epochs, rank 8 on q and v: our training job compared with Trainer and TRL.
 
 Every arm gets the same loaded model, the same rows in memory, the same initial A (B is zero), batches,
 order, rate, schedule, AdamW and clipping, and the loss on output tokens only. The clock runs from there
@@ -7,9 +7,9 @@ runs in a process of its own; "warm" is the same job once more in the same proce
 function reads every saved folder with PEFT, in float32, and gives the mean NLL of the training outputs.
 
 `Trainer` and `SFTTrainer` run as their defaults and tuned (`peers.py` says how). Our arm does the same
-work; in float32 too, for those who want to compare like with like. As it comes, a training takes anchors
-along, passages that keep the adapter near its base, which no peer does: an arm of its own. The first
-one's warm run is also held against what the machine's matrix products reach (`mfu.py`).
+work; in float32 too, for those who want to compare like with like. By default a training includes
+anchors, passages that keep the adapter near its base, which no peer does: an arm of its own. The first
+one's warm run is also compared with the machine's fastest matrix products (`mfu.py`).
 
 `--beside N` measures something else: our job beside N busy programs (`beside.py`).
 """

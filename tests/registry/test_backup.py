@@ -39,7 +39,7 @@ def filled(registry: Registry, base: BaseModel, make_files: MakeFiles) -> Regist
     return registry
 
 
-def restored(file: Path) -> Registry:
+def restore_into_memory(file: Path) -> Registry:
     metadata, blobs = MemoryMetadata(), MemoryBlobs()
     restore_backup(file, metadata, blobs)
     return Registry(metadata, blobs)
@@ -53,26 +53,26 @@ def test_records_and_blobs_of_others_are_backed_up_and_never_collected(
     filled._blobs.put("service/file-1", b"rows")
     collect_garbage(filled, timedelta(0))
     write_backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
-    again = restored(tmp_path / "store.backup")
-    record = again._metadata.get("service-files", "file-1")
+    copy = restore_into_memory(tmp_path / "store.backup")
+    record = copy._metadata.get("service-files", "file-1")
     assert record is not None and record.value == {"name": "rows.jsonl"}
-    assert again._blobs.get("service/file-1") == b"rows"
+    assert copy._blobs.get("service/file-1") == b"rows"
 
 
 def test_a_restored_store_holds_the_same(
     filled: Registry, tmp_path: Path, make_files: MakeFiles, base: BaseModel
 ) -> None:
     contents = write_backup(filled._metadata, filled._blobs, tmp_path / "store.backup")
-    again = restored(tmp_path / "store.backup")
-    assert again.list_adapters() == filled.list_adapters()
-    assert again.list_versions(TICKETS) == filled.list_versions(TICKETS)
-    assert again.list_head_moves(TICKETS) == filled.list_head_moves(TICKETS)
-    assert again.journal.read(TICKETS) == filled.journal.read(TICKETS)
-    assert [j.seq for j in again.journal.read(TICKETS)] == [1, 4]
-    assert check_store(again).damages == ()
+    copy = restore_into_memory(tmp_path / "store.backup")
+    assert copy.list_adapters() == filled.list_adapters()
+    assert copy.list_versions(TICKETS) == filled.list_versions(TICKETS)
+    assert copy.list_head_moves(TICKETS) == filled.list_head_moves(TICKETS)
+    assert copy.journal.read(TICKETS) == filled.journal.read(TICKETS)
+    assert [j.seq for j in copy.journal.read(TICKETS)] == [1, 4]
+    assert check_store(copy).damages == ()
     assert contents.blobs == 4
-    made = again.create_adapter(GONE, AdapterConfig(), base, make_files(GONE))
-    assert (made.head, made.born) == (2, 4)
+    adapter = copy.create_adapter(GONE, AdapterConfig(), base, make_files(GONE))
+    assert (adapter.head, adapter.born) == (2, 4)
 
 
 def test_a_backup_never_overwrites_and_a_restore_never_mixes(filled: Registry, tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_what_is_no_backup_is_refused(tmp_path: Path) -> None:
         ("text", "not a complete backup"),
     ):
         with pytest.raises(InvalidFile, match=words):
-            restored(tmp_path / name)
+            restore_into_memory(tmp_path / name)
     with pytest.raises(InvalidFile, match="cannot be read"):
-        restored(tmp_path / "missing")
+        restore_into_memory(tmp_path / "missing")
 
 
 def test_a_changed_byte_is_found(filled: Registry, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it was read"))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was read"))
     with pytest.raises(InvalidFile, match=r"compressed|50,000,000 bytes"):
-        restored(file)
+        restore_into_memory(file)
 
 
 def test_a_restore_that_was_killed_is_seen_as_incomplete(

@@ -93,10 +93,10 @@ def check_store(folder: Path, promised: Promises) -> None:
         for version in registry.list_versions(adapter.id):
             registry.load_files(version)
         registry.get_version(VersionRef(adapter.id))
-    kept = AdapterId("kept")
-    found = {v.number: v.digest for v in registry.list_versions(kept)} if promised.versions else {}
-    assert promised.versions.items() <= found.items()
-    journal = {j.seq: j.event for j in registry.journal.read(kept, limit=100_000)}
+    adapter = AdapterId("kept")
+    digests = {v.number: v.digest for v in registry.list_versions(adapter)} if promised.versions else {}
+    assert promised.versions.items() <= digests.items()
+    journal = {j.seq: j.event for j in registry.journal.read(adapter, limit=100_000)}
     assert {seq: journal[seq].examples[0].input for seq in promised.events} == promised.events  # type: ignore[union-attr]
     registry.close()
 

@@ -137,8 +137,8 @@ async def use_every_record(engine: AdapterLearningEngine, registry: Registry, fo
         FeedbackSignal.preference_pair("billing", "delivery"),
         FeedbackSignal.critique("too short"),
     ):
-        asked = f"what about {signal.kind.value}"
-        (await engine.learn_from_feedback(asked, "what", signal, "tickets", user="ann")).unwrap()
+        prompt = f"what about {signal.kind.value}"
+        (await engine.learn_from_feedback(prompt, "what", signal, "tickets", user="ann")).unwrap()
     (await engine.pin_answers("tickets", [TrainingExample("hello", "hi")])).unwrap()
     (await engine.unpin_answers("tickets", ["hello"])).unwrap()
     (await engine.merge_adapters(["tickets", "moods"], name="both", anyway=True)).unwrap()
@@ -236,6 +236,6 @@ async def test_a_backup_has_its_frozen_layout(used, tmp_path: Path) -> None:
         "versions",
     }
     assert {name for name, _, _ in logs} == {"journal/tickets", "journal/moods", "moves/tickets"}
-    first_event = next(kept for name, _, kept in logs if name == "journal/tickets")[0]
+    first_event = next(entries for name, _, entries in logs if name == "journal/tickets")[0]
     assert first_event[0] == 1
     assert first_event[1]["kind"] == "examples"

@@ -33,9 +33,9 @@ def damage(tmp_path: Path, files: AdapterFiles) -> None:
 
 
 def test_a_sound_store_is_found_sound(registry: Registry, tickets: AdapterId) -> None:
-    found = check_store(registry)
-    assert (found.adapters, found.versions, found.damages, found.unused) == (1, 3, (), ())
-    assert repair_heads(registry, found) == []
+    report = check_store(registry)
+    assert (report.adapters, report.versions, report.damages, report.unused) == (1, 3, (), ())
+    assert repair_heads(registry, report) == []
     assert registry.list_head_moves(tickets) == []
 
 
@@ -44,18 +44,19 @@ def test_a_damaged_head_is_found_and_its_nearest_sound_ancestor_served(
 ) -> None:
     damage(tmp_path, make_files(3))
     damage(tmp_path, make_files(2))
-    found = check_store(registry)
-    assert [(str(d.ref), d.served) for d in found.damages] == [("tickets@2", False), ("tickets@3", True)]
-    (moved,) = repair_heads(registry, found)
+    report = check_store(registry)
+    damages = [(str(d.ref), d.served) for d in report.damages]
+    assert damages == [("tickets@2", False), ("tickets@3", True)]
+    (moved,) = repair_heads(registry, report)
     assert moved.head == registry.get_adapter(tickets).head == 1
     assert [(m.before, m.after) for m in registry.list_head_moves(tickets)] == [(3, 1)]
 
 
 def test_a_head_without_a_record_is_found_and_replaced(registry: Registry, tickets: AdapterId) -> None:
     registry._metadata.delete("versions", "tickets@000000003", expected=1)
-    found = check_store(registry)
-    assert [(str(d.ref), d.served) for d in found.damages] == [("tickets@3", True)]
-    assert [a.head for a in repair_heads(registry, found)] == [2]
+    report = check_store(registry)
+    assert [(str(d.ref), d.served) for d in report.damages] == [("tickets@3", True)]
+    assert [a.head for a in repair_heads(registry, report)] == [2]
 
 
 def test_nothing_sound_left_is_said_and_nothing_moved(
@@ -63,9 +64,9 @@ def test_nothing_sound_left_is_said_and_nothing_moved(
 ) -> None:
     for n in (1, 2, 3):
         damage(tmp_path, make_files(n))
-    found = check_store(registry)
-    assert len(found.damages) == 3
-    assert repair_heads(registry, found) == []
+    report = check_store(registry)
+    assert len(report.damages) == 3
+    assert repair_heads(registry, report) == []
     assert registry.get_adapter(tickets).head == 3
 
 
@@ -87,12 +88,12 @@ def test_what_is_used_again_gets_its_whole_grace_anew(
 ) -> None:
     registry.weights.put(make_files("again"))
     collect_garbage(registry, HOUR, NOW)
-    made = registry.commit_version(tickets, make_files("again"), parent=3, cause="trained")
+    version = registry.commit_version(tickets, make_files("again"), parent=3, cause="trained")
     assert collect_garbage(registry, HOUR, NOW + HOUR) == []
-    assert registry.load_files(made) == make_files("again")
-    registry._metadata.delete("versions", f"tickets@{made.number:09d}", expected=1)
+    assert registry.load_files(version) == make_files("again")
+    registry._metadata.delete("versions", f"tickets@{version.number:09d}", expected=1)
     assert collect_garbage(registry, HOUR, NOW + 2 * HOUR) == []
-    assert collect_garbage(registry, HOUR, NOW + 3 * HOUR) == [made.digest]
+    assert collect_garbage(registry, HOUR, NOW + 3 * HOUR) == [version.digest]
 
 
 def test_what_a_killed_sweep_left_half_removed_is_removed(
@@ -126,8 +127,8 @@ def test_weights_stored_again_while_they_are_swept_are_there_in_the_end(
         return original(*args)
 
     monkeypatch.setattr(part, step, swept_first)
-    made = registry.commit_version(tickets, files, parent=3, cause="trained")
-    assert registry.load_files(made) == files
+    version = registry.commit_version(tickets, files, parent=3, cause="trained")
+    assert registry.load_files(version) == files
     assert check_store(registry).damages == ()
 
 
@@ -137,10 +138,10 @@ def test_a_commit_waits_for_a_sweep_and_a_dead_sweep_is_passed_over(
     """The mark of a sweep that was killed long ago stops nobody."""
     files = make_files("again")
     registry._metadata.put("sweeps", files.digest, {"at": "2020-01-01T00:00:00+00:00"}, expected=0)
-    made = registry.commit_version(tickets, files, parent=3, cause="trained")
-    assert registry.load_files(made) == files
+    version = registry.commit_version(tickets, files, parent=3, cause="trained")
+    assert registry.load_files(version) == files
     assert registry._metadata.get("sweeps", files.digest) is None
-    assert registry.get_version(VersionRef(tickets)) == made
+    assert registry.get_version(VersionRef(tickets)) == version
 
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["a writer evades it", "another sweep follows"])
@@ -173,7 +174,7 @@ def test_a_sweep_that_was_stopped_deletes_nothing_that_was_stored_since(
     assert (report.damages, report.unused) == ((), ())
     assert registry._metadata.collections().count("sweeps") == 0
     # The next commit and the next sweep of the same weights know the new place.
-    again = registry.commit_version(tickets, files, parent=stored[0].number, cause="trained")
-    assert registry.load_files(again) == files
+    version = registry.commit_version(tickets, files, parent=stored[0].number, cause="trained")
+    assert registry.load_files(version) == files
     registry.delete_adapter(tickets)
     assert [key for key in registry._blobs.list() if files.digest in key] == []

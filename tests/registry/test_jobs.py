@@ -29,9 +29,9 @@ def test_only_the_last_checkpoint_is_kept(registry: Registry) -> None:
     assert registry.jobs.load_checkpoint(one) == b""
     for step in (1, 2):
         registry.jobs.save_checkpoint(one.id, f"state {step}".encode(), step, 9)
-    found = registry.jobs.get(one.id)
-    assert (found.step, found.steps, registry.jobs.load_checkpoint(found)) == (2, 9, b"state 2")
-    assert checkpoints(registry) == [found.checkpoint]
+    stored = registry.jobs.get(one.id)
+    assert (stored.step, stored.steps, registry.jobs.load_checkpoint(stored)) == (2, 9, b"state 2")
+    assert checkpoints(registry) == [stored.checkpoint]
     registry.jobs.remove(one.id)
     assert checkpoints(registry) == []
     with pytest.raises(NotFound):

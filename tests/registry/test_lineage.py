@@ -37,8 +37,10 @@ def family(registry: Registry, base: BaseModel, make_files: MakeFiles) -> Regist
         else:
             event = feedback_event(prompt, "answer", signal, VersionRef(TICKETS, 2))
             registry.journal.append(TICKETS, event)
-    taught = AppliedFeedback(0, 4, (Lesson(2, "x"), Lesson(4, "y")))
-    registry.commit_version(TICKETS, make_files(3), parent=2, cause="feedback", events=4, applied=taught)
+    feedback = AppliedFeedback(0, 4, (Lesson(2, "x"), Lesson(4, "y")))
+    registry.commit_version(
+        TICKETS, make_files(3), parent=2, cause="feedback", events=4, applied=feedback
+    )
     refs = (VersionRef(TICKETS, 3), VersionRef(MOODS, 1))
     merged = MergedFrom(refs, MergeRecipe())
     registry.create_adapter(BOTH, AdapterConfig(), base, make_files("both"), "merged", merged)

@@ -67,9 +67,10 @@ class Failing:
 
 def test_a_copy_broken_off_at_any_write_goes_on(source: Store) -> None:
     for writes in range(100):
-        target, left = Store(MemoryMetadata(), MemoryBlobs()), [writes]
+        target, budget = Store(MemoryMetadata(), MemoryBlobs()), [writes]
+        failing = Store(Failing(target.metadata, budget), Failing(target.blobs, budget))  # type: ignore[arg-type]
         try:
-            migrate_store(source, Store(Failing(target.metadata, left), Failing(target.blobs, left)))  # type: ignore[arg-type]
+            migrate_store(source, failing)
             whole = True
         except Power:
             whole = False

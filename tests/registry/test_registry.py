@@ -30,8 +30,8 @@ def test_a_new_adapter_serves_its_first_version(
     registry: Registry, base: BaseModel, make_files: MakeFiles
 ) -> None:
     files = make_files("fresh")
-    made = registry.create_adapter(TICKETS, AdapterConfig(rank=4), base, files)
-    assert (made.head, made.config.rank, made.base) == (1, 4, base.fingerprint)
+    adapter = registry.create_adapter(TICKETS, AdapterConfig(rank=4), base, files)
+    assert (adapter.head, adapter.config.rank, adapter.base) == (1, 4, base.fingerprint)
     version = registry.get_version(VersionRef(TICKETS))
     assert (version.number, version.parent, version.cause) == (1, None, "created")
     assert (version.digest, version.size) == (files.digest, len(files.weights))
@@ -43,16 +43,16 @@ def test_everything_reads_the_same_after_reopening(
 ) -> None:
     training = TrainingConfig(epochs=3, seed=7)
     report = TrainingReport(100, 75, 9000, 2.5, 0.1 + 0.2, 1.25, "rate is low")
-    made = registry.commit_version(
+    version = registry.commit_version(
         tickets, make_files(2), parent=1, cause="trained", training=training, report=report, events=5
     )
     registry.close()
-    again = open_registry()
-    assert again.get_version(VersionRef(tickets)) == made
-    assert (made.training, made.report, made.events) == (training, report, 5)
-    assert again.get_adapter(tickets).head == 2
-    assert again.load_files(made) == make_files(2)
-    again.close()
+    reopened = open_registry()
+    assert reopened.get_version(VersionRef(tickets)) == version
+    assert (version.training, version.report, version.events) == (training, report, 5)
+    assert reopened.get_adapter(tickets).head == 2
+    assert reopened.load_files(version) == make_files(2)
+    reopened.close()
 
 
 def test_a_version_is_a_folder_that_others_read(
@@ -126,13 +126,13 @@ def test_a_creator_who_is_overtaken_just_after_looking_is_refused(
 ) -> None:
     get = registry._metadata.get
 
-    def overtaken(collection: str, key: str) -> object:
+    def get_after_other_writer(collection: str, key: str) -> object:
         seen = get(collection, key)
         monkeypatch.setattr(registry._metadata, "get", get)
         registry.create_adapter(TICKETS, AdapterConfig(rank=4), base, make_files("first"))
         return seen
 
-    monkeypatch.setattr(registry._metadata, "get", overtaken)
+    monkeypatch.setattr(registry._metadata, "get", get_after_other_writer)
     with pytest.raises(AlreadyExists):
         registry.create_adapter(TICKETS, AdapterConfig(rank=8), base, make_files("second"))
     assert registry.get_adapter(TICKETS).config.rank == 4
@@ -143,12 +143,12 @@ def test_a_losers_number_is_never_used_again(
 ) -> None:
     secure = registry.weights.secure
 
-    def overtaken(files: AdapterFiles) -> None:
+    def secure_after_other_writer(files: AdapterFiles) -> None:
         secure(files)
         monkeypatch.setattr(registry.weights, "secure", secure)
         registry.commit_version(tickets, make_files("fast"), parent=1, cause="trained")
 
-    monkeypatch.setattr(registry.weights, "secure", overtaken)
+    monkeypatch.setattr(registry.weights, "secure", secure_after_other_writer)
     with pytest.raises(Conflict):
         registry.commit_version(tickets, make_files("slow"), parent=1, cause="trained")
     assert registry.commit_version(tickets, make_files("next"), parent=3, cause="trained").number == 4
@@ -174,8 +174,8 @@ def test_a_crash_between_steps_leaves_the_old_head_whole(
             registry.commit_version(tickets, make_files(2), parent=1, cause="trained")
     head = registry.get_version(VersionRef(tickets))
     assert (head.number, registry.load_files(head)) == (1, make_files("fresh"))
-    made = registry.commit_version(tickets, make_files(2), parent=1, cause="trained")
-    assert registry.load_files(made) == make_files(2)
+    version = registry.commit_version(tickets, make_files(2), parent=1, cause="trained")
+    assert registry.load_files(version) == make_files(2)
 
 
 def test_what_is_not_there_is_not_found(registry: Registry, tickets: AdapterId) -> None:
@@ -226,8 +226,8 @@ def test_a_deleted_adapter_is_gone_and_its_numbers_are_not_used_again(
     registry.delete_adapter(tickets)
     assert registry.list_adapters() == []
     assert not list((tmp_path / "blobs").rglob("*.safetensors"))
-    made = registry.create_adapter(tickets, AdapterConfig(), base, make_files("fresh"))
-    assert (made.head, made.born) == (3, 1)
+    adapter = registry.create_adapter(tickets, AdapterConfig(), base, make_files("fresh"))
+    assert (adapter.head, adapter.born) == (3, 1)
     assert [v.number for v in registry.list_versions(tickets)] == [3]
     assert registry.journal.read(tickets) == []
     assert registry.load_files(registry.get_version(VersionRef(tickets))) == make_files("fresh")

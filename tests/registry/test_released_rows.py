@@ -14,9 +14,9 @@ KINDS = {"version": Version, "adapter": Adapter, "moved": HeadMoved}
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['release']} {row['kind']}")
 def test_a_released_row_is_read_and_keeps_its_values(row) -> None:
-    found = decode(KINDS[row["kind"]], row["value"], "a released row")
-    assert holds(encode(found), row["value"])
-    assert decode(KINDS[row["kind"]], encode(found), "the same row, written again") == found
+    record = decode(KINDS[row["kind"]], row["value"], "a released row")
+    assert holds(encode(record), row["value"])
+    assert decode(KINDS[row["kind"]], encode(record), "the same row, written again") == record
 
 
 def holds(new, old) -> bool:

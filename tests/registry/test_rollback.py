@@ -23,14 +23,14 @@ def tickets(registry: Registry, base: BaseModel, make_files: MakeFiles) -> Adapt
     for parent in (1, 2):
         for _ in range(2):
             registry.journal.append_examples(TICKETS, [])
-        taught = AppliedFeedback(2 * (parent - 1), 2 * parent, update=UpdateConfig())
+        applied = AppliedFeedback(2 * (parent - 1), 2 * parent, update=UpdateConfig())
         registry.commit_version(
             TICKETS,
             make_files(parent + 1),
             parent=parent,
             cause="feedback",
             events=2 * parent,
-            applied=taught,
+            applied=applied,
         )
     return TICKETS
 
@@ -63,8 +63,8 @@ def test_what_comes_next_has_the_restored_version_as_its_parent(
     registry.rollback(VersionRef(tickets, 1))
     with pytest.raises(Conflict):
         registry.commit_version(tickets, make_files("late"), parent=3, cause="trained")
-    made = registry.commit_version(tickets, make_files("next"), parent=1, cause="trained")
-    assert [v.number for v in registry.list_lineage(made.ref)] == [made.number, 1]
+    version = registry.commit_version(tickets, make_files("next"), parent=1, cause="trained")
+    assert [v.number for v in registry.list_lineage(version.ref)] == [version.number, 1]
     assert [v.number for v in registry.list_lineage(VersionRef(tickets, 3))] == [3, 2, 1]
 
 
@@ -86,12 +86,12 @@ def test_a_rollback_meets_a_commit_and_both_are_kept(
     """The head moves between reading it and writing it: the rollback starts over, recorded once."""
     append = registry._metadata.append
 
-    def overtaken(log: str, value: dict) -> int:
+    def append_after_other_writer(log: str, value: dict) -> int:
         monkeypatch.setattr(registry._metadata, "append", append)
         registry.commit_version(tickets, make_files("fast"), parent=3, cause="trained")
         return append(log, value)
 
-    monkeypatch.setattr(registry._metadata, "append", overtaken)
+    monkeypatch.setattr(registry._metadata, "append", append_after_other_writer)
     registry.rollback(VersionRef(tickets, 2))
     assert registry.get_adapter(tickets).head == 2
     assert [(m.before, m.after) for m in registry.list_head_moves(tickets)] == [(4, 2)]

@@ -29,6 +29,9 @@ from ouroboros import (
 PARCELS = [TrainingExample(f"Where is parcel {i}?", "delivery") for i in range(3)]
 CHARGES = [TrainingExample(f"I was charged {i} times.", "billing") for i in range(3)]
 SONGS = [TrainingExample(f"Play song {i}", "music") for i in range(3)]
+QUESTION = (Message("user", "Where is my parcel?"),)
+"""Messages: plain text would be asked under the system turn of the last training."""
+
 TALK = (Message("system", "Be brief."), Message("user", "Where is it?"))
 EVERY_LAYER = AdapterConfig(rank=4, learning_rate=5e-3, target_modules="all-linear")
 CORRECTION, FAILURE = FeedbackSignal.user_correction("delivery"), FeedbackSignal.failure()
@@ -83,7 +86,7 @@ def answer(engine: SyncEngine) -> str:
     answers = [
         engine.generate_with_adapter(prompt, name, config).unwrap()
         for name in ("tickets", "songs", "average")
-        for prompt in ("Where is my parcel?", TALK)
+        for prompt in (QUESTION, TALK)
         for config in configs
     ]
     return sha256(repr([(a.tokens, a.logprobs) for a in answers]).encode()).hexdigest()

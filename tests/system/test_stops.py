@@ -147,8 +147,8 @@ async def test_stopped_anywhere_and_continued_after_forget(
     text = bytes_of(store)
     assert ANN.encode() not in text
     registry = open_registry(store)
-    said = json.dumps([repr(entry.event) for entry in registry.journal.read_all(A)])
-    assert all(f"bob's word {number}" in said for number in range(stops))
+    events = json.dumps([repr(entry.event) for entry in registry.journal.read_all(A)])
+    assert all(f"bob's word {number}" in events for number in range(stops))
     learned = registry.load_files(registry.get_version(VersionRef(A))).weights.decode()
     assert all(f"bob's word {number}" in learned for number in range(stops))
     report = check_store(registry)

@@ -105,8 +105,8 @@ def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Bac
         metadata.put(RESTORING, RESTORING, mark, expected=0)
         for name in names:
             blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
-    for name, last, kept in logs:
-        restore_log(metadata, name, last, dict(kept))
+    for name, last, entries in logs:
+        restore_log(metadata, name, last, dict(entries))
     for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):
         metadata.put(collection, key, value, expected=0)
     metadata.delete(RESTORING, RESTORING, expected=1)
@@ -124,22 +124,22 @@ def require_restored(metadata: MetadataStore) -> None:
 
 def read_all_records(metadata: MetadataStore) -> list[tuple[str, str, Any]]:
     """Read every record but the transient ones, as collection, key and value; adapters come first."""
-    kept = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES, RESTORING})
-    return [(c, r.key, r.value) for c in kept for r in read_records(metadata, c)]
+    collections = sorted(set(metadata.collections()) - {SWEEPS, CONDEMNED, LEASES, RESTORING})
+    return [(c, r.key, r.value) for c in collections for r in read_records(metadata, c)]
 
 
 def read_log(metadata: MetadataStore, name: str) -> tuple[str, int, list[tuple[int, Any]]]:
     """Return a log's name, the last number it has assigned, and its entries with their numbers."""
     last = metadata.last(name)
-    kept = [(e.seq, e.value) for e in read_entries(metadata, name) if e.seq <= last]
-    return name, last, kept
+    entries = [(e.seq, e.value) for e in read_entries(metadata, name) if e.seq <= last]
+    return name, last, entries
 
 
-def restore_log(metadata: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
+def restore_log(metadata: MetadataStore, name: str, last: int, entries: dict[int, Any]) -> None:
     """Append entries under their old numbers; erased numbers are filled and erased again."""
     for seq in range(metadata.last(name) + 1, last + 1):
-        metadata.append(name, kept.get(seq, {}))
-        if seq not in kept:
+        metadata.append(name, entries.get(seq, {}))
+        if seq not in entries:
             metadata.erase(name, seq, seq)
 
 
@@ -164,12 +164,12 @@ def _check_rows(file: Path, rows: list[Any], logs: list[Any]) -> None:
     places = {(collection, key) for collection, key, _ in rows}
     if len(places) != len(rows):
         raise _invalid_backup(file, "two records have one key")
-    for name, last, kept in logs:
+    for name, last, entries in logs:
         check_key(name)
-        numbers = [seq for seq, _ in kept]
+        numbers = [seq for seq, _ in entries]
         if not all(type(seq) is int and 0 < seq <= last for seq in numbers):
             raise _invalid_backup(file, f"the numbers of the log {name!r} are wrong")
-        if not all(isinstance(value, dict) for _, value in kept) or len({*numbers}) != len(numbers):
+        if not all(isinstance(value, dict) for _, value in entries) or len({*numbers}) != len(numbers):
             raise _invalid_backup(file, f"the entries of the log {name!r} are wrong")
         if type(last) is not int or last - len(numbers) > MAX_ERASED:
             raise _invalid_backup(file, f"the log {name!r} claims {last} entries")

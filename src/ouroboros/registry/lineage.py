@@ -15,14 +15,14 @@ def list_ancestors(registry: Registry, ref: VersionRef) -> list[Version]:
 
     Versions that have been deleted are left out.
     """
-    found: dict[VersionRef, Version] = {}
+    ancestors: dict[VersionRef, Version] = {}
     waiting = [registry.get_version(ref)]
     while waiting:
         version = waiting.pop()
-        if version.ref not in found:
-            found[version.ref] = version
+        if version.ref not in ancestors:
+            ancestors[version.ref] = version
             waiting += _existing_versions(registry, version.parents)
-    return sort_by_ancestry(found.values())
+    return sort_by_ancestry(ancestors.values())
 
 
 def sort_by_ancestry(versions: Iterable[Version]) -> list[Version]:
@@ -43,8 +43,8 @@ def read_learned_events(registry: Registry, version: Version) -> list[JournalEnt
     if not numbers:
         return []
     after = numbers[0] - 1
-    found = registry.journal.read(version.adapter, after=after, limit=numbers[-1] - after)
-    return [entry for entry in found if entry.seq in numbers]
+    entries = registry.journal.read(version.adapter, after=after, limit=numbers[-1] - after)
+    return [entry for entry in entries if entry.seq in numbers]
 
 
 def list_new_events(line: Sequence[Version], other: Sequence[Version]) -> tuple[int, ...]:
@@ -54,8 +54,8 @@ def list_new_events(line: Sequence[Version], other: Sequence[Version]) -> tuple[
 
 
 def _existing_versions(registry: Registry, refs: Sequence[VersionRef]) -> list[Version]:
-    found = []
+    versions = []
     for ref in refs:
         with suppress(NotFound):
-            found.append(registry.get_version(ref))
-    return found
+            versions.append(registry.get_version(ref))
+    return versions

@@ -50,8 +50,8 @@ def migrate_store(source: Store, target: Store) -> MigrationReport:
     keys = list(source.blobs.list())
     for key in keys:
         _copy_blob(source.blobs, target.blobs, key)
-    for name, (last, kept) in logs.items():
-        _copy_log(target.metadata, name, last, kept)
+    for name, (last, entries) in logs.items():
+        _copy_log(target.metadata, name, last, entries)
     for (collection, key), value in sorted(rows.items(), key=lambda row: row[0][0] == ADAPTERS):
         if target.metadata.get(collection, key) is None:
             target.metadata.put(collection, key, value, expected=0)
@@ -75,9 +75,9 @@ def _copy_blob(source: BlobStore, target: BlobStore, key: str) -> None:
         )
 
 
-def _copy_log(target: MetadataStore, name: str, last: int, kept: dict[int, Any]) -> None:
-    restore_log(target, name, last, kept)
-    for seq in _read_entries(target, name).keys() - kept.keys():
+def _copy_log(target: MetadataStore, name: str, last: int, entries: dict[int, Any]) -> None:
+    restore_log(target, name, last, entries)
+    for seq in _read_entries(target, name).keys() - entries.keys():
         target.erase(name, seq, seq)  # a placeholder of an interrupted copy
 
 
@@ -86,10 +86,10 @@ def _require_part_of(rows: RecordsByKey, logs: LogsByName, target: MetadataStore
     strange = [
         key for key, value in _read_records(target).items() if key not in rows or rows[key] != value
     ]
-    for name, (last, found) in _read_logs(target).items():
-        source_last, kept = logs.get(name, (0, {}))
-        fillers_apart = {seq: value for seq, value in found.items() if seq in kept or value}
-        if last > source_last or any(kept.get(seq) != v for seq, v in fillers_apart.items()):
+    for name, (last, target_entries) in _read_logs(target).items():
+        source_last, entries = logs.get(name, (0, {}))
+        fillers_apart = {seq: value for seq, value in target_entries.items() if seq in entries or value}
+        if last > source_last or any(entries.get(seq) != v for seq, v in fillers_apart.items()):
             strange.append(("logs", name))
     if strange:
         raise AlreadyExists(
@@ -104,7 +104,7 @@ def _read_records(metadata: MetadataStore) -> RecordsByKey:
 
 def _read_logs(metadata: MetadataStore) -> LogsByName:
     read = (read_log(metadata, name) for name in metadata.logs())
-    return {name: (last, dict(kept)) for name, last, kept in read}
+    return {name: (last, dict(entries)) for name, last, entries in read}
 
 
 def _read_entries(metadata: MetadataStore, name: str) -> dict[int, Any]:

@@ -57,7 +57,7 @@ class WeightStore:
         except NotFound:
             files = self._read_generation(digest, what)
         if files.digest != digest:
-            raise _damaged(what, "their digest does not match")
+            raise _damage_error(what, "their digest does not match")
         return files
 
     def list_digests(self) -> Iterator[str]:
@@ -177,7 +177,7 @@ class WeightStore:
         try:
             return self._read_from(folder)
         except NotFound:
-            raise _damaged(what, "a file is missing") from None
+            raise _damage_error(what, "a file is missing") from None
 
 
 def _folder_of(digest: str, generation: int) -> str:
@@ -192,7 +192,7 @@ def _age(mark: Record) -> timedelta:
         return timedelta.max
 
 
-def _damaged(what: str, how: str) -> StoreError:
+def _damage_error(what: str, how: str) -> StoreError:
     return StoreError(
         f"The stored weights of {what} are damaged: {how}.",
         hint="Restore them from a backup, or roll back to another version.",

@@ -1,4 +1,4 @@
-"""A device that is not there: what would go wrong on an accelerator goes wrong on it.
+"""A device that does not exist: what would go wrong on an accelerator goes wrong on it.
 
 Its tensors say that they are on PyTorch's "meta" device, and have values all the same, which the
 processor computes. As on an accelerator, tensors of two devices do not meet in one operation, and the
@@ -38,17 +38,17 @@ class FakeDeviceTensor(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, here: Tensor) -> "FakeDeviceTensor":
-        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls, value: Tensor) -> "FakeDeviceTensor":
+        tensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
-            here.shape,
-            strides=here.stride(),
-            storage_offset=here.storage_offset(),
-            dtype=here.dtype,
+            value.shape,
+            strides=value.stride(),
+            storage_offset=value.storage_offset(),
+            dtype=value.dtype,
             device=DEVICE,
         )
-        made.value = here
-        return made
+        tensor.value = value
+        return tensor
 
     def __repr__(self, **kwargs: Any) -> str:
         return f"FakeDeviceTensor({self.value})"
@@ -59,45 +59,50 @@ class FakeDeviceTensor(Tensor):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Compute it here; what comes of tensors elsewhere, or is asked for there, is there."""
-    name, given = func.overloadpacket, [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    there = [t for t in given if isinstance(t, FakeDeviceTensor)]
-    met = any(t.dim() for t in given if not isinstance(t, FakeDeviceTensor))
-    if there and met and name not in _COPIES | _INDEXED:
+    """Computes on the processor; a result is on the device if an argument is, or on request."""
+    name = func.overloadpacket
+    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    on_device = [t for t in tensors if isinstance(t, FakeDeviceTensor)]
+    met = any(t.dim() for t in tensors if not isinstance(t, FakeDeviceTensor))
+    if on_device and met and name not in _COPIES | _INDEXED:
         raise RuntimeError(f"{func} is given tensors of two devices.")
-    goes = bool(there)
+    goes = bool(on_device)
     if name is _aten.copy_:
         goes = isinstance(args[0], FakeDeviceTensor)
     elif kwargs.get("device") is not None:
         goes = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": _CPU}
-    found = func(*_unwrap_all(args), **_unwrap_all(kwargs))
+    results = func(*_unwrap_all(args), **_unwrap_all(kwargs))
     if goes and not func.is_view:
         _calls.append(name)
-    if _waits_for(name, there, given, goes, kwargs):
+    if _waits_for(name, on_device, tensors, goes, kwargs):
         _waits.append(name)
-    changed = {id(t.value): t for t in there}  # what an operation changes in place it also returns
-    return tree_map(lambda t: _wrap_result(t, changed) if goes and isinstance(t, Tensor) else t, found)
+    changed = {id(t.value): t for t in on_device}  # what an operation changes in place it also returns
+    return tree_map(lambda t: _wrap_result(t, changed) if goes and isinstance(t, Tensor) else t, results)
 
 
 def _waits_for(
-    name: Any, there: list[FakeDeviceTensor], given: list[Tensor], goes: bool, kwargs: dict[str, Any]
+    name: Any,
+    on_device: list[FakeDeviceTensor],
+    tensors: list[Tensor],
+    goes: bool,
+    kwargs: dict[str, Any],
 ) -> bool:
     if name in _COPIES and goes:
-        sent = [t for t in given if not isinstance(t, FakeDeviceTensor)]
+        sent = [t for t in tensors if not isinstance(t, FakeDeviceTensor)]
         return any(not (kwargs.get("non_blocking") and getattr(t, "pinned", False)) for t in sent)
-    masked = name in _INDEXED and any(t.dtype == torch.bool for t in given)
-    return bool(there) and (not goes or masked or name in _ASKING)
+    masked = name in _INDEXED and any(t.dtype == torch.bool for t in tensors)
+    return bool(on_device) and (not goes or masked or name in _ASKING)
 
 
 def _unwrap_all(values: Any) -> Any:
     return tree_map(lambda t: t.value if isinstance(t, FakeDeviceTensor) else t, values)
 
 
-def _wrap_result(found: Tensor, changed: dict[int, FakeDeviceTensor]) -> FakeDeviceTensor:
-    if isinstance(found, FakeDeviceTensor):
-        return found
-    return changed[id(found)] if id(found) in changed else FakeDeviceTensor(found)
+def _wrap_result(result: Tensor, changed: dict[int, FakeDeviceTensor]) -> FakeDeviceTensor:
+    if isinstance(result, FakeDeviceTensor):
+        return result
+    return changed[id(result)] if id(result) in changed else FakeDeviceTensor(result)
 
 
 _waits: list[object] = []
@@ -105,17 +110,17 @@ _calls: list[object] = []
 
 
 def take_waits() -> list[object]:
-    """What somebody has waited for since this was last asked."""
-    found = _waits.copy()
+    """Returns the operations that had to wait for the device since the last call."""
+    waits = _waits.copy()
     _waits.clear()
-    return found
+    return waits
 
 
 def take_calls() -> list[object]:
-    """What the device was asked to compute since this was last asked."""
-    found = _calls.copy()
+    """Returns the operations that the device ran since the last call."""
+    calls = _calls.copy()
     _calls.clear()
-    return found
+    return calls
 
 
 class _Operations(TorchDispatchMode):

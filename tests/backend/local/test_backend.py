@@ -273,5 +273,5 @@ async def test_one_stream_s_end_leaves_the_others_going(backend):
     async for _ in stream:
         break
     await stream.aclose()
-    ((got,), (alone,)) = await other, await backend.generate([GenerateRequest("hello", long)])
-    assert got.tokens == alone.tokens
+    ((continued,), (alone,)) = await other, await backend.generate([GenerateRequest("hello", long)])
+    assert continued.tokens == alone.tokens

@@ -119,12 +119,12 @@ async def test_all_work_on_another_device_is_the_processor_s(architecture, other
         assert _close(theirs[name], expected), name
 
 
-def _close(found: Any, expected: Any) -> bool:
+def _close(actual: Any, expected: Any) -> bool:
     if isinstance(expected, float):
-        return found == pytest.approx(expected, abs=1e-3, rel=1e-3)
+        return actual == pytest.approx(expected, abs=1e-3, rel=1e-3)
     if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(map(_close, found, expected))
-    return found == expected
+        return len(actual) == len(expected) and all(map(_close, actual, expected))
+    return actual == expected
 
 
 async def test_own_passes_are_taken_on_every_device(other, tiny_folder):

@@ -29,12 +29,21 @@ class AdapterVerbs(Core):
         seed: int = 0,
         cancel: CancellationToken | None = None,
     ) -> Adapter:
-        """A new adapter whose version 1 answers exactly as the base does.
+        """Create an adapter whose version 1 answers exactly as the base does.
 
-        Without `config` it has `AdapterConfig.auto`'s, which learn well on this base. If it exceeds
-        10 MiB in bfloat16 and names no precision, it is kept in int8 or else in int4, and its config
-        says so: other programs then read what `export_adapter` writes, not the stored files. It is
-        found by its `description` until it has learned something (see `find_adapters`).
+        Args:
+            task_name: the adapter's name; any printable text of one line without "@".
+            config: rank, layers, learning rate and precision; by default what learns well on this base
+                (`AdapterConfig.auto`). If the adapter exceeds 10 MiB in bfloat16 and `config` names no
+                precision, it is stored in int8 or else in int4, and its config says so: other programs
+                then read what `export_adapter` writes, not the stored files.
+            description: what the task is; `find_adapters` matches it until the adapter has learned.
+            seed: of the random factor of each layer.
+            cancel: stops before anything is stored.
+
+        Returns:
+            The adapter. Err: `InvalidName`, `InvalidConfig`, `UnknownTarget`, `TooLarge`,
+            `AlreadyExists`, `ModelError`, `Cancelled`.
         """
         adapter_id = task_name if isinstance(task_name, AdapterId) else AdapterId(task_name)
         adapter_id.check()
@@ -54,9 +63,12 @@ class AdapterVerbs(Core):
 
     @verb
     async def import_adapter(self, name: str | AdapterId, files: AdapterFiles) -> Adapter:
-        """A new adapter from the files of a PEFT folder, kept byte for byte.
+        """Create an adapter from the files of a PEFT folder, which are stored byte for byte.
 
-        Refused unless they are sound through and through and fit this base.
+        Returns:
+            The adapter, with its rank and layers as in the files. Err: `InvalidAdapter` if the files
+            are damaged, unsafe or of an unsupported kind, `BaseMismatch` if they were made for another
+            base, `TooLarge` over 10 MiB (see `shrink_adapter_files`), `InvalidName`, `AlreadyExists`.
         """
         adapter_id = AdapterId(str(name))
         adapter_id.check()
@@ -70,11 +82,14 @@ class AdapterVerbs(Core):
     async def shrink_adapter_files(
         self, files: AdapterFiles, *, cancel: CancellationToken | None = None
     ) -> ShrunkFiles:
-        """Cut an adapter of another program, of up to 512 MiB, to the largest rank that fits.
+        """Cut an adapter of another program, of up to 512 MiB, to the largest rank that fits 10 MiB.
 
-        Each layer's update is replaced by its best approximation of that rank, by its singular values.
-        Nothing is stored: `import_adapter` takes the files that are returned. Err if they are not a
-        sound adapter for this base, or no rank fits.
+        Each layer's update is replaced by its best approximation of that rank (singular value
+        decomposition). Nothing is stored: give the returned files to `import_adapter`.
+
+        Returns:
+            The files, both ranks, and the relative error of the updates, from 0 to 1. Err: `TooLarge`
+            if no rank fits, `InvalidAdapter`, `BaseMismatch`, `Cancelled`.
         """
         if len(files.weights) > MAX_IMPORT:
             raise TooLarge(
@@ -88,7 +103,12 @@ class AdapterVerbs(Core):
     async def export_adapter(
         self, adapter_id: str | AdapterId | VersionRef, form: ExportForm = ExportForm.PEFT
     ) -> dict[str, bytes]:
-        """A version as files, by name, for other programs."""
+        """Export an adapter's head, or one version ("tickets@3"), as files for other programs.
+
+        Returns:
+            The bytes of each file by its name, in PEFT's format or the `form` that is given. Err:
+            `NotFound`, `BaseMismatch`, and `StoreError` if the stored weights are damaged.
+        """
         ref = VersionRef.parse(adapter_id)
         await self._loader.get_adapter(ref.adapter)
         version = await self._registry.get_version(ref)
@@ -96,21 +116,26 @@ class AdapterVerbs(Core):
 
     @verb
     async def list_adapters(self, *, after: str = "", limit: int | None = None) -> list[Adapter]:
-        """All adapters, by name; or the next `limit` whose names sort behind `after`."""
+        """List all adapters by name, or the next `limit` whose names sort after `after`.
+
+        Returns:
+            The adapters, sorted by name. Err: `InvalidConfig` if `limit` is out of range, `StoreError`.
+        """
         if limit is not None:
             check_int("limit", limit, 1, 1_000_000)
         return await self._registry.list_adapters(after, limit)
 
     @verb
     async def get_adapter(self, adapter_id: str | AdapterId) -> Adapter:
-        """Return an adapter by its name; `NotFound` if there is none."""
+        """Return an adapter by its name. Err: `InvalidName`, `NotFound`."""
         return await self._registry.get_adapter(VersionRef.parse(adapter_id).adapter)
 
     @verb
     async def delete_adapter(self, adapter_id: str | AdapterId) -> None:
-        """Forget an adapter, its versions, and what it taught those merged from it as far as it is text.
+        """Delete an adapter with its versions, journal and probes.
 
-        Its version numbers are never used again.
+        Adapters that were merged from it stay, but lose the texts of its examples. Its version numbers
+        are never used again. Err: `InvalidName` if a single version is named, `NotFound`.
         """
         ref = VersionRef.parse(adapter_id)
         if ref.number is not None:

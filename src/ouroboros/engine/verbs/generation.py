@@ -30,14 +30,22 @@ class GenerationVerbs(Core):
         *,
         cancel: CancellationToken | None = None,
     ) -> Generation:
-        """Answer `prompt` with an adapter's head, with one version ("tickets@3"), or with the bare base.
+        """Answer `prompt` with an adapter's head, with one version, or with the base.
 
-        A `Continuation` is gone on with as it stands; anything else is a turn of a conversation. Plain
-        text is asked under the instructions that the version was trained with (`get_instructions`); give
-        messages to ask otherwise.
+        Args:
+            prompt: plain text, messages, or a `Continuation`, whose text is continued as it stands.
+                Plain text is asked under the instructions of the version's last training
+                (`get_instructions`); give messages to ask otherwise.
+            adapter_id: "tickets" or "tickets@3"; None is the base. "auto" takes the adapter that
+                matches the prompt, or the base if none is sure to; `route` of the result says which
+                and why.
+            config: `max_tokens`, `temperature`, `top_p`, `seed`, `stop`; greedy by default.
+            cancel: stops after the current token.
 
-        An unknown adapter is an error, never a silent answer from the base. "auto" asks the adapter that
-        knows the task, or the base if none is sure to; `found` of the generation says which and why.
+        Returns:
+            The text, its tokens with their log-probabilities in nats, and why it ended. Err: `NotFound`
+            for an unknown adapter (never an answer from the base), `TooLong` if the prompt does not fit
+            the context, `InvalidExample`, `InvalidConfig`, `BaseMismatch`, `OutOfMemory`, `Cancelled`.
         """
         request, version, match = await self._prepare_request(prompt, adapter_id, config)
         (generation,) = await self._backend.generate([request], cancel)
@@ -51,7 +59,10 @@ class GenerationVerbs(Core):
         *,
         cancel: CancellationToken | None = None,
     ) -> AsyncIterator[Result[GenerationChunk]]:
-        """As `generate_with_adapter`, piece by piece; the last piece carries the whole generation."""
+        """As `generate_with_adapter`, in pieces: yields `Ok` for each, or one `Err` as the last.
+
+        The last piece has the whole `generation`.
+        """
         try:
             self._require_open()
             request, version, match = await self._prepare_request(prompt, adapter_id, config)

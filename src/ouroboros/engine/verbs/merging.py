@@ -41,17 +41,27 @@ class MergingVerbs(Core):
         anyway: bool = False,
         cancel: CancellationToken | None = None,
     ) -> MergeReport:
-        """Merge adapters' heads, or single versions, into a new adapter; the parents stay as they are.
+        """Merge adapters into a new one, which passes the gate before it is stored; its parents stay.
 
-        It is called `name`, or by its parents' names joined with "+". It passes the gate as any update
-        does: of what each parent is asked at every update, and of `probes`, examples of all that they
-        should know, it may answer no less than the parent that is best there. Otherwise the error is
-        `Refused`, and nothing is made unless it is wanted `anyway`. It goes on from what its parents
-        were taught: its own updates replay that, and are asked it.
+        The gate compares the merge with the best parent of each task, on the parents' probes and on
+        `probes`. The new adapter replays what its parents learned in its own updates.
 
-        Without weights, a `WEIGHTED` merge weighs each parent by what people said of its answers (by its
-        share of right answers where `probes` are given or somebody's were never judged); those of
-        `TASK_ARITHMETIC` and `TSV` are tried out.
+        Args:
+            adapter_ids: two or more; a name is the adapter's head, "tickets@3" one version.
+            strategy: a strategy, or a recipe with weights, density and scale. Without weights,
+                `WEIGHTED` weighs each parent by users' judgements of its answers (by its share of right
+                answers if `probes` are given or a parent was never judged); `TASK_ARITHMETIC` and `TSV`
+                try weights.
+            name: of the new adapter; by default the parents' names joined with "+".
+            rank: of the new adapter; by default what the merge needs, or the largest that fits 10 MiB.
+            probes: examples that the merge should answer, beside the parents' own.
+            anyway: store the merge even if the gate refuses it.
+            cancel: stops before anything is stored.
+
+        Returns:
+            The new adapter, the relative error of its updates, and the scores of each parent. Err:
+            `Refused` by the gate, `NotFound`, `AlreadyExists`, `InvalidConfig`, `BaseMismatch`,
+            `TooLarge`, `Cancelled`.
         """
         refs = [VersionRef.parse(i) for i in adapter_ids]
         recipe = strategy if isinstance(strategy, MergeRecipe) else MergeRecipe(strategy)

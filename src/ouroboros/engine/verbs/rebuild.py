@@ -34,11 +34,14 @@ class RebuildVerbs(Core):
     async def rebuild_version(
         self, version: str | VersionRef, *, cancel: CancellationToken | None = None
     ) -> Rebuild:
-        """Make a version again from its parents and the journal, and compare; nothing is stored.
+        """Rebuild a version from its parents and the journal, and compare; nothing is stored.
 
-        On the machine and with the software that made it, on a CPU, the result is the same to the last
-        bit, unless the chat template writes the date into prompts and the day is another one. Otherwise
-        the difference is measured, and what has changed since is named.
+        On a CPU of the same machine with the same software the result is identical to the last bit.
+
+        Returns:
+            Both digests, the distance as a share of the layers' weight norm, and what software changed.
+            Err: `NotFound` if the version does not exist or its events were erased, `InvalidInput` if
+            it was imported, `BaseMismatch`, `Cancelled`.
         """
         ref = VersionRef.parse(version)
         adapter = await self._loader.get_adapter(ref.adapter)
@@ -62,13 +65,20 @@ class RebuildVerbs(Core):
         *events: int,
         cancel: CancellationToken | None = None,
     ) -> Erasure:
-        """Erase events of an adapter's journal, and make again without them what had learned them.
+        """Erase events of an adapter's journal, and rebuild without them what had learned them.
 
-        Every version that they may have had a part in goes, with all that came from it, merges included;
-        the last version before them is served at once. Then what was served is made again from there,
-        through the gate. What cannot be made again now, because another base model is needed or an
-        error stops it, stays `pending`, and calling this once more tries again. If this is interrupted,
-        calling it once more goes on. Without `events` it only does that.
+        Every version that may have learned them is deleted with its descendants, merges included, and
+        the last version before them is served at once. Then the head is rebuilt from there, through the
+        gate.
+
+        Args:
+            adapter_id: the adapter.
+            events: their numbers in the journal; none resumes an erasure that was interrupted.
+            cancel: stops between two rebuilds; what is left is `pending`.
+
+        Returns:
+            What was erased, deleted and rebuilt. What cannot be rebuilt now, because it needs another
+            base or failed, is `pending`: call this again. Err: `NotFound`, `StoreError`, `Cancelled`.
         """
         adapter = VersionRef.parse(adapter_id).adapter
         await in_thread(self._check_events, adapter, events)
@@ -76,10 +86,10 @@ class RebuildVerbs(Core):
 
     @verb
     async def forget_user(self, user: str, *, cancel: CancellationToken | None = None) -> Erasure:
-        """Forget whatever a user said, to any adapter.
+        """Erase all feedback of a user, in every adapter, as `forget_events` does.
 
-        What is being submitted at this moment, by anybody, is refused: it may be what is to be
-        forgotten.
+        Feedback that anyone submits at this moment is refused, since it may be this user's. Err:
+        `StoreError`, `Cancelled`.
         """
         await self._registry.run(fence_submissions)
         return await self._forget(await self._registry.run(find_user_events, user), cancel)

@@ -11,10 +11,13 @@ class RoutingVerbs(Core):
 
     @verb
     async def find_adapters(self, text: Prompt, k: int = 5) -> list[RouteMatch]:
-        """The `k` adapters nearest to a prompt or to words about a task, the nearest first.
+        """Find the `k` adapters that match a prompt, or words about a task, best first.
 
-        Near is what is like the examples that an adapter learned, or like its description if there are
-        none. Whether it is near enough, each finding says (`sure`).
+        An adapter is matched by the examples that it learned, or by its description before the first.
+
+        Returns:
+            The matches with their similarity, from -1 to 1, and whether each is near enough (`sure`) to
+            answer. Err: `InvalidExample` for an empty prompt, `InvalidConfig` if `k` is below 1.
         """
         check_prompt("text", text)
         check_int("k", k, 1, 1_000_000)

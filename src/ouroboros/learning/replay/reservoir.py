@@ -18,7 +18,12 @@ from ouroboros.domain.verdict import ExampleRef
 MAX_ROWS = 500
 MAX_BYTES = 1 << 20
 
+BAG_SIZE = 256
+"""Length of a bag of words; words share its entries by their hash."""
+
 _LABEL_WORDS, _LABEL_LETTERS = 4, 48
+_LENGTH = 127
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +32,6 @@ class StoredExample:
 
     ref: ExampleRef
     example: TrainingExample
-
-
-@dataclass
-class _Class:
-    """Members of one class by prompt: their ranks, and their bags of words if typical rows stay.
-
-    `sum` is the sum of the bags of all `n_added` rows, dropped ones included.
-    """
-
-    ranks: dict[Prompt, bytes] = field(default_factory=dict)
-    bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
-    sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(BAG_SIZE))
-    n_added: int = 0
-
-    def __len__(self) -> int:
-        return len(self.ranks)
-
-    def put(self, example: TrainingExample, typical: bool) -> None:
-        self.ranks[example.input] = compute_shuffle_key(example)
-        if typical:
-            self.bags[example.input] = make_bag_of_words(example.input)
-            self.sum += self.bags[example.input]
-            self.n_added += 1
-
-    def drop(self, prompt: Prompt) -> None:
-        del self.ranks[prompt]
-        self.bags.pop(prompt, None)
-
-    def find_least_needed(self) -> Prompt:
-        """Return the prompt to drop: that of the largest rank, or that without which the mean bag of
-        the remaining rows is nearest to the mean of all rows ever added.
-
-        |sum - v - (n - 1) mean| is least where v (sum - (n - 1) mean) - |v|^2 / 2 is largest. Times
-        twice `n_added` these are whole numbers, exact in a float: every machine chooses the same.
-        """
-        if not self.bags:
-            return max(self.ranks, key=lambda prompt: self.ranks[prompt])
-        members = np.stack(list(self.bags.values())).astype(np.float64)
-        apart = self.n_added * members.sum(0) - (len(members) - 1) * self.sum
-        worth = 2 * members @ apart - self.n_added * (members * members).sum(1)
-        scores = zip(worth.tolist(), map(self.ranks.__getitem__, self.bags), self.bags, strict=True)
-        return max(scores, key=lambda score: score[:2])[2]
 
 
 class Reservoir:
@@ -149,13 +112,6 @@ def count_bytes(example: TrainingExample) -> int:
     return sum(len(text.encode()) for text in texts)
 
 
-BAG_SIZE = 256
-"""Length of a bag of words; words share its entries by their hash."""
-
-_LENGTH = 127
-_WORD = re.compile(r"\w+")
-
-
 def make_bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
     """Count the words of a prompt, scaled to length 127 and rounded: int8 [D].
 
@@ -169,3 +125,45 @@ def make_bag_of_words(prompt: Prompt) -> Int8[ndarray, "D"]:
         totals[(place >> 1) % BAG_SIZE] += count if place & 1 else -count
     length = math.sqrt(sum(n * n for n in totals)) or 1.0
     return np.array([round(_LENGTH * n / length) for n in totals], dtype=np.int8)
+
+
+@dataclass
+class _Class:
+    """Members of one class by prompt: their ranks, and their bags of words if typical rows stay.
+
+    `sum` is the sum of the bags of all `n_added` rows, dropped ones included.
+    """
+
+    ranks: dict[Prompt, bytes] = field(default_factory=dict)
+    bags: dict[Prompt, Int8[ndarray, "D"]] = field(default_factory=dict)
+    sum: Float[ndarray, "D"] = field(default_factory=lambda: np.zeros(BAG_SIZE))
+    n_added: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    def put(self, example: TrainingExample, typical: bool) -> None:
+        self.ranks[example.input] = compute_shuffle_key(example)
+        if typical:
+            self.bags[example.input] = make_bag_of_words(example.input)
+            self.sum += self.bags[example.input]
+            self.n_added += 1
+
+    def drop(self, prompt: Prompt) -> None:
+        del self.ranks[prompt]
+        self.bags.pop(prompt, None)
+
+    def find_least_needed(self) -> Prompt:
+        """Return the prompt to drop: that of the largest rank, or that without which the mean bag of
+        the remaining rows is nearest to the mean of all rows ever added.
+
+        |sum - v - (n - 1) mean| is least where v (sum - (n - 1) mean) - |v|^2 / 2 is largest. Times
+        twice `n_added` these are whole numbers, exact in a float: every machine chooses the same.
+        """
+        if not self.bags:
+            return max(self.ranks, key=lambda prompt: self.ranks[prompt])
+        members = np.stack(list(self.bags.values())).astype(np.float64)
+        apart = self.n_added * members.sum(0) - (len(members) - 1) * self.sum
+        worth = 2 * members @ apart - self.n_added * (members * members).sum(1)
+        scores = zip(worth.tolist(), map(self.ranks.__getitem__, self.bags), self.bags, strict=True)
+        return max(scores, key=lambda score: score[:2])[2]

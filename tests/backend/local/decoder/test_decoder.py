@@ -46,9 +46,9 @@ def adapter(frozen: BaseRuntime, seed: int, rank: int, names: tuple[str, ...] = 
         for s in frozen.base.linears
         if not names or s.name in names
     }
-    made = BankedAdapter(weights)
-    inject(frozen.model, made.paths, frozen.bank)
-    return made
+    banked = BankedAdapter(weights)
+    inject(frozen.model, banked.paths, frozen.bank)
+    return banked
 
 
 def compute_logprobs_and_gradients(frozen: BaseRuntime, adapters: list[BankedAdapter | None]):
@@ -116,14 +116,14 @@ def test_a_sequence_past_the_sliding_window_is_left_to_the_model(tiny_folder):
 
 def test_nothing_is_kept_below_the_first_adapted_layer(frozen):
     rows = sequences(frozen.base.fingerprint.vocabulary)
-    made = adapter(frozen, 1, 4)
-    upper = BankedAdapter({p: w for p, w in made.weights().items() if ".layers.1." in p})
+    whole = adapter(frozen, 1, 4)
+    upper = BankedAdapter({p: w for p, w in whole.weights().items() if ".layers.1." in p})
     with upper.training():
-        found, _ = compute_token_logprobs(frozen, rows, [upper] * 5)
-        assert _blocks(found.grad_fn) == 2
-    with made.training():
-        found, _ = compute_token_logprobs(frozen, rows, [made] * 5)
-        assert _blocks(found.grad_fn) == 4
+        logprobs, _ = compute_token_logprobs(frozen, rows, [upper] * 5)
+        assert _blocks(logprobs.grad_fn) == 2
+    with whole.training():
+        logprobs, _ = compute_token_logprobs(frozen, rows, [whole] * 5)
+        assert _blocks(logprobs.grad_fn) == 4
 
 
 def _blocks(node) -> int:

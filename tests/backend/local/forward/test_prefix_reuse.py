@@ -35,11 +35,11 @@ def runs(monkeypatch) -> list[int]:
     seen: list[int] = []
     plain = Decoder.final_hidden
 
-    def hidden(self, ids, *rest, **more):
+    def record_final_hidden(self, ids, *rest, **more):
         seen.append(len(ids))
         return plain(self, ids, *rest, **more)
 
-    monkeypatch.setattr(Decoder, "final_hidden", hidden)
+    monkeypatch.setattr(Decoder, "final_hidden", record_final_hidden)
     return seen
 
 

@@ -16,13 +16,11 @@ def test_layers_are_those_of_the_loaded_model(
     tiny_folder: Callable[..., Path], tmp_path: Path, architecture: str
 ):
     shutil.copy(tiny_folder(architecture) / "config.json", tmp_path)
-    found, loaded = (
-        describe_base(str(tmp_path)),
-        load_base(str(tiny_folder(architecture)), "float32").base,
-    )
-    assert found.linears == loaded.linears
-    assert (found.width, found.layers, found.heads) == (loaded.width, loaded.layers, loaded.heads)
-    assert found.parameters == loaded.parameters
+    base = describe_base(str(tmp_path))
+    loaded = load_base(str(tiny_folder(architecture)), "float32").base
+    assert base.linears == loaded.linears
+    assert (base.width, base.layers, base.heads) == (loaded.width, loaded.layers, loaded.heads)
+    assert base.parameters == loaded.parameters
 
 
 def test_a_model_of_billions_takes_no_memory(tmp_path: Path):

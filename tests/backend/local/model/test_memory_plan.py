@@ -82,9 +82,9 @@ def test_passes_become_shorter_before_layers_are_computed_twice(runtime):
         seen.append((plan.recompute, plan.tokens_per_pass))
         free = free * 9 // 10
     assert seen[0] == (False, wanted)
-    assert [again for again, _ in seen] == sorted(again for again, _ in seen)
-    assert {tokens for again, tokens in seen if not again} > {wanted}
-    assert min(tokens for again, tokens in seen if not again) >= SHORT_PASS_TOKENS
+    assert [recompute for recompute, _ in seen] == sorted(recompute for recompute, _ in seen)
+    assert {tokens for recompute, tokens in seen if not recompute} > {wanted}
+    assert min(tokens for recompute, tokens in seen if not recompute) >= SHORT_PASS_TOKENS
     assert seen[-1] == (True, 100)
 
 
@@ -116,17 +116,17 @@ def test_an_architecture_without_own_passes_is_cut_only(tiny_folder):
 async def test_where_memory_is_short_layers_are_computed_again_and_that_is_said(backend, free, passes):
     job = await job_on(backend)
     whole = await backend.train(job)
-    assert not any(again for _, again in passes)
+    assert not any(recompute for _, recompute in passes)
     count = len(passes)
     need = plan_memory(
         backend._runtime.memory_costs, [(50, 50, 5)], 0, 200, SHORT_PASS_TOKENS, None
     ).predicted_bytes
     notes: set[str] = set()
     free(need)
-    again = await backend.train(job, lambda p: notes.add(p.note))
+    shortened = await backend.train(job, lambda p: notes.add(p.note))
     assert passes[count:]
     assert all(flag for _, flag in passes[count:])
-    assert again.report.final_loss == pytest.approx(whole.report.final_loss, abs=1e-5)
+    assert shortened.report.final_loss == pytest.approx(whole.report.final_loss, abs=1e-5)
     (note,) = notes
     assert "Memory is short" in note
     assert "computed twice" in note
@@ -138,14 +138,14 @@ def test_computing_again_changes_no_gradient(runtime):
 
     adapter = adapter_on(runtime, 1)
     rows = [runtime.tokenizer.encode_pair(r.prompt, r.output) for r in ROWS]
-    found = []
-    for again in (False, True):
+    gradients = []
+    for recompute in (False, True):
         with adapter.training() as grads:
-            logits, _ = compute_output_logits(runtime, rows, [adapter] * len(rows), recompute=again)
+            logits, _ = compute_output_logits(runtime, rows, [adapter] * len(rows), recompute=recompute)
             logits.square().mean().backward()
-            found.append(grads.clone())
-    assert found[0].any()
-    assert torch.equal(*found)
+            gradients.append(grads.clone())
+    assert gradients[0].any()
+    assert torch.equal(*gradients)
 
 
 async def test_a_row_that_can_never_fit_is_refused_before_anything_runs(backend, free, passes):
@@ -178,8 +178,8 @@ async def test_a_shared_pass_that_runs_out_goes_on_one_by_one(backend, monkeypat
     job = await job_on(backend)
     alone = await backend.train(job)
     monkeypatch.setattr(pool, "compute_output_logits", narrow)
-    found = await asyncio.gather(backend.train(job), backend.train(job))
-    for outcome in found:
+    outcomes = await asyncio.gather(backend.train(job), backend.train(job))
+    for outcome in outcomes:
         for path, low in unpack(outcome.files).weights.items():
             torch.testing.assert_close(low.a, unpack(alone.files).weights[path].a, atol=1e-5, rtol=0)
 
@@ -219,12 +219,12 @@ async def test_an_answer_that_can_never_fit_fails_alone(backend, free):
     )
     short = GenerateRequest("parcel", GenerationConfig(max_tokens=8))
     long = GenerateRequest("parcel", GenerationConfig(max_tokens=230))
-    found = await asyncio.gather(
+    outcomes = await asyncio.gather(
         backend.generate([short]), backend.generate([long]), return_exceptions=True
     )
-    assert isinstance(found[1], OutOfMemory)
-    assert "MiB of memory" in found[1].message
-    assert not isinstance(found[0], BaseException)
+    assert isinstance(outcomes[1], OutOfMemory)
+    assert "MiB of memory" in outcomes[1].message
+    assert not isinstance(outcomes[0], BaseException)
 
 
 _MEASURE = """

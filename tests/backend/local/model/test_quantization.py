@@ -39,12 +39,12 @@ async def test_an_adapter_learns_on_a_quantised_base(form, folder):
 
 @pytest.mark.parametrize(("form", "within"), [("int8", 0.1), ("nf4", 0.5)])
 async def test_a_quantised_base_is_close_to_the_whole_one(form, within, folder):
-    found = []
+    scores = []
     for bits in ("none", form):
         backend = LocalBackend.open(folder, dtype="float32", threads=1, quantize=bits)
-        found.append(await _scores(backend, None))
+        scores.append(await _scores(backend, None))
         await backend.close()
-    whole, small = found
+    whole, small = scores
     assert small != whole
     assert small == pytest.approx(whole, rel=within)
 

@@ -56,12 +56,12 @@ def request(runtime, prompt: str, adapter=None, *, cancel=None, tell=None, **con
     )
 
 
-def run(runtime, *asked: ActiveRequest, most_rows: int = 64) -> list[Generation]:
+def run(runtime, *requests: ActiveRequest, most_rows: int = 64) -> list[Generation]:
     batch = ContinuousBatch(runtime, most_rows)
-    batch.submit(asked)
+    batch.submit(requests)
     for _ in batch.steps():
         pass
-    return [a.future.result(0) for a in asked]
+    return [a.future.result(0) for a in requests]
 
 
 def make_requests(runtime, adapters, **config) -> list[ActiveRequest]:
@@ -87,10 +87,10 @@ def test_rows_that_join_and_leave_are_answered_as_each_alone(tiny_folder, archit
     for step, _ in enumerate(batch.steps()):
         if step == 4:  # in the middle of the first three answers
             batch.submit(together[3:])
-    alone = [run(runtime, asked)[0] for asked in make_requests(runtime, adapters)]
-    for asked, expected in zip(together, alone, strict=True):
-        same(asked.future.result(0), expected)
-    plain = [run(runtime, asked)[0].tokens for asked in make_requests(runtime, (None,) * 6)]
+    alone = [run(runtime, requests)[0] for requests in make_requests(runtime, adapters)]
+    for requests, expected in zip(together, alone, strict=True):
+        same(requests.future.result(0), expected)
+    plain = [run(runtime, requests)[0].tokens for requests in make_requests(runtime, (None,) * 6)]
     assert [a.tokens for a in alone] != plain
 
 
@@ -98,7 +98,7 @@ def test_neighbours_do_not_disturb_a_row_s_randomness(runtime):
     adapters = (adapter_on(runtime, 1), None, adapter_on(runtime, 2), None, None, None)
     config = {"temperature": 1.5, "seed": 7}
     together = run(runtime, *make_requests(runtime, adapters, **config))
-    alone = [run(runtime, asked)[0] for asked in make_requests(runtime, adapters, **config)]
+    alone = [run(runtime, requests)[0] for requests in make_requests(runtime, adapters, **config)]
     for one, other in zip(together, alone, strict=True):
         same(one, other)
 
@@ -122,12 +122,12 @@ def test_own_passes_give_the_tokens_that_the_model_s_modules_give(
     decoder_answers = run(runtime, *make_requests(runtime, (one, None, two, one, two, two)))
     assert passes
     monkeypatch.setattr(Decoder, "fits_sliding_window", lambda *_: False)
-    for found, expected in zip(
+    for answer, expected in zip(
         decoder_answers,
         run(runtime, *make_requests(runtime, (one, None, two, one, two, two))),
         strict=True,
     ):
-        same(found, expected)
+        same(answer, expected)
 
 
 def _count_calls(method, passes):
@@ -160,19 +160,19 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(runtime):
         if len(chunks) == 3:
             token.cancel()
 
-    asked = make_requests(runtime, (None,) * 6)
-    asked[1] = request(runtime, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
+    requests = make_requests(runtime, (None,) * 6)
+    requests[1] = request(runtime, PROMPTS[1], max_tokens=30, cancel=token, tell=stop_at_three)
     waiting = request(runtime, PROMPTS[0], cancel=token)
     batch = ContinuousBatch(runtime, max_rows=6)
-    batch.submit([*asked, waiting])
+    batch.submit([*requests, waiting])
     for _ in batch.steps():
         pass
-    for gone in (asked[1], waiting):
+    for cancelled in (requests[1], waiting):
         with pytest.raises(Cancelled):
-            gone.future.result(0)
+            cancelled.future.result(0)
     assert len(chunks) == 3
-    for one, other in zip(asked, make_requests(runtime, (None,) * 6), strict=True):
-        if one is not asked[1]:
+    for one, other in zip(requests, make_requests(runtime, (None,) * 6), strict=True):
+        if one is not requests[1]:
             same(one.future.result(0), run(runtime, other)[0])
 
 
@@ -184,13 +184,13 @@ def test_a_row_whose_output_is_not_finite_fails_alone(runtime):
         }
     )
     good = adapter_on(runtime, 1)
-    asked = make_requests(runtime, (good, broken, None, good, None, broken))
+    requests = make_requests(runtime, (good, broken, None, good, None, broken))
     batch = ContinuousBatch(runtime)
-    batch.submit(asked)
+    batch.submit(requests)
     for _ in batch.steps():
         pass
     for one, other in zip(
-        asked, make_requests(runtime, (good, None, None, good, None, None)), strict=True
+        requests, make_requests(runtime, (good, None, None, good, None, None)), strict=True
     ):
         if one.adapter is broken:
             with pytest.raises(BackendError, match="not finite"):
@@ -203,14 +203,14 @@ def test_who_cannot_be_told_fails_alone(runtime):
     def tell(_: GenerationChunk) -> None:
         raise RuntimeError("nobody listens")
 
-    asked = [request(runtime, "play", tell=tell), request(runtime, "play", max_tokens=5)]
+    requests = [request(runtime, "play", tell=tell), request(runtime, "play", max_tokens=5)]
     batch = ContinuousBatch(runtime)
-    batch.submit(asked)
+    batch.submit(requests)
     for _ in batch.steps():
         pass
     with pytest.raises(RuntimeError, match="nobody listens"):
-        asked[0].future.result(0)
-    assert len(asked[1].future.result(0).tokens) == 5
+        requests[0].future.result(0)
+    assert len(requests[1].future.result(0).tokens) == 5
 
 
 def test_a_forward_pass_that_breaks_fails_its_rows_and_the_batch_goes_on(runtime, monkeypatch):
@@ -258,7 +258,7 @@ def test_a_flood_for_one_adapter_keeps_no_other_waiting(runtime):
 def test_long_prompts_are_run_a_few_at_a_time(runtime, monkeypatch):
     long = "parcel " * 60
     tokens = len(runtime.tokenizer.encode_prompt(long))
-    asked = [request(runtime, long, max_tokens=2) for _ in range(6)]
+    requests = [request(runtime, long, max_tokens=2) for _ in range(6)]
     seen: list[int] = []
     prompts = Decoder.final_hidden
     monkeypatch.setattr(
@@ -266,6 +266,6 @@ def test_long_prompts_are_run_a_few_at_a_time(runtime, monkeypatch):
         "final_hidden",
         lambda d, ids, *args, **more: (seen.append(len(ids)), prompts(d, ids, *args, **more))[1],
     )
-    run(runtime, *asked)
+    run(runtime, *requests)
     assert 6 * tokens > PREFILL_TOKENS
     assert max(seen) <= PREFILL_TOKENS

@@ -19,21 +19,21 @@ def ask(runtime, prompt, **config) -> TokenizedPrompt:
 def run(runtime, *questions):
     """The answers, and for each of them the pieces that were told."""
     batch = ContinuousBatch(runtime)
-    told: list[list[GenerationChunk]] = [[] for _ in questions]
-    asked = [
+    chunks: list[list[GenerationChunk]] = [[] for _ in questions]
+    requests = [
         ActiveRequest(GeneratedSequence(q, runtime.tokenizer), pieces.append)
-        for q, pieces in zip(questions, told, strict=True)
+        for q, pieces in zip(questions, chunks, strict=True)
     ]
-    batch.submit(asked)
+    batch.submit(requests)
     for _ in batch.steps():
         pass
-    return [a.future.result() for a in asked], told
+    return [a.future.result() for a in requests], chunks
 
 
 def test_greedy_is_the_plain_model_s_argmax(runtime):
-    (got,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=6))
+    (answer,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=6))
     ids = list(runtime.tokenizer.encode_prompt(PROMPTS[0]))
-    for token, logprob in zip(got.tokens, got.logprobs, strict=True):
+    for token, logprob in zip(answer.tokens, answer.logprobs, strict=True):
         with torch.no_grad():
             logits = runtime.model(torch.tensor([ids])).logits[0, -1]
         assert token == int(logits.argmax())
@@ -60,24 +60,24 @@ def test_a_tiny_nucleus_is_greedy(runtime):
 
 
 def test_max_tokens_ends_an_answer(runtime):
-    (got,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=3))
-    assert len(got.tokens) == 3
-    assert got.finish == "length"
+    (answer,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=3))
+    assert len(answer.tokens) == 3
+    assert answer.finish == "length"
 
 
 def test_a_stop_string_ends_the_text_before_it(runtime):
     (full,), _ = run(runtime, ask(runtime, PROMPTS[0], max_tokens=12))
     stop = full.text[2:4]
-    (got,), (pieces,) = run(runtime, ask(runtime, PROMPTS[0], max_tokens=12, stop=(stop,)))
-    assert got.text == full.text[: full.text.index(stop)]
-    assert got.finish == "stop"
-    assert "".join(p.text for p in pieces) == got.text
+    (answer,), (pieces,) = run(runtime, ask(runtime, PROMPTS[0], max_tokens=12, stop=(stop,)))
+    assert answer.text == full.text[: full.text.index(stop)]
+    assert answer.finish == "stop"
+    assert "".join(p.text for p in pieces) == answer.text
 
 
 def test_pieces_join_to_the_text_and_hold_no_half_characters(runtime):
-    (got,), (pieces,) = run(runtime, ask(runtime, PROMPTS[0], max_tokens=20))
-    assert "".join(p.text for p in pieces) == got.text
-    assert pieces[-1].generation == got
+    (answer,), (pieces,) = run(runtime, ask(runtime, PROMPTS[0], max_tokens=20))
+    assert "".join(p.text for p in pieces) == answer.text
+    assert pieces[-1].generation == answer
 
 
 def test_an_end_token_is_not_text(runtime):
@@ -86,10 +86,10 @@ def test_an_end_token_is_not_text(runtime):
     bias[end] = 1e4
     hook = runtime.model.lm_head.register_forward_hook(lambda _, args, out: out + bias)
     try:
-        (got,), _ = run(runtime, ask(runtime, PROMPTS[0]))
+        (answer,), _ = run(runtime, ask(runtime, PROMPTS[0]))
     finally:
         hook.remove()
-    assert (got.text, got.tokens, got.finish) == ("", (end,), "stop")
+    assert (answer.text, answer.tokens, answer.finish) == ("", (end,), "stop")
 
 
 def test_a_prompt_that_fills_the_context_is_refused(runtime):

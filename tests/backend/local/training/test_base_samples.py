@@ -30,13 +30,13 @@ from ouroboros.lora.weights import LowRank
 
 def finish(steps):
     """The result of work, and how many steps it took."""
-    taken = 0
+    steps_taken = 0
     while True:
         try:
             next(steps)
-            taken += 1
+            steps_taken += 1
         except StopIteration as end:
-            return end.value, taken
+            return end.value, steps_taken
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def test_another_program_reads_them_from_disk_and_writes_them_where_it_cannot(ru
     reloaded, steps = finish(BaseSamples(runtime, tmp_path / "kept").load_or_generate())
     assert (steps == 0) == (damage is None)
     assert [i.sequences for i in reloaded] == [i.sequences for i in first]
-    for here, there in zip(reloaded, first, strict=True):
-        assert torch.equal(here.teacher.ids, there.teacher.ids)
-        assert torch.equal(here.teacher.logprobs, there.teacher.logprobs)
-        assert torch.equal(here.teacher.other_logprob, there.teacher.other_logprob)
+    for loaded, original in zip(reloaded, first, strict=True):
+        assert torch.equal(loaded.teacher.ids, original.teacher.ids)
+        assert torch.equal(loaded.teacher.logprobs, original.teacher.logprobs)
+        assert torch.equal(loaded.teacher.other_logprob, original.teacher.other_logprob)
 
 
 def test_bases_that_differ_keep_their_own(tiny_folder, tmp_path):
@@ -96,10 +96,10 @@ def test_half_are_plain_text_and_half_answer_its_beginnings(runtime, items):
     assert len(text) == len(answers)
     assert len({t.prompt for t in text}) > PASSAGES / 4
     assert not {t.prompt[-1] for t in text} & set(codec.hf_tokenizer.all_special_ids)
-    for told, answer in zip(text, answers, strict=True):
+    for passage, answer in zip(text, answers, strict=True):
         assert answer.prompt[-len(codec.invocation_tokens) :] == codec.invocation_tokens
         assert answer.prompt == codec.encode_prompt(
-            codec.decode((*told.prompt, *told.output)[:PROMPT_TOKENS])
+            codec.decode((*passage.prompt, *passage.output)[:PROMPT_TOKENS])
         )
 
 

@@ -62,9 +62,9 @@ def test_besides_the_outputs_own_tokens_it_does_not_matter_how_likely_these_are(
     output_ids = torch.arange(5)
     target = _build_teacher(teacher, output_ids)
     learned = teacher.scatter_add(1, output_ids[:, None], torch.full((5, 1), 9.0)).requires_grad_()
-    found = measure_kl(learned, target)
-    torch.testing.assert_close(found.detach(), torch.zeros(5), rtol=0, atol=1e-4)
-    (gradient,) = torch.autograd.grad(found.sum(), learned)
+    divergence = measure_kl(learned, target)
+    torch.testing.assert_close(divergence.detach(), torch.zeros(5), rtol=0, atol=1e-4)
+    (gradient,) = torch.autograd.grad(divergence.sum(), learned)
     assert gradient.gather(1, output_ids[:, None]).abs().max() == 0
     assert gradient.isfinite().all()
     assert (measure_kl(logits(1000, 8), target) > 0).all()
