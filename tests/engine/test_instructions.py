@@ -110,6 +110,15 @@ async def test_a_later_training_without_instructions_ends_them(engine):
     assert (await engine.get_instructions(newest.ref)).unwrap() == ""
 
 
+async def test_one_example_with_instructions_gives_them_to_no_other_prompt(engine):
+    (await engine.create_adapter("tickets", CONFIG)).unwrap()
+    (await engine.train_adapter("tickets", PLAIN, TRAINING)).unwrap()
+    await engine.train_adapter("tickets", [BRIEF], TRAINING)
+    newest = (await engine.get_versions("tickets")).unwrap()[-1]
+    assert newest.number == 3
+    assert (await engine.get_instructions(newest.ref)).unwrap() == ""
+
+
 async def test_a_merge_keeps_instructions_that_all_parents_share(engine):
     for name, examples in (("a", EXAMPLES), ("b", EXAMPLES[:2]), ("c", PLAIN)):
         (await engine.create_adapter(name, CONFIG)).unwrap()

@@ -76,7 +76,7 @@ class GenerationVerbs(Core):
 
     @verb
     async def get_instructions(self, adapter_id: str | AdapterId | VersionRef) -> str:
-        """Return the system prompt that all examples of a version's last training share.
+        """Return the system prompt that all examples share that a version was trained on.
 
         Plain text is asked under it. It is empty if the examples had none, or different ones.
         """
