@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroboros.domain.data import TrainingExample
-from ouroboros.learning.replay.probes import MAX_HELD_OUT_AT_ONCE, MIN_EXAMPLES, choose_held_out
+from ouroboros.domain.verdict import ExampleRef
+from ouroboros.learning.replay.probes import (
+    FIRST_PROBES,
+    MAX_HELD_OUT_AT_ONCE,
+    MIN_EXAMPLES,
+    Probe,
+    ProbeKind,
+    choose_first_probes,
+    choose_held_out,
+)
 
 
 def make_examples(count: int, labels: int) -> list[TrainingExample]:
@@ -55,3 +64,32 @@ def test_order_does_not_matter(examples):
     chosen = {examples[i] for i in choose_held_out(examples, ())}
     plain = make_examples(60, 4)
     assert chosen == {plain[i] for i in choose_held_out(plain, ())}
+
+
+def make_probes(
+    count: int, label: str, first: int = 0, kind: ProbeKind = ProbeKind.HELD_OUT
+) -> list[Probe]:
+    refs = [ExampleRef(1, first + i) for i in range(count)]
+    return [Probe(ref, TrainingExample(f"row {ref.row}", label), kind) for ref in refs]
+
+
+def test_a_class_of_five_in_three_hundred_probes_is_asked_first_whatever_the_parent():
+    """A sample of 32 of 300 misses all five in 57 of 100 updates."""
+    small = make_probes(5, "refund", first=500)
+    pin = make_probes(1, "pinned", first=900, kind=ProbeKind.PINNED)
+    probes = [*make_probes(150, "red"), *make_probes(145, "blue", first=200), *small, *pin]
+    answered = {small[3].ref, *(p.ref for p in probes[:100])}
+    for seed in range(50):
+        chosen = choose_first_probes(probes, answered, str(seed))
+        assert small[3] in chosen, "of its class the one that can be lost"
+        assert pin[0] in chosen
+        assert len(chosen) == len({p.ref for p in chosen}) == FIRST_PROBES + 1
+
+
+def test_few_probes_are_all_asked_and_other_parents_ask_others():
+    few = make_probes(20, "red")
+    assert {p.ref for p in choose_first_probes(few, (), "a")} == {p.ref for p in few}
+    many = make_probes(200, "red")
+    first, second = ({p.ref for p in choose_first_probes(many, (), seed)} for seed in "ab")
+    assert first != second
+    assert len(first) == len(second) == FIRST_PROBES

@@ -1,7 +1,6 @@
 """One candidate before the gate: what is measured of it and of its parent."""
 
 import math
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +23,10 @@ from ouroboros.learning.gate.policy import (
 )
 from ouroboros.learning.gate.repair import WalkBack, walking_back_helps
 from ouroboros.learning.replay.anchors import DRIFT_ANCHORS
-from ouroboros.learning.replay.probes import Probe, ProbeKind
+from ouroboros.learning.replay.probes import Probe, ProbeKind, choose_first_probes
 
 SAMPLED_ROWS = 32
 """Trained rows, at most, that are scored to see whether they were learned."""
-
-FIRST_PROBES = 32
-"""Probes that judge a small update first; all of them do only if one of these was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +191,11 @@ class CandidateEvaluation:
         return first | {p.ref: result.answers[p.ref] for p in self._candidate.fresh}
 
     def _first_probes(self) -> Sequence[Probe]:
-        """All probes; for a small update every pin and a few others, which vary by parent."""
+        """All probes; for a small update every pin, and a few others of every class."""
         if not self._candidate.small:
             return self._probes
-        pins = [p for p in self._probes if p.kind is ProbeKind.PINNED]
-        others = [p for p in self._probes if p.kind is not ProbeKind.PINNED]
-        generator = random.Random(self._candidate.start.digest)
-        return [*pins, *generator.sample(others, min(FIRST_PROBES, len(others)))]
+        answered = {ref for ref, answer in self._parent.answers.items() if answer.said}
+        return choose_first_probes(self._probes, answered, self._candidate.start.digest)
 
 
 @dataclass(frozen=True, slots=True)

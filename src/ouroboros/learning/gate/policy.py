@@ -9,11 +9,8 @@ from ouroboros.domain.checks import check_number
 from ouroboros.domain.probe_scores import ProbeAnswer
 from ouroboros.domain.verdict import Attempt, Change, Check, CheckName, ExampleRef, Repair, Verdict
 from ouroboros.learning.gate.intervals import compare_answers, compare_means
-from ouroboros.learning.replay.probes import Probe, ProbeKind
+from ouroboros.learning.replay.probes import MIN_CLASS_PROBES, Probe, ProbeKind
 from ouroboros.learning.replay.reservoir import classify_output
-
-MIN_CLASS_PROBES = 4
-"""The fewest probes of a class for which the class has its own check."""
 
 KNOWN_LIKELIHOOD = 0.9
 """Rows whose tokens have this mean probability count as known: they need not gain."""

@@ -1,5 +1,6 @@
 """Probes: examples that test whether an adapter still knows what it learned."""
 
+import random
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ MIN_EXAMPLES = 40
 
 MAX_HELD_OUT_AT_ONCE = 64
 """Most examples that one training holds out."""
+
+MIN_CLASS_PROBES = 4
+"""The fewest probes of a class for which the class has its own check."""
+
+FIRST_PROBES = 32
+"""Probes that judge a small update first; all of them do only if one of these was lost."""
 
 CLASS_ROWS_PER_PROBE = 4
 """At most one row in this many of a class is held out; classes with fewer rows count as one class."""
@@ -88,3 +95,27 @@ def group_by_class(
     ]
     large = [members for members in by_class.values() if len(members) >= CLASS_ROWS_PER_PROBE]
     return [sorted(members, key=lambda m: m[0]) for members in (*large, small)]
+
+
+def choose_first_probes(
+    probes: Sequence[Probe], answered: Collection[ExampleRef], seed: str
+) -> list[Probe]:
+    """Return the probes that judge a small update first: every pin, and a sample that `seed` decides.
+
+    A class that has its own check is always in the sample, by a probe that the parent `answered` if
+    there is one: else five probes of 300 could be lost, and none of them be asked.
+    """
+    # 1. Shuffle, and put first what can be lost.
+    pins = [p for p in probes if p.kind is ProbeKind.PINNED]
+    others = [p for p in probes if p.kind is not ProbeKind.PINNED]
+    random.Random(seed).shuffle(others)
+    by_class: defaultdict[str, list[Probe]] = defaultdict(list)
+    for probe in sorted(others, key=lambda p: p.ref not in answered):
+        by_class[classify_output(probe.example.output)].append(probe)
+    # 2. One probe of each class, then any others.
+    chosen = {c[0].ref: c[0] for c in by_class.values() if len(c) >= MIN_CLASS_PROBES}
+    for probe in others:
+        if len(chosen) >= FIRST_PROBES:
+            break
+        chosen.setdefault(probe.ref, probe)
+    return [*pins, *chosen.values()]
