@@ -245,7 +245,7 @@ class JobRunner:
                 pair.prompt, pair.answer or "", pair.signal, record["adapter"], key=f"{id}:{number}"
             )
             tickets.append(submitted.unwrap())
-        # 2. One update learns them all: a version for each pair would be judged 100 times.
+        # 2. One update learns them all: each version would be judged on its own otherwise.
         await self._say(id, f"{len(pairs)} pairs are being learned by {record['adapter']}.")
         (await self._engine.learn_pending(record["adapter"], cancel=token)).unwrap()
         outcomes = [(await self._engine.feedback_outcome(t)).unwrap() for t in tickets]
