@@ -22,7 +22,7 @@ def test_merge_makes_a_new_adapter(cli, two, rows):
     assert "\nThe gate: promoted: " in merged.out
     assert [a["name"] for a in cli("list", "--json").json] == ["both", "moods", "tickets"]
     cause = cli("show", "both", "--json").json["versions"][0]["cause"]
-    assert cause == "merged tickets@2, moods@1 (average)"
+    assert cause == "merged tickets@2, moods@1 (task_arithmetic)"
 
 
 def test_merge_takes_every_dial_and_reports_in_json(cli, two):
@@ -32,6 +32,15 @@ def test_merge_takes_every_dial_and_reports_in_json(cli, two):
     assert report["rank"] == 2
     assert report["relative_error"] == 0.0, "there was nothing to lose"
     assert report["accuracy"] == {}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "warned"),
+    [("average", True), ("weighted", True), ("task_arithmetic", False), ("tsv", False)],
+)
+def test_strategies_that_divide_the_updates_say_so_beforehand(cli, two, strategy, warned):
+    merging = cli("merge", "both", "tickets", "moods", "--strategy", strategy)
+    assert ("only its share of its update" in merging.err) is warned
 
 
 def test_merge_with_probes_compares_all_and_is_refused_or_advised_against(cli, two, rows):

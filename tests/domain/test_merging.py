@@ -23,7 +23,7 @@ def test_every_strategy_has_a_sound_recipe(strategy: MergeStrategy):
     [
         MergeRecipe("average"),  # type: ignore[arg-type]
         MergeRecipe(space="core"),  # type: ignore[arg-type]
-        MergeRecipe(weights=(1.0, 1.0)),
+        MergeRecipe(MergeStrategy.AVERAGE, weights=(1.0, 1.0)),
         MergeRecipe(MergeStrategy.WEIGHTED),
         MergeRecipe(MergeStrategy.WEIGHTED, (1.0, -1.0)),
         MergeRecipe(ARITHMETIC, (0.0, 0.0)),

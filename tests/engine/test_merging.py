@@ -81,7 +81,7 @@ async def test_a_merge_is_a_new_adapter_made_of_its_parents_heads(engine: Adapte
     assert report.rank == report.lossless_rank == 16
     assert report.accuracy["shipping@2"] == report.accuracy["billing@2"] == 0.5
     (version,) = (await engine.get_versions(report.id)).unwrap()
-    assert version.cause == "merged shipping@2, billing@2 (average)"
+    assert version.cause == "merged shipping@2, billing@2 (task_arithmetic)"
     assert await names(engine) == ["billing", "shipping", "shipping+billing"]
 
 

@@ -16,6 +16,8 @@ from ouroboros.lora.merge import merge
 from ouroboros.lora.merge_rules import RULES, apply_rule
 from ouroboros.lora.weights import LoraWeights, LowRank
 
+AVERAGE = MergeRecipe(MergeStrategy.AVERAGE)
+
 PATHS = ("h.0.q", "h.0.v", "h.1.q")
 WIDTHS = {"h.0.q": (12, 9), "h.0.v": (6, 14), "h.1.q": (12, 9)}
 TOLERANCE = 1e-5
@@ -114,7 +116,7 @@ def test_task_arithmetic_is_the_dense_sum(seed: int, weights: list[float]):
 def test_an_average_is_the_dense_mean(seed: int, count: int):
     parents = random_adapters(seed, count)
     expected = weighted_sum(parents, [1 / count] * count)
-    assert_updates_equal(merge(parents, MergeRecipe()).weights, expected, total_norm(parents))
+    assert_updates_equal(merge(parents, AVERAGE).weights, expected, total_norm(parents))
 
 
 @property_test(seeds, counts, strategies, spaces)
@@ -201,7 +203,7 @@ def test_strategies_on_entries_equal_the_table_on_dense_updates(
 def test_a_cut_to_a_rank_is_the_best_there_is(seed: int, count: int, rank: int):
     """Eckart and Young: no matrix of that rank is nearer than the leading singular vectors'."""
     parents = random_adapters(seed, count)
-    outcome = merge(parents, MergeRecipe(), rank)
+    outcome = merge(parents, AVERAGE, rank)
     mean = weighted_sum(parents, [1 / count] * count)
     singular = {p: torch.linalg.svdvals(mean[p].double()) for p in PATHS}
     whole = math.sqrt(math.fsum(float(s.norm()) ** 2 for s in singular.values()))
@@ -221,15 +223,15 @@ def test_a_thousand_cases_of(name: str):
 
 def test_the_lossless_rank_is_where_nothing_is_lost():
     parents = random_adapters(3, 3)
-    whole = merge(parents, MergeRecipe())
+    whole = merge(parents, AVERAGE)
     assert max(low.rank for low in whole.weights.values()) == whole.lossless_rank
-    assert merge(parents, MergeRecipe(), whole.lossless_rank).relative_error <= TOLERANCE
-    assert merge(parents, MergeRecipe(), whole.lossless_rank - 1).relative_error > 1e-3
+    assert merge(parents, AVERAGE, whole.lossless_rank).relative_error <= TOLERANCE
+    assert merge(parents, AVERAGE, whole.lossless_rank - 1).relative_error > 1e-3
 
 
 def test_twins_need_no_more_rank_than_one():
     (one,) = random_adapters(5, 1)
-    assert merge([one, refactorise(one, 1)], MergeRecipe()).lossless_rank == max(
+    assert merge([one, refactorise(one, 1)], AVERAGE).lossless_rank == max(
         low.rank for low in one.values()
     )
 
@@ -262,13 +264,13 @@ def test_dare_is_decided_by_its_seed():
 
 def test_one_adapter_is_nothing_to_merge():
     with pytest.raises(InvalidConfig, match="1 adapters"):
-        merge(random_adapters(0, 1), MergeRecipe())
+        merge(random_adapters(0, 1), AVERAGE)
 
 
 @pytest.mark.parametrize("rank", [0, -1])
 def test_rank_below_one_is_refused(rank: int):
     with pytest.raises(InvalidConfig, match="rank"):
-        merge(random_adapters(0, 2), MergeRecipe(), rank)
+        merge(random_adapters(0, 2), AVERAGE, rank)
 
 
 def test_nan_is_refused_by_name():
@@ -276,11 +278,11 @@ def test_nan_is_refused_by_name():
     path = next(iter(parents[1]))
     parents[1][path].a[0, 0] = math.nan
     with pytest.raises(InvalidAdapter, match=f"{path} holds NaN"):
-        merge(parents, MergeRecipe())
+        merge(parents, AVERAGE)
 
 
 def test_other_widths_are_refused():
     generator = torch.Generator().manual_seed(0)
     parents = [{"q": _random_layer((w, 4), 2, 1.0, generator)} for w in (4, 5)]
     with pytest.raises(InvalidAdapter, match="different widths"):
-        merge(parents, MergeRecipe())
+        merge(parents, AVERAGE)

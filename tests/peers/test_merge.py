@@ -13,6 +13,8 @@ from ouroboros.domain.merging import MergeRecipe, MergeSpace, MergeStrategy
 from ouroboros.lora.merge import merge
 from ouroboros.lora.weights import LoraWeights, LowRank
 
+AVERAGE = MergeRecipe(MergeStrategy.AVERAGE)
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 WIDTHS = {"up": (24, 40), "down": (40, 24)}
@@ -82,7 +84,7 @@ def mean_update(parents: list[dict[str, LowRank]]) -> dict[str, Tensor]:
 
 def test_the_cut_average_equals_peft_svds_dense_one():
     parents = random_adapters()
-    ours = merge(parents, MergeRecipe(), RANK)
+    ours = merge(parents, AVERAGE, RANK)
     expected = merge_in_peft(parents, "svd", [1 / COUNT] * COUNT, svd_rank=RANK)
     assert relative_error(dense_updates(ours.weights), expected) <= 1e-5
     assert ours.relative_error == pytest.approx(relative_error(expected, mean_update(parents)), abs=1e-5)
@@ -91,7 +93,7 @@ def test_the_cut_average_equals_peft_svds_dense_one():
 def test_the_whole_average_equals_peft_cat():
     parents = random_adapters()
     expected = merge_in_peft(parents, "cat", [1 / COUNT] * COUNT)
-    assert relative_error(dense_updates(merge(parents, MergeRecipe()).weights), expected) <= 1e-5
+    assert relative_error(dense_updates(merge(parents, AVERAGE).weights), expected) <= 1e-5
 
 
 def test_ties_in_full_updates_equals_peft_ties_svd():
@@ -106,10 +108,7 @@ def test_peft_linear_is_not_the_average():
     parents = random_adapters()
     wrong = relative_error(merge_in_peft(parents, "linear", [1 / COUNT] * COUNT), mean_update(parents))
     assert wrong > 1.0
-    assert (
-        relative_error(dense_updates(merge(parents, MergeRecipe()).weights), mean_update(parents))
-        <= 1e-5
-    )
+    assert relative_error(dense_updates(merge(parents, AVERAGE).weights), mean_update(parents)) <= 1e-5
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("linear", 2.0), ("ties", 0.5)])
@@ -119,10 +118,7 @@ def test_peft_changes_the_size_of_two_equal_adapters(kind: str, factor: float):
     options = {"density": 1.0} if kind == "ties" else {}
     scaled = {path: factor * delta for path, delta in dense_updates(one).items()}
     assert relative_error(merge_in_peft([one, one], kind, [0.5, 0.5], **options), scaled) <= 1e-5
-    assert (
-        relative_error(dense_updates(merge([one, one], MergeRecipe()).weights), dense_updates(one))
-        <= 1e-5
-    )
+    assert relative_error(dense_updates(merge([one, one], AVERAGE).weights), dense_updates(one)) <= 1e-5
 
 
 def test_peft_linear_depends_on_how_an_update_is_factorised():
@@ -131,7 +127,4 @@ def test_peft_linear_depends_on_how_an_update_is_factorised():
     turn = torch.linalg.qr(torch.randn(RANK, RANK, generator=torch.Generator().manual_seed(1))).Q
     twin = {path: LowRank(turn.T @ low.a, low.b @ turn, low.scale) for path, low in one.items()}
     assert relative_error(merge_in_peft([one, twin], "linear", [0.5, 0.5]), dense_updates(one)) > 0.5
-    assert (
-        relative_error(dense_updates(merge([one, twin], MergeRecipe()).weights), dense_updates(one))
-        <= 1e-5
-    )
+    assert relative_error(dense_updates(merge([one, twin], AVERAGE).weights), dense_updates(one)) <= 1e-5

@@ -55,7 +55,7 @@ def compute_digests(folder: str) -> dict[str, str]:
             "correction": teach(engine, "My parcel is late.", CORRECTION),
             "failure": teach(engine, "Who are you?", FAILURE),
             "training that replays": train(engine, "tickets", [TrainingExample(TALK, "delivery")], 5),
-            "average": merge(engine, "average", MergeRecipe()),
+            "average": merge(engine, "average", MergeRecipe(MergeStrategy.AVERAGE)),
             "ties": merge(engine, "ties", MergeRecipe(MergeStrategy.TIES)),
             "answers": answer(engine),
         }

@@ -28,7 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "parents", metavar="ADAPTER", nargs="+", help="the parents: adapters, or versions like tickets@2"
     )
     parser.add_argument(
-        "--strategy", choices=[s.value for s in MergeStrategy], default=MergeStrategy.AVERAGE.value
+        "--strategy",
+        choices=[s.value for s in MergeStrategy],
+        default=MergeStrategy.TASK_ARITHMETIC.value,
+        help="how the updates are combined; average and weighted leave little of different tasks",
     )
     parser.add_argument(
         "--weights", type=parse_weights, metavar="X,X", help="one weight per parent, in order"
@@ -62,6 +65,12 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     recipe = MergeRecipe(MergeStrategy(options.strategy), **changes)  # type: ignore[arg-type]
     probes = read_examples(options.probes) if options.probes else ()
     require_store(settings)
+    if recipe.strategy.divides_updates:
+        out.note(
+            f"Note: {recipe.strategy.value} leaves each of {len(options.parents)} parents only its "
+            "share of its update, and adapters for different tasks then often answer none of them. "
+            "--strategy task_arithmetic keeps more."
+        )
     async with open_engine(settings) as engine:
         with out.waiting(f"Merging {len(options.parents)} adapters"):
             report = (

@@ -15,6 +15,9 @@ from ouroboros.domain.verdict import Verdict
 class MergeStrategy(str, Enum):
     """How the parents' updates D_i = scale * B_i A_i are combined, given a weight w_i for each.
 
+    TASK_ARITHMETIC is the default, as it kept most on a real model. AVERAGE and WEIGHTED shrink each
+    parent's update to its share, which for different tasks leaves little of any of them.
+
     AVERAGE          sum D_i / T, for T parents.
     WEIGHTED         sum w_i D_i / sum w_i, weights not negative.
     TASK_ARITHMETIC  sum w_i D_i: adds and subtracts skills (arXiv 2212.04089).
@@ -48,6 +51,11 @@ class MergeStrategy(str, Enum):
         )
 
     @property
+    def divides_updates(self) -> bool:
+        """Whether each parent keeps only its share of its update, a third of it for three parents."""
+        return self in (MergeStrategy.AVERAGE, MergeStrategy.WEIGHTED)
+
+    @property
     def searches_weights(self) -> bool:
         """Whether weights that are not given are searched on probes, because their size matters."""
         return self in (MergeStrategy.TASK_ARITHMETIC, MergeStrategy.TSV)
@@ -75,7 +83,7 @@ class MergeRecipe:
     seed     decides what DARE drops.
     """
 
-    strategy: MergeStrategy = MergeStrategy.AVERAGE
+    strategy: MergeStrategy = MergeStrategy.TASK_ARITHMETIC
     weights: tuple[float, ...] | None = None
     density: float = 0.5
     scale: float = 1.0

@@ -65,6 +65,10 @@ class Change:
         """Whether the mean fell by more than `tolerance`, and by more than chance."""
         return self.mean < -tolerance and self.high < 0
 
+    def is_beyond(self, tolerance: float) -> bool:
+        """Whether the mean fell by more than `tolerance` even at the upper end of the interval."""
+        return self.high < -tolerance
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

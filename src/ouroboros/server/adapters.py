@@ -99,7 +99,7 @@ class MergeBody(Strict):
 
     adapters: list[str] = Field(min_length=1, max_length=64)
     name: str | None = None
-    strategy: MergeStrategy = MergeStrategy.AVERAGE
+    strategy: MergeStrategy = MergeStrategy.TASK_ARITHMETIC
     weights: list[float] | None = None
     rank: int | None = None
     anyway: bool = False

@@ -18,11 +18,13 @@ from ouroboros.domain.cancel import CancellationToken
 from ouroboros.domain.config import AdapterConfig, TrainingConfig
 from ouroboros.domain.data import Row
 from ouroboros.domain.errors import Cancelled, InvalidConfig, TooLarge
-from ouroboros.domain.merging import MergeRecipe
+from ouroboros.domain.merging import MergeRecipe, MergeStrategy
 from ouroboros.domain.weights import MAX_BYTES, WEIGHTS_FILE, AdapterFiles, ExportForm
 from ouroboros.lora.peft_files import pack
 from ouroboros.lora.targets import select_layers
 from ouroboros.lora.weights import LowRank
+
+AVERAGE = MergeRecipe(MergeStrategy.AVERAGE)
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ async def score(backend: LocalBackend, files: AdapterFiles) -> torch.Tensor:
 async def test_parents_of_different_shape_merge_into_a_sound_adapter(backend: LocalBackend):
     one = await adapter(backend, 0, target_modules="q_proj,v_proj")
     other = await adapter(backend, 1, rank=5, target_modules="v_proj,up_proj", use_rslora=True)
-    merged = await backend.merge(MergeJob((one, other), MergeRecipe()))
+    merged = await backend.merge(MergeJob((one, other), AVERAGE))
     assert merged.config.rank == merged.lossless_rank == 8
     assert merged.relative_error < 1e-5
     assert (await backend.validate(merged.files)).target_names == ("q_proj", "up_proj", "v_proj")
@@ -72,14 +74,14 @@ async def test_parents_of_different_shape_merge_into_a_sound_adapter(backend: Lo
 
 async def test_an_adapter_merged_with_itself_answers_as_it_does(backend: LocalBackend):
     one = await adapter(backend, 0)
-    merged = await backend.merge(MergeJob((one, one), MergeRecipe()))
+    merged = await backend.merge(MergeJob((one, one), AVERAGE))
     assert merged.config.rank == 3
     torch.testing.assert_close(await score(backend, merged.files), await score(backend, one))
 
 
 async def test_a_rank_that_is_asked_for_is_kept(backend: LocalBackend):
     parents = (await adapter(backend, 0), await adapter(backend, 1))
-    merged = await backend.merge(MergeJob(parents, MergeRecipe(), rank=2))
+    merged = await backend.merge(MergeJob(parents, AVERAGE, rank=2))
     assert merged.config.rank == 2
     assert merged.relative_error > 0.1
     assert merged.lossless_rank == 6
@@ -106,13 +108,13 @@ async def test_the_size_limit_cuts_the_rank_unless_one_is_asked_for(backend: Loc
             for s in base.linears
         }
         parents.append(pack(weights, config, base))
-    merged = run(merge(base, MergeJob(tuple(parents), MergeRecipe())))
+    merged = run(merge(base, MergeJob(tuple(parents), AVERAGE)))
     assert merged.lossless_rank == 60
     assert merged.config.rank == 39
     assert 0 < merged.relative_error < 1
     assert len(merged.files.weights) <= MAX_BYTES
     with pytest.raises(TooLarge):
-        run(merge(base, MergeJob(tuple(parents), MergeRecipe(), rank=60)))
+        run(merge(base, MergeJob(tuple(parents), AVERAGE, rank=60)))
 
 
 async def test_merging_stops_when_asked(backend: LocalBackend):
@@ -120,12 +122,12 @@ async def test_merging_stops_when_asked(backend: LocalBackend):
     cancel.cancel()
     one = await adapter(backend, 0)
     with pytest.raises(Cancelled):
-        await backend.merge(MergeJob((one, one), MergeRecipe()), cancel)
+        await backend.merge(MergeJob((one, one), AVERAGE), cancel)
 
 
 async def test_one_parent_is_refused(backend: LocalBackend):
     with pytest.raises(InvalidConfig):
-        await backend.merge(MergeJob((await adapter(backend, 0),), MergeRecipe()))
+        await backend.merge(MergeJob((await adapter(backend, 0),), AVERAGE))
 
 
 async def test_export_of_a_float_adapter_is_the_adapter(backend: LocalBackend):
@@ -156,7 +158,7 @@ async def test_merged_files_are_right_for_readers_that_know_no_patterns(backend:
     """Some scale every layer by lora_alpha / r: that is 1, whatever the layers' own ranks."""
     one = await adapter(backend, 0, target_modules="q_proj,v_proj")
     other = await adapter(backend, 1, target_modules="v_proj,up_proj")
-    document = json.loads((await backend.merge(MergeJob((one, other), MergeRecipe()))).files.config)
+    document = json.loads((await backend.merge(MergeJob((one, other), AVERAGE))).files.config)
     assert document["rank_pattern"]
     assert document["lora_alpha"] == document["r"]
     assert all(document["alpha_pattern"][p] == r for p, r in document["rank_pattern"].items())
@@ -182,7 +184,7 @@ async def test_integer_adapters_learn_and_are_served_as_they_are_stored(
 
 async def test_answer_only_adapters_merge_among_themselves(backend):
     files = tuple([await adapter(backend, seed, acts_on="answer") for seed in (1, 2)])
-    merged = await backend.merge(MergeJob(files, MergeRecipe()))
+    merged = await backend.merge(MergeJob(files, AVERAGE))
     assert merged.config.acts_on == "answer"
     assert (await backend.validate(merged.files)).acts_on == "answer"
 
@@ -190,7 +192,7 @@ async def test_answer_only_adapters_merge_among_themselves(backend):
 async def test_answer_only_and_ordinary_adapters_are_not_merged(backend):
     files = (await adapter(backend, 1, acts_on="answer"), await adapter(backend, 2))
     with pytest.raises(InvalidConfig, match="acts on answers only cannot be merged"):
-        await backend.merge(MergeJob(files, MergeRecipe()))
+        await backend.merge(MergeJob(files, AVERAGE))
 
 
 async def test_gguf_tells_where_an_answer_only_adapter_starts(backend):

@@ -99,7 +99,7 @@ async def test_the_verdict_compares_with_each_parent_and_is_kept_and_explained(e
     }
     assert {c.name for c in version.verdict.checks} >= {CheckName.FINITE, CheckName.STRENGTH}
     lines = (await engine.explain_version("both")).unwrap().lines
-    assert lines[0] == "both@1, merged red@2, blue@2 (average): promoted."
+    assert lines[0] == "both@1, merged red@2, blue@2 (task_arithmetic): promoted."
     assert any("10 of 10 probes from red right (10 by red@2)" in line for line in lines)
 
 

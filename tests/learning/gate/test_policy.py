@@ -60,6 +60,29 @@ def test_likelihood_falls_before_answers_do():
     assert failed_checks(evidence(fading)) == {CheckName.KNOWN}
 
 
+def mark_as_merge(known: list[ProbePair]) -> list[ProbePair]:
+    return [replace(p, parent="red@2") for p in known]
+
+
+def test_a_merge_that_keeps_the_answers_may_make_their_tokens_less_likely():
+    """As on SmolLM2: 8 of 10 probes for 9, right tokens 3.5 points less likely; tests 92% for 96%."""
+    fading = [pair(i, RIGHT, ProbeAnswer(True, 0.9)) for i in range(8)]
+    fading += [pair(8, RIGHT, ProbeAnswer(False, 0.4)), pair(9, WRONG, WRONG)]
+    assert failed_checks(evidence(fading)) == {CheckName.KNOWN}
+    assert not failed_checks(evidence(mark_as_merge(fading)))
+
+
+@pytest.mark.parametrize(("unchanged", "lost"), [(7, 3), (2, 2), (40, 8), (0, 4)])
+def test_a_merge_that_loses_more_than_the_tolerance_fails(unchanged, lost):
+    known = mark_as_merge(pairs(unchanged=unchanged, lost=lost))
+    assert CheckName.KNOWN in failed_checks(evidence(known))
+
+
+def test_a_merge_within_the_tolerance_of_whole_test_sets_passes():
+    assert not failed_checks(evidence(mark_as_merge(pairs(unchanged=94, lost=4, gained=2))))
+    assert not failed_checks(evidence(mark_as_merge(pairs(unchanged=57, lost=3))))
+
+
 def test_a_class_that_is_wiped_out_fails_though_all_together_hardly_fall():
     known = pairs(unchanged=200) + pairs(lost=4, start=500, label="blue")
     checks = run_checks(evidence(known), GatePolicy(tolerance=0.05))

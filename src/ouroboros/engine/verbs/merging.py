@@ -33,7 +33,7 @@ class MergingVerbs(Core):
     async def merge_adapters(
         self,
         adapter_ids: Sequence[str | AdapterId | VersionRef],
-        strategy: MergeStrategy | MergeRecipe = MergeStrategy.AVERAGE,
+        strategy: MergeStrategy | MergeRecipe = MergeStrategy.TASK_ARITHMETIC,
         *,
         name: str | AdapterId | None = None,
         rank: int | None = None,
@@ -51,7 +51,7 @@ class MergingVerbs(Core):
             strategy: a strategy, or a recipe with weights, density and scale. Without weights,
                 `WEIGHTED` weighs each parent by users' judgements of its answers (by its share of right
                 answers if `probes` are given or a parent was never judged); `TASK_ARITHMETIC` and `TSV`
-                try weights.
+                try weights. `AVERAGE` and `WEIGHTED` leave little of parents with different tasks.
             name: of the new adapter; by default the parents' names joined with "+".
             rank: of the new adapter; by default what the merge needs, or the largest that fits 10 MiB.
             probes: examples that the merge should answer, beside the parents' own.

@@ -26,12 +26,15 @@ class GatePolicy:
     tolerance   share of the known answers that an update may lose.
     erosion     the same for the mean probability of a right token, which falls before answers are lost.
     confidence  of the intervals that separate a loss from chance.
+    merge_erosion  the same for a merge, where it counts only together with lost answers: a merge makes
+                most tokens less likely, and keeps the answers all the same.
     drift       how far answers to unrelated prompts may be from the base's, in nats per token.
     strength    largest norm of the updates, relative to the layers that they are added to.
     """
 
     tolerance: float = 0.02
     erosion: float = 0.02
+    merge_erosion: float = 0.1
     confidence: float = 0.5
     drift: float = 8.0
     strength: float = 1.0
@@ -40,6 +43,7 @@ class GatePolicy:
         """Raise `InvalidConfig` if a threshold is out of range."""
         check_number("tolerance", self.tolerance, 0.0, 1.0)
         check_number("erosion", self.erosion, 0.0, 1.0)
+        check_number("merge_erosion", self.merge_erosion, 0.0, 1.0)
         check_number("confidence", self.confidence, 0.5, 0.999)
         check_number("drift", self.drift, 0.0, 100.0)
         check_number("strength", self.strength, 1e-3, 1e3)
@@ -189,9 +193,12 @@ def _check_group(name: CheckName, pairs: Sequence[ProbePair], policy: GatePolicy
     """Check that right answers, and but for a class their likelihood, fell within tolerance at most."""
     answers, likelihood = _compare_pairs(pairs, policy)
     assert answers is not None and likelihood is not None
-    falls = answers.is_significant_fall(policy.tolerance)
-    if name is not CheckName.CLASS:  # a class has too few probes for a check of its likelihood
-        falls = falls or likelihood.is_significant_fall(policy.erosion)
+    if pairs[0].parent:
+        falls = _is_merge_loss(answers, likelihood, policy)
+    else:
+        falls = answers.is_significant_fall(policy.tolerance)
+        if name is not CheckName.CLASS:  # a class has too few probes for a check of its likelihood
+            falls = falls or likelihood.is_significant_fall(policy.erosion)
     # Point to one probe where the name of the check does not say which probes it is about.
     first = pairs[0].probe.ref
     needs_example = name is CheckName.CLASS or bool(first.adapter)
@@ -206,6 +213,17 @@ def _check_group(name: CheckName, pairs: Sequence[ProbePair], policy: GatePolicy
         like=first if needs_example else None,
         beside=pairs[0].parent if name is CheckName.KNOWN else "",
     )
+
+
+def _is_merge_loss(answers: Change, likelihood: Change, policy: GatePolicy) -> bool:
+    """Whether a merge loses more than the tolerance, and that by more than chance.
+
+    A merge cannot be walked back, so here an interval must show the whole loss: of answers, or of
+    likelihood where too few probes were asked for their answers to show it.
+    """
+    if answers.is_beyond(policy.tolerance):
+        return True
+    return answers.mean < -policy.tolerance and likelihood.is_beyond(policy.merge_erosion)
 
 
 def _check_pinned(pairs: Sequence[ProbePair], policy: GatePolicy) -> Check:

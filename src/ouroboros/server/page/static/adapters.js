@@ -5,7 +5,7 @@ import { bytes, count, h, icon, mount, when } from "./dom.js";
 import { sparkline } from "./chart.js";
 import { adapterPath, ask, askPath, badge, button, empty, failure, field, head, interval, link, note } from "./parts.js";
 
-const MERGES = [["average", "Average of the updates"], ["tsv", "TSV: keep each one's directions apart"], ["ties", "TIES: keep what agrees"], ["dare_ties", "DARE and TIES"]];
+const MERGES = [["task_arithmetic", "Task arithmetic: add the updates"], ["average", "Average of the updates"], ["tsv", "TSV: keep each one's directions apart"], ["ties", "TIES: keep what agrees"], ["dare_ties", "DARE and TIES"]];
 
 export async function show(view) {
   view.title("Adapters");
