@@ -200,9 +200,6 @@ def rename_adapter(files: AdapterFiles, name: str) -> AdapterFiles:
         {"megatron_config": {"module": "os"}},
         {"peft_type": "../../LORA"},
         {"modules_to_save": ["../../etc"]},
-        {"rank_pattern": {"(a+)+$": 4}},
-        {"rank_pattern": {"../../x": 4}},
-        {"alpha_pattern": {"__import__('os')": 4}},
         {"target_modules": [{"path": "/etc/passwd"}]},
         {"base_model_name_or_path": ["/etc/passwd"]},
         {"trust_remote_code": True},
@@ -214,6 +211,14 @@ async def test_configs_that_reach_for_code_or_paths_are_not_imported(engine, tmp
     before = contents(engine, tmp_path)
     await refused_import(engine, files, "invalid_adapter")
     assert contents(engine, tmp_path) == before
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "../../x", "__import__('os')"])
+async def test_patterns_that_match_no_layer_are_read_as_peft_reads_them(engine, pattern: str):
+    """A pattern is matched, and nothing else: it neither runs nor names a file, nor takes long."""
+    files = change_config(await export_files(engine), rank_pattern={pattern: 4})
+    imported = (await engine.import_adapter("new", files)).unwrap()
+    assert imported.config.rank == CONFIG.rank
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "/etc/x", "base_model.model.../../x.lora_A.weight"])

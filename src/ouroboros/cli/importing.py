@@ -34,6 +34,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
     files = AdapterFiles(read_file(options.folder, CONFIG_FILE), read_file(options.folder, WEIGHTS_FILE))
     original, notes = files, []
     async with open_engine(settings) as engine:
+        # Nothing is cut that fits, and what is cut is said with its error.
         if options.shrink and len(files.weights) > MAX_BYTES:
             with out.waiting("Cutting it to the rank that fits"):
                 shrunk = (await engine.shrink_adapter_files(files)).unwrap()

@@ -53,6 +53,7 @@ async def run(options: Namespace, settings: Settings, out: Output) -> None:
         raise InvalidInput("create and revoke need a NAME, list takes none.", hint="See: keys --help")
     if options.days is not None:
         check_number("days", options.days, 0.0, 1e6)
+    # The first key may make the store: a server is given its keys before its adapters.
     if options.action != "create":
         require_store(settings)
     stores = open_stores(settings)

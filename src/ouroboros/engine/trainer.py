@@ -12,7 +12,7 @@ from ouroboros.domain.training import OnProgress
 from ouroboros.domain.verdict import ExampleRef
 from ouroboros.domain.weights import AdapterFiles
 from ouroboros.engine.gate import Candidate, JudgedCandidate, PromotionGate
-from ouroboros.learning.gate.repair import retry_job
+from ouroboros.learning.gate.walk_back import retry_job
 from ouroboros.learning.replay.class_weights import balance_classes
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 

@@ -91,6 +91,7 @@ def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Bac
             "The store to restore into is not empty.", hint="Restore into a new --store."
         )
     with _open_backup(file) as zipped:
+        # 1. Check sizes before contents: a few bytes can unpack to a full disk.
         _check_sizes(file, zipped)
         if (damaged := zipped.testzip()) is not None:
             raise _invalid_backup(file, f"{damaged} is damaged")
@@ -101,10 +102,12 @@ def restore_backup(file: Path, metadata: MetadataStore, blobs: BlobStore) -> Bac
         if (len(names), len(rows), len(logs)) != (contents.blobs, contents.records, contents.logs):
             raise _invalid_backup(file, "something is missing")
         _check_rows(file, rows, logs)
+        # 2. Mark the store as incomplete, then store blobs: records may only name what is there.
         mark = {"since": datetime.now(UTC).isoformat()}
         metadata.put(RESTORING, RESTORING, mark, expected=0)
         for name in names:
             blobs.put(name.removeprefix(_BLOBS), zipped.read(name))
+    # 3. Adapters come last, since their heads make everything else visible.
     for name, last, entries in logs:
         restore_log(metadata, name, last, dict(entries))
     for collection, key, value in sorted(rows, key=lambda row: row[0] == ADAPTERS):

@@ -181,6 +181,7 @@ async def merge_adapters(body: MergeBody, service: ServiceDep, caller: TrainCall
     refs = [await _find(service, name, caller) for name in body.adapters]
     if body.name is not None:
         caller.require_sight(body.name)
+    # The caller must see every parent, and the name that the merge gets.
     weights = None if body.weights is None else tuple(body.weights)
     report = (
         await service.engine.merge_adapters(

@@ -210,6 +210,7 @@ async def _find_choice(
     service: Service, id: str, choice: int, adapter: str | None, caller: Caller
 ) -> _Judged:
     """A choice of a stored completion, with the version and the tokens that it was sampled with."""
+    # 1. Completions of other tenants are as unknown as those that were never stored.
     record = await in_thread(service.records.completions.find, id)
     if record is None or record["tenant"] != caller.tenant:
         raise RequestError(
@@ -226,6 +227,7 @@ async def _find_choice(
             code="invalid_value",
             param="choice",
         )
+    # 2. A single user message is plain text to the engine, as it was when it was answered.
     messages = [Message(m["role"], m["content"]) for m in record["messages"]]
     prompt: Prompt = messages[0].content if len(messages) == 1 else tuple(messages)
     answer = record["answers"][choice]
@@ -239,6 +241,7 @@ async def _find_choice(
             param="adapter",
         )
     ref = await _find_adapter(service, name, caller)
+    # 3. Tokens and log-probabilities say what was sampled only to the adapter that sampled them.
     if version is None or VersionRef.parse(version).adapter != ref.adapter:
         return _Judged(prompt, answer["text"], ref.adapter.name)
     generation = Generation(

@@ -211,6 +211,7 @@ class JobRunner:
                     {"step": now.step, "total_steps": now.steps, "train_loss": now.loss},
                 )
 
+        # The engine's job has the journalled rows: it goes on from its checkpoint after a restart.
         match await self._engine.resume_job(record["core_job"], on_progress=report, cancel=token):
             case Ok(version):
                 return version
@@ -237,12 +238,14 @@ class JobRunner:
         token.raise_if_cancelled()
         await self._create_adapter_once(record)
         await self._change(id, status="running")
+        # 1. Every pair has a key of its own, so that a job that was interrupted gives none twice.
         tickets = []
         for number, pair in enumerate(pairs):
             submitted = await self._engine.record_feedback(
                 pair.prompt, pair.answer or "", pair.signal, record["adapter"], key=f"{id}:{number}"
             )
             tickets.append(submitted.unwrap())
+        # 2. One update learns them all: each version would be judged on its own otherwise.
         await self._say(id, f"{len(pairs)} pairs are being learned by {record['adapter']}.")
         (await self._engine.learn_pending(record["adapter"], cancel=token)).unwrap()
         outcomes = [(await self._engine.feedback_outcome(t)).unwrap() for t in tickets]
@@ -256,6 +259,7 @@ class JobRunner:
             "message",
             {"lessons": [lesson.words for lesson in lessons]},
         )
+        # 3. A job without a new version would leave its client with a model that has learned nothing.
         if not learned:
             raise Refused("No pair was learned.", hint="The events of this job say why.")
         version = (await self._engine.get_version(VersionRef(AdapterId(record["adapter"])))).unwrap()

@@ -98,7 +98,7 @@ async def test_a_gradient_that_is_not_a_number_leaves_everything_as_it_was(engin
         calls.append(gradients)
         return replace(gradients, loss=math.nan) if len(calls) == 5 else gradients
 
-    monkeypatch.setattr(GradientBatcher, "gradient", break_gradients)
+    monkeypatch.setattr(GradientBatcher, "add_gradient", break_gradients)
     result = await engine.train_adapter("tickets", make_examples(PLACES, "go"), TRAINING)
     assert isinstance(result, Err)
     assert isinstance(result.error, TrainingFailed)

@@ -9,7 +9,7 @@ from ouroboros.domain.data import TrainingExample
 from ouroboros.domain.probe_scores import ProbeAnswer
 from ouroboros.domain.verdict import CheckName, ExampleRef
 from ouroboros.learning.gate.policy import Evidence, GatePolicy, ProbePair, run_checks
-from ouroboros.learning.gate.repair import WalkBack, walking_back_helps
+from ouroboros.learning.gate.walk_back import WalkBack, walking_back_helps
 from ouroboros.learning.replay.probes import Probe, ProbeKind
 
 POLICY = GatePolicy()

@@ -19,8 +19,9 @@ expect.set_options(timeout=60_000)
 OpenPage = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Ends with its module: while Playwright runs, no other test can run an event loop."""
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("There is no Chromium: make browser, or apt-get install chromium")

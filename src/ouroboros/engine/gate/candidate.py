@@ -21,7 +21,7 @@ from ouroboros.learning.gate.policy import (
     make_verdict,
     run_checks,
 )
-from ouroboros.learning.gate.repair import WalkBack, walking_back_helps
+from ouroboros.learning.gate.walk_back import WalkBack, walking_back_helps
 from ouroboros.learning.replay.anchors import DRIFT_ANCHORS
 from ouroboros.learning.replay.probes import Probe, ProbeKind, choose_first_probes
 

@@ -15,7 +15,7 @@ from ouroboros.engine.gate.candidate import Candidate, CandidateEvaluation, Judg
 from ouroboros.engine.gate.history import HistoryReader
 from ouroboros.engine.gate.merge_gate import JudgedMerge, MergeEvaluation
 from ouroboros.learning.gate.policy import GatePolicy
-from ouroboros.learning.gate.repair import keeps_enough
+from ouroboros.learning.gate.walk_back import keeps_enough
 from ouroboros.learning.replay.knowledge import Knowledge
 from ouroboros.learning.replay.probes import Probe
 from ouroboros.learning.replay.reservoir import MAX_ROWS

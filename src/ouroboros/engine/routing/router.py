@@ -30,8 +30,8 @@ from ouroboros.learning.routing.centroids import (
     compute_centroids,
     compute_description_centroid,
 )
+from ouroboros.registry.adapter_index import read_heads
 from ouroboros.registry.async_registry import AsyncRegistry
-from ouroboros.registry.heads import read_heads
 from ouroboros.registry.registry import Registry
 from ouroboros.registry.threads import in_thread
 

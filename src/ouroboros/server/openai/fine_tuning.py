@@ -262,6 +262,7 @@ def get_runner(request: Request) -> JobRunner:
 def describe_job(record: Mapping[str, Any], runner: JobRunner) -> dict[str, Any]:
     """A job as OpenAI's clients read it."""
     names = ("n_epochs", "batch_size", "learning_rate_multiplier")
+    # What was chosen for "auto" replaces it once the job has begun.
     shown = {n: record["hyperparameters"].get(n, record["requested"].get(n, "auto")) for n in names}
     kind = record["method"]["type"]
     progress = runner.progress.get(record["id"])

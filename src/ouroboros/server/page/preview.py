@@ -28,6 +28,7 @@ def preview_file(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         InvalidFile: the file cannot be read as rows at all.
     """
+    # The reader that trains is the one that previews, so both take the same rows.
     data = parse_data(io.BytesIO(content), name)
     values = [value for row in data.rows for value in row.values]
     is_preferences = bool(values) and isinstance(values[0], RecordedFeedback)

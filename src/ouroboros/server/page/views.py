@@ -152,6 +152,7 @@ async def get_activity(request: Request, service: ServiceDep, caller: ReadCaller
         waiting = _say_why_waiting(record, runner.progress)
         job = {**describe_job(record, runner), "adapter": record["adapter"], "paused": record["paused"]}
         jobs.append({**job, **steps, **loss, "waiting_for": waiting})
+    # Trainings of other programs on the same store wait in the same queues.
     server_jobs = {record["core_job"] for record in records}
     trainings = [
         {
@@ -424,6 +425,7 @@ async def _describe_journal(
 
 
 def _describe_event(event: Event, *, visible: bool) -> dict[str, Any]:
+    # Every event has all keys, and the texts only where the caller may read them.
     body: dict[str, Any] = {
         "kind": event.kind,
         "at": int(event.at.timestamp()),

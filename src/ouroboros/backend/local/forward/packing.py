@@ -291,6 +291,7 @@ def _sharded_logits(
         )
         return decoder.head(hidden)
 
+    # Each shard adds its gradients up in a row of its own, so that threads never wait for a lock.
     parts = []
     for k, members in enumerate(shards):
         shard_adapters = [None if (a := adapters[i]) is None else a.shard(k) for i in members]

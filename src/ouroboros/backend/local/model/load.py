@@ -245,6 +245,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder} holds no config.json.",
             hint="Give the folder of a Hugging Face causal language model.",
         )
+    # Pickled weights can run code when they are read, so they are refused by name.
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.glob("*.bin")) or sorted(
             p.name for p in folder.glob("*.pt*")

@@ -199,6 +199,7 @@ def _gather_loss_batch(
     first = to_device(torch.tensor(firsts), device)
     second = first + 1 if loss.uses_pair else first
     has_pair = 1.0 if loss.uses_pair else 0.0
+    # Sequences of other losses in the batch have no row here: -1.
     row_of = torch.full((sequences,), -1)
     row_of[list(firsts)] = torch.arange(len(firsts))
     rows = row_of[batch.owner]

@@ -1,4 +1,4 @@
-"""What is tried with a candidate that failed the gate before it is refused."""
+"""Walking back from a refused candidate towards its parent, and training again more gently."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
