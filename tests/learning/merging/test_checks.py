@@ -91,11 +91,19 @@ def test_there_is_no_advice_when_merging_lost_nothing():
     assert explain_failed_merge("both", verdict_on(*pairs("tickets", 10), *pairs("moods", 10))) == ""
 
 
-def test_advice_tells_a_loss_of_likelihood_that_no_answer_shows():
+def test_advice_tells_a_loss_of_likelihood_beside_one_lost_answer():
+    faded = [
+        ProbePair(p.probe, p.before, ProbeAnswer(row > 0, 0.7), p.parent)
+        for row, p in enumerate(pairs("tickets", 10))
+    ]
+    assert "right tokens 20.0 points less likely" in explain_failed_merge("both", verdict_on(*faded))
+
+
+def test_a_merge_that_keeps_all_answers_may_make_them_less_likely():
     faded = [
         ProbePair(p.probe, p.before, ProbeAnswer(True, 0.7), p.parent) for p in pairs("tickets", 10)
     ]
-    assert "right tokens 20.0 points less likely" in explain_failed_merge("both", verdict_on(*faded))
+    assert verdict_on(*faded).promoted
 
 
 def test_performance_weighs_only_where_weights_are_wanted_and_missing():
