@@ -15,6 +15,7 @@ import pytest
 
 from ouroboros import AdapterLearningEngine, FeedbackSignal, TrainingExample
 from ouroboros.domain.events import ExamplesGiven, FeedbackGiven, Pinned, Unpinned
+from ouroboros.domain.merging import MergeStrategy
 from ouroboros.domain.probe_scores import ProbeScores
 from ouroboros.domain.records import Adapter, HeadMoved, Version
 from ouroboros.domain.routing import AdapterProfile
@@ -141,7 +142,8 @@ async def use_every_record(engine: AdapterLearningEngine, registry: Registry, fo
         (await engine.learn_from_feedback(prompt, "what", signal, "tickets", user="ann")).unwrap()
     (await engine.pin_answers("tickets", [TrainingExample("hello", "hi")])).unwrap()
     (await engine.unpin_answers("tickets", ["hello"])).unwrap()
-    (await engine.merge_adapters(["tickets", "moods"], name="both", anyway=True)).unwrap()
+    average = MergeStrategy.AVERAGE
+    (await engine.merge_adapters(["tickets", "moods"], average, name="both", anyway=True)).unwrap()
     (await engine.rollback_adapter("tickets@2", replay=True)).unwrap()
     (await engine.find_adapters("where is my parcel")).unwrap()
     (await engine.backup_store(folder / "store.zip")).unwrap()
